@@ -1,0 +1,41 @@
+"""What a model version is, and the versions themselves."""
+
+from model_store.card import (
+    DataSource,
+    Decision,
+    Evaluation,
+    Interval,
+    ModelCard,
+    Plateau,
+    PreprocessSpec,
+    Proportion,
+    View,
+)
+from model_store.store import (
+    DEFAULT_ROOT,
+    ModelExistsError,
+    ModelNotFoundError,
+    ModelVersion,
+    Store,
+    StoreError,
+    TamperedModelError,
+)
+
+__all__ = [
+    "DEFAULT_ROOT",
+    "DataSource",
+    "Decision",
+    "Evaluation",
+    "Interval",
+    "ModelCard",
+    "ModelExistsError",
+    "ModelNotFoundError",
+    "ModelVersion",
+    "Plateau",
+    "PreprocessSpec",
+    "Proportion",
+    "Store",
+    "StoreError",
+    "TamperedModelError",
+    "View",
+]

@@ -1,0 +1,1 @@
+"""cxrview: frontal or lateral, from the pixels of a chest radiograph."""

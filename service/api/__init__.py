@@ -1,0 +1,1 @@
+"""HTTP around the core: routes, limits, problems, metrics, settings."""

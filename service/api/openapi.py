@@ -1,0 +1,49 @@
+"""What FastAPI cannot infer: bodies that are read as a stream."""
+
+from typing import Any
+
+BINARY = {"schema": {"type": "string", "format": "binary"}}
+
+
+def _form(field: str, schema: dict[str, Any]) -> dict[str, Any]:
+    return {"schema": {"type": "object", "properties": {field: schema}, "required": [field]}}
+
+
+ONE_FILE: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": _form("file", BINARY["schema"]),
+            "application/dicom": BINARY,
+            "image/png": BINARY,
+            "image/jpeg": BINARY,
+            "application/octet-stream": BINARY,
+        },
+    }
+}
+MANY_FILES: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": _form("files", {"type": "array", "items": BINARY["schema"]}),
+            "application/zip": BINARY,
+            "application/x-tar": BINARY,
+        },
+    }
+}
+NDJSON_ANSWER: dict[str, Any] = {
+    "description": "One JSON object a line: an answer, or an error, each with the file's name",
+    "content": {
+        "application/x-ndjson": {
+            "schema": {"type": "string"},
+            "example": (
+                '{"name":"a.dcm","view":"frontal","pfi":0.993,"threshold":0.5,"review":false,'
+                '"header":{"view_position":"PA","agrees":true},"sop_instance_uid":"1.2.3",'
+                '"model":{"name":"googlenet","version":"1.0.0","sha256":"5f3c..."},"warnings":[]}\n'
+                '{"name":"b.txt","error":{"type":"urn:cxrview:problem:unrecognised_format",'
+                '"title":"Not an image","status":415,"detail":"neither DICOM (Part 10), PNG nor '
+                'JPEG, by content","code":"unrecognised_format"}}\n'
+            ),
+        }
+    },
+}

@@ -1,0 +1,149 @@
+"""The one table from errors to RFC 9457 problems. A `code`, once here, keeps its meaning."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Any, NamedTuple
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, ConfigDict
+from starlette.exceptions import HTTPException
+
+from service.api import limits, metrics, uploads
+from service.imaging import errors as imaging
+from service.inference import BatcherClosedError, QueueFullError
+
+MEDIA_TYPE = "application/problem+json"
+TYPE_PREFIX = "urn:cxrview:problem:"
+
+
+class Problem(BaseModel):
+    """RFC 9457. `code` is the stable, documented part; `detail` is for people."""
+
+    model_config = ConfigDict(frozen=True)
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: str
+
+
+class Kind(NamedTuple):
+    """How one class of errors is shown."""
+
+    code: str
+    status: HTTPStatus
+    title: str
+
+
+BAD = HTTPStatus.BAD_REQUEST
+TOO_LARGE = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+UNSUPPORTED = HTTPStatus.UNSUPPORTED_MEDIA_TYPE
+UNPROCESSABLE = HTTPStatus.UNPROCESSABLE_ENTITY
+UNAVAILABLE = HTTPStatus.SERVICE_UNAVAILABLE
+
+KINDS: dict[type[Exception], Kind] = {
+    imaging.EmptyImageError: Kind("empty_image", BAD, "No image"),
+    imaging.UnrecognisedFormatError: Kind("unrecognised_format", UNSUPPORTED, "Not an image"),
+    imaging.CorruptImageError: Kind("corrupt_image", UNPROCESSABLE, "Damaged image"),
+    imaging.NoPixelDataError: Kind("no_pixel_data", UNPROCESSABLE, "No Pixel Data"),
+    imaging.ImageTooSmallError: Kind("image_too_small", UNPROCESSABLE, "Too few pixels"),
+    imaging.ImageTooLargeError: Kind("image_too_large", UNPROCESSABLE, "Too many pixels"),
+    imaging.BlankImageError: Kind("blank_image", UNPROCESSABLE, "Blank image"),
+    imaging.UnsupportedSopClassError: Kind(
+        "unsupported_sop_class", UNSUPPORTED, "Not a radiograph"
+    ),
+    imaging.UnsupportedTransferSyntaxError: Kind(
+        "unsupported_transfer_syntax", UNSUPPORTED, "No decoder"
+    ),
+    imaging.UnsupportedPixelFormatError: Kind(
+        "unsupported_pixel_format", UNSUPPORTED, "Pixel format of no radiograph"
+    ),
+    imaging.ColourImageError: Kind("colour_image", UNSUPPORTED, "Colour image"),
+    imaging.MultiFrameError: Kind("multi_frame_image", UNSUPPORTED, "More than one frame"),
+    limits.BodyTooLargeError: Kind("body_too_large", TOO_LARGE, "Body too large"),
+    limits.BodyTimeoutError: Kind("body_timeout", HTTPStatus.REQUEST_TIMEOUT, "Body incomplete"),
+    limits.ClientGoneError: Kind("client_gone", HTTPStatus.REQUEST_TIMEOUT, "Client has gone"),
+    limits.ServiceFullError: Kind("service_full", UNAVAILABLE, "Too many uploads at once"),
+    uploads.MalformedMultipartError: Kind("malformed_multipart", BAD, "Malformed multipart body"),
+    uploads.UnknownArchiveError: Kind("unknown_archive", UNSUPPORTED, "Neither zip nor tar"),
+    uploads.CorruptArchiveError: Kind("corrupt_archive", UNPROCESSABLE, "Damaged archive"),
+    uploads.TooManyEntriesError: Kind("too_many_files", TOO_LARGE, "Too many files"),
+    uploads.EntryTooLargeError: Kind("entry_too_large", TOO_LARGE, "File too large"),
+    uploads.EntryRatioError: Kind("entry_ratio", UNPROCESSABLE, "Suspicious compression"),
+    uploads.EntryNameError: Kind("entry_name", UNPROCESSABLE, "Unsafe file name"),
+    uploads.NestedArchiveError: Kind("nested_archive", UNSUPPORTED, "Archive within an archive"),
+    uploads.EntryKindError: Kind("entry_kind", UNSUPPORTED, "Not a plain file"),
+    QueueFullError: Kind("queue_full", UNAVAILABLE, "Queue full"),
+    BatcherClosedError: Kind("stopping", UNAVAILABLE, "Service is stopping"),
+    RequestValidationError: Kind("invalid_request", UNPROCESSABLE, "Invalid request"),
+    Exception: Kind("internal_error", HTTPStatus.INTERNAL_SERVER_ERROR, "Internal error"),
+}
+HTTP_KINDS = {
+    HTTPStatus.NOT_FOUND: Kind("not_found", HTTPStatus.NOT_FOUND, "No such resource"),
+    HTTPStatus.METHOD_NOT_ALLOWED: Kind(
+        "method_not_allowed", HTTPStatus.METHOD_NOT_ALLOWED, "Method not allowed"
+    ),
+}
+CODES = tuple(kind.code for kind in (*KINDS.values(), *HTTP_KINDS.values()))
+
+RESPONSES: dict[int | str, dict[str, Any]] = {
+    status.value: {
+        "model": Problem,
+        "description": "Problem: "
+        + ", ".join(f"`{kind.code}`" for kind in KINDS.values() if kind.status == status),
+        "content": {MEDIA_TYPE: {}},
+    }
+    for status in sorted({kind.status for kind in KINDS.values()})
+}
+
+
+def kind_of(error: Exception) -> Kind:
+    """The row of the nearest class; `internal_error` for what nobody foresaw."""
+    return next(KINDS[cls] for cls in type(error).__mro__ if cls in KINDS)
+
+
+def problem_of(error: Exception) -> Problem:
+    """The problem object of one error. Details of unforeseen errors stay inside."""
+    kind = kind_of(error)
+    unforeseen = kind.status == HTTPStatus.INTERNAL_SERVER_ERROR
+    detail = "the service failed; its log says how" if unforeseen else str(error)
+    return _problem(kind, detail)
+
+
+def _problem(kind: Kind, detail: str) -> Problem:
+    return Problem(
+        type=TYPE_PREFIX + kind.code,
+        title=kind.title,
+        status=kind.status,
+        detail=detail,
+        code=kind.code,
+    )
+
+
+def _response(problem: Problem, headers: dict[str, str] | None = None) -> JSONResponse:
+    return JSONResponse(problem.model_dump(), problem.status, headers, media_type=MEDIA_TYPE)
+
+
+async def _answer_error(_: Request, error: Exception) -> JSONResponse:
+    metrics.REFUSED.labels(kind_of(error).code).inc()
+    seconds = getattr(error, "retry_after_seconds", None)
+    headers = {"Retry-After": str(seconds)} if seconds is not None else None
+    return _response(problem_of(error), headers)
+
+
+async def _answer_http_error(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    status = HTTPStatus(error.status_code)
+    kind = HTTP_KINDS.get(status, Kind("http_error", status, status.phrase))
+    return _response(_problem(kind, str(error.detail)), dict(error.headers or {}))
+
+
+def install(app: FastAPI) -> None:
+    """Make `app` answer every error with a problem."""
+    for cls in KINDS:
+        app.add_exception_handler(cls, _answer_error)
+    app.add_exception_handler(HTTPException, _answer_http_error)

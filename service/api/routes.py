@@ -1,0 +1,194 @@
+"""The endpoints. Each reads like the path of the image."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Coroutine, Iterator
+from typing import Annotated, Any
+
+from anyio import to_thread
+from fastapi import APIRouter, Depends, Request, Response
+from fastapi.responses import StreamingResponse
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from model_store import ModelCard
+from service.api import metrics, openapi
+from service.api.limits import ClientGoneError, Holding, chunks_of, until_disconnected
+from service.api.problems import RESPONSES, kind_of
+from service.api.runtime import Runtime
+from service.api.schemas import Classification, Health, line_of
+from service.api.uploads import (
+    ArchiveLimits,
+    MalformedMultipartError,
+    Upload,
+    UploadError,
+    boundary_of,
+    read_archive,
+    read_form,
+)
+
+router = APIRouter()
+
+
+def runtime_of(request: Request) -> Runtime:
+    """The process's runtime, which the lifespan opened."""
+    runtime: Runtime = request.app.state.runtime
+    return runtime
+
+
+RuntimeDep = Annotated[Runtime, Depends(runtime_of)]
+
+
+async def holding_of(runtime: RuntimeDep) -> AsyncIterator[Holding]:
+    """This request's bytes in memory; given back after the last byte of the answer."""
+    with runtime.held.open() as holding:
+        yield holding
+
+
+HoldingDep = Annotated[Holding, Depends(holding_of)]
+
+
+async def upload_of(request: Request, runtime: RuntimeDep, holding: HoldingDep) -> Upload:
+    """One file: the raw body, or the field `file` of a form."""
+    settings, start = runtime.settings, time.perf_counter()
+    chunks = chunks_of(
+        request, settings.max_upload_bytes, settings.max_receive_idle_seconds, holding
+    )
+    boundary = boundary_of(request.headers.get("content-type", ""))
+    if boundary is None:
+        upload = Upload("", b"".join([chunk async for chunk in chunks]))
+    else:
+        uploads = await read_form(chunks, boundary, "file", max_files=2)
+        if len(uploads) != 1:
+            raise MalformedMultipartError("one file a request; many go to /v1/classify/batch")
+        upload = uploads[0]
+    metrics.STAGE_SECONDS.labels("receive").observe(time.perf_counter() - start)
+    return upload
+
+
+async def uploads_of(
+    request: Request, runtime: RuntimeDep, holding: HoldingDep
+) -> Iterator[Upload]:
+    """Many files: the field `files` of a form, or a zip or tar as the raw body."""
+    settings = runtime.settings
+    chunks = chunks_of(
+        request, settings.max_batch_body_bytes, settings.max_receive_idle_seconds, holding
+    )
+    boundary = boundary_of(request.headers.get("content-type", ""))
+    if boundary is not None:
+        return iter(await read_form(chunks, boundary, "files", settings.max_archive_entries))
+    limits = ArchiveLimits(
+        settings.max_archive_entries, settings.max_upload_bytes, settings.max_archive_ratio
+    )
+    return read_archive(b"".join([chunk async for chunk in chunks]), limits)
+
+
+UploadDep = Annotated[Upload, Depends(upload_of)]
+UploadsDep = Annotated[Iterator[Upload], Depends(uploads_of)]
+
+
+@router.post("/v1/classify", responses=RESPONSES, openapi_extra=openapi.ONE_FILE)
+async def classify(request: Request, upload: UploadDep, runtime: RuntimeDep) -> Classification:
+    """Classify one chest radiograph, DICOM, PNG or JPEG, as frontal or lateral.
+
+    The format is recognised by content. A DICOM header is compared with the answer, never used.
+    """
+    answer = runtime.classify(upload.data, runtime.batcher.submit)
+    return await _unless_gone(request, answer)
+
+
+@router.post(
+    "/v1/classify/batch",
+    responses=RESPONSES | {200: openapi.NDJSON_ANSWER},
+    openapi_extra=openapi.MANY_FILES,
+    response_class=StreamingResponse,
+)
+async def classify_batch(uploads: UploadsDep, runtime: RuntimeDep) -> StreamingResponse:
+    """Classify many radiographs: many fields `files`, or one zip or tar as the body.
+
+    Answers NDJSON as results come, one line a file, in no particular order: its `name` and the
+    answer, or its `name` and an `error`. A bad file never fails its neighbours.
+    """
+    return StreamingResponse(_lines(uploads, runtime), media_type="application/x-ndjson")
+
+
+@router.get("/v1/model")
+async def model(runtime: RuntimeDep) -> ModelCard:
+    """The card of the model that answers: cutoff, results with confidence intervals, provenance."""
+    return runtime.card
+
+
+@router.get("/livez")
+async def livez() -> Health:
+    """The process runs."""
+    return Health(status="live")
+
+
+@router.get("/readyz", responses={503: {"model": Health}})
+async def readyz(runtime: RuntimeDep, response: Response) -> Health:
+    """The model has answered its probe, and images are being taken."""
+    if runtime.batcher.alive:
+        return Health(status="ready")
+    response.status_code = 503
+    return Health(status="not ready")
+
+
+@router.get("/metrics", response_class=Response)
+async def prometheus() -> Response:
+    """Prometheus metrics; images/s is `rate(cxrview_images_total[1m])`."""
+    return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+
+
+async def _unless_gone(
+    request: Request, answer: Coroutine[Any, Any, Classification]
+) -> Classification:
+    """Drop the image from the queue when its client has gone; nobody else notices."""
+    task = asyncio.create_task(answer)
+    gone = asyncio.create_task(until_disconnected(request))
+    try:
+        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise ClientGoneError("the client has gone")
+        return task.result()
+    finally:
+        task.cancel()
+        gone.cancel()
+
+
+async def _lines(uploads: Iterator[Upload], runtime: Runtime) -> AsyncIterator[str]:
+    """The answers of all uploads, a few of which are on their way at any time."""
+    most = runtime.settings.max_batch_images + runtime.settings.decode_workers
+    pending: set[asyncio.Task[str]] = set()
+    try:
+        async for upload in _each(uploads):
+            pending.add(asyncio.create_task(_line(upload, runtime)))
+            if len(pending) >= most:
+                done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    yield task.result()
+        for line in asyncio.as_completed(pending):
+            yield await line
+    finally:
+        for task in pending:
+            task.cancel()
+
+
+async def _each(uploads: Iterator[Upload]) -> AsyncIterator[Upload]:
+    """Unpack in a thread; an archive that breaks in the middle ends with a line that says so."""
+    try:
+        while (upload := await to_thread.run_sync(next, uploads, None)) is not None:
+            yield upload
+    except UploadError as error:
+        yield Upload("", error=error)
+
+
+async def _line(upload: Upload, runtime: Runtime) -> str:
+    try:
+        if upload.error is not None:
+            raise upload.error
+        answer = await runtime.classify(upload.data, runtime.batcher.submit_when_free)
+        return line_of(upload.name, answer)
+    except Exception as error:  # noqa: BLE001  # it becomes this file's line, and its neighbours go on
+        metrics.REFUSED.labels(kind_of(error).code).inc()
+        return line_of(upload.name, error)

@@ -1,0 +1,163 @@
+"""The `cxrview` command."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import uvicorn
+from rich.console import Console
+from rich.progress import track
+from rich.table import Column, Table
+
+from model_store import DEFAULT_ROOT, Store, StoreError
+from service.api.app import create_app
+from service.api.problems import problem_of
+from service.api.schemas import Classification, line_of
+from service.api.settings import Settings, usable_cpus
+from service.imaging import ImageError, Radiograph, read_radiograph
+from service.inference import Network, NetworkError, open_network
+
+Outcome = tuple[str, Classification | Exception]
+
+BATCH_IMAGES = 8
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    options = _parser().parse_args(arguments)
+    code: int = options.run_command(options)
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="cxrview", description="Frontal or lateral, from the pixels of a chest radiograph."
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    serve = commands.add_parser("serve", help="serve HTTP; settings are CXRVIEW_* variables")
+    serve.add_argument("--host", default="127.0.0.1")
+    serve.add_argument("--port", type=int, default=8000)
+    serve.set_defaults(run_command=_serve)
+    classify = commands.add_parser("classify", help="classify files and folders, without a service")
+    classify.add_argument("paths", nargs="+", type=Path, metavar="PATH")
+    classify.add_argument("--json", action="store_true", help="NDJSON on standard output")
+    classify.add_argument("--model", default="googlenet/1.0.0", help="name/version")
+    classify.add_argument("--model-store", type=Path, default=DEFAULT_ROOT)
+    classify.set_defaults(run_command=_classify)
+    return parser
+
+
+def _serve(options: argparse.Namespace) -> int:
+    # One process on purpose: scale by replicas, so that each has one owner of its metrics
+    uvicorn.run(create_app(Settings()), host=options.host, port=options.port)
+    return 0
+
+
+def _classify(options: argparse.Namespace) -> int:
+    """0 when every file was answered, 1 when any was not, 2 when there was nothing to do."""
+    errors = Console(stderr=True)
+    try:
+        network = open_network(Store(options.model_store).load(options.model))
+        files = [file for path in options.paths for file in _files_below(path)]
+    except (StoreError, NetworkError, FileNotFoundError) as error:
+        errors.print(f"error: {error}", style="red", highlight=False)
+        return 2
+    if not files:
+        errors.print("error: no files there", style="red")
+        return 2
+    progress = track(
+        _outcomes(files, network), "classify", len(files), console=errors, transient=True
+    )
+    failed = _print_lines(progress) if options.json else _print_table(progress)
+    return 1 if failed else 0
+
+
+def _files_below(path: Path) -> Iterator[Path]:
+    """The file itself, or a folder's files, recursively and sorted, without hidden ones.
+
+    Raises:
+        FileNotFoundError: There is no such path.
+    """
+    if not path.exists():
+        raise FileNotFoundError(f"no such file or folder: {path}")
+    if not path.is_dir():
+        yield path
+        return
+    for folder, folders, names in os.walk(path):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        yield from (Path(folder, name) for name in sorted(names) if not name.startswith("."))
+
+
+def _outcomes(files: Iterable[Path], network: Network) -> Iterator[Outcome]:
+    """Answers in the order of the files: decoded in threads, a batch ahead of the network."""
+    spec = network.version.card.preprocess
+
+    def read(file: Path) -> Radiograph | Exception:
+        try:
+            return read_radiograph(file.read_bytes(), spec)
+        except (ImageError, OSError) as error:
+            return error
+
+    remaining = iter(files)
+    with ThreadPoolExecutor(usable_cpus()) as decoders:
+        ahead: list[tuple[Path, Radiograph | Exception]] = []
+        while batch := list(islice(remaining, BATCH_IMAGES)):
+            decoding = decoders.map(read, batch)
+            yield from _answers(ahead, network)
+            ahead = list(zip(batch, decoding, strict=True))
+        yield from _answers(ahead, network)
+
+
+def _answers(
+    decoded: list[tuple[Path, Radiograph | Exception]], network: Network
+) -> Iterator[Outcome]:
+    good = [item for _, item in decoded if isinstance(item, Radiograph)]
+    tensors = [item.tensor for item in good]
+    pfi: Iterator[float] = iter(network.run(np.stack(tensors)).tolist() if good else [])
+    for file, item in decoded:
+        if isinstance(item, Radiograph):
+            yield str(file), Classification.of(item, next(pfi), network.version.card)
+        else:
+            yield str(file), item
+
+
+def _print_lines(outcomes: Iterable[Outcome]) -> int:
+    failed = 0
+    for name, outcome in outcomes:
+        failed += isinstance(outcome, Exception)
+        sys.stdout.write(line_of(name, outcome))
+    return failed
+
+
+def _print_table(outcomes: Iterable[Outcome]) -> int:
+    table = Table(Column("file", overflow="fold"), "view", "PFI", "header", "remarks")
+    failed = 0
+    for name, outcome in outcomes:
+        if isinstance(outcome, Exception):
+            failed += 1
+            problem = problem_of(outcome)
+            remark = str(outcome) if isinstance(outcome, OSError) else problem.detail
+            table.add_row(name, "[red]failed[/red]", "", "", f"{problem.code}: {remark}")
+            continue
+        remarks = (["review"] if outcome.review else []) + outcome.warnings
+        table.add_row(name, outcome.view, f"{outcome.pfi:.4f}", _header(outcome), " ".join(remarks))
+    Console().print(table)
+    return failed
+
+
+def _header(answer: Classification) -> str:
+    if answer.header is None or answer.header.view_position is None:
+        return ""
+    verdict = {True: "agrees", False: "[yellow]disagrees[/yellow]", None: "not comparable"}
+    return f"{answer.header.view_position} ({verdict[answer.header.agrees]})"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,43 @@
+"""From the bytes of a file to the network's input: the one path that training and serving share."""
+
+from service.imaging.errors import (
+    BlankImageError,
+    ColourImageError,
+    CorruptImageError,
+    EmptyImageError,
+    ImageError,
+    ImageTooLargeError,
+    ImageTooSmallError,
+    MultiFrameError,
+    NoPixelDataError,
+    UnrecognisedFormatError,
+    UnsupportedImageError,
+    UnsupportedPixelFormatError,
+    UnsupportedSopClassError,
+    UnsupportedTransferSyntaxError,
+)
+from service.imaging.header import ViewHeader
+from service.imaging.radiograph import Radiograph, image_to_tensor, read_radiograph
+from service.imaging.tensor import Tensor
+
+__all__ = [
+    "BlankImageError",
+    "ColourImageError",
+    "CorruptImageError",
+    "EmptyImageError",
+    "ImageError",
+    "ImageTooLargeError",
+    "ImageTooSmallError",
+    "MultiFrameError",
+    "NoPixelDataError",
+    "Radiograph",
+    "Tensor",
+    "UnrecognisedFormatError",
+    "UnsupportedImageError",
+    "UnsupportedPixelFormatError",
+    "UnsupportedSopClassError",
+    "UnsupportedTransferSyntaxError",
+    "ViewHeader",
+    "image_to_tensor",
+    "read_radiograph",
+]

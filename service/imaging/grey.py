@@ -1,0 +1,36 @@
+"""Colour samples that are really grey, as secondary captures and web images often are."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from service.imaging.errors import ColourImageError
+from service.imaging.tensor import Pixels
+
+# JPEG rounds the channels of a grey image apart by a few steps. A coloured arrow or a logo on a
+# radiograph covers well under a hundredth of it; a photograph or a colour map does not.
+COLOURED_SPREAD = 24  # of 255
+MAX_COLOURED_SHARE = 0.01
+
+
+def grey_of_colour(samples: npt.NDArray[Any]) -> tuple[Pixels, tuple[str, ...]]:
+    """Take the middle channel of an image whose channels agree.
+
+    Args:
+        samples: (rows, columns, 3), uint8 or uint16.
+
+    Returns:
+        (rows, columns) of the same type, and a warning where some pixels were coloured.
+
+    Raises:
+        ColourImageError: More than MAX_COLOURED_SHARE of the pixels are coloured.
+    """
+    limit = COLOURED_SPREAD * (257 if samples.dtype == np.uint16 else 1)
+    coloured = np.count_nonzero(np.ptp(samples, axis=2) > limit)
+    pixels = samples[..., 1]
+    if coloured > MAX_COLOURED_SHARE * pixels.size:
+        raise ColourImageError("the image is in colour; a radiograph is grey")
+    return pixels, ("coloured_marks_ignored",) if coloured else ()

@@ -1,0 +1,1 @@
+"""Everything with torch: manifest, split, augmentation, network, fit, cutoff, test, publish."""

@@ -1,0 +1,140 @@
+"""`python -m training fit | test | cross-source | publish`: a model's life, step by step."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from model_store import DEFAULT_ROOT, Store, StoreError
+from training.evaluate import as_table
+from training.fit import FitSettings, fit
+from training.manifest import SHARES, ManifestError
+from training.publish import PublishError, publish
+from training.report import cross_source, test_run
+
+COMMAND = "command.txt"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; 0 when it worked, 1 with a message when it did not."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    options = parser().parse_args(words)
+    options.command_line = shlex.join(["python", "-m", "training", *words])
+    try:
+        options.run_command(options)
+    except (ManifestError, PublishError, StoreError, ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    """All commands and options."""
+    top = argparse.ArgumentParser(prog="python -m training", description=__doc__)
+    commands = top.add_subparsers(required=True, metavar="COMMAND")
+
+    command = commands.add_parser("fit", help="fine-tune GoogLeNet; run again to resume")
+    _add_fit_options(command)
+    command.set_defaults(run_command=_fit)
+
+    command = commands.add_parser("test", help="test a finished run, once")
+    command.add_argument("run", type=Path)
+    _add_point_options(command)
+    command.set_defaults(run_command=_test)
+
+    command = commands.add_parser(
+        "cross-source", help="fit on each source that holds both views, test on each other"
+    )
+    _add_fit_options(command)
+    _add_point_options(command)
+    command.set_defaults(run_command=_cross_source)
+
+    command = commands.add_parser("publish", help="export a tested run to the model store")
+    command.add_argument("run", type=Path)
+    command.add_argument("--name", required=True)
+    command.add_argument("--version", required=True, help="as 1.0.0; immutable once published")
+    command.add_argument("--probe", type=Path, required=True, help="PNG that may be shared")
+    command.add_argument("--cross-source", type=Path, help="the run folder of `cross-source`")
+    command.add_argument("--store", type=Path, default=DEFAULT_ROOT)
+    command.set_defaults(run_command=_publish)
+    return top
+
+
+def _add_fit_options(command: argparse.ArgumentParser) -> None:
+    default = {name: field.default for name, field in FitSettings.__dataclass_fields__.items()}
+    command.add_argument("run", type=Path, help="folder for checkpoints and results")
+    command.add_argument("--manifest", type=Path, required=True, help="CSV of labelled images")
+    command.add_argument("--images", type=Path, required=True, help="zip or folder they lie in")
+    command.add_argument("--weights", type=Path, help="bvlc_googlenet.npz; else from scratch")
+    command.add_argument("--steps", type=int, default=default["steps"])
+    command.add_argument("--batch", type=int, default=default["batch"])
+    command.add_argument("--rate", type=float, default=default["rate"], help="peak of one cycle")
+    command.add_argument("--seed", type=int, default=default["seed"])
+    command.add_argument("--check-every", type=int, default=default["check_every"], metavar="STEPS")
+    command.add_argument("--children", type=int, default=default["children"])
+    command.add_argument("--test-share", type=float, default=SHARES["test"])
+
+
+def _add_point_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--rule",
+        choices=("middle", "high"),
+        default="middle",
+        help="which point of the Youden plateau is the cutoff; `high` is the paper's",
+    )
+    command.add_argument(
+        "--margin",
+        type=float,
+        default=1.0,
+        help="logits around the cutoff that are marked for review at least",
+    )
+
+
+def _settings(options: argparse.Namespace) -> FitSettings:
+    return FitSettings(
+        manifest=options.manifest,
+        images=options.images,
+        weights=options.weights,
+        steps=options.steps,
+        batch=options.batch,
+        rate=options.rate,
+        seed=options.seed,
+        check_every=options.check_every,
+        children=options.children,
+        test_share=options.test_share,
+    )
+
+
+def _fit(options: argparse.Namespace) -> None:
+    settings = _settings(options)
+    settings.save(options.run)  # first, so that a run with other settings keeps its command
+    (options.run / COMMAND).write_text(options.command_line + "\n")
+    fit(settings, options.run)
+
+
+def _test(options: argparse.Namespace) -> None:
+    print(as_table(test_run(options.run, options.rule, options.margin).evaluations))
+
+
+def _cross_source(options: argparse.Namespace) -> None:
+    print(as_table(cross_source(_settings(options), options.run, options.rule, options.margin)))
+
+
+def _publish(options: argparse.Namespace) -> None:
+    version = publish(
+        run=options.run,
+        name=options.name,
+        version=options.version,
+        probe=options.probe.read_bytes(),
+        crossing=options.cross_source,
+        training_command=(options.run / COMMAND).read_text().strip(),
+        publish_command=options.command_line,
+    )
+    print(f"published {version.reference} in {Store(options.store).add(version)}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,172 @@
+"""Random views of a radiograph, on the fly and on the device where training runs.
+
+What a radiograph may meet on its way is sampled here: reflections, rotation, translation, zoom,
+crops, shear and squash; another window, gamma, noise, blur and polarity; hidden parts and text.
+Each transformation leaves the view what it was.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import string
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+from torch.nn.functional import affine_grid, avg_pool2d, grid_sample, interpolate
+
+MARKS = 128  # rendered once; each use is moved, scaled and dimmed at random
+MARK_SIDE = 96  # pixels
+
+
+class Augmentation:
+    """A seeded source of transformed batches; its state can be saved and restored.
+
+    Args:
+        seed: Equal seeds give equal sequences of batches.
+        device: Where the batches are and stay.
+    """
+
+    def __init__(self, seed: int, device: torch.device | str = "cpu") -> None:
+        self.random = torch.Generator(device)
+        self.random.manual_seed(seed)
+        self.device = torch.device(device)
+        self.marks = torch.from_numpy(render_marks(seed)).to(self.device)
+
+    def __call__(self, tensors: Tensor) -> Tensor:
+        """(B, 1, S, S) uint8 -> (B, 1, S, S) float32 within 0..255, each transformed by itself."""
+        batch = tensors.to(self.device).float() / 255
+        batch = self._expose(batch)
+        batch = self._move(batch)
+        batch = self._hide(batch)
+        batch = self._write(batch)
+        batch = self._degrade(batch)
+        batch = torch.where(self._chance(len(batch), 0.12), 1 - batch, batch)
+        return batch.clamp(0, 1) * 255
+
+    def _uniform(self, low: float, high: float, *shape: int) -> Tensor:
+        noise = torch.rand(shape, generator=self.random, device=self.device)
+        return low + (high - low) * noise
+
+    def _chance(self, count: int, probability: float) -> Tensor:
+        return self._uniform(0, 1, count, 1, 1, 1) < probability
+
+    def _expose(self, batch: Tensor) -> Tensor:
+        """Another window, then another gamma."""
+        count = len(batch)
+        low = self._uniform(-0.25, 0.25, count, 1, 1, 1)
+        high = self._uniform(0.7, 1.6, count, 1, 1, 1)
+        gamma = torch.exp(self._uniform(-0.7, 0.7, count, 1, 1, 1))
+        exposed = ((batch - low) / (high - low)).clamp(0, 1).clamp(min=1e-6) ** gamma
+        return torch.where(self._chance(count, 0.8), exposed, batch)
+
+    def _move(self, batch: Tensor) -> Tensor:
+        """One affine transformation: each output pixel asks the input where it came from."""
+        count = len(batch)
+        chance = self._uniform(0, 1, count)
+        free = self._uniform(-60, 60, count)
+        quarter = 90 * torch.floor(self._uniform(0, 4, count))
+        small = self._uniform(-8, 8, count)
+        degrees = torch.where(chance < 0.25, free, torch.where(chance < 0.5, quarter, small))
+        angle = torch.deg2rad(degrees)
+        side = torch.where(
+            self._uniform(0, 1, count) < 0.35,
+            self._uniform(0.45, 0.85, count),  # a crop
+            torch.exp(self._uniform(-0.2, 0.25, count)),  # some zoom, in or out
+        )
+        stretch = torch.exp(self._uniform(-0.22, 0.22, count))
+        width, height = side * stretch, side / stretch
+        mirror = 1 - 2 * (self._uniform(0, 1, count) < 0.5).float()
+        flip = 1 - 2 * (self._uniform(0, 1, count) < 0.15).float()
+        shear = self._uniform(-0.12, 0.12, count)
+        cos, sin = torch.cos(angle), torch.sin(angle)
+        rows = (cos * width * mirror, (shear * cos - sin) * height * flip)
+        columns = (sin * width * mirror, (shear * sin + cos) * height * flip)
+        # a crop may lie anywhere within the image; a whole image moves a little
+        reach = (1 - side).clamp(min=0) + 0.1
+        shift = self._uniform(-1, 1, 2, count) * reach
+        theta = torch.stack((*rows, shift[0], *columns, shift[1]), dim=1).view(count, 2, 3)
+        grid = affine_grid(theta, list(batch.shape), align_corners=False)
+        dark = grid_sample(batch, grid, padding_mode="zeros", align_corners=False)
+        edge = grid_sample(batch, grid, padding_mode="border", align_corners=False)
+        return torch.where(self._chance(count, 0.6), dark, edge)
+
+    def _hide(self, batch: Tensor) -> Tensor:
+        """A black, white, grey or noisy rectangle: a shield, a lost tile, half an image."""
+        count, _, rows, columns = batch.shape
+        ratio = torch.exp(self._uniform(-1.2, 1.2, count))
+        area = self._uniform(0.02, 0.5, count)
+        height, width = (area * ratio).sqrt().clamp(max=1), (area / ratio).sqrt().clamp(max=1)
+        half = self._uniform(0, 1, count) < 0.25  # hide the top, bottom, left or right half
+        lying = self._uniform(0, 1, count) < 0.5
+        depth = self._uniform(0.3, 0.55, count)
+        height = torch.where(half, torch.where(lying, depth, 1.0), height)
+        width = torch.where(half, torch.where(lying, 1.0, depth), width)
+        place = self._uniform(0, 1, 2, count)
+        place = torch.where(half, place.round(), place)
+        top, left = place[0] * (1 - height), place[1] * (1 - width)
+        y = torch.linspace(0, 1, rows, device=self.device)[None, :, None]
+        x = torch.linspace(0, 1, columns, device=self.device)[None, None, :]
+        within_rows = (y >= top[:, None, None]) & (y <= (top + height)[:, None, None])
+        within_columns = (x >= left[:, None, None]) & (x <= (left + width)[:, None, None])
+        inside = within_rows & within_columns
+        level = self._uniform(0, 1, count, 1, 1, 1)
+        level = torch.where(self._chance(count, 0.6), 0.0, level)
+        grain = self._uniform(-0.5, 0.5, *batch.shape) * self._chance(count, 0.15)
+        hidden = torch.where(inside[:, None], (level + grain).clamp(0, 1), batch)
+        return torch.where(self._chance(count, 0.35), hidden, batch)
+
+    def _write(self, batch: Tensor) -> Tensor:
+        """Side markers, names and arrows, bright or dark, at any angle and place."""
+        count, _, rows, columns = batch.shape
+        index = torch.randint(MARKS, (count,), generator=self.random, device=self.device)
+        scale = torch.exp(self._uniform(-0.2, 1.4, count)) * rows / MARK_SIDE
+        angle = torch.deg2rad(self._uniform(-20, 20, count))
+        cos, sin = torch.cos(angle) * scale, torch.sin(angle) * scale
+        shift = self._uniform(-1, 1, 2, count) * scale
+        theta = torch.stack((cos, -sin, shift[0], sin, cos, shift[1]), dim=1).view(count, 2, 3)
+        grid = affine_grid(theta, [count, 1, rows, columns], align_corners=False)
+        ink = grid_sample(self.marks[index], grid, align_corners=False)
+        level = self._uniform(0, 1, count, 1, 1, 1).round()
+        opacity = self._uniform(0.5, 1, count, 1, 1, 1) * self._chance(count, 0.4)
+        return batch + ink * opacity * (level - batch)
+
+    def _degrade(self, batch: Tensor) -> Tensor:
+        """Blur of two kinds, then noise."""
+        count = len(batch)
+        smooth = avg_pool2d(batch, 3, stride=1, padding=1, count_include_pad=False)
+        batch = torch.where(self._chance(count, 0.15), smooth, batch)
+        coarse = interpolate(batch, scale_factor=0.4, mode="area")
+        coarse = interpolate(coarse, size=batch.shape[2:], mode="bilinear", align_corners=False)
+        batch = torch.where(self._chance(count, 0.1), coarse, batch)
+        noise = torch.randn(batch.shape, generator=self.random, device=self.device)
+        strength = self._uniform(0, 0.08, count, 1, 1, 1) * self._chance(count, 0.4)
+        return batch + noise * strength
+
+
+def render_marks(seed: int) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
+    """Draw (MARKS, 1, MARK_SIDE, MARK_SIDE) float32 in 0..1: letters, words, plates and arrows."""
+    chooser = random.Random(seed)
+    marks = np.zeros((MARKS, 1, MARK_SIDE, MARK_SIDE), dtype=np.float32)
+    for mark in marks:
+        image = Image.new("L", (MARK_SIDE, MARK_SIDE))
+        draw = ImageDraw.Draw(image)
+        font = ImageFont.load_default(size=chooser.choice((14, 18, 24, 36, 60)))
+        letters = chooser.choices(string.ascii_uppercase + string.digits + " .:-/", k=12)
+        text = "".join(letters[: chooser.choice((1, 1, 3, 7, 12))])
+        centre = (MARK_SIDE / 2, MARK_SIDE / 2)
+        if chooser.random() < 0.25:  # a plate: a bright box with dark letters
+            left, top, right, bottom = draw.textbbox(centre, text, font, anchor="mm")
+            draw.rectangle((left - 4, top - 4, right + 4, bottom + 4), fill=255)
+            draw.text(centre, text, 0, font, anchor="mm")
+        elif chooser.random() < 0.15:
+            turn = chooser.uniform(0, 2 * math.pi)
+            tip = (centre[0] + 36 * math.cos(turn), centre[1] + 36 * math.sin(turn))
+            draw.line((*centre, *tip), fill=255, width=5)
+            draw.regular_polygon((*tip, 10), 3, math.degrees(-turn) - 90, fill=255)
+        else:
+            draw.text(centre, text, 255, font, anchor="mm")
+        mark[0] = np.asarray(image, dtype=np.float32) / 255
+    return marks

@@ -1,0 +1,116 @@
+"""From PFIs to the rows of a report: proportions with exact confidence intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from scipy.stats import binomtest
+from sklearn.metrics import roc_auc_score
+from torch import nn
+from tqdm import tqdm
+
+from model_store import Evaluation, Interval, Plateau, Proportion
+from training.cutoff import Rule, choose_threshold, review_band
+from training.googlenet import GoogLeNet, PfiNetwork
+from training.manifest import Row
+
+Pfi = npt.NDArray[np.float32]  # (N,)
+
+
+@dataclass(frozen=True)
+class OperatingPoint:
+    """How PFIs are read: the cutoff and the band in which an answer is marked for review."""
+
+    plateau: Plateau
+    rule: Rule
+    margin_logits: float
+
+    @property
+    def threshold(self) -> float:
+        """Frontal when PFI >= threshold."""
+        return choose_threshold(self.plateau, self.rule)
+
+    @property
+    def band(self) -> Interval:
+        """Review when PFI lies in it."""
+        return review_band(self.plateau, self.threshold, self.margin_logits)
+
+
+def predict(
+    network: GoogLeNet, tensors: npt.NDArray[np.uint8], device: torch.device, batch: int = 32
+) -> Pfi:
+    """(N, 1, S, S) uint8 -> (N,) PFI in full precision, with a progress bar."""
+    model: nn.Module = PfiNetwork(network).eval()
+    parts = []
+    with torch.inference_mode():
+        for start in tqdm(range(0, len(tensors), batch), "predict", unit="batch", leave=False):
+            chunk = torch.from_numpy(tensors[start : start + batch]).to(device)
+            parts.append(model(chunk).cpu().numpy())
+    return np.concatenate(parts)
+
+
+def proportion(count: int, n: int) -> Proportion:
+    """`count` of `n` with its Clopper-Pearson 95 % confidence interval; of nothing, 0 (0 to 1)."""
+    if n == 0:
+        return Proportion(count=0, n=0, value=0.0, ci95=(0.0, 1.0))
+    interval = binomtest(count, n).proportion_ci(0.95, method="exact")
+    bounds = (float(interval.low), float(interval.high))
+    return Proportion(count=count, n=n, value=count / n, ci95=bounds)
+
+
+def evaluate(
+    name: str, pfi: Pfi, rows: Sequence[Row], point: OperatingPoint, note: str = ""
+) -> Evaluation:
+    """One row of the report, frontal being the positive class."""
+    truth = np.array([row.view == "frontal" for row in rows])
+    called = pfi >= point.threshold
+    correct = called == truth
+    reviewed = (pfi >= point.band.low) & (pfi <= point.band.high)
+    frontal, lateral = int(truth.sum()), int((~truth).sum())
+    return Evaluation(
+        name=name,
+        images=len(rows),
+        patients=len({row.patient_id for row in rows}),
+        accuracy=proportion(int(correct.sum()), len(rows)),
+        sensitivity=proportion(int(correct[truth].sum()), frontal) if frontal else None,
+        specificity=proportion(int(correct[~truth].sum()), lateral) if lateral else None,
+        auroc=float(roc_auc_score(truth, pfi)) if frontal and lateral else None,
+        review=proportion(int(reviewed.sum()), len(rows)),
+        note=note,
+    )
+
+
+def by_source(name: str, pfi: Pfi, rows: Sequence[Row], point: OperatingPoint) -> list[Evaluation]:
+    """The pooled row, then one row a source."""
+    report = [evaluate(name, pfi, rows, point)]
+    for source in sorted({row.source for row in rows}):
+        own = np.array([row.source == source for row in rows])
+        part = [row for row in rows if row.source == source]
+        report.append(evaluate(f"{name}: {source}", pfi[own], part, point))
+    return report
+
+
+def as_table(report: Sequence[Evaluation]) -> str:
+    """The report as a Markdown table, as it stands in documents."""
+    lines = [
+        "| set | n | right | accuracy (95 % CI) | sensitivity | specificity | AUROC | review |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for row in report:
+        low, high = row.accuracy.ci95
+        cells = (
+            row.name,
+            f"{row.images}",
+            f"{row.accuracy.count}",
+            f"{row.accuracy.value:.2%} ({low:.2%} to {high:.2%})",
+            f"{row.sensitivity.value:.2%}" if row.sensitivity else "",
+            f"{row.specificity.value:.2%}" if row.specificity else "",
+            f"{row.auroc:.5f}" if row.auroc is not None else "",
+            f"{row.review.value:.1%}",
+        )
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
