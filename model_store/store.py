@@ -105,6 +105,7 @@ class Store:
 
         Raises:
             ModelExistsError: The version is already there.
+            StoreError: The disk refuses.
             TamperedModelError: The card's hashes are not those of the files.
         """
         _verify(version, version.reference)
@@ -121,7 +122,7 @@ class Store:
             # rename refuses a target that is not empty, so a writer that came first is kept
             draft.rename(folder)
         except OSError as error:
-            raise ModelExistsError(f"{version.reference} was not written: {error}") from error
+            raise StoreError(f"{version.reference} was not written: {error}") from error
         finally:
             shutil.rmtree(draft, ignore_errors=True)
         return folder

@@ -21,6 +21,7 @@ from service.api.app import create_app
 from service.api.problems import problem_of
 from service.api.schemas import Classification, line_of
 from service.api.settings import Settings, usable_cpus
+from service.api.uploads import UnreadableFileError
 from service.imaging import ImageError, Radiograph, read_radiograph
 from service.inference import Network, NetworkError, open_network
 
@@ -102,8 +103,10 @@ def _outcomes(files: Iterable[Path], network: Network) -> Iterator[Outcome]:
     def read(file: Path) -> Radiograph | Exception:
         try:
             return read_radiograph(file.read_bytes(), spec)
-        except (ImageError, OSError) as error:
+        except ImageError as error:
             return error
+        except OSError as error:
+            return UnreadableFileError(error.strerror)
 
     remaining = iter(files)
     with ThreadPoolExecutor(usable_cpus()) as decoders:
@@ -143,12 +146,12 @@ def _print_table(outcomes: Iterable[Outcome]) -> int:
         if isinstance(outcome, Exception):
             failed += 1
             problem = problem_of(outcome)
-            remark = str(outcome) if isinstance(outcome, OSError) else problem.detail
-            table.add_row(name, "[red]failed[/red]", "", "", f"{problem.code}: {remark}")
+            table.add_row(name, "[red]failed[/red]", "", "", f"{problem.code}: {problem.detail}")
             continue
         remarks = (["review"] if outcome.review else []) + outcome.warnings
         table.add_row(name, outcome.view, f"{outcome.pfi:.4f}", _header(outcome), " ".join(remarks))
-    Console().print(table)
+    # In a pipe or a file there is no edge to fold at
+    Console(width=None if sys.stdout.isatty() else 1000).print(table)
     return failed
 
 

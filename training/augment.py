@@ -26,20 +26,23 @@ class Augmentation:
 
     Args:
         seed: Equal seeds give equal sequences of batches.
+        size: S of the batches that come out. Put in tensors of twice the size, so that a crop is
+            as sharp as that of a file: enlarged from S, it would teach that crops are blurred.
         device: Where the batches are and stay.
     """
 
-    def __init__(self, seed: int, device: torch.device | str = "cpu") -> None:
+    def __init__(self, seed: int, size: int, device: torch.device | str = "cpu") -> None:
+        self.size = size
         self.random = torch.Generator(device)
         self.random.manual_seed(seed)
         self.device = torch.device(device)
         self.marks = torch.from_numpy(render_marks(seed)).to(self.device)
 
     def __call__(self, tensors: Tensor) -> Tensor:
-        """(B, 1, S, S) uint8 -> (B, 1, S, S) float32 within 0..255, each transformed by itself."""
+        """(B, 1, 2 S, 2 S) uint8 -> (B, 1, S, S) float32 of 0..255, each transformed by itself."""
         batch = tensors.to(self.device).float() / 255
-        batch = self._expose(batch)
         batch = self._move(batch)
+        batch = self._expose(batch)
         batch = self._hide(batch)
         batch = self._write(batch)
         batch = self._degrade(batch)
@@ -54,8 +57,14 @@ class Augmentation:
         return self._uniform(0, 1, count, 1, 1, 1) < probability
 
     def _expose(self, batch: Tensor) -> Tensor:
-        """Another window, then another gamma."""
+        """The window of the picture as it now is, or another one; then another gamma."""
         count = len(batch)
+        # as a file of just this part would be windowed; every fourth pixel is enough to see how
+        sample = batch[:, :, ::4, ::4].flatten(1)
+        ends = torch.quantile(sample, torch.tensor([0.005, 0.995], device=self.device), dim=1)
+        lowest, highest = ends.view(2, count, 1, 1, 1)
+        windowed = (batch - lowest) / (highest - lowest).clamp(min=0.02)
+        batch = torch.where(self._chance(count, 0.6), windowed.clamp(0, 1), batch)
         low = self._uniform(-0.25, 0.25, count, 1, 1, 1)
         high = self._uniform(0.7, 1.6, count, 1, 1, 1)
         gamma = torch.exp(self._uniform(-0.7, 0.7, count, 1, 1, 1))
@@ -72,8 +81,8 @@ class Augmentation:
         degrees = torch.where(chance < 0.25, free, torch.where(chance < 0.5, quarter, small))
         angle = torch.deg2rad(degrees)
         side = torch.where(
-            self._uniform(0, 1, count) < 0.35,
-            self._uniform(0.45, 0.85, count),  # a crop
+            self._uniform(0, 1, count) < 0.45,
+            self._uniform(0.42, 0.85, count),  # a crop
             torch.exp(self._uniform(-0.2, 0.25, count)),  # some zoom, in or out
         )
         stretch = torch.exp(self._uniform(-0.22, 0.22, count))
@@ -88,7 +97,7 @@ class Augmentation:
         reach = (1 - side).clamp(min=0) + 0.1
         shift = self._uniform(-1, 1, 2, count) * reach
         theta = torch.stack((*rows, shift[0], *columns, shift[1]), dim=1).view(count, 2, 3)
-        grid = affine_grid(theta, list(batch.shape), align_corners=False)
+        grid = affine_grid(theta, [count, 1, self.size, self.size], align_corners=False)
         dark = grid_sample(batch, grid, padding_mode="zeros", align_corners=False)
         edge = grid_sample(batch, grid, padding_mode="border", align_corners=False)
         return torch.where(self._chance(count, 0.6), dark, edge)
@@ -99,7 +108,7 @@ class Augmentation:
         ratio = torch.exp(self._uniform(-1.2, 1.2, count))
         area = self._uniform(0.02, 0.5, count)
         height, width = (area * ratio).sqrt().clamp(max=1), (area / ratio).sqrt().clamp(max=1)
-        half = self._uniform(0, 1, count) < 0.25  # hide the top, bottom, left or right half
+        half = self._uniform(0, 1, count) < 0.35  # hide the top, bottom, left or right half
         lying = self._uniform(0, 1, count) < 0.5
         depth = self._uniform(0.3, 0.55, count)
         height = torch.where(half, torch.where(lying, depth, 1.0), height)
@@ -116,7 +125,7 @@ class Augmentation:
         level = torch.where(self._chance(count, 0.6), 0.0, level)
         grain = self._uniform(-0.5, 0.5, *batch.shape) * self._chance(count, 0.15)
         hidden = torch.where(inside[:, None], (level + grain).clamp(0, 1), batch)
-        return torch.where(self._chance(count, 0.35), hidden, batch)
+        return torch.where(self._chance(count, 0.4), hidden, batch)
 
     def _write(self, batch: Tensor) -> Tensor:
         """Side markers, names and arrows, bright or dark, at any angle and place."""

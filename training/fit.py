@@ -70,6 +70,11 @@ class FitSettings:
         """The preprocessing of this run's model."""
         return PreprocessSpec(size=self.size, window_percentiles=self.window_percentiles)
 
+    @property
+    def double_spec(self) -> PreprocessSpec:
+        """The same at twice the size, from which augmentation takes its crops."""
+        return PreprocessSpec(size=2 * self.size, window_percentiles=self.window_percentiles)
+
     def save(self, run: Path) -> None:
         """Write settings.json; a run that has other settings there is another run.
 
@@ -148,9 +153,8 @@ def fit(settings: FitSettings, run: Path) -> None:
         ManifestError, ValueError: The data or the settings cannot be used.
     """
     settings.save(run)
-    train = read_images(rows_of(settings, "train"), settings.images, settings.spec)
-    validation = read_images(rows_of(settings, "validation"), settings.images, settings.spec)
-    judge = Judge(with_children(validation, settings), pick_device())
+    train = read_images(rows_of(settings, "train"), settings.images, settings.double_spec)
+    judge = Judge(validation_images(settings), pick_device())
     trainer = Trainer(settings, train, pick_device())
     trainer.resume(run / CHECKPOINT)
     with tqdm(total=settings.steps, initial=trainer.step, desc="fit", unit="step") as progress:
@@ -182,15 +186,16 @@ def load_best(run: Path, device: torch.device) -> GoogLeNet:
     return network.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload,no-any-return]  # torch's stub lacks this form
 
 
-def with_children(images: LabelledImages, settings: FitSettings) -> LabelledImages:
-    """The images and `settings.children` transformed copies of each, the same at every call."""
-    augmentation = Augmentation(settings.seed + 1)
-    originals = torch.from_numpy(images.tensors)
-    copies = [images.tensors]
+def validation_images(settings: FitSettings) -> LabelledImages:
+    """The validation images and `settings.children` augmented copies of each, the same each time."""
+    rows = rows_of(settings, "validation")
+    copies = [read_images(rows, settings.images, settings.spec).tensors]
+    parents = torch.from_numpy(read_images(rows, settings.images, settings.double_spec).tensors)
+    augmentation = Augmentation(settings.seed + 1, settings.size)
     for _ in range(settings.children):
-        batches = [augmentation(batch) for batch in torch.split(originals, 64)]
+        batches = [augmentation(batch) for batch in torch.split(parents, 64)]
         copies.append(torch.cat(batches).round().to(torch.uint8).numpy())
-    return LabelledImages(images.rows * len(copies), np.concatenate(copies))
+    return LabelledImages(tuple(rows) * len(copies), np.concatenate(copies))
 
 
 @dataclass(frozen=True)
@@ -238,7 +243,7 @@ class Trainer:
             weight_decay=settings.weight_decay,
         )
         self.schedule = OneCycleLR(self.optimizer, settings.rate, total_steps=settings.steps + 1)
-        self.augment = Augmentation(settings.seed, device)
+        self.augment = Augmentation(settings.seed, settings.size, device)
         self.picker = torch.Generator().manual_seed(settings.seed)
 
     @property

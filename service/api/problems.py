@@ -77,6 +77,7 @@ KINDS: dict[type[Exception], Kind] = {
     uploads.EntryNameError: Kind("entry_name", UNPROCESSABLE, "Unsafe file name"),
     uploads.NestedArchiveError: Kind("nested_archive", UNSUPPORTED, "Archive within an archive"),
     uploads.EntryKindError: Kind("entry_kind", UNSUPPORTED, "Not a plain file"),
+    uploads.UnreadableFileError: Kind("unreadable_file", UNPROCESSABLE, "File cannot be read"),
     QueueFullError: Kind("queue_full", UNAVAILABLE, "Queue full"),
     BatcherClosedError: Kind("stopping", UNAVAILABLE, "Service is stopping"),
     RequestValidationError: Kind("invalid_request", UNPROCESSABLE, "Invalid request"),
@@ -130,15 +131,18 @@ def _response(problem: Problem, headers: dict[str, str] | None = None) -> JSONRe
 
 async def _answer_error(_: Request, error: Exception) -> JSONResponse:
     metrics.REFUSED.labels(kind_of(error).code).inc()
-    seconds = getattr(error, "retry_after_seconds", None)
-    headers = {"Retry-After": str(seconds)} if seconds is not None else None
+    headers = {}
+    if (seconds := getattr(error, "retry_after_seconds", None)) is not None:
+        headers["Retry-After"] = str(seconds)
+    if isinstance(error, limits.BodyTimeoutError):
+        headers["Connection"] = "close"  # the rest of the body would be taken for a request
     return _response(problem_of(error), headers)
 
 
 async def _answer_http_error(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
     status = HTTPStatus(error.status_code)
-    kind = HTTP_KINDS.get(status, Kind("http_error", status, status.phrase))
+    kind = HTTP_KINDS.get(status, Kind("invalid_request", status, status.phrase))
     return _response(_problem(kind, str(error.detail)), dict(error.headers or {}))
 
 

@@ -61,6 +61,10 @@ class EntryKindError(UploadError):
     """A link or device, an encrypted entry, or a compression that radiographs do not use."""
 
 
+class UnreadableFileError(UploadError):
+    """A file of the command line that the operating system does not let us read."""
+
+
 @dataclass(frozen=True)
 class Upload:
     """One file: its name, and its bytes or why it was refused."""
@@ -186,6 +190,9 @@ def read_archive(body: bytes, limits: ArchiveLimits) -> Iterator[Upload]:
         TooManyEntriesError: More entries than the limit.
     """
     if body.startswith((b"PK\x03\x04", b"PK\x05\x06")):
+        # zipfile reads the whole directory at once, so its entries are counted before
+        if body.count(b"PK\x01\x02") > limits.entries:
+            raise TooManyEntriesError(f"the archive has more than {limits.entries} entries")
         return _zip_entries(body, limits)
     if body[257:262] == b"ustar":
         return _tar_entries(body, limits)
@@ -195,9 +202,6 @@ def read_archive(body: bytes, limits: ArchiveLimits) -> Iterator[Upload]:
 
 
 def _zip_entries(body: bytes, limits: ArchiveLimits) -> Iterator[Upload]:
-    # zipfile reads the whole directory at once, so its entries are counted before
-    if body.count(b"PK\x01\x02") > limits.entries:
-        raise TooManyEntriesError(f"the archive has more than {limits.entries} entries")
     try:
         with zipfile.ZipFile(io.BytesIO(body)) as archive:
             for info in archive.infolist():

@@ -6,6 +6,7 @@ import io
 import logging
 import math
 import struct
+import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,7 +21,8 @@ from pydicom.dataset import Dataset
 from pydicom.encaps import get_frame
 from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.filereader import read_dataset
-from pydicom.pixels import apply_color_lut, apply_modality_lut, convert_color_space
+from pydicom.pixels.processing import apply_color_lut, apply_modality_lut, convert_color_space
+from pydicom.pixels.utils import pixel_array
 from pydicom.tag import BaseTag
 
 from service.imaging.codestream import decode_frame, decode_rle
@@ -41,6 +43,7 @@ from service.imaging.tensor import MAX_PIXELS, Pixels, check_size
 # pydicom quotes attribute values when it warns, and they may be a patient's: it must not speak.
 config.settings.reading_validation_mode = config.IGNORE
 logging.getLogger("pydicom").setLevel(logging.CRITICAL + 1)
+warnings.filterwarnings("ignore", category=UserWarning, module=r"pydicom|service\.imaging")
 
 RADIOGRAPHS = frozenset(
     {
@@ -76,6 +79,11 @@ ENCAPSULATED = frozenset(
         uid.HTJ2K,
     }
 )
+INEXACT = ENCAPSULATED - {
+    uid.JPEGLossless,
+    uid.JPEGLosslessSV1,
+    uid.JPEGLSLossless,
+}  # JPEG 2000 lossless belongs here, because its reduced resolutions may overshoot
 
 # What pydicom raises on damaged objects, found by fuzzing
 PARSE_ERRORS = (
@@ -130,18 +138,18 @@ def read_dicom(data: bytes, min_side: int) -> DicomImage:
         ImageTooSmallError, ImageTooLargeError: By its declared size, before it is decoded.
 
     References:
-        PS3.3 C.11.1 Modality LUT; C.7.6.3.1.2 Photometric Interpretation; C.7.5.1.1.2 Pixel Padding;
-        C.8.11.3 Presentation LUT Shape.
+        PS3.3 C.11.1 Modality LUT; C.7.6.3.1.2 Photometric Interpretation; C.7.5.1.1.2 Pixel
+        Padding; C.8.11.3 Presentation LUT Shape.
     """
     with _damage_is_corrupt_image():
         dataset = _parse(data)
-        warnings = _check_sop_class(dataset)
+        sop_class = _check_sop_class(dataset)
         syntax = _transfer_syntax(dataset)
         _check_pixel_module(dataset)
-        values, more = _stored_values(dataset, syntax, min_side)
+        values, colour = _stored_values(dataset, syntax, min_side)
         inverted = _is_inverted(dataset)
         padding = _padding_mask(dataset, values)
-        pixels, descending, odd = _modality(dataset, values)
+        pixels, descending, rescale = _modality(dataset, values)
         inverted ^= descending
         if padding is not None:
             pixels = _darken(pixels, padding, inverted)
@@ -151,7 +159,7 @@ def read_dicom(data: bytes, min_side: int) -> DicomImage:
             header=ViewHeader(_text(dataset, "ViewPosition")),
             sop_instance_uid=_text(dataset, "SOPInstanceUID"),
             transfer_syntax=syntax.name,
-            warnings=(*warnings, *more, *odd),
+            warnings=(*sop_class, *colour, *rescale),
         )
 
 
@@ -185,7 +193,7 @@ def _parse(data: bytes) -> Dataset:
     return dataset
 
 
-def _after_file_meta(tag: BaseTag, vr: str | None, length: int) -> bool:
+def _after_file_meta(tag: BaseTag, _vr: str | None, _length: int) -> bool:
     return tag.group != 2
 
 
@@ -237,7 +245,7 @@ def _stored_values(
         values = _native(dataset, syntax)
     else:
         values = _encapsulated(dataset, syntax, min_side)
-    return _significant_bits(dataset, values), ()
+    return _significant_bits(dataset, values, syntax), ()
 
 
 def _native(dataset: Dataset, syntax: uid.UID) -> Pixels:
@@ -278,17 +286,26 @@ def _check_agrees(values: npt.NDArray[Any], rows: int, columns: int) -> None:
     )
 
 
-def _significant_bits(dataset: Dataset, values: Pixels) -> Pixels:
-    """Drop the bits above High Bit (old overlays live there) and restore the sign (PS3.5 8.1.1)."""
+def _significant_bits(dataset: Dataset, values: Pixels, syntax: uid.UID) -> Pixels:
+    """Keep Bits Stored up to High Bit (old overlays lie above) and restore the sign (PS3.5 8.1.1).
+
+    A lossy or reduced frame of more precision than Bits Stored may overshoot: then the brightest
+    pixels would wrap to black, so such frames are clipped and not masked.
+    """
     if values.dtype.kind == "i":
         return values  # the codestream said itself that it is signed
     size = values.dtype.itemsize * 8
     stored = min(int(dataset.BitsStored), size)
-    if stored < size:
-        values = values & ((1 << stored) - 1)
-    if int(dataset.PixelRepresentation) == 0:
-        return values
-    return (values << (size - stored)).view(f"i{size // 8}") >> (size - stored)
+    signed = int(dataset.PixelRepresentation) != 0
+    if syntax in INEXACT and not signed:
+        return np.minimum(values, (1 << stored) - 1) if stored < size else values
+    high = stored - 1 if syntax in ENCAPSULATED else int(dataset.get("HighBit") or stored - 1)
+    above = size - 1 - high if stored - 1 <= high < size else size - stored
+    if above:
+        values = values << above
+    if signed:
+        values = values.view(f"i{size // 8}")
+    return values >> (size - stored) if stored < size else values
 
 
 def _colour_samples(dataset: Dataset, syntax: uid.UID) -> npt.NDArray[Any]:
@@ -297,7 +314,7 @@ def _colour_samples(dataset: Dataset, syntax: uid.UID) -> npt.NDArray[Any]:
         stream = get_frame(dataset.PixelData, 0, number_of_frames=1)
         samples = decode_frame(stream, FULL_SIZE)  # JPEG and JPEG 2000 come out as RGB
     else:
-        samples = pydicom.pixels.pixel_array(dataset, raw=True)
+        samples = pixel_array(dataset, raw=True)
         if photometric.startswith("YBR"):
             samples = convert_color_space(samples, photometric, "RGB")
     if photometric == "PALETTE COLOR":
@@ -329,7 +346,7 @@ def _padding_mask(dataset: Dataset, values: Pixels) -> npt.NDArray[np.bool_] | N
 
 
 def _darken(pixels: Pixels, padding: npt.NDArray[np.bool_], inverted: bool) -> Pixels:
-    """Give padding the darkest value of the rest, so that it neither widens the window nor shows."""
+    """Give padding the darkest value of the rest: it neither widens the window nor shows."""
     rest = pixels[~padding]
     return np.where(padding, rest.max() if inverted else rest.min(), pixels)
 

@@ -1,5 +1,6 @@
 """Why an image was refused. Each class has one stable `code`; messages hold no attribute of a
-patient, so they may be logged and shown."""
+patient, so they may be logged and shown.
+"""
 
 from typing import ClassVar
 

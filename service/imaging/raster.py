@@ -46,7 +46,7 @@ def read_raster(data: bytes, kind: str) -> tuple[Pixels, tuple[str, ...]]:
         UnsupportedPixelFormatError: CMYK and other modes that no radiograph has.
     """
     try:
-        image = Image.open(io.BytesIO(data), formats=[kind.upper()])
+        image: Image.Image = Image.open(io.BytesIO(data), formats=[kind.upper()])
         check_size(image.height, image.width)
         if kind == "png" and getattr(image, "n_frames", 1) > 1:
             raise MultiFrameError("an animated PNG; send each radiograph by itself")

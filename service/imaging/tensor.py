@@ -62,7 +62,8 @@ def pixels_to_tensor(pixels: Pixels, inverted: bool, spec: PreprocessSpec) -> Te
     if not high > low:
         raise BlankImageError("all pixels have the same value")
     scaled = (thumbnail - low) * (255 / (high - low))
-    return np.clip(np.rint(scaled), 0, 255).astype(np.uint8)[np.newaxis]
+    tensor: Tensor = np.clip(np.rint(scaled), 0, 255).astype(np.uint8)[np.newaxis]
+    return tensor
 
 
 def squash(pixels: Pixels, size: int) -> npt.NDArray[np.float32]:

@@ -1,0 +1,226 @@
+"""What an operator sees: probes, metrics, the card, the documents, start and stop."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx2
+import pytest
+from conftest import DATA, ROOT
+from pydantic import ValidationError
+
+from model_store import ModelCard, ModelNotFoundError, ModelVersion
+from service.api.app import create_app
+from service.api.problems import CODES, KINDS
+from service.api.runtime import open_runtime
+from service.api.settings import Settings
+
+BODY = (DATA / "frontal-0003.jpg").read_bytes()
+
+
+def value(text: str, metric: str) -> float:
+    """One sample of the text format; 0 where it is absent."""
+    match = re.search(rf"^{re.escape(metric)} (\S+)$", text, re.MULTILINE)
+    return float(match[1]) if match else 0.0
+
+
+def test_an_image_moves_every_metric(client: httpx2.Client, version: ModelVersion) -> None:
+    """One answer and one refusal, and the documented metrics have counted them."""
+    names = [
+        'cxrview_images_total{view="frontal"}',
+        'cxrview_images_refused_total{reason="unrecognised_format"}',
+        "cxrview_batch_images_count",
+        "cxrview_pfi_ratio_count",
+        *(
+            f'cxrview_stage_seconds_count{{stage="{stage}"}}'
+            for stage in ("receive", "decode", "queue", "inference")
+        ),
+    ]
+    before = client.get("/metrics").text
+    client.post("/v1/classify", content=BODY)
+    client.post("/v1/classify", content=b"no image")
+    after = client.get("/metrics").text
+    for name in names:
+        assert value(after, name) > value(before, name), name
+    assert "cxrview_queue_images 0.0" in after
+    info = f'name="googlenet",provider="cpu",sha256="{version.card.model_sha256}",version="1.0.0"'
+    assert f"cxrview_model_info{{{info}}} 1.0" in after
+
+
+def test_metric_labels_come_from_closed_sets(client: httpx2.Client) -> None:
+    """Whatever clients send, no label of ours has a value that is not in our tables."""
+    client.post("/v1/classify", content=b"x", headers={"content-type": "Doe^Jane"})
+    text = client.get("/metrics").text
+    labels = set(
+        re.findall(
+            r'^cxrview_\w+\{(?:\w+="[^"]*",)*(view|reason|stage)="([^"]*)"', text, re.MULTILINE
+        )
+    )
+    allowed = {"view": {"frontal", "lateral"}, "reason": set(CODES)}
+    allowed["stage"] = {"receive", "decode", "queue", "inference"}
+    assert labels
+    assert all(found in allowed[label] for label, found in labels)
+
+
+def test_the_card_is_served(client: httpx2.Client, version: ModelVersion) -> None:
+    """`/v1/model` is the card, whole."""
+    assert ModelCard.model_validate_json(client.get("/v1/model").content) == version.card
+
+
+def test_it_is_live_and_ready(client: httpx2.Client) -> None:
+    """Both probes answer."""
+    assert client.get("/livez").json() == {"status": "live"}
+    assert client.get("/readyz").json() == {"status": "ready"}
+
+
+def test_the_documents_need_no_internet(client: httpx2.Client) -> None:
+    """Scripts and styles of /docs come from the service itself."""
+    page = client.get("/docs").text
+    sources = re.findall(r'(?:src|href)="([^"]+)"', page)
+    assert sources
+    for source in sources:
+        assert source.startswith("/")
+        assert client.get(source).status_code == 200
+
+
+def test_openapi_documents_bodies_and_problems(client: httpx2.Client) -> None:
+    """The description names every accepted body and every problem's code."""
+    api = client.get("/openapi.json").json()
+    one = api["paths"]["/v1/classify"]["post"]
+    assert {"application/dicom", "image/png", "multipart/form-data"} <= one["requestBody"][
+        "content"
+    ].keys()
+    many = api["paths"]["/v1/classify/batch"]["post"]
+    assert "application/x-ndjson" in many["responses"]["200"]["content"]
+    text = str(one["responses"])
+    assert all(f"`{kind.code}`" in text for kind in KINDS.values())
+    assert "examples" in api["components"]["schemas"]["Classification"]
+
+
+def test_every_code_is_documented() -> None:
+    """docs/problems.md lists exactly the codes of the table."""
+    page = (ROOT / "docs" / "problems.md").read_text().split("## Warnings")[0]
+    assert set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)) == set(CODES)
+
+
+def test_every_setting_is_documented() -> None:
+    """README lists exactly the variables of `Settings`."""
+    readme = (ROOT / "README.md").read_text()
+    listed = set(re.findall(r"^\| `(CXRVIEW_\w+)` \|", readme, re.MULTILINE))
+    assert listed == {f"CXRVIEW_{name.upper()}" for name in Settings.model_fields}
+
+
+def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each variable is read under its prefix, checked, and frozen."""
+    monkeypatch.setenv("CXRVIEW_MAX_QUEUE_IMAGES", "7")
+    settings = Settings()
+    assert settings.max_queue_images == 7
+    assert settings.decode_workers >= 1
+    with pytest.raises(ValidationError, match="frozen"):
+        settings.max_queue_images = 8  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong"),
+    [
+        ("MAX_BATCH_IMAGES", "6"),
+        ("MAX_BATCH_IMAGES", "0"),
+        ("PROVIDER", "tpu"),
+        ("MAX_UPLOAD_BYTES", "-1"),
+        ("MAX_ARCHIVE_RATIO", "1"),
+        ("DECODE_WORKERS", "many"),
+    ],
+)
+def test_wrong_settings_do_not_start(
+    monkeypatch: pytest.MonkeyPatch, name: str, wrong: str
+) -> None:
+    """A value that cannot be meant is told by its name."""
+    monkeypatch.setenv(f"CXRVIEW_{name}", wrong)
+    with pytest.raises(ValidationError, match=name.lower()):
+        Settings()
+
+
+def test_what_kubernetes_sets_is_not_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Service called cxrview puts CXRVIEW_PORT=tcp://... into every pod; it must not matter."""
+    monkeypatch.setenv("CXRVIEW_PORT", "tcp://10.0.0.1:8000")
+    Settings()
+
+
+def test_a_missing_model_ends_the_start() -> None:
+    """The process fails with the reason, and never becomes ready."""
+
+    async def start() -> None:
+        async with open_runtime(Settings(model="googlenet/9.9.9")):
+            raise AssertionError
+
+    with pytest.raises(ModelNotFoundError, match=r"googlenet/9\.9\.9"):
+        asyncio.run(start())
+
+
+def test_it_is_not_ready_once_it_stops() -> None:
+    """When the batcher has closed, /readyz says 503 and images are told why."""
+
+    async def scenario() -> tuple[int, dict[str, str], int]:
+        app = create_app(Settings())
+        async with app.router.lifespan_context(app):
+            transport = httpx2.ASGITransport(app)
+            async with httpx2.AsyncClient(transport=transport, base_url="http://x") as client:
+                await app.state.runtime.batcher.close()
+                ready = await client.get("/readyz")
+                refused = await client.post("/v1/classify", content=BODY)
+        return ready.status_code, refused.json(), refused.status_code
+
+    ready, problem, status = asyncio.run(scenario())
+    assert (ready, status, problem["code"]) == (503, 503, "stopping")
+
+
+def test_an_unforeseen_error_tells_nothing_but_its_code() -> None:
+    """500 is a problem too, and keeps its inside to the log."""
+
+    async def scenario() -> httpx2.Response:
+        app = create_app(Settings())
+
+        @app.get("/broken")
+        def broken() -> None:
+            raise RuntimeError("Doe^Jane")
+
+        transport = httpx2.ASGITransport(app, raise_app_exceptions=False)
+        async with httpx2.AsyncClient(transport=transport, base_url="http://x") as client:
+            return await client.get("/broken")
+
+    response = asyncio.run(scenario())
+    assert (response.status_code, response.json()["code"]) == (500, "internal_error")
+    assert "Doe" not in response.text
+
+
+def test_uploads_never_touch_a_disk(service, tmp_path: Path) -> None:
+    """Serving a large form opens no file for writing."""
+    program = f"""
+import sys
+opened = []
+def watch(event, arguments):
+    if event == "open" and isinstance(arguments[1], str) and set(arguments[1]) & set("wax+"):
+        opened.append(arguments[0])
+import asyncio, httpx2
+from service.api.app import create_app
+from service.api.settings import Settings
+async def main():
+    app = create_app(Settings())
+    async with app.router.lifespan_context(app):
+        sys.addaudithook(watch)
+        transport = httpx2.ASGITransport(app)
+        async with httpx2.AsyncClient(transport=transport, base_url="http://x") as client:
+            body = open({str(DATA / "frontal-0003.jpg")!r}, "rb").read() + bytes(3 * 2**20)
+            one = await client.post("/v1/classify", files={{"file": body}})
+            many = await client.post("/v1/classify/batch", files=[("files", body)] * 3)
+            print(one.status_code, many.text.count("frontal"), opened)
+asyncio.run(main())
+"""
+    run = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=tmp_path
+    )
+    assert run.stdout.split() == ["200", "3", "[]"]

@@ -1,0 +1,161 @@
+from __future__ import annotations
+
+import io
+import struct
+
+import imagecodecs
+import numpy as np
+import pydicom
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from images import CODECS, dicom, radiograph
+from pydicom import uid
+from pydicom.encaps import get_frame
+
+from service.imaging.codestream import (
+    JPEG_START,
+    decode_frame,
+    decode_rle,
+    read_frame_header,
+)
+from service.imaging.errors import (
+    CorruptImageError,
+    ImageTooLargeError,
+    UnsupportedTransferSyntaxError,
+)
+
+FULL_SIZE = 2**31
+PIXELS = radiograph(72, 64)
+EXACT = [
+    uid.JPEGLossless,
+    uid.JPEGLosslessSV1,
+    uid.JPEGLSLossless,
+    uid.JPEG2000Lossless,
+    uid.HTJ2KLossless,
+    uid.HTJ2KLosslessRPCL,
+]
+
+
+def stream(syntax: str, bits: int = 12) -> bytes:
+    pixels = PIXELS if bits == 12 else (PIXELS >> 4).astype(np.uint8)
+    return bytes(CODECS[syntax](pixels, bits))
+
+
+def runs(values: np.ndarray) -> bytes:
+    """One frame of RLE Lossless."""
+    dataset = pydicom.dcmread(io.BytesIO(dicom(values, uid.RLELossless)))
+    return get_frame(dataset.PixelData, 0, number_of_frames=1)
+
+
+def with_size(data: bytes, family: str, rows: int, columns: int) -> bytes:
+    """The same frame, claiming another size."""
+    changed = bytearray(data)
+    if family == "jpeg-2000":
+        struct.pack_into(">2I", changed, 8, columns, rows)
+    else:
+        at = data.index(struct.pack(">HH", *PIXELS.shape))
+        struct.pack_into(">HH", changed, at, rows, columns)
+    return bytes(changed)
+
+
+@pytest.mark.parametrize("syntax", EXACT)
+@settings(deadline=None, max_examples=5)
+@given(seed=st.integers(0, 2**32 - 1), bits=st.sampled_from([12, 16]))
+def test_lossless_means_lossless(syntax, seed, bits):
+    """Whatever the values are, a lossless codec returns them."""
+    pixels = np.random.default_rng(seed).integers(0, 2**bits, (33, 40)).astype(np.uint16)
+    decoded = decode_frame(bytes(CODECS[syntax](pixels, bits)), FULL_SIZE)
+    np.testing.assert_array_equal(decoded, pixels)
+
+
+@settings(deadline=None, max_examples=10)
+@given(seed=st.integers(0, 99), depth=st.sampled_from([np.uint8, np.uint16]))
+def test_run_lengths_return_every_byte(seed, depth):
+    """RLE keeps the order of bytes and rows in every word size."""
+    values = np.random.default_rng(seed).integers(0, 4, (33, 41)).astype(depth) * 37
+    frame = runs(values)
+    np.testing.assert_array_equal(decode_rle(frame, 33, 41, values.itemsize), values)
+
+
+@pytest.mark.parametrize("min_side", [8, 16, 32, 64])
+@pytest.mark.parametrize("syntax", [uid.JPEG2000Lossless, uid.HTJ2KLossless, uid.HTJ2K])
+def test_a_wavelet_is_decoded_no_finer_than_needed(syntax, min_side):
+    """Both sides keep `min_side` pixels, and no more than twice as many."""
+    assert min_side <= min(decode_frame(stream(syntax), min_side).shape) < 2 * min_side
+
+
+def test_a_stream_with_few_levels_is_decoded_finer():
+    """Without wavelet levels there is only the full size."""
+    flat = imagecodecs.jpeg2k_encode(
+        PIXELS, 0, codecformat="j2k", reversible=True, bitspersample=12, resolutions=1
+    )
+    np.testing.assert_array_equal(decode_frame(bytes(flat), 8), PIXELS)
+
+
+def test_signed_samples_keep_their_sign():
+    """JPEG 2000 may say that samples are signed, and Pillow shifts those."""
+    signed = PIXELS.astype(np.int16) - 2000
+    data = imagecodecs.jpeg2k_encode(signed, 0, codecformat="j2k", reversible=True)
+    np.testing.assert_array_equal(decode_frame(bytes(data), FULL_SIZE), signed)
+
+
+def test_a_jp2_file_in_a_frame_is_read():
+    """PS3.5 forbids the JP2 wrapper, but some encoders leave it on."""
+    wrapped = imagecodecs.jpeg2k_encode(PIXELS, 0, codecformat="jp2", reversible=True)
+    np.testing.assert_array_equal(decode_frame(bytes(wrapped), FULL_SIZE), PIXELS)
+
+
+@pytest.mark.parametrize("fill", [0, 1, 3])
+def test_fill_bytes_before_a_marker_are_skipped(fill):
+    """T.81 B.1.1.2 allows any number of them."""
+    data = stream(uid.JPEGBaseline8Bit, 8)
+    frame = read_frame_header(data[:2] + b"\xff" * fill + data[2:])
+    assert (frame.rows, frame.columns, frame.precision) == (*PIXELS.shape, 8)
+
+
+@pytest.mark.parametrize("syntax", CODECS)
+@pytest.mark.parametrize("share", [0.02, 0.3, 0.7, 0.97])
+def test_half_a_frame_is_no_image(syntax, share):
+    """A frame that is cut off is refused, never answered with what there is."""
+    data = stream(syntax, 8 if syntax == uid.JPEGBaseline8Bit else 12)
+    with pytest.raises(CorruptImageError, match=r"cut off|cannot be decoded|ends within"):
+        decode_frame(data[: int(share * len(data))], FULL_SIZE)
+
+
+@pytest.mark.parametrize("syntax", [uid.JPEGLosslessSV1, uid.JPEGLSLossless, uid.JPEG2000Lossless])
+def test_a_giant_is_refused_by_its_header(syntax):
+    """The size in the codestream is checked before a decoder allocates it."""
+    data = stream(syntax)
+    giant = with_size(data, read_frame_header(data).family, 65535, 65535)
+    with pytest.raises(ImageTooLargeError, match="65535 x 65535"):
+        decode_frame(giant, 32)
+
+
+@pytest.mark.parametrize(
+    ("data", "error", "says"),
+    [
+        (b"", UnsupportedTransferSyntaxError, "neither JPEG"),
+        (b"GIF89a", UnsupportedTransferSyntaxError, "neither JPEG"),
+        (JPEG_START, CorruptImageError, "ends within its header"),
+        (b"\xff\x4f\xff\x51", CorruptImageError, "ends within its header"),
+        (b"\x00\x00\x00\x0cjP  ", CorruptImageError, "ends within its header"),
+    ],
+)
+def test_an_unknown_stream_is_refused(data, error, says):
+    """What is no codestream, or only the start of one, is told apart."""
+    with pytest.raises(error, match=says):
+        read_frame_header(data)
+
+
+@pytest.mark.parametrize("size", [0, 10, 64, 500])
+def test_half_a_run_is_no_image(size):
+    """RLE that ends early is refused."""
+    with pytest.raises(CorruptImageError, match="RLE"):
+        decode_rle(runs(PIXELS)[:size], *PIXELS.shape, 2)
+
+
+def test_runs_beyond_the_header_are_refused():
+    """RLE that expands to more than the header says stops there."""
+    with pytest.raises(CorruptImageError, match="RLE"):
+        decode_rle(runs(PIXELS), 36, 64, 2)

@@ -1,0 +1,58 @@
+"""A model version answers only after it has proven itself."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import onnxruntime
+import pytest
+
+from model_store import ModelVersion
+from service.imaging import image_to_tensor
+from service.inference import Network, ProbeError, ProviderError, open_network
+
+
+@pytest.fixture(scope="module")
+def network(version: ModelVersion) -> Network:
+    return open_network(version)
+
+
+def test_it_answers_its_probe_as_when_it_was_published(network: Network) -> None:
+    """The probe, replayed from its file on, gives the PFI of the card."""
+    network.replay_probe()
+
+
+def test_an_answer_does_not_depend_on_its_batch(network: Network, version: ModelVersion) -> None:
+    """One image gives one PFI alone, among others and in any place; all lie within 0..1."""
+    probe = image_to_tensor(version.probe, version.card.preprocess)
+    random = np.random.default_rng(0).integers(0, 256, (8, *probe.shape), dtype=np.uint8)
+    random[5] = probe
+    together = network.run(random)
+    assert together.shape == (8,)
+    assert together.dtype == np.float32
+    assert ((together >= 0) & (together <= 1)).all()
+    assert network.run(probe[np.newaxis])[0] == pytest.approx(together[5], abs=1e-5)
+    for size in (1, 2, 3, 4):
+        np.testing.assert_allclose(network.run(random[:size]), together[:size], atol=1e-5)
+
+
+def test_another_model_under_the_same_card_does_not_start(version: ModelVersion) -> None:
+    """A probe that is answered otherwise than the card says stops the start."""
+    card = version.card.model_copy(update={"probe_pfi": 1 - version.card.probe_pfi})
+    with pytest.raises(ProbeError, match="answers its probe with PFI"):
+        open_network(replace(version, card=card))
+
+
+def test_asking_for_cuda_without_it_fails(version: ModelVersion) -> None:
+    """A silent fall-back to the CPU is a failed start, unless it is allowed."""
+    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        pytest.skip("this ONNX Runtime has CUDA")
+    with pytest.raises(ProviderError, match="CUDAExecutionProvider is not in this ONNX Runtime"):
+        open_network(version, "cuda")
+    assert open_network(version, "cuda", allow_cpu_fallback=True).provider == "cpu"
+
+
+def test_warm_up_runs_every_size(network: Network) -> None:
+    """Sizes that the model cannot run would fail here, before the service is ready."""
+    network.warm_up((1, 2, 4, 8))
