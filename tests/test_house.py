@@ -49,7 +49,7 @@ def within(name: str, *rooms: str) -> bool:
     return any(name == room or name.startswith(room + ".") for room in rooms)
 
 
-@pytest.mark.parametrize(("name", "path"), list(modules()), ids=lambda value: str(value))
+@pytest.mark.parametrize(("name", "path"), list(modules()), ids=str)
 def test_a_module_imports_only_what_its_room_may(name: str, path: Path) -> None:
     """model_store knows nobody; the core knows it; the shell knows both; nobody knows training."""
     for room, allowed in MAY_IMPORT.items():
@@ -88,7 +88,7 @@ def test_publishing_never_loads_the_web(tmp_path: Path) -> None:
     assert not loaded_by("training.publish", "fastapi", "uvicorn", "starlette", "service.api")
 
 
-@pytest.mark.parametrize(("name", "path"), list(modules()), ids=lambda value: str(value))
+@pytest.mark.parametrize(("name", "path"), list(modules()), ids=str)
 def test_a_module_is_a_few_pages_at_most(name: str, path: Path) -> None:
     """Beyond 400 lines a module has two subjects."""
     assert len(path.read_text().splitlines()) <= 400

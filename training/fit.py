@@ -187,7 +187,7 @@ def load_best(run: Path, device: torch.device) -> GoogLeNet:
 
 
 def validation_images(settings: FitSettings) -> LabelledImages:
-    """The validation images and `settings.children` augmented copies of each, the same each time."""
+    """The validation images and `settings.children` augmented copies of each, always the same."""
     rows = rows_of(settings, "validation")
     copies = [read_images(rows, settings.images, settings.spec).tensors]
     parents = torch.from_numpy(read_images(rows, settings.images, settings.double_spec).tensors)

@@ -41,7 +41,8 @@ def largest_difference(pixels: np.ndarray, network: Network) -> tuple[float, str
     spec = network.version.card.preprocess
     files = all_files(pixels)
     tensors = np.stack([image_to_tensor(data, spec) for data in files.values()])
-    pfi = dict(zip(files, np.concatenate([network.run(part) for part in np.split(tensors, 3)])))
+    answers = np.concatenate([network.run(part) for part in np.array_split(tensors, 3)])
+    pfi = dict(zip(files, answers, strict=True))
     low, high = min(pfi, key=pfi.__getitem__), max(pfi, key=pfi.__getitem__)
     return float(pfi[high] - pfi[low]), f"{low} {pfi[low]:.4f}, {high} {pfi[high]:.4f}"
 

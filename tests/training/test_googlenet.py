@@ -1,4 +1,4 @@
-"""The network against its sources: torch's own normalisation, and the pre-trained colour weights."""
+"""The network against its sources: torch's normalisation and the pre-trained colour weights."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def test_wrong_weights_are_told_by_their_layer(tmp_path: Path) -> None:
 
 
 def test_the_given_weights_load(shared: Path) -> None:
-    """The published array file has every layer, and its features tell frontal from lateral apart."""
+    """The published array file has every layer, in the shapes that ours have."""
     network = GoogLeNet()
     load_pretrained(network, shared / "data/weights/bvlc_googlenet.npz")
     assert network.conv1.weight.shape == (64, 1, 7, 7)

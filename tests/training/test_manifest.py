@@ -108,17 +108,14 @@ def test_no_patient_is_in_two_parts(rows: list[Row], seed: int) -> None:
 
 def test_each_stratum_is_split_as_the_whole() -> None:
     """Both views of every source are in all parts, 60 : 20 : 20 of their images."""
+    strata = (("a", "frontal", 50), ("a", "lateral", 10), ("b", "frontal", 100))
     rows = [
-        Row("f", view, f"{source}-{view}-{n}", source)
-        for source, view, count in (
-            ("a", "frontal", 50),
-            ("a", "lateral", 10),
-            ("b", "frontal", 100),
-        )
+        Row("f", view, f"{source}-{view}-{n}", source)  # type: ignore[arg-type]
+        for source, view, count in strata
         for n in range(count)
     ]
     parts = split_by_patient(rows, seed=3)
     found = Counter((row.source, row.view, parts[row.patient_id]) for row in rows)
-    for source, view, count in (("a", "frontal", 50), ("a", "lateral", 10), ("b", "frontal", 100)):
+    for source, view, count in strata:
         assert found[source, view, "test"] == found[source, view, "validation"] == count // 5
     assert set(split_by_patient(rows, 3, test_share=0).values()) == {"train", "validation"}

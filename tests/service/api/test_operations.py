@@ -55,11 +55,8 @@ def test_metric_labels_come_from_closed_sets(client: httpx2.Client) -> None:
     """Whatever clients send, no label of ours has a value that is not in our tables."""
     client.post("/v1/classify", content=b"x", headers={"content-type": "Doe^Jane"})
     text = client.get("/metrics").text
-    labels = set(
-        re.findall(
-            r'^cxrview_\w+\{(?:\w+="[^"]*",)*(view|reason|stage)="([^"]*)"', text, re.MULTILINE
-        )
-    )
+    sample = r'^cxrview_\w+\{(?:\w+="[^"]*",)*(view|reason|stage)="([^"]*)"'
+    labels = set(re.findall(sample, text, re.MULTILINE))
     allowed = {"view": {"frontal", "lateral"}, "reason": set(CODES)}
     allowed["stage"] = {"receive", "decode", "queue", "inference"}
     assert labels
