@@ -170,7 +170,9 @@ def _fill(
     for part, share in shares.items():
         filled = 0
         while filled < round(share * total):
-            patient = next(waiting)
+            patient = next(waiting, None)
+            if patient is None:
+                return parts  # a stratum of few patients with many images each
             parts[patient] = part
             filled += images[patient]
     return parts

@@ -76,6 +76,7 @@ def publish(
         report = TestReport.load(run)
     except FileNotFoundError:
         raise PublishError(f"{run} was not tested; run `python -m training test` first") from None
+    crossed = _crossings(crossing)
     network = PfiNetwork(load_best(run, torch.device("cpu"))).eval()
     onnx = export(network, settings.size)
     images = read_images(rows_of(settings, "test"), settings.images, settings.spec)
@@ -99,7 +100,7 @@ def publish(
         plateau=point.plateau,
         review_margin_logits=point.margin_logits,
         review_band=point.band,
-        evaluations=report.evaluations + _crossings(crossing),
+        evaluations=report.evaluations + crossed,
         data=data_sources(settings),
         training_command=training_command,
         publish_command=publish_command,

@@ -103,6 +103,7 @@ PARSE_ERRORS = (
     zlib.error,
 )
 
+PIXEL_DATA_TAG = b"\xe0\x7f\x10\x00"  # as encapsulated objects, always little endian, write it
 FULL_SIZE = 2**31  # as `min_side`: never decode at reduced resolution
 MAX_INFLATED_BYTES = 4 * MAX_PIXELS  # 256 MiB; a radiograph of MAX_PIXELS has half of it
 
@@ -145,6 +146,7 @@ def read_dicom(data: bytes, min_side: int) -> DicomImage:
         dataset = _parse(data)
         sop_class = _check_sop_class(dataset)
         syntax = _transfer_syntax(dataset)
+        _check_pixel_data(dataset, data)
         _check_pixel_module(dataset)
         values, colour = _stored_values(dataset, syntax, min_side)
         inverted = _is_inverted(dataset)
@@ -221,11 +223,18 @@ def _transfer_syntax(dataset: Dataset) -> uid.UID:
     return uid.UID(syntax)
 
 
-def _check_pixel_module(dataset: Dataset) -> None:
+def _check_pixel_data(dataset: Dataset, data: bytes) -> None:
     if "FloatPixelData" in dataset or "DoubleFloatPixelData" in dataset:
         raise UnsupportedPixelFormatError("floating-point pixels are no radiograph")
-    if not dataset.get("PixelData"):
-        raise NoPixelDataError("the object has no Pixel Data")
+    if dataset.get("PixelData"):
+        return
+    if "PixelData" not in dataset and PIXEL_DATA_TAG in data:
+        # pydicom drops an element of undefined length whose end is missing
+        raise CorruptImageError("the object is cut off within its Pixel Data")
+    raise NoPixelDataError("the object has no Pixel Data")
+
+
+def _check_pixel_module(dataset: Dataset) -> None:
     if int(dataset.get("NumberOfFrames") or 1) > 1:
         raise MultiFrameError("the object has more than one frame; send each radiograph by itself")
     check_size(int(dataset.Rows), int(dataset.Columns))

@@ -28,8 +28,8 @@ def test_the_plateau_is_where_j_is_maximal(frontal: list[float], lateral: list[f
     plateau = youden_plateau(pfi, labels, "test")
     everywhere = [youden(pfi, labels, cutoff) for cutoff in np.arange(0, 1.0001, 0.005)]
     assert plateau.youden_j == pytest.approx(max(everywhere))
-    for share in (0.001, 0.5, 1.0):
-        cutoff = plateau.low + share * (plateau.high - plateau.low)
+    width = plateau.high - plateau.low
+    for cutoff in (plateau.low + 0.001 * width, plateau.low + 0.5 * width, plateau.high):
         assert youden(pfi, labels, cutoff) == pytest.approx(plateau.youden_j)
     for rule in ("middle", "high"):
         threshold = choose_threshold(plateau, rule)
