@@ -79,7 +79,7 @@ def decode_frame(stream: bytes, min_side: int) -> npt.NDArray[Any]:
         UnsupportedTransferSyntaxError: An unknown codestream.
     """
     frame = read_frame_header(stream)
-    check_size(frame.rows, frame.columns)
+    check_size(frame.rows, frame.columns, frame.components)
     if frame.family != "jpeg-2000" and JPEG_END not in stream:
         # libjpeg would only warn and paint the rest grey; CharLS takes seconds to notice
         raise CorruptImageError("the compressed frame is cut off")

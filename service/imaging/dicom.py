@@ -105,7 +105,7 @@ PARSE_ERRORS = (
 
 PIXEL_DATA_TAG = b"\xe0\x7f\x10\x00"  # as encapsulated objects, always little endian, write it
 FULL_SIZE = 2**31  # as `min_side`: never decode at reduced resolution
-MAX_INFLATED_BYTES = 4 * MAX_PIXELS  # 256 MiB; a radiograph of MAX_PIXELS has half of it
+MAX_INFLATED_BYTES = 2 * MAX_PIXELS + 2**24  # pixels of 16 bits, and a generous header
 
 
 @dataclass(frozen=True)
@@ -237,7 +237,7 @@ def _check_pixel_data(dataset: Dataset, data: bytes) -> None:
 def _check_pixel_module(dataset: Dataset) -> None:
     if int(dataset.get("NumberOfFrames") or 1) > 1:
         raise MultiFrameError("the object has more than one frame; send each radiograph by itself")
-    check_size(int(dataset.Rows), int(dataset.Columns))
+    check_size(int(dataset.Rows), int(dataset.Columns), int(dataset.SamplesPerPixel))
     allocated, stored = int(dataset.BitsAllocated), int(dataset.BitsStored)
     if allocated not in {8, 16, 32} or not 1 <= stored <= allocated:
         raise UnsupportedPixelFormatError(f"{stored} bits stored in {allocated} allocated")

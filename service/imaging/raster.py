@@ -47,7 +47,7 @@ def read_raster(data: bytes, kind: str) -> tuple[Pixels, tuple[str, ...]]:
     """
     try:
         image: Image.Image = Image.open(io.BytesIO(data), formats=[kind.upper()])
-        check_size(image.height, image.width)
+        check_size(image.height, image.width, len(image.getbands()))
         if kind == "png" and getattr(image, "n_frames", 1) > 1:
             raise MultiFrameError("an animated PNG; send each radiograph by itself")
         image.load()
@@ -65,7 +65,7 @@ def _grey(image: Image.Image) -> tuple[Pixels, tuple[str, ...]]:
     if image.mode in {"L", "1"}:
         return np.asarray(image.convert("L")), ()
     if image.mode in {"I;16", "I;16B", "I"}:
-        return np.asarray(image).astype(np.uint16), ()
+        return np.asarray(image).astype(np.uint16, copy=False), ()
     if image.mode == "LA":
         return np.asarray(image.getchannel("L")), ()
     if image.mode in {"RGB", "RGBA", "P"}:

@@ -14,26 +14,26 @@ from service.imaging.errors import BlankImageError, ImageTooLargeError, ImageToo
 Pixels = npt.NDArray[Any]  # (rows, columns), any integer or float type, in any unit
 Tensor = npt.NDArray[np.uint8]  # (1, S, S)
 
-# Film digitised for mammography reaches 30 megapixels and a stitched spine 45; beyond this it is an
-# attack on memory or a mistake. 64 megapixels of 16 bits are 128 MiB.
-MAX_PIXELS = 64 * 2**20
+# A 43 x 43 cm detector of 100 um has 18 megapixels and film digitised for mammography 28; beyond
+# this it is a mistake or an attack on memory. Decoding takes at most about ten bytes a pixel.
+MAX_PIXELS = 40 * 2**20  # samples, where an image has several a pixel
 MIN_SIDE = 32  # pixels; below this a thorax has no shape left
 
 
-def check_size(rows: int, columns: int) -> None:
+def check_size(rows: int, columns: int, samples: int = 1) -> None:
     """Refuse sizes that cannot be a radiograph, before anything of that size is allocated.
 
     Raises:
         ImageTooSmallError: A side is shorter than MIN_SIDE.
-        ImageTooLargeError: More than MAX_PIXELS.
+        ImageTooLargeError: More than MAX_PIXELS samples.
     """
     if min(rows, columns) < MIN_SIDE:
         raise ImageTooSmallError(
             f"the image has {rows} x {columns} pixels; each side needs {MIN_SIDE}"
         )
-    if rows * columns > MAX_PIXELS:
+    if rows * columns * samples > MAX_PIXELS:
         raise ImageTooLargeError(
-            f"the image declares {rows} x {columns} pixels, more than {MAX_PIXELS} in all"
+            f"the image declares {rows} x {columns} x {samples} samples; the limit is {MAX_PIXELS}"
         )
 
 

@@ -1,0 +1,130 @@
+"""Read files that lie about their size, each in a child of its own; print what came of them.
+
+Run by test_memory.py. JSON: name -> [outcome, peak bytes beyond the child's first].
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import struct
+import sys
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+from pydicom import uid
+
+from model_store import PreprocessSpec
+from service.api.uploads import ArchiveLimits, read_archive
+from service.imaging import ImageError, image_to_tensor
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+from images import dicom, radiograph  # pytest is not there to find it
+
+ZEROS = bytes(2**24)
+SIDE = 6400  # a square of it is just below the largest image that is accepted
+PICTURE = radiograph(256, 256)
+
+
+def deflate_bomb(copies: int) -> bytes:
+    """A valid file meta group, then zeros almost without end."""
+    data = dicom(radiograph(64, 64), uid.DeflatedExplicitVRLittleEndian)
+    start = data.index(b"1.2.840.10008.1.2.1.99") + 22
+    packer = zlib.compressobj(9, zlib.DEFLATED, -15)
+    packed = b"".join(packer.compress(ZEROS) for _ in range(copies))
+    return data[:start] + packed + packer.flush()
+
+
+def declaring(data: bytes, marker: bytes, offset: int, form: str) -> bytes:
+    """The codestream after `marker` declares 65535 x 65535."""
+    at = data.index(marker) + offset
+    return data[:at] + struct.pack(form, 65535, 65535) + data[at + struct.calcsize(form) :]
+
+
+def png_of(rows: int, columns: int, bits: int, colour: int, body: bytes) -> bytes:
+    """A PNG with this header and these compressed rows."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        )
+
+    head = struct.pack(">IIBBBBB", columns, rows, bits, colour, 0, 0, 0)
+    chunks = chunk(b"IHDR", head) + chunk(b"IDAT", body) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + chunks
+
+
+def rows_of(rows: int, row_bytes: int) -> bytes:
+    """Compressed PNG rows of a repeated gradient."""
+    packer = zlib.compressobj(1)
+    row = bytes([0]) + bytes(range(256)) * (row_bytes // 256)
+    return b"".join(packer.compress(row) for _ in range(rows)) + packer.flush()
+
+
+def zip_bomb(copies: int) -> bytes:
+    """One entry that inflates to gigabytes."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        with archive.open("x", "w") as entry:
+            for _ in range(copies):
+                entry.write(ZEROS)
+    return buffer.getvalue()
+
+
+def attacks() -> dict[str, bytes]:
+    """All files, by name; those called "largest" are honest, and as large as may be."""
+    gradient = np.linspace(0, 4095, SIDE * SIDE, dtype=np.uint16).reshape(SIDE, SIDE)
+    jpeg, wavelet = dicom(PICTURE, uid.JPEGLosslessSV1), dicom(PICTURE, uid.JPEG2000)
+    return {
+        "png of 50000 x 50000": png_of(50_000, 50_000, 8, 0, b""),
+        "dicom of 65535 x 65535": dicom(PICTURE, Rows=65535, Columns=65535),
+        "rle of 65535 x 65535": dicom(PICTURE, uid.RLELossless, Rows=65535, Columns=65535),
+        "jpeg of 65535 x 65535": declaring(jpeg, b"\xff\xc3", 5, ">HH"),
+        "jpeg 2000 of 65535 x 65535": declaring(wavelet, b"\xff\x4f\xff\x51", 8, ">II"),
+        "deflate bomb": deflate_bomb(40),
+        "zip bomb": zip_bomb(60),
+        "largest grey": png_of(SIDE, SIDE, 16, 0, rows_of(SIDE, SIDE * 2)),
+        "largest colour": png_of(3584, 3584, 8, 2, rows_of(3584, 3584 * 3)),
+        "largest jpeg 2000": dicom(gradient, uid.JPEG2000Lossless),
+    }
+
+
+def outcome_of(data: bytes) -> str:
+    """ "answered", or why not."""
+    try:
+        if data.startswith(b"PK"):
+            (upload,) = read_archive(data, ArchiveLimits(10, 2**26, 200))
+            return type(upload.error).__name__
+        image_to_tensor(data, PreprocessSpec())
+    except ImageError as error:
+        return error.code
+    return "answered"
+
+
+def memory(key: str) -> int:
+    """Bytes of this process, by the kernel's account."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(key))
+
+
+def in_a_child(data: bytes) -> tuple[str, int]:
+    """The outcome, and how much the peak exceeded what the child began with."""
+    reader, writer = os.pipe()
+    if os.fork() == 0:
+        Path("/proc/self/clear_refs").write_text("5")  # the peak is counted anew
+        before = memory("VmRSS")
+        outcome = outcome_of(data)
+        os.write(writer, json.dumps([outcome, memory("VmHWM") - before]).encode())
+        os._exit(0)
+    os.close(writer)
+    report = os.read(reader, 10_000)
+    os.wait()
+    outcome, extra = json.loads(report or '["killed", 1e12]')
+    return outcome, extra
+
+
+if __name__ == "__main__":
+    print(json.dumps({name: in_a_child(data) for name, data in attacks().items()}))
