@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import uvicorn
+from pydantic import ValidationError
 from rich.console import Console
 from rich.progress import track
 from rich.table import Column, Table
@@ -56,8 +57,13 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _serve(options: argparse.Namespace) -> int:
+    try:
+        settings = Settings()
+    except ValidationError as error:
+        Console(stderr=True).print(f"error: {error}", style="red", highlight=False)
+        return 2
     # One process on purpose: scale by replicas, so that each has one owner of its metrics
-    uvicorn.run(create_app(Settings()), host=options.host, port=options.port)
+    uvicorn.run(create_app(settings), host=options.host, port=options.port)
     return 0
 
 

@@ -59,7 +59,7 @@ async def upload_of(request: Request, runtime: RuntimeDep, holding: HoldingDep) 
     if boundary is None:
         upload = Upload("", b"".join([chunk async for chunk in chunks]))
     else:
-        uploads = await read_form(chunks, boundary, "file", max_files=2)
+        uploads = await read_form(chunks, boundary, "file", 2, settings.max_upload_bytes)
         if len(uploads) != 1:
             raise MalformedMultipartError("one file a request; many go to /v1/classify/batch")
         upload = uploads[0]
@@ -77,7 +77,8 @@ async def uploads_of(
     )
     boundary = boundary_of(request.headers.get("content-type", ""))
     if boundary is not None:
-        return iter(await read_form(chunks, boundary, "files", settings.max_archive_entries))
+        most, largest = settings.max_archive_entries, settings.max_upload_bytes
+        return iter(await read_form(chunks, boundary, "files", most, largest))
     limits = ArchiveLimits(
         settings.max_archive_entries, settings.max_upload_bytes, settings.max_archive_ratio
     )

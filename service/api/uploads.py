@@ -98,9 +98,13 @@ def boundary_of(content_type: str) -> bytes | None:
 
 
 async def read_form(
-    chunks: AsyncIterator[bytes], boundary: bytes, field_name: str, max_files: int
+    chunks: AsyncIterator[bytes],
+    boundary: bytes,
+    field_name: str,
+    max_files: int,
+    max_file_bytes: int,
 ) -> list[Upload]:
-    """The files of one form field, in memory.
+    """The files of one form field, in memory; one that is too large carries its error.
 
     Starlette's own form parser is not used: it writes parts over 1 MB to disk and does not limit
     them.
@@ -109,7 +113,7 @@ async def read_form(
         MalformedMultipartError: The body is damaged, or holds no such field.
         TooManyEntriesError: More than `max_files` files.
     """
-    form = _Form(field_name.encode(), max_files)
+    form = _Form(field_name.encode(), max_files, max_file_bytes)
     try:
         parser = MultipartParser(boundary, callbacks=form.callbacks())
         async for chunk in chunks:
@@ -125,15 +129,16 @@ async def read_form(
 class _Form:
     """Collects the parts of one field from the parser's callbacks."""
 
-    def __init__(self, field_name: bytes, max_files: int) -> None:
+    def __init__(self, field_name: bytes, max_files: int, max_file_bytes: int) -> None:
         self.uploads: list[Upload] = []
         self.ended = False
         self._field_name = field_name
         self._max_files = max_files
+        self._max_file_bytes = max_file_bytes
         self._header, self._value, self._disposition = b"", b"", b""
         self._wanted = False
         self._file_name = ""
-        self._pieces: list[bytes] = []
+        self._data = bytearray()
 
     def callbacks(self) -> MultipartCallbacks:
         return {
@@ -142,13 +147,13 @@ class _Form:
             "on_header_value": self._header_value,
             "on_header_end": self._header_end,
             "on_headers_finished": self._headers_finished,
-            "on_part_data": self._data,
+            "on_part_data": self._part_data,
             "on_part_end": self._end,
             "on_end": self._finish,
         }
 
     def _begin(self) -> None:
-        self._disposition, self._pieces = b"", []
+        self._disposition, self._data = b"", bytearray()
 
     def _header_field(self, data: bytes, start: int, end: int) -> None:
         self._header += data[start:end]
@@ -169,13 +174,18 @@ class _Form:
         if self._wanted and len(self.uploads) >= self._max_files:
             raise TooManyEntriesError(f"more than {self._max_files} files in one request")
 
-    def _data(self, data: bytes, start: int, end: int) -> None:
-        if self._wanted:
-            self._pieces.append(data[start:end])
+    def _part_data(self, data: bytes, start: int, end: int) -> None:
+        if self._wanted and len(self._data) <= self._max_file_bytes:
+            self._data += data[start:end]
 
     def _end(self) -> None:
-        if self._wanted:
-            self.uploads.append(Upload(self._file_name, b"".join(self._pieces)))
+        if not self._wanted:
+            return
+        if len(self._data) > self._max_file_bytes:
+            error = EntryTooLargeError(f"the file exceeds {self._max_file_bytes} bytes")
+            self.uploads.append(Upload(self._file_name, error=error))
+        else:
+            self.uploads.append(Upload(self._file_name, bytes(self._data)))
 
     def _finish(self) -> None:
         self.ended = True

@@ -67,10 +67,10 @@ def rows_of(rows: int, row_bytes: int) -> bytes:
 def zip_bomb(copies: int) -> bytes:
     """One entry that inflates to gigabytes."""
     buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        with archive.open("x", "w") as entry:
-            for _ in range(copies):
-                entry.write(ZEROS)
+    archive = zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED)
+    with archive, archive.open("x", "w") as entry:
+        for _ in range(copies):
+            entry.write(ZEROS)
     return buffer.getvalue()
 
 
@@ -93,7 +93,7 @@ def attacks() -> dict[str, bytes]:
 
 
 def outcome_of(data: bytes) -> str:
-    """ "answered", or why not."""
+    """The word `answered`, or why not."""
     try:
         if data.startswith(b"PK"):
             (upload,) = read_archive(data, ArchiveLimits(10, 2**26, 200))

@@ -125,6 +125,17 @@ def test_serve_answers_and_stops_cleanly() -> None:
         process.wait()
 
 
+def test_serve_tells_a_wrong_setting_by_name(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A variable that cannot be read is named, without a traceback."""
+    monkeypatch.setenv("CXRVIEW_MAX_BATCH_IMAGES", "6")
+    assert main(["serve"]) == 2
+    message = capsys.readouterr().err
+    assert "max_batch_images" in message
+    assert "power of two" in message
+
+
 def test_serve_says_why_it_does_not_start(monkeypatch: pytest.MonkeyPatch) -> None:
     """A model that is not there ends the process with its name and a non-zero code."""
     monkeypatch.setenv("CXRVIEW_MODEL", "googlenet/9.9.9")

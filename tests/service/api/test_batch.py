@@ -140,6 +140,7 @@ def test_an_entry_over_the_limit_is_refused(client: httpx2.Client) -> None:
     files = {"large": noise, "good.jpg": LATERAL}
     assert codes_of(post_stored_zip(client, files)) == expected
     assert codes_of(post_tar(client, files)) == expected
+    assert codes_of(post_form(client, files)) == expected
 
 
 def special(kind: bytes) -> tarfile.TarInfo:
