@@ -14,19 +14,13 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from model_store import ModelCard
 from service.api import metrics, openapi
+from service.api.archives import ArchiveLimits, read_archive
+from service.api.forms import boundary_of, read_form
 from service.api.limits import ClientGoneError, Holding, chunks_of, until_disconnected
 from service.api.problems import RESPONSES, kind_of
 from service.api.runtime import Runtime
 from service.api.schemas import Classification, Health, line_of
-from service.api.uploads import (
-    ArchiveLimits,
-    MalformedMultipartError,
-    Upload,
-    UploadError,
-    boundary_of,
-    read_archive,
-    read_form,
-)
+from service.api.uploads import MalformedMultipartError, Upload, UploadError
 
 router = APIRouter()
 

@@ -11,23 +11,18 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pydicom
 from pydicom import config, uid
 from pydicom.dataset import Dataset
-from pydicom.encaps import get_frame
 from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.filereader import read_dataset
-from pydicom.pixels.processing import apply_color_lut, apply_modality_lut, convert_color_space
-from pydicom.pixels.utils import pixel_array
+from pydicom.pixels.processing import apply_modality_lut
 from pydicom.tag import BaseTag
 
-from service.imaging.codestream import decode_frame, decode_rle
 from service.imaging.errors import (
-    ColourImageError,
     CorruptImageError,
     ImageTooLargeError,
     MultiFrameError,
@@ -36,8 +31,8 @@ from service.imaging.errors import (
     UnsupportedSopClassError,
     UnsupportedTransferSyntaxError,
 )
-from service.imaging.grey import grey_of_colour
 from service.imaging.header import ViewHeader
+from service.imaging.pixel_data import SUPPORTED, stored_values
 from service.imaging.tensor import MAX_PIXELS, Pixels, check_size
 
 # pydicom quotes attribute values when it warns, and they may be a patient's: it must not speak.
@@ -56,35 +51,6 @@ RADIOGRAPHS = frozenset(
         uid.MultiFrameTrueColorSecondaryCaptureImageStorage,
     }
 )
-NATIVE = frozenset(
-    {
-        uid.ImplicitVRLittleEndian,
-        uid.ExplicitVRLittleEndian,
-        uid.DeflatedExplicitVRLittleEndian,
-        uid.ExplicitVRBigEndian,
-    }
-)
-ENCAPSULATED = frozenset(
-    {
-        uid.JPEGBaseline8Bit,
-        uid.JPEGExtended12Bit,
-        uid.JPEGLossless,
-        uid.JPEGLosslessSV1,
-        uid.JPEGLSLossless,
-        uid.JPEGLSNearLossless,
-        uid.JPEG2000Lossless,
-        uid.JPEG2000,
-        uid.HTJ2KLossless,
-        uid.HTJ2KLosslessRPCL,
-        uid.HTJ2K,
-    }
-)
-INEXACT = ENCAPSULATED - {
-    uid.JPEGLossless,
-    uid.JPEGLosslessSV1,
-    uid.JPEGLSLossless,
-}  # JPEG 2000 lossless belongs here, because its reduced resolutions may overshoot
-
 # What pydicom raises on damaged objects, found by fuzzing
 PARSE_ERRORS = (
     InvalidDicomError,
@@ -104,7 +70,6 @@ PARSE_ERRORS = (
 )
 
 PIXEL_DATA_TAG = b"\xe0\x7f\x10\x00"  # as encapsulated objects, always little endian, write it
-FULL_SIZE = 2**31  # as `min_side`: never decode at reduced resolution
 MAX_INFLATED_BYTES = 2 * MAX_PIXELS + 2**24  # pixels of 16 bits, and a generous header
 
 
@@ -148,7 +113,7 @@ def read_dicom(data: bytes, min_side: int) -> DicomImage:
         syntax = _transfer_syntax(dataset)
         _check_pixel_data(dataset, data)
         _check_pixel_module(dataset)
-        values, colour = _stored_values(dataset, syntax, min_side)
+        values, colour = stored_values(dataset, syntax, min_side)
         inverted = _is_inverted(dataset)
         padding = _padding_mask(dataset, values)
         pixels, descending, rescale = _modality(dataset, values)
@@ -218,7 +183,7 @@ def _transfer_syntax(dataset: Dataset) -> uid.UID:
     syntax = dataset.file_meta.get("TransferSyntaxUID")
     if not syntax:
         raise UnsupportedTransferSyntaxError("the object names no transfer syntax")
-    if syntax not in NATIVE | ENCAPSULATED | {uid.RLELossless}:
+    if syntax not in SUPPORTED:
         raise UnsupportedTransferSyntaxError(f"no decoder for {uid.UID(syntax).name}")
     return uid.UID(syntax)
 
@@ -243,94 +208,6 @@ def _check_pixel_module(dataset: Dataset) -> None:
         raise UnsupportedPixelFormatError(f"{stored} bits stored in {allocated} allocated")
     if int(dataset.SamplesPerPixel) not in {1, 3}:
         raise UnsupportedPixelFormatError(f"{dataset.SamplesPerPixel} samples per pixel")
-
-
-def _stored_values(
-    dataset: Dataset, syntax: uid.UID, min_side: int
-) -> tuple[Pixels, tuple[str, ...]]:
-    if int(dataset.SamplesPerPixel) == 3 or dataset.PhotometricInterpretation == "PALETTE COLOR":
-        return grey_of_colour(_colour_samples(dataset, syntax))
-    if syntax in NATIVE:
-        values = _native(dataset, syntax)
-    else:
-        values = _encapsulated(dataset, syntax, min_side)
-    return _significant_bits(dataset, values, syntax), ()
-
-
-def _native(dataset: Dataset, syntax: uid.UID) -> Pixels:
-    rows, columns = int(dataset.Rows), int(dataset.Columns)
-    size = int(dataset.BitsAllocated) // 8
-    expected, found = rows * columns * size, len(dataset.PixelData)
-    if found < expected:
-        raise CorruptImageError(f"Pixel Data holds {found} of {expected} bytes")
-    big = syntax == uid.ExplicitVRBigEndian
-    words = np.frombuffer(dataset.PixelData, f"{'>' if big else '<'}u{size}", rows * columns)
-    if big and size == 1 and dataset["PixelData"].VR == "OW":
-        # PS3.5 8.1.2: bytes travel in words, so each pair is swapped
-        whole = np.frombuffer(dataset.PixelData, ">u2", found // 2)
-        words = whole.astype("<u2").view(np.uint8)[: rows * columns]
-    return words.reshape(rows, columns).astype(words.dtype.newbyteorder("="), copy=False)
-
-
-def _encapsulated(dataset: Dataset, syntax: uid.UID, min_side: int) -> Pixels:
-    rows, columns = int(dataset.Rows), int(dataset.Columns)
-    stream = get_frame(dataset.PixelData, 0, number_of_frames=1)
-    if syntax == uid.RLELossless:
-        return decode_rle(stream, rows, columns, int(dataset.BitsAllocated) // 8)
-    # Padding is recognised by equality, which a reduced wavelet would smear
-    values = decode_frame(stream, FULL_SIZE if "PixelPaddingValue" in dataset else min_side)
-    if values.ndim == 3:
-        raise ColourImageError("the object says one sample per pixel, but its frame has three")
-    _check_agrees(values, rows, columns)
-    return values
-
-
-def _check_agrees(values: npt.NDArray[Any], rows: int, columns: int) -> None:
-    """The frame may be smaller by a power of two, as reduced JPEG 2000 is, but not otherwise."""
-    for halvings in range(16):
-        if values.shape[:2] == (-(-rows >> halvings), -(-columns >> halvings)):
-            return
-    raise CorruptImageError(
-        f"the header says {rows} x {columns} pixels, but the frame holds another size"
-    )
-
-
-def _significant_bits(dataset: Dataset, values: Pixels, syntax: uid.UID) -> Pixels:
-    """Keep Bits Stored up to High Bit (old overlays lie above) and restore the sign (PS3.5 8.1.1).
-
-    A lossy or reduced frame of more precision than Bits Stored may overshoot: then the brightest
-    pixels would wrap to black, so such frames are clipped and not masked.
-    """
-    if values.dtype.kind == "i":
-        return values  # the codestream said itself that it is signed
-    size = values.dtype.itemsize * 8
-    stored = min(int(dataset.BitsStored), size)
-    signed = int(dataset.PixelRepresentation) != 0
-    if syntax in INEXACT and not signed:
-        return np.minimum(values, (1 << stored) - 1) if stored < size else values
-    high = stored - 1 if syntax in ENCAPSULATED else int(dataset.get("HighBit") or stored - 1)
-    above = size - 1 - high if stored - 1 <= high < size else size - stored
-    if above:
-        values = values << above
-    if signed:
-        values = values.view(f"i{size // 8}")
-    return values >> (size - stored) if stored < size else values
-
-
-def _colour_samples(dataset: Dataset, syntax: uid.UID) -> npt.NDArray[Any]:
-    photometric = str(dataset.PhotometricInterpretation)
-    if syntax in ENCAPSULATED:
-        stream = get_frame(dataset.PixelData, 0, number_of_frames=1)
-        samples = decode_frame(stream, FULL_SIZE)  # JPEG and JPEG 2000 come out as RGB
-    else:
-        samples = pixel_array(dataset, raw=True)
-        if photometric.startswith("YBR"):
-            samples = convert_color_space(samples, photometric, "RGB")
-    if photometric == "PALETTE COLOR":
-        samples = apply_color_lut(samples, dataset)
-    if samples.ndim != 3 or samples.shape[2] != 3 or samples.dtype.kind != "u":
-        raise CorruptImageError("the object says three samples per pixel, but its frame has not")
-    return samples
 
 
 def _is_inverted(dataset: Dataset) -> bool:
@@ -368,16 +245,18 @@ def _modality(dataset: Dataset, values: Pixels) -> tuple[Pixels, bool, tuple[str
     """
     if dataset.get("ModalityLUTSequence"):
         return apply_modality_lut(values, dataset), False, ()
-    slope, intercept = (_number(dataset, key) for key in ("RescaleSlope", "RescaleIntercept"))
-    if slope is None and intercept is None:
+    given = [dataset.get_item(keyword) for keyword in ("RescaleSlope", "RescaleIntercept")]
+    if not any(element is not None and element.value for element in given):
         return values, False, ()
-    if slope is None or not math.isfinite(slope) or slope == 0:
+    slope = _number(dataset, "RescaleSlope")
+    if not math.isfinite(slope) or slope == 0:
         return values, False, ("rescale_ignored",)
     return values, slope < 0, ()
 
 
-def _number(dataset: Dataset, keyword: str) -> float | None:
-    value = dataset.get(keyword)
-    if value is None or value == "":
-        return None
-    return float(value)
+def _number(dataset: Dataset, keyword: str) -> float:
+    """NaN where the value is missing or no number."""
+    try:
+        return float(dataset[keyword].value)
+    except (KeyError, TypeError, ValueError):
+        return math.nan

@@ -18,7 +18,7 @@ import numpy as np
 from pydicom import uid
 
 from model_store import PreprocessSpec
-from service.api.uploads import ArchiveLimits, read_archive
+from service.api.archives import ArchiveLimits, read_archive
 from service.imaging import ImageError, image_to_tensor
 
 sys.path.insert(0, str(Path(__file__).parent.parent))

@@ -1,0 +1,127 @@
+"""Multipart forms, parsed while they stream in, in memory only."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING
+
+from python_multipart.exceptions import MultipartParseError
+from python_multipart.multipart import MultipartParser, parse_options_header
+
+from service.api.uploads import (
+    EntryTooLargeError,
+    MalformedMultipartError,
+    TooManyEntriesError,
+    Upload,
+)
+
+if TYPE_CHECKING:
+    from python_multipart.multipart import MultipartCallbacks
+
+
+def boundary_of(content_type: str) -> bytes | None:
+    """The boundary of a multipart/form-data body; None for any other body.
+
+    Raises:
+        MalformedMultipartError: It is multipart/form-data, but names no boundary.
+    """
+    kind, options = parse_options_header(content_type)
+    if kind != b"multipart/form-data":
+        return None
+    if not options.get(b"boundary"):
+        raise MalformedMultipartError("multipart/form-data without a boundary")
+    return options[b"boundary"]
+
+
+async def read_form(
+    chunks: AsyncIterator[bytes],
+    boundary: bytes,
+    field_name: str,
+    max_files: int,
+    max_file_bytes: int,
+) -> list[Upload]:
+    """The files of one form field, in memory; one that is too large carries its error.
+
+    Starlette's own form parser is not used: it writes parts over 1 MB to disk and does not limit
+    them.
+
+    Raises:
+        MalformedMultipartError: The body is damaged, or holds no such field.
+        TooManyEntriesError: More than `max_files` files.
+    """
+    form = _Form(field_name.encode(), max_files, max_file_bytes)
+    try:
+        parser = MultipartParser(boundary, callbacks=form.callbacks())
+        async for chunk in chunks:
+            parser.write(chunk)
+        parser.finalize()
+    except MultipartParseError as error:
+        raise MalformedMultipartError("the multipart body is damaged or cut off") from error
+    if not form.uploads or not form.ended:
+        raise MalformedMultipartError(f"the multipart body has no complete field {field_name!r}")
+    return form.uploads
+
+
+class _Form:
+    """Collects the parts of one field from the parser's callbacks."""
+
+    def __init__(self, field_name: bytes, max_files: int, max_file_bytes: int) -> None:
+        self.uploads: list[Upload] = []
+        self.ended = False
+        self._field_name = field_name
+        self._max_files = max_files
+        self._max_file_bytes = max_file_bytes
+        self._header, self._value, self._disposition = b"", b"", b""
+        self._wanted = False
+        self._file_name = ""
+        self._data = bytearray()
+
+    def callbacks(self) -> MultipartCallbacks:
+        return {
+            "on_part_begin": self._begin,
+            "on_header_field": self._header_field,
+            "on_header_value": self._header_value,
+            "on_header_end": self._header_end,
+            "on_headers_finished": self._headers_finished,
+            "on_part_data": self._part_data,
+            "on_part_end": self._end,
+            "on_end": self._finish,
+        }
+
+    def _begin(self) -> None:
+        self._disposition, self._data = b"", bytearray()
+
+    def _header_field(self, data: bytes, start: int, end: int) -> None:
+        self._header += data[start:end]
+
+    def _header_value(self, data: bytes, start: int, end: int) -> None:
+        self._value += data[start:end]
+
+    def _header_end(self) -> None:
+        if self._header.lower() == b"content-disposition":
+            self._disposition = self._value
+        self._header, self._value = b"", b""
+
+    def _headers_finished(self) -> None:
+        _, options = parse_options_header(self._disposition)
+        self._wanted = options.get(b"name") == self._field_name
+        fallback = f"{self._field_name.decode()}[{len(self.uploads)}]"
+        self._file_name = options.get(b"filename", b"").decode(errors="replace") or fallback
+        if self._wanted and len(self.uploads) >= self._max_files:
+            raise TooManyEntriesError(f"more than {self._max_files} files in one request")
+
+    def _part_data(self, data: bytes, start: int, end: int) -> None:
+        if self._wanted and len(self._data) <= self._max_file_bytes:
+            self._data += data[start:end]
+
+    def _end(self) -> None:
+        if not self._wanted:
+            return
+        if len(self._data) > self._max_file_bytes:
+            error = EntryTooLargeError(f"the file exceeds {self._max_file_bytes} bytes")
+            self.uploads.append(Upload(self._file_name, error=error))
+        else:
+            self.uploads.append(Upload(self._file_name, bytes(self._data)))
+
+    def _finish(self) -> None:
+        self.ended = True
