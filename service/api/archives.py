@@ -60,7 +60,7 @@ def _zip_entries(body: bytes, limits: ArchiveLimits) -> Iterator[Upload]:
     try:
         with zipfile.ZipFile(io.BytesIO(body)) as archive:
             for info in archive.infolist():
-                if not info.is_dir():
+                if not info.filename.endswith("/"):  # is_dir() stumbles over an empty name
                     yield _checked(info.filename, partial(_inflate, archive, info, limits))
     except (zipfile.BadZipFile, ValueError, EOFError, OSError, NotImplementedError) as error:
         raise CorruptArchiveError("the zip is damaged or cut off") from error
@@ -126,5 +126,5 @@ def _check_name(name: str) -> None:
     pure = PurePosixPath(name), PureWindowsPath(name)
     if any(path.is_absolute() or path.drive or ".." in path.parts for path in pure):
         raise EntryNameError("the name leaves the archive's folder")
-    if not name.isprintable():
-        raise EntryNameError("the name holds control characters")
+    if not name or not name.isprintable():
+        raise EntryNameError("the name is empty or holds control characters")

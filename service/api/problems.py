@@ -93,10 +93,9 @@ CODES = tuple(kind.code for kind in (*KINDS.values(), *HTTP_KINDS.values()))
 
 RESPONSES: dict[int | str, dict[str, Any]] = {
     status.value: {
-        "model": Problem,
         "description": "Problem: "
         + ", ".join(f"`{kind.code}`" for kind in KINDS.values() if kind.status == status),
-        "content": {MEDIA_TYPE: {}},
+        "content": {MEDIA_TYPE: {"schema": Problem.model_json_schema()}},
     }
     for status in sorted({kind.status for kind in KINDS.values()})
 }

@@ -170,6 +170,20 @@ def test_encrypted_and_exotic_entries_are_refused(client: httpx2.Client) -> None
     assert codes == {"x": "entry_kind"}
 
 
+def test_an_entry_without_a_name_is_refused(client: httpx2.Client) -> None:
+    """An empty name is told, and does not end the archive."""
+    body = zipped({"x": FRONTAL, "good.jpg": LATERAL}, zipfile.ZIP_STORED)
+    nameless = bytearray(body)
+    at = nameless.find(b"PK\x01\x02", body.find(b"PK\x01\x02") + 1)  # after the folder's
+    nameless[at + 28 : at + 30] = b"\0\0"  # the name's length, and the name itself goes
+    del nameless[at + 46]
+    end = nameless.find(b"PK\x05\x06")
+    size = int.from_bytes(nameless[end + 12 : end + 16], "little") - 1
+    nameless[end + 12 : end + 16] = size.to_bytes(4, "little")
+    codes = codes_of(client.post("/v1/classify/batch", content=bytes(nameless)))
+    assert codes == {"": "entry_name", "good.jpg": "answered"}
+
+
 def test_a_damaged_entry_costs_itself_only(client: httpx2.Client) -> None:
     """A wrong checksum in the middle is that entry's problem."""
     body = bytearray(zipped({"x": FRONTAL, "good.jpg": LATERAL}, zipfile.ZIP_STORED))

@@ -93,6 +93,7 @@ def test_openapi_documents_bodies_and_problems(client: httpx2.Client) -> None:
     ].keys()
     many = api["paths"]["/v1/classify/batch"]["post"]
     assert "application/x-ndjson" in many["responses"]["200"]["content"]
+    assert one["responses"]["415"]["content"].keys() == {"application/problem+json"}
     text = str(one["responses"])
     assert all(f"`{kind.code}`" in text for kind in KINDS.values())
     assert "examples" in api["components"]["schemas"]["Classification"]
