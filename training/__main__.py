@@ -10,10 +10,11 @@ from pathlib import Path
 
 from model_store import DEFAULT_ROOT, Store, StoreError
 from training.evaluate import as_table
-from training.fit import FitSettings, fit
+from training.fit import fit
 from training.manifest import SHARES, ManifestError
 from training.publish import PublishError, publish
 from training.report import cross_source, test_run
+from training.settings import FitSettings
 
 COMMAND = "command.txt"
 

@@ -17,10 +17,11 @@ import torch
 from model_store import DataSource, Evaluation, ModelCard, ModelVersion
 from model_store.store import sha256
 from service.imaging import image_to_tensor
-from training.fit import FitSettings, load_best, rows_of
+from training.fit import load_best
 from training.googlenet import PfiNetwork
 from training.manifest import Row, read_images
 from training.report import TestReport
+from training.settings import FitSettings, rows_of
 
 PARITY_BATCHES = (1, 3, 8)
 PARITY_LIMIT = 1e-4  # |PFI(torch) - PFI(ONNX Runtime)|

@@ -15,7 +15,7 @@ from training.baseline import HALF, baseline_pfi
 from training.cutoff import Rule
 from training.evaluate import OperatingPoint, by_source, evaluate, predict
 from training.figure6 import FIGURE_6, transform
-from training.fit import CUTOFF, FitSettings, fit, load_best, pick_device, rows_of
+from training.fit import CUTOFF, fit, load_best, pick_device
 from training.manifest import (
     LabelledImages,
     ManifestError,
@@ -24,6 +24,7 @@ from training.manifest import (
     read_images,
     read_manifest,
 )
+from training.settings import FitSettings, rows_of
 
 TEST = "test.json"
 

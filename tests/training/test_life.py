@@ -18,9 +18,10 @@ from service.imaging import image_to_tensor
 from service.inference import open_network
 from training.__main__ import main
 from training.figure6 import FIGURE_6, transform
-from training.fit import FitSettings, Trainer, rows_of, sampling_weights
 from training.manifest import ManifestError, Row, read_images
 from training.publish import INTENDED_USE
+from training.settings import FitSettings, rows_of
+from training.trainer import Trainer, sampling_weights
 
 PATIENTS = 10  # of each view in each of two sources
 
