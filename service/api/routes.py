@@ -83,7 +83,13 @@ UploadDep = Annotated[Upload, Depends(upload_of)]
 UploadsDep = Annotated[Iterator[Upload], Depends(uploads_of)]
 
 
-@router.post("/v1/classify", responses=RESPONSES, openapi_extra=openapi.ONE_FILE)
+@router.post(
+    "/v1/classify",
+    tags=["classification"],
+    summary="One radiograph",
+    responses=RESPONSES,
+    openapi_extra=openapi.ONE_FILE,
+)
 async def classify(request: Request, upload: UploadDep, runtime: RuntimeDep) -> Classification:
     """Classify one chest radiograph, DICOM, PNG or JPEG, as frontal or lateral.
 
@@ -95,6 +101,8 @@ async def classify(request: Request, upload: UploadDep, runtime: RuntimeDep) -> 
 
 @router.post(
     "/v1/classify/batch",
+    tags=["classification"],
+    summary="Many radiographs",
     responses=RESPONSES | {200: openapi.NDJSON_ANSWER},
     openapi_extra=openapi.MANY_FILES,
     response_class=StreamingResponse,
@@ -108,19 +116,24 @@ async def classify_batch(uploads: UploadsDep, runtime: RuntimeDep) -> StreamingR
     return StreamingResponse(_lines(uploads, runtime), media_type="application/x-ndjson")
 
 
-@router.get("/v1/model")
+@router.get("/v1/model", tags=["classification"], summary="The model's card")
 async def model(runtime: RuntimeDep) -> ModelCard:
     """The card of the model that answers: cutoff, results with confidence intervals, provenance."""
     return runtime.card
 
 
-@router.get("/livez")
+@router.get("/livez", tags=["operation"], summary="Does the process run?")
 async def livez() -> Health:
     """The process runs."""
     return Health(status="live")
 
 
-@router.get("/readyz", responses={503: {"model": Health}})
+@router.get(
+    "/readyz",
+    tags=["operation"],
+    summary="Are images taken?",
+    responses={503: {"model": Health}},
+)
 async def readyz(runtime: RuntimeDep, response: Response) -> Health:
     """The model has answered its probe, and images are being taken."""
     if runtime.batcher.alive:
@@ -129,7 +142,7 @@ async def readyz(runtime: RuntimeDep, response: Response) -> Health:
     return Health(status="not ready")
 
 
-@router.get("/metrics", response_class=Response)
+@router.get("/metrics", tags=["operation"], summary="Prometheus", response_class=Response)
 async def prometheus() -> Response:
     """Prometheus metrics; images/s is `rate(cxrview_images_total[1m])`."""
     return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)

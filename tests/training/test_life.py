@@ -121,7 +121,8 @@ def test_a_run_is_tested_once(tested: Path, capsys: pytest.CaptureFixture[str]) 
     """A second look at the test set is refused."""
     report = json.loads((tested / "test.json").read_text())
     names = [row["name"] for row in report["evaluations"]]
-    assert names == ["test", "test: one", "test: two", *(f"test, {name}" for name in FIGURE_6)]
+    grid = [f"test, Figure 6: {name}" for name in FIGURE_6]
+    assert names == ["test", "test: one", "test: two", "test, Figure 6 grid", *grid]
     assert main(["test", str(tested)]) == 1
     assert "was tested already" in capsys.readouterr().err
 
