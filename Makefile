@@ -32,7 +32,7 @@ lint: $(VENV)/.dev
 
 # Start-up, memory and latency of the service, as ratios to its parts measured in the same run
 bench: $(VENV)/.dev
-	$(BIN)/python benchmarks/service.py
+	$(BIN)/python benchmarks/serving.py
 
 clean:
 	rm -rf $(VENV) .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -39,7 +39,7 @@ def main() -> None:
     answer["model"]["sha256"] = answer["model"]["sha256"][:12] + "..."
 
     figure, (left, right) = plt.subplots(
-        1, 2, figsize=(9.6, 4.4), dpi=150, width_ratios=(0.42, 0.58), facecolor="white"
+        1, 2, figsize=(8.4, 4.4), dpi=150, width_ratios=(0.49, 0.51), facecolor="white"
     )
     left.imshow(read_dicom(data, 2**31).pixels, cmap="gray")
     left.set_title("what the header says:  View Position = PA", fontsize=9.5, color=MUTED)

@@ -1,6 +1,6 @@
 """Start-up, memory and latency of the service, over real HTTP, each against a reference.
 
-    python benchmarks/service.py
+    python benchmarks/serving.py
 
 Latency is a ratio to what cannot be avoided, decoding plus one ONNX call, measured in this process
 in turn with the requests, because machines are noisy. Prints one table.
