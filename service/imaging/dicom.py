@@ -77,7 +77,8 @@ MAX_INFLATED_BYTES = 2 * MAX_PIXELS + 2**24  # pixels of 16 bits, and a generous
 class DicomImage:
     """A decoded object, before the window."""
 
-    pixels: Pixels  # (rows, columns), or fewer where JPEG 2000 was decoded at reduced resolution
+    pixels: Pixels  # (rows, columns), or half, quarter, ... where JPEG 2000 was decoded so
+    size: tuple[int, int]  # rows, columns of the image itself
     inverted: bool  # low values are displayed bright
     header: ViewHeader
     sop_instance_uid: str | None
@@ -122,6 +123,7 @@ def read_dicom(data: bytes, min_side: int) -> DicomImage:
             pixels = _darken(pixels, padding, inverted)
         return DicomImage(
             pixels=pixels,
+            size=(int(dataset.Rows), int(dataset.Columns)),
             inverted=inverted,
             header=ViewHeader(_text(dataset, "ViewPosition")),
             sop_instance_uid=_text(dataset, "SOPInstanceUID"),

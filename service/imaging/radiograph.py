@@ -73,11 +73,10 @@ def read_radiograph(data: bytes, spec: PreprocessSpec) -> Radiograph:
     """
     kind = sniff(data)
     if kind == "dicom":
-        # Reduced JPEG 2000 samples lie off the centres of the blocks they stand for; at twice the
-        # size that is needed, what remains of it is below a grey level on average
+        # At twice the size that is needed, reduced JPEG 2000 differs by a grey level at most edges
         image = read_dicom(data, min_side=2 * spec.size)
         return Radiograph(
-            tensor=pixels_to_tensor(image.pixels, image.inverted, spec),
+            tensor=pixels_to_tensor(image.pixels, image.inverted, spec, image.size),
             format=kind,
             header=image.header,
             sop_instance_uid=image.sop_instance_uid,

@@ -83,9 +83,9 @@ def test_one_radiograph_has_one_tensor(same, tolerance):
 
 @pytest.mark.parametrize("syntax", WAVELETS)
 def test_a_reduced_wavelet_shifts_edges_only(syntax):
-    """Half of the size is decoded, its samples a little off the block centres: < 2.5 of 255."""
+    """Decoded at half the size, it differs by less than a grey level on average."""
     difference = image_to_tensor(dicom(PIXELS, syntax), SPEC) - EXPECTED
-    assert np.abs(difference).mean() < 2.5
+    assert np.abs(difference).mean() < 1
 
 
 def test_the_answer_keeps_what_the_file_said():
@@ -165,7 +165,7 @@ def test_every_real_file_is_read(shared):
 
 @pytest.mark.parametrize("name", ["wg04-rg1-jpeg2000.dcm", "clinic-frontal-16bit-0.png"])
 def test_a_real_radiograph_has_one_tensor(shared, name):
-    """Stored anew in each transfer syntax, it differs by no more than 4 of 255, or on average by 2
+    """Stored anew in each transfer syntax, it differs by no more than 4 of 255, or on average by 1
     where JPEG 2000 was decoded at reduced resolution.
     """
     path = shared / "data/cxr/originals" / name
@@ -181,4 +181,4 @@ def test_a_real_radiograph_has_one_tensor(shared, name):
             continue  # fewer bits than this picture has
         tensor = image_to_tensor(dicom(pixels, syntax), PreprocessSpec())
         difference = np.abs(tensor - expected)
-        assert (difference.mean() < 2) if syntax in WAVELETS else (difference.max() <= 4), syntax
+        assert (difference.mean() < 1) if syntax in WAVELETS else (difference.max() <= 4), syntax

@@ -8,7 +8,7 @@ from images import radiograph
 
 from model_store.card import PreprocessSpec
 from service.imaging.errors import BlankImageError, ImageTooLargeError, ImageTooSmallError
-from service.imaging.tensor import MAX_PIXELS, MIN_SIDE, check_size, pixels_to_tensor
+from service.imaging.tensor import MAX_PIXELS, MIN_SIDE, check_size, pixels_to_tensor, squash
 
 SPEC = PreprocessSpec(size=32)
 SIZES = st.integers(MIN_SIDE, 300)
@@ -54,6 +54,24 @@ def test_brighter_stays_brighter():
     assert (np.diff(pixels_to_tensor(ramp, False, SPEC)[0].astype(int), axis=1) >= 0).all()
 
 
+@few
+@given(rows=SIZES, columns=SIZES, factor=st.integers(2, 5), seed=st.integers(0, 99))
+def test_an_enlarged_picture_is_the_same_picture(rows, columns, factor, seed):
+    """Every pixel repeated, at any size and remainder, the averages do not move."""
+    pixels = radiograph(rows, columns, seed=seed)
+    large = pixels.repeat(factor, axis=0).repeat(factor, axis=1)
+    expected = squash(pixels, 32, pixels.shape)
+    np.testing.assert_allclose(squash(large, 32, large.shape), expected, rtol=0.01, atol=4095 / 255)
+    assert expected.mean() == pytest.approx(pixels.mean(), rel=1e-4)
+
+
+def test_a_reduced_picture_keeps_its_extent():
+    """Half of 65 rows are 33 samples, the last of which stands for half a sample only."""
+    pixels = np.repeat(np.arange(33, dtype=np.uint16), 2)[:65, np.newaxis].repeat(64, axis=1)
+    reduced = pixels[::2, ::2]
+    np.testing.assert_allclose(squash(reduced, 32, (65, 64)), squash(pixels, 32, (65, 64)))
+
+
 def test_percentiles_cut_the_extremes_off():
     """A few very bright pixels do not darken the rest when the card says so."""
     pixels = radiograph(64, 64)
@@ -68,7 +86,7 @@ def test_percentiles_cut_the_extremes_off():
 def test_a_constant_image_is_blank(value):
     """Without a range there is no window."""
     with pytest.raises(BlankImageError, match="same value"):
-        pixels_to_tensor(np.full((64, 64), value, np.uint16), False, SPEC)
+        pixels_to_tensor(np.full((67, 101), value, np.uint16), False, SPEC)
 
 
 @pytest.mark.parametrize(
