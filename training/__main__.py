@@ -59,6 +59,13 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--version", required=True, help="as 1.0.0; immutable once published")
     command.add_argument("--probe", type=Path, required=True, help="PNG that may be shared")
     command.add_argument("--cross-source", type=Path, help="the run folder of `cross-source`")
+    command.add_argument(
+        "--limitation",
+        action="append",
+        default=[],
+        metavar="SENTENCE",
+        help="what the card must say of this model's data; may be repeated",
+    )
     command.add_argument("--store", type=Path, default=DEFAULT_ROOT)
     command.set_defaults(run_command=_publish)
     return top
@@ -131,6 +138,7 @@ def _publish(options: argparse.Namespace) -> None:
         version=options.version,
         probe=options.probe.read_bytes(),
         crossing=options.cross_source,
+        limitations=tuple(options.limitation),
         training_command=(options.run / COMMAND).read_text().strip(),
         publish_command=options.command_line,
     )

@@ -42,13 +42,10 @@ INTENDED_USE = (
     "and finding view labels in headers that disagree with the pixels. Not a medical device: not "
     "for diagnosis, and no clinical decision may rest on it alone."
 )
-LIMITATIONS = (
+LIMITATIONS = (  # of every model of this kind; those of its data are given when it is published
     "Answers frontal or lateral for any image it can read; others are not recognised as such.",
     "Obliques are answered as one of the two views.",
     "Tells neither PA from AP nor left from right lateral, nor whether an image is rotated.",
-    "Laterals of two sources only were available; confidence intervals are accordingly wide.",
-    "Frontals of children come from one source; no laterals of children were available.",
-    "Some sources that only train may show patients of covid-chestxray under other identifiers.",
 )
 
 
@@ -63,6 +60,7 @@ def publish(
     version: str,
     probe: bytes,
     crossing: Path | None,
+    limitations: tuple[str, ...],
     training_command: str,
     publish_command: str,
 ) -> ModelVersion:
@@ -93,7 +91,7 @@ def publish(
         created=datetime.now(UTC).replace(microsecond=0),
         architecture="GoogLeNet (Inception v1), one grey channel, local response normalisation",
         intended_use=INTENDED_USE,
-        limitations=LIMITATIONS,
+        limitations=LIMITATIONS + limitations,
         licence="Apache-2.0 for the weights as far as we hold rights; see `data` for the sources'",
         preprocess=settings.spec,
         threshold=point.threshold,

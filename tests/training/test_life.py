@@ -19,7 +19,7 @@ from service.inference import open_network
 from training.__main__ import main
 from training.figure6 import FIGURE_6, transform
 from training.manifest import ManifestError, Row, read_images
-from training.publish import INTENDED_USE
+from training.publish import INTENDED_USE, LIMITATIONS
 from training.settings import FitSettings, rows_of
 from training.trainer import Trainer, sampling_weights
 
@@ -131,12 +131,13 @@ def test_a_published_run_serves(tested: Path, tmp_path: Path) -> None:
     """The exported graph answers as torch did, under a card that says how it came to be."""
     command = ["publish", str(tested), "--name", "tiny", "--version", "0.0.1"]
     probe = DATA / "frontal-0003.jpg"
-    command += ["--probe", str(probe), "--store", str(tmp_path)]
+    command += ["--probe", str(probe), "--store", str(tmp_path), "--limitation", "Synthetic."]
     assert main(command) == 0
     version = Store(tmp_path).load("tiny/0.0.1")
     card = version.card
     assert card.parity_max_abs_difference <= 1e-4
     assert card.intended_use == INTENDED_USE
+    assert card.limitations == (*LIMITATIONS, "Synthetic.")
     assert "not a medical device" in card.intended_use.lower()
     assert [(s.name, s.licence) for s in card.data] == [("one", "CC0"), ("two", "CC0")]
     assert sum(source.frontal + source.lateral for source in card.data) == 32
