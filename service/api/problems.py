@@ -54,7 +54,7 @@ KINDS: dict[type[Exception], Kind] = {
     imaging.ImageTooLargeError: Kind("image_too_large", UNPROCESSABLE, "Too many pixels"),
     imaging.BlankImageError: Kind("blank_image", UNPROCESSABLE, "Blank image"),
     imaging.UnsupportedSopClassError: Kind(
-        "unsupported_sop_class", UNSUPPORTED, "Not a radiograph"
+        "unsupported_sop_class", UNSUPPORTED, "SOP class not accepted"
     ),
     imaging.UnsupportedTransferSyntaxError: Kind(
         "unsupported_transfer_syntax", UNSUPPORTED, "No decoder"

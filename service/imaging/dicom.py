@@ -177,7 +177,7 @@ def _check_sop_class(dataset: Dataset) -> tuple[str, ...]:
         return ("sop_class_missing",)
     if sop_class not in RADIOGRAPHS:
         name = uid.UID(sop_class).name  # the UID itself where it is private
-        raise UnsupportedSopClassError(f"{name} is not a radiograph (CR, DX or Secondary Capture)")
+        raise UnsupportedSopClassError(f"{name} is not accepted; CR, DX and Secondary Capture are")
     return ()
 
 
