@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import PurePosixPath, PureWindowsPath
 
 from service.api.uploads import (
+    ArchiveTooLargeError,
     CorruptArchiveError,
     EntryKindError,
     EntryNameError,
@@ -34,6 +35,7 @@ class ArchiveLimits:
     entries: int
     entry_bytes: int
     ratio: float
+    total_bytes: int  # of all entries, inflated; also of those that are refused half-way
 
 
 def read_archive(body: bytes, limits: ArchiveLimits) -> Iterator[Upload]:
@@ -42,7 +44,7 @@ def read_archive(body: bytes, limits: ArchiveLimits) -> Iterator[Upload]:
     Raises (also while iterating):
         UnknownArchiveError: Neither zip nor tar, by content.
         CorruptArchiveError: It cannot be read on.
-        TooManyEntriesError: More entries than the limit.
+        TooManyEntriesError, ArchiveTooLargeError: More entries, or bytes, than the limits.
     """
     if body.startswith((b"PK\x03\x04", b"PK\x05\x06")):
         # zipfile reads the whole directory at once, so its entries are counted before
@@ -57,16 +59,31 @@ def read_archive(body: bytes, limits: ArchiveLimits) -> Iterator[Upload]:
 
 
 def _zip_entries(body: bytes, limits: ArchiveLimits) -> Iterator[Upload]:
+    budget = _Budget(limits.total_bytes)
     try:
         with zipfile.ZipFile(io.BytesIO(body)) as archive:
             for info in archive.infolist():
                 if not info.filename.endswith("/"):  # is_dir() stumbles over an empty name
-                    yield _checked(info.filename, partial(_inflate, archive, info, limits))
+                    yield _checked(info.filename, partial(_inflate, archive, info, limits, budget))
     except (zipfile.BadZipFile, ValueError, EOFError, OSError, NotImplementedError) as error:
         raise CorruptArchiveError("the zip is damaged or cut off") from error
 
 
-def _inflate(archive: zipfile.ZipFile, info: zipfile.ZipInfo, limits: ArchiveLimits) -> bytes:
+class _Budget:
+    """Bytes that may still be inflated: entries that overlap make gigabytes of one body."""
+
+    def __init__(self, total: int) -> None:
+        self.left = total
+
+    def spend(self, count: int) -> None:
+        self.left -= count
+        if self.left < 0:
+            raise ArchiveTooLargeError("the archive inflates beyond the limit for all its entries")
+
+
+def _inflate(
+    archive: zipfile.ZipFile, info: zipfile.ZipInfo, limits: ArchiveLimits, budget: _Budget
+) -> bytes:
     if info.flag_bits & 0x1:
         raise EntryKindError("the entry is encrypted")
     if info.compress_type not in {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:
@@ -77,6 +94,7 @@ def _inflate(archive: zipfile.ZipFile, info: zipfile.ZipInfo, limits: ArchiveLim
         with archive.open(info) as file:
             while piece := file.read(CHUNK):  # what the directory says of the size may be a lie
                 size += len(piece)
+                budget.spend(len(piece))
                 if size > limits.entry_bytes:
                     raise EntryTooLargeError(f"the entry exceeds {limits.entry_bytes} bytes")
                 if size > most:
@@ -116,6 +134,8 @@ def _checked(name: str, read: Callable[[], bytes]) -> Upload:
         data = read()
         if data.startswith(b"PK\x03\x04") or data[257:262] == b"ustar":
             raise NestedArchiveError("an archive within the archive; send it by itself")
+    except ArchiveTooLargeError:
+        raise  # no entry's own fault
     except UploadError as error:
         return Upload(name, error=error)
     return Upload(name, data)

@@ -5,6 +5,9 @@ from typing import Any
 BINARY = {"schema": {"type": "string", "format": "binary"}}
 
 
+FILES = {"type": "array", "items": BINARY["schema"], "minItems": 1}
+
+
 def _form(field: str, schema: dict[str, Any]) -> dict[str, Any]:
     return {"schema": {"type": "object", "properties": {field: schema}, "required": [field]}}
 
@@ -25,7 +28,9 @@ MANY_FILES: dict[str, Any] = {
     "requestBody": {
         "required": True,
         "content": {
-            "multipart/form-data": _form("files", {"type": "array", "items": BINARY["schema"]}),
+            "multipart/form-data": _form(
+                "files", {"type": "array", "items": BINARY["schema"], "minItems": 1}
+            ),
             "application/zip": BINARY,
             "application/x-tar": BINARY,
         },

@@ -72,6 +72,7 @@ KINDS: dict[type[Exception], Kind] = {
     uploads.UnknownArchiveError: Kind("unknown_archive", UNSUPPORTED, "Neither zip nor tar"),
     uploads.CorruptArchiveError: Kind("corrupt_archive", UNPROCESSABLE, "Damaged archive"),
     uploads.TooManyEntriesError: Kind("too_many_files", TOO_LARGE, "Too many files"),
+    uploads.ArchiveTooLargeError: Kind("archive_too_large", TOO_LARGE, "Archive too large"),
     uploads.EntryTooLargeError: Kind("entry_too_large", TOO_LARGE, "File too large"),
     uploads.EntryRatioError: Kind("entry_ratio", UNPROCESSABLE, "Suspicious compression"),
     uploads.EntryNameError: Kind("entry_name", UNPROCESSABLE, "Unsafe file name"),

@@ -74,7 +74,10 @@ async def uploads_of(
         most, largest = settings.max_archive_entries, settings.max_upload_bytes
         return iter(await read_form(chunks, boundary, "files", most, largest))
     limits = ArchiveLimits(
-        settings.max_archive_entries, settings.max_upload_bytes, settings.max_archive_ratio
+        settings.max_archive_entries,
+        settings.max_upload_bytes,
+        settings.max_archive_ratio,
+        settings.max_archive_bytes,
     )
     return read_archive(b"".join([chunk async for chunk in chunks]), limits)
 

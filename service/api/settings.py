@@ -41,6 +41,7 @@ class Settings(BaseSettings):
     max_batch_body_bytes: PositiveInt = 128 * 2**20  # one archive or multipart body, held in memory
     max_held_bytes: PositiveInt = 256 * 2**20  # all bodies in memory at once; beyond: 503
     max_archive_entries: PositiveInt = 10_000
+    max_archive_bytes: PositiveInt = 2 * 2**30  # all entries of one archive, inflated one by one
     max_archive_ratio: Annotated[float, Gt(1)] = 200  # inflated / deflated of one entry
     max_receive_idle_seconds: PositiveFloat = 30  # a client that sends nothing for so long is cut
 

@@ -25,6 +25,10 @@ class TooManyEntriesError(UploadError):
     """More files than one request may hold."""
 
 
+class ArchiveTooLargeError(UploadError):
+    """All entries together inflate beyond the limit; those before were answered."""
+
+
 class EntryTooLargeError(UploadError):
     """One file of a batch exceeds the limit for a radiograph."""
 

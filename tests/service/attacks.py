@@ -96,7 +96,7 @@ def outcome_of(data: bytes) -> str:
     """The word `answered`, or why not."""
     try:
         if data.startswith(b"PK"):
-            (upload,) = read_archive(data, ArchiveLimits(10, 2**26, 200))
+            (upload,) = read_archive(data, ArchiveLimits(10, 2**26, 200, 2**31))
             return type(upload.error).__name__
         image_to_tensor(data, PreprocessSpec())
     except ImageError as error:

@@ -22,6 +22,7 @@ SMALL = Settings(
     max_batch_body_bytes=6 * MIB,
     max_held_bytes=8 * MIB,
     max_archive_entries=20,
+    max_archive_bytes=24 * MIB,
     max_receive_idle_seconds=0.3,
     max_queue_images=2,
     decode_workers=2,

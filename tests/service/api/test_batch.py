@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import httpx2
+import numpy as np
 import pytest
 from conftest import DATA
 
@@ -233,6 +234,17 @@ def test_too_many_entries_of_a_tar_end_the_answer(client: httpx2.Client) -> None
     codes = codes_of(client.post("/v1/classify/batch", content=body))
     assert codes[""] == "too_many_files"
     assert codes["0.jpg"] == "answered"
+
+
+def test_an_archive_that_inflates_too_far_ends_there(client: httpx2.Client) -> None:
+    """The work of one request is bounded, not only its memory: 27 MiB in entries of 3."""
+    filler = np.random.default_rng(0).bytes(2**17) + bytes(3 * 2**20 - 2**17)
+    files = {"good.jpg": LATERAL} | {f"{n}.bin": filler for n in range(9)}
+    codes = codes_of(post_zip(client, files))
+    assert codes["good.jpg"] == "answered"
+    assert codes["0.bin"] == "unrecognised_format"
+    assert codes[""] == "archive_too_large"
+    assert "8.bin" not in codes
 
 
 def test_too_many_parts_of_a_form(client: httpx2.Client) -> None:
