@@ -28,9 +28,7 @@ MANY_FILES: dict[str, Any] = {
     "requestBody": {
         "required": True,
         "content": {
-            "multipart/form-data": _form(
-                "files", {"type": "array", "items": BINARY["schema"], "minItems": 1}
-            ),
+            "multipart/form-data": _form("files", FILES),
             "application/zip": BINARY,
             "application/x-tar": BINARY,
         },
