@@ -62,7 +62,7 @@ def test_a_card_that_contradicts_itself_is_refused(
 def test_a_card_never_changes(card: ModelCard) -> None:
     """The threshold belongs to the card; nobody sets it at run time."""
     with pytest.raises(ValidationError, match="frozen"):
-        card.threshold = 0.5  # type: ignore[misc]
+        card.threshold = 0.5
 
 
 @pytest.mark.parametrize("percentiles", [(1, 1), (99, 1), (-1, 99), (0, 101)])

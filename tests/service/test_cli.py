@@ -110,7 +110,7 @@ def test_serve_answers_and_stops_cleanly() -> None:
     assert process.stderr is not None
     try:
         line = next(line for line in process.stderr if "running on" in line)
-        url = re.search(r"http://\S+", line)[0]  # type: ignore[index]
+        url = re.search(r"http://\S+", line)[0]
         answer = httpx2.post(f"{url}/v1/classify", content=FRONTAL.read_bytes(), timeout=30)
         assert answer.json()["view"] == "frontal"
         process.send_signal(signal.SIGTERM)

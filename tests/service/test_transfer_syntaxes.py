@@ -62,7 +62,7 @@ def test_computed_radiographs(network: Network, name: str) -> None:
     """Two CR of the NEMA compression samples: as found in four files each, and stored anew."""
     spec = network.version.card.preprocess
     found = [
-        Path(get_testdata_file(f"{name}_{kind}.dcm", download=False)).read_bytes()  # type: ignore[arg-type]
+        Path(get_testdata_file(f"{name}_{kind}.dcm", download=False)).read_bytes()
         for kind in ("UNCR", "UNCI", "J2KR", "J2KI")
     ]
     answers = network.run(np.stack([image_to_tensor(data, spec) for data in found]))

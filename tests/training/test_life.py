@@ -193,9 +193,7 @@ def test_crossing_needs_two_sources(
 
 def rows(*counts: tuple[str, str, int]) -> tuple[Row, ...]:
     return tuple(
-        Row("f", view, "p", source)  # type: ignore[arg-type]
-        for source, view, count in counts
-        for _ in range(count)
+        Row("f", view, "p", source) for source, view, count in counts for _ in range(count)
     )
 
 

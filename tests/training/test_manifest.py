@@ -110,7 +110,7 @@ def test_each_stratum_is_split_as_the_whole() -> None:
     """Both views of every source are in all parts, 60 : 20 : 20 of their images."""
     strata = (("a", "frontal", 50), ("a", "lateral", 10), ("b", "frontal", 100))
     rows = [
-        Row("f", view, f"{source}-{view}-{n}", source)  # type: ignore[arg-type]
+        Row("f", view, f"{source}-{view}-{n}", source)
         for source, view, count in strata
         for n in range(count)
     ]

@@ -119,7 +119,7 @@ def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> 
     assert settings.max_queue_images == 7
     assert settings.decode_workers >= 1
     with pytest.raises(ValidationError, match="frozen"):
-        settings.max_queue_images = 8  # type: ignore[misc]
+        settings.max_queue_images = 8
 
 
 @pytest.mark.parametrize(
