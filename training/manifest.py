@@ -21,7 +21,6 @@ from model_store import PreprocessSpec, View
 from service.imaging import ImageError, Tensor, image_to_tensor
 
 Part = Literal["train", "validation", "test"]
-PARTS: tuple[Part, ...] = get_args(Part)
 SHARES = {"validation": 0.2, "test": 0.2}  # of the images, as in the paper; the rest trains
 COLUMNS = ("file", "view", "patient_id", "source")
 
@@ -54,16 +53,6 @@ class LabelledImages:
     def labels(self) -> npt.NDArray[np.int64]:
         """(N,) in {0: lateral, 1: frontal}."""
         return np.array([row.view == "frontal" for row in self.rows], dtype=np.int64)
-
-    @property
-    def sources(self) -> npt.NDArray[np.str_]:
-        """(N,) names."""
-        return np.array([row.source for row in self.rows])
-
-    def take(self, mask: npt.NDArray[np.bool_]) -> LabelledImages:
-        """The images where `mask` (N,) is true."""
-        rows = tuple(row for row, kept in zip(self.rows, mask, strict=True) if kept)
-        return LabelledImages(rows, self.tensors[mask])
 
 
 def read_manifest(path: Path) -> list[Row]:

@@ -75,8 +75,6 @@ def test_images_are_read_as_the_service_reads_them(tmp_path: Path, zipped: bool)
     expected = [image_to_tensor(data, PreprocessSpec(size=64)) for data in files.values()]
     np.testing.assert_array_equal(read.tensors, np.stack(expected))
     assert read.labels.tolist() == [0, 1, 1, 1, 1]
-    assert read.sources.tolist() == ["s"] * 5
-    assert read.take(read.labels == 0).rows == (rows[0],)
 
 
 def test_a_bad_or_missing_image_is_told_by_its_name(tmp_path: Path) -> None:
