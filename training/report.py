@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -68,10 +68,7 @@ def test_run(run: Path, rule: Rule, margin_logits: float) -> TestReport:
     images = read_images(rows, settings.images, settings.spec)
     network, device = load_best(run, pick_device()), pick_device()
     report = by_source("test", predict(network, images.tensors, device), rows, point)
-    if settings.weights is not None:
-        train = read_images(rows_of(settings, "train"), settings.images, settings.spec)
-        pfi = baseline_pfi(train, images, settings.weights, device)
-        report.append(evaluate("test, frozen features + logistic regression", pfi, rows, HALF))
+    report += _baseline_rows("test", settings, images)
     grid = {
         name: predict(network, figure_6_images(rows, settings, name).tensors, device)
         for name in FIGURE_6
@@ -99,70 +96,64 @@ def figure_6_images(rows: Sequence[Row], settings: FitSettings, name: str) -> La
     return LabelledImages(tuple(rows), np.stack(tensors))
 
 
-@dataclass(frozen=True)
-class Crossing:
-    """Fit on one source, test on another that no step of the fit has seen."""
-
-    fitted_on: str
-    tested_on: str
-
-    @property
-    def name(self) -> str:
-        """As it stands in the report."""
-        return f"fit on {self.fitted_on}, test on {self.tested_on}"
-
-
-def crossings(rows: Sequence[Row]) -> list[Crossing]:
-    """All ordered pairs of the sources that hold both views."""
+def mixed_sources(rows: Sequence[Row]) -> list[str]:
+    """The sources that hold both views: one of them can be fitted on, the others tested on."""
     sources = sorted({row.source for row in rows})
-    mixed = [s for s in sources if len({row.view for row in rows if row.source == s}) == 2]
-    return [Crossing(one, other) for one in mixed for other in mixed if one != other]
+    return [s for s in sources if len({row.view for row in rows if row.source == s}) == 2]
 
 
 def cross_source(
     settings: FitSettings, run: Path, rule: Rule, margin_logits: float
 ) -> list[Evaluation]:
-    """Every crossing: fit in a folder of its own below `run`, test, and test the baseline.
+    """Fit on each mixed source in a folder of its own below `run`; test on all of each other.
 
-    A crossing that was tested already is read, not made again, so the command can be resumed.
+    A source that was fitted on and tested already is read, so the command can be resumed.
 
     Raises:
         ManifestError: Fewer than two sources hold both views.
     """
     rows = read_manifest(settings.manifest)
-    pairs = crossings(rows)
-    if not pairs:
+    mixed = mixed_sources(rows)
+    if len(mixed) < 2:
         raise ManifestError("cross-source tests need two sources that hold both views")
     report: list[Evaluation] = []
-    for pair in pairs:
-        own = replace(settings, sources=(pair.fitted_on,), test_share=0.0)
-        folder = run / f"fit-on-{pair.fitted_on}"
+    for source in mixed:
+        own = replace(settings, sources=(source,), test_share=0.0)
+        folder = run / f"fit-on-{source}"
         if not (folder / TEST).exists():
             fit(own, folder)
-            other = [row for row in rows if row.source == pair.tested_on]
-            _test_crossing(pair, own, folder, other, _point(folder, rule, margin_logits))
+            others = {name: [r for r in rows if r.source == name] for name in mixed}
+            del others[source]
+            _test_elsewhere(own, folder, others, _point(folder, rule, margin_logits))
         report.extend(TestReport.load(folder).evaluations)
     return report
 
 
-def _test_crossing(
-    pair: Crossing, settings: FitSettings, run: Path, rows: Sequence[Row], point: OperatingPoint
+def _test_elsewhere(
+    settings: FitSettings, run: Path, others: dict[str, list[Row]], point: OperatingPoint
 ) -> None:
-    device = pick_device()
-    images = read_images(rows, settings.images, settings.spec)
-    pfi = predict(load_best(run, device), images.tensors, device)
-    report = [evaluate(pair.name, pfi, rows, point)]
-    if settings.weights is not None:
-        train = read_images(rows_of(settings, "train"), settings.images, settings.spec)
-        pfi = baseline_pfi(train, images, settings.weights, device)
-        name = f"{pair.name}, frozen features + logistic regression"
-        report.append(evaluate(name, pfi, rows, HALF))
+    network, device = load_best(run, pick_device()), pick_device()
+    report: list[Evaluation] = []
+    for other, rows in others.items():
+        name = f"fit on {settings.sources[0]}, test on {other}"
+        images = read_images(rows, settings.images, settings.spec)
+        report.append(evaluate(name, predict(network, images.tensors, device), rows, point))
+        report += _baseline_rows(name, settings, images)
     TestReport(
         rule=point.rule,
         margin_logits=point.margin_logits,
         plateau=point.plateau,
         evaluations=tuple(report),
     ).save(run)
+
+
+def _baseline_rows(name: str, settings: FitSettings, images: LabelledImages) -> list[Evaluation]:
+    """What the frozen pre-trained features make of the same images; none from scratch."""
+    if settings.weights is None:
+        return []
+    train = read_images(rows_of(settings, "train"), settings.images, settings.spec)
+    pfi = baseline_pfi(train, images, settings.weights, pick_device())
+    return [evaluate(f"{name}, frozen features + logistic regression", pfi, images.rows, HALF)]
 
 
 def _refuse_second_test(run: Path) -> None:

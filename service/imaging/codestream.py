@@ -87,7 +87,7 @@ def decode_frame(stream: bytes, min_side: int) -> npt.NDArray[Any]:
         if frame.family == "jpeg-2000":
             return _decode_jpeg_2000(stream, frame, min_side)
         decode = imagecodecs.jpegls_decode if frame.family == "jpeg-ls" else imagecodecs.jpeg_decode
-        return np.asarray(decode(stream))
+        return _of_size(np.asarray(decode(stream)), frame, 0)
     except (RuntimeError, ValueError, OSError) as error:
         # imagecodecs' own errors are RuntimeErrors; the text may quote bytes, so it is not shown
         raise CorruptImageError(
@@ -104,6 +104,13 @@ def decode_rle(stream: bytes, rows: int, columns: int, bytes_per_sample: int) ->
         return np.frombuffer(values, dtype).reshape(rows, columns)
     except (RuntimeError, ValueError) as error:
         raise CorruptImageError("the RLE frame cannot be decoded") from error
+
+
+def _of_size(samples: npt.NDArray[Any], frame: Frame, reduce: int) -> npt.NDArray[Any]:
+    """What was decoded, if it is what the header promised: a damaged stream may hold two frames."""
+    if samples.shape[:2] != (-(-frame.rows >> reduce), -(-frame.columns >> reduce)):
+        raise CorruptImageError(f"the {frame.family} frame is not of the size it declares")
+    return samples
 
 
 def _jpeg_frame(stream: bytes) -> Frame:
@@ -152,7 +159,7 @@ def _centred(values: npt.NDArray[Any], reduce: int) -> npt.NDArray[Any]:
 def _open_jpeg_2000(stream: bytes, frame: Frame, reduce: int) -> npt.NDArray[Any]:
     image = Image.open(io.BytesIO(stream), formats=["JPEG2000"])
     image.reduce = reduce  # type: ignore[assignment, method-assign]  # the plugin's own attribute
-    samples = np.asarray(image)
+    samples = _of_size(np.asarray(image), frame, reduce)
     if image.mode not in {"L", "I;16"}:
         return samples
     # Pillow scales to the full 8 or 16 bits and adds half the range to signed samples: undo both

@@ -12,7 +12,7 @@ from pydicom.encaps import get_frame
 from pydicom.pixels.processing import apply_color_lut, convert_color_space
 from pydicom.pixels.utils import pixel_array
 
-from service.imaging.codestream import decode_frame, decode_rle
+from service.imaging.codestream import decode_frame, decode_rle, read_frame_header
 from service.imaging.errors import ColourImageError, CorruptImageError
 from service.imaging.grey import grey_of_colour
 from service.imaging.tensor import Pixels
@@ -92,26 +92,28 @@ def _native(dataset: Dataset, syntax: uid.UID) -> Pixels:
 
 
 def _encapsulated(dataset: Dataset, syntax: uid.UID, min_side: int) -> Pixels:
-    rows, columns = int(dataset.Rows), int(dataset.Columns)
-    stream = get_frame(dataset.PixelData, 0, number_of_frames=1)
     if syntax == uid.RLELossless:
-        return decode_rle(stream, rows, columns, int(dataset.BitsAllocated) // 8)
+        stream = get_frame(dataset.PixelData, 0, number_of_frames=1)
+        size = int(dataset.BitsAllocated) // 8
+        return decode_rle(stream, int(dataset.Rows), int(dataset.Columns), size)
     # Padding is recognised by equality, which a reduced wavelet would smear
-    values = decode_frame(stream, FULL_SIZE if "PixelPaddingValue" in dataset else min_side)
+    side = FULL_SIZE if "PixelPaddingValue" in dataset else min_side
+    values = decode_frame(_codestream(dataset), side)
     if values.ndim == 3:
         raise ColourImageError("the object says one sample per pixel, but its frame has three")
-    _check_agrees(values, rows, columns)
     return values
 
 
-def _check_agrees(values: npt.NDArray[Any], rows: int, columns: int) -> None:
-    """The frame may be smaller by a power of two, as reduced JPEG 2000 is, but not otherwise."""
-    for halvings in range(16):
-        if values.shape[:2] == (-(-rows >> halvings), -(-columns >> halvings)):
-            return
-    raise CorruptImageError(
-        f"the header says {rows} x {columns} pixels, but the frame holds another size"
-    )
+def _codestream(dataset: Dataset) -> bytes:
+    """The one frame, of the size that the header says."""
+    stream = get_frame(dataset.PixelData, 0, number_of_frames=1)
+    frame = read_frame_header(stream)
+    if (frame.rows, frame.columns) != (int(dataset.Rows), int(dataset.Columns)):
+        raise CorruptImageError(
+            f"the header says {dataset.Rows} x {dataset.Columns} pixels, "
+            "but the frame holds another size"
+        )
+    return stream
 
 
 def _significant_bits(dataset: Dataset, values: Pixels, syntax: uid.UID) -> Pixels:
@@ -139,8 +141,9 @@ def _significant_bits(dataset: Dataset, values: Pixels, syntax: uid.UID) -> Pixe
 def _colour_samples(dataset: Dataset, syntax: uid.UID) -> npt.NDArray[Any]:
     photometric = str(dataset.PhotometricInterpretation)
     if syntax in ENCAPSULATED:
-        stream = get_frame(dataset.PixelData, 0, number_of_frames=1)
-        samples = decode_frame(stream, FULL_SIZE)  # JPEG and JPEG 2000 come out as RGB
+        samples = decode_frame(
+            _codestream(dataset), FULL_SIZE
+        )  # JPEG and JPEG 2000 come out as RGB
     else:
         samples = pixel_array(dataset, raw=True)
         if photometric.startswith("YBR"):

@@ -72,8 +72,9 @@ def pixels_to_tensor(
 def squash(pixels: Pixels, side: int, size: tuple[int, ...]) -> npt.NDArray[np.float32]:
     """Average over side x side equal fields of an image of `size`, ignoring its aspect ratio.
 
-    Exact to the fraction of a pixel: dropping a remainder, or a box filter that takes whole pixels
-    only, gives one picture two tensors when it is decoded at two sizes, and PFIs 0.01 apart.
+    Fields are cut to the fraction of a pixel, or of a block of pixels where a field holds several:
+    dropping a remainder, or a box filter that takes whole pixels only, gives one picture two
+    tensors when it is decoded at two sizes, and PFIs 0.01 apart.
     """
     reduction = round(size[0] / pixels.shape[0])  # 1, or a power of two
     factor = max(1, min(pixels.shape) // (2 * side))

@@ -179,6 +179,23 @@ def test_sources_are_crossed_both_ways(
     assert "no finished cross-source test" in capsys.readouterr().err
 
 
+def test_three_sources_make_six_crossings(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each source is fitted on once, and tested on every other."""
+    lines = (data / "manifest.csv").read_text().splitlines()
+    third = [line.replace(",one,", ",three,").replace("one-", "three-") for line in lines[1:]]
+    third = [line.replace("three-", "one-", 1) for line in third if ",three," in line]  # the file
+    (tmp_path / "manifest.csv").write_text("\n".join([*lines, *third]))
+    command = ["cross-source", str(tmp_path / "run"), *options(data)]
+    command[command.index("--manifest") + 1] = str(tmp_path / "manifest.csv")
+    assert main(command) == 0
+    table = capsys.readouterr().out
+    for one in ("one", "two", "three"):
+        for other in {"one", "two", "three"} - {one}:
+            assert table.count(f"| fit on {one}, test on {other} | {2 * PATIENTS} |") == 1
+
+
 def test_crossing_needs_two_sources(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

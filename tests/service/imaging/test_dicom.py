@@ -4,6 +4,7 @@ import subprocess
 import sys
 import zlib
 
+import imagecodecs
 import numpy as np
 import pytest
 from images import CODECS, NATIVE, dicom, radiograph
@@ -13,6 +14,8 @@ from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate
 from pydicom.sequence import Sequence
 
+from model_store.card import PreprocessSpec
+from service.imaging import image_to_tensor
 from service.imaging.dicom import read_dicom
 from service.imaging.errors import (
     ColourImageError,
@@ -378,3 +381,21 @@ def test_a_damaged_header_never_speaks():
     assert b"damaged" in done.stdout
     assert b"Jan" not in done.stdout
     assert done.stderr == b""
+
+
+@pytest.mark.parametrize("rows", [32, 40, 320])
+@pytest.mark.parametrize("colour", [False, True])
+def test_a_frame_of_another_size_than_the_header_is_corrupt(rows, colour):
+    """Grey or colour, smaller, larger or half: the size in the header is the size of the frame."""
+    grey = (radiograph(160, 144) >> 4).astype(np.uint8)
+    frame = imagecodecs.jpeg_encode(np.stack([grey] * 3, axis=2) if colour else grey, 95)
+    attributes = {"SamplesPerPixel": 3, "PhotometricInterpretation": "YBR_FULL_422"}
+    data = dicom(
+        grey,
+        uid.JPEGBaseline8Bit,
+        Rows=rows,
+        PixelData=encapsulate([frame]),
+        **(attributes if colour else {}),
+    )
+    with pytest.raises(CorruptImageError, match="the header says"):
+        image_to_tensor(data, PreprocessSpec(size=32))

@@ -8,10 +8,18 @@ from images import radiograph
 
 from model_store.card import PreprocessSpec
 from service.imaging.errors import BlankImageError, ImageTooLargeError, ImageTooSmallError
-from service.imaging.tensor import MAX_PIXELS, MIN_SIDE, check_size, pixels_to_tensor, squash
+from service.imaging.tensor import (
+    MAX_PIXELS,
+    MIN_SIDE,
+    area_mean,
+    check_size,
+    pixels_to_tensor,
+    squash,
+)
 
 SPEC = PreprocessSpec(size=32)
 SIZES = st.integers(MIN_SIDE, 300)
+SMALL = st.integers(MIN_SIDE, 63)  # doubled, a field of 1/32 still holds fewer than 4 pixels
 few = settings(deadline=None, max_examples=15)
 
 
@@ -55,14 +63,24 @@ def test_brighter_stays_brighter():
 
 
 @few
-@given(rows=SIZES, columns=SIZES, factor=st.integers(2, 5), seed=st.integers(0, 99))
-def test_an_enlarged_picture_is_the_same_picture(rows, columns, factor, seed):
-    """Every pixel repeated, at any size and remainder, the averages do not move."""
+@given(rows=SMALL, columns=SMALL, seed=st.integers(0, 99))
+def test_an_enlarged_picture_is_the_same_picture(rows, columns, seed):
+    """Every pixel doubled, at any size and remainder, the averages do not move."""
     pixels = radiograph(rows, columns, seed=seed)
-    large = pixels.repeat(factor, axis=0).repeat(factor, axis=1)
+    large = pixels.repeat(2, axis=0).repeat(2, axis=1)
     expected = squash(pixels, 32, pixels.shape)
-    np.testing.assert_allclose(squash(large, 32, large.shape), expected, rtol=0.01, atol=4095 / 255)
-    assert expected.mean() == pytest.approx(pixels.mean(), rel=1e-4)
+    np.testing.assert_allclose(squash(large, 32, large.shape), expected, rtol=1e-5, atol=0.01)
+    assert expected.mean() == pytest.approx(pixels.mean(), rel=1e-5)
+
+
+@few
+@given(rows=SIZES, factor=st.integers(2, 9), count=st.integers(1, 99), seed=st.integers(0, 99))
+def test_stretches_are_cut_exactly(rows, factor, count, seed):
+    """However often each row is repeated, and wherever the cuts fall, the averages are the same."""
+    values = radiograph(rows, 33, seed=seed).astype(np.float32)
+    expected = area_mean(values, count, rows)
+    found = area_mean(values.repeat(factor, axis=0), count, rows * factor)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=0.01)
 
 
 def test_a_reduced_picture_keeps_its_extent():
