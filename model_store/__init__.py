@@ -9,6 +9,7 @@ from model_store.card import (
     Plateau,
     PreprocessSpec,
     Proportion,
+    ReviewBound,
     View,
 )
 from model_store.store import (
@@ -34,6 +35,7 @@ __all__ = [
     "Plateau",
     "PreprocessSpec",
     "Proportion",
+    "ReviewBound",
     "Store",
     "StoreError",
     "TamperedModelError",

@@ -87,6 +87,24 @@ class Evaluation(Frozen):
     note: str = ""
 
 
+class ReviewBound(Frozen):
+    """What the review band was chosen for: few errors among the answers outside it."""
+
+    error_bound: Annotated[float, Field(gt=0, lt=1)]
+    confidence: Annotated[float, Field(gt=0, lt=1)] = Field(
+        description="of the one-sided Clopper-Pearson limit"
+    )
+    attained: Probability = Field(description="the upper limit of the error rate that was reached")
+    coverage: Proportion = Field(description="images of `measured_on` outside the band")
+    measured_on: str
+
+    @model_validator(mode="after")
+    def _the_bound_is_kept(self) -> Self:
+        if self.attained > self.error_bound:
+            raise ValueError(f"attained {self.attained} exceeds error_bound {self.error_bound}")
+        return self
+
+
 class DataSource(Frozen):
     """Where images or weights came from, and on what terms."""
 
@@ -124,9 +142,20 @@ class ModelCard(Frozen):
     )
     plateau: Plateau
     review_margin_logits: Annotated[float, Field(ge=0)] = Field(
-        description="the review band reaches at least this far to both sides of the threshold"
+        description="the review band reaches at least this far to both sides of the threshold; "
+        "0 where `review_error_bound` chose it"
     )
     review_band: Interval = Field(description="a PFI in here is answered, and marked for review")
+    review_error_bound: ReviewBound | None = Field(
+        default=None, description="null where the band follows from the plateau and the margin"
+    )
+    temperature: Annotated[float, Field(gt=0)] | None = Field(
+        default=None, description="logits are divided by it within the graph; null: they are not"
+    )
+    calibrated_from: str | None = Field(
+        default=None,
+        description="name/version with the same weights, whose cutoff and band were fitted anew",
+    )
     evaluations: tuple[Evaluation, ...]
     data: tuple[DataSource, ...]
     training_command: str

@@ -1,4 +1,4 @@
-"""`python -m training fit | test | cross-source | publish`: a model's life, step by step."""
+"""The commands of training: the study whole, or a model's life step by step."""
 
 from __future__ import annotations
 
@@ -9,12 +9,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from model_store import DEFAULT_ROOT, Store, StoreError
+from service.inference import NetworkError
+from training import adapters, processes, readers, recalibrate
 from training.evaluate import as_table
 from training.fit import fit
 from training.manifest import SHARES, ManifestError
 from training.publish import PublishError, publish
 from training.report import cross_source, test_run
 from training.settings import FitSettings
+from training.study.config import read_study
+from training.study.reproduce import reproduce
 
 COMMAND = "command.txt"
 
@@ -26,9 +30,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options.command_line = shlex.join(["python", "-m", "training", *words])
     try:
         options.run_command(options)
-    except (ManifestError, PublishError, StoreError, ValueError, OSError) as error:
+    except (ManifestError, NetworkError, PublishError, StoreError, ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on (a study: with --resume)", file=sys.stderr)
+        return 130
     return 0
 
 
@@ -36,6 +43,26 @@ def parser() -> argparse.ArgumentParser:
     """All commands and options."""
     top = argparse.ArgumentParser(prog="python -m training", description=__doc__)
     commands = top.add_subparsers(required=True, metavar="COMMAND")
+
+    command = commands.add_parser(
+        "reproduce", help="the published study, whole: nine candidates, one chosen, its report"
+    )
+    command.add_argument("config", type=Path, help="TOML; see training/study/configs")
+    command.add_argument("--out", type=Path, required=True, help="folder of the run")
+    command.add_argument("--resume", action="store_true", help="go on with the run in --out")
+    command.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        dest="changes",
+        metavar="KEY=VALUE",
+        help="as data.manifest=radiographs.csv; may be repeated",
+    )
+    command.set_defaults(run_command=_reproduce)
+
+    adapters.add_command(commands)
+    readers.add_command(commands)
+    recalibrate.add_command(commands)
 
     command = commands.add_parser("fit", help="fine-tune GoogLeNet; run again to resume")
     _add_fit_options(command)
@@ -114,6 +141,16 @@ def _settings(options: argparse.Namespace) -> FitSettings:
         children=options.children,
         test_share=options.test_share,
     )
+
+
+def _reproduce(options: argparse.Namespace) -> None:
+    study = read_study(options.config, options.changes)
+    try:
+        results = reproduce(study, options.out, options.command_line, resume=options.resume)
+    finally:
+        processes.leave()
+    if results:
+        print(f"{results.chosen} was chosen; the report is {options.out / 'report.html'}")
 
 
 def _fit(options: argparse.Namespace) -> None:

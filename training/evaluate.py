@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -13,31 +13,18 @@ from sklearn.metrics import roc_auc_score
 from torch import nn
 from tqdm import tqdm
 
-from model_store import Evaluation, Interval, Plateau, Proportion
-from training.cutoff import Rule, choose_threshold, review_band
+from model_store import Evaluation, Interval, Proportion
 from training.googlenet import GoogLeNet, PfiNetwork
 from training.manifest import Row
 
 Pfi = npt.NDArray[np.float32]  # (N,)
 
 
-@dataclass(frozen=True)
-class OperatingPoint:
-    """How PFIs are read: the cutoff and the band in which an answer is marked for review."""
+class OperatingPoint(NamedTuple):
+    """How PFIs are read: frontal from the threshold on, for review within the band."""
 
-    plateau: Plateau
-    rule: Rule
-    margin_logits: float
-
-    @property
-    def threshold(self) -> float:
-        """Frontal when PFI >= threshold."""
-        return choose_threshold(self.plateau, self.rule)
-
-    @property
-    def band(self) -> Interval:
-        """Review when PFI lies in it."""
-        return review_band(self.plateau, self.threshold, self.margin_logits)
+    threshold: float
+    band: Interval
 
 
 def predict(

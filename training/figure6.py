@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
-from training.manifest import ManifestError
+from model_store import PreprocessSpec
+from service.imaging import image_to_tensor
+from service.imaging.tensor import MIN_SIDE
+from training.manifest import Row, image_reader
 
 Grey = Image.Image  # mode L
+Tensors = npt.NDArray[np.uint8]
+SIDE = 1024  # pixels of a DICOM image's square rendering
 
 
 def text_label(image: Grey) -> Grey:
@@ -51,18 +58,28 @@ FIGURE_6: dict[str, Callable[[Grey], Grey]] = {
 
 
 def transform(data: bytes, name: str) -> bytes:
-    """Apply one of FIGURE_6 to a PNG or JPEG file; returns a PNG file.
+    """Apply one of FIGURE_6 to an image file; returns a PNG file.
+
+    PNG and JPEG are transformed as they are; of DICOM, the service's own rendering at SIDE.
 
     Raises:
-        ManifestError: Not a PNG or JPEG file.
+        ImageError: Neither a PNG, a JPEG nor a DICOM file that the service can read.
     """
     try:
-        image = Image.open(io.BytesIO(data), formats=["PNG", "JPEG"])
-    except OSError as error:
-        raise ManifestError("the Figure 6 grid is made of PNG and JPEG files only") from error
+        grey = _to_grey(Image.open(io.BytesIO(data), formats=["PNG", "JPEG"]))
+    except OSError:
+        grey = Image.fromarray(image_to_tensor(data, PreprocessSpec(size=SIDE))[0])
+    if min(grey.size) < 2 * MIN_SIDE:  # the service would refuse a quarter of it
+        grey = grey.resize((2 * grey.width, 2 * grey.height))
     output = io.BytesIO()
-    FIGURE_6[name](_to_grey(image)).save(output, "PNG")
+    FIGURE_6[name](grey).save(output, "PNG")
     return output.getvalue()
+
+
+def transformed(rows: Sequence[Row], images: Path, spec: PreprocessSpec, name: str) -> Tensors:
+    """(N, 1, S, S) uint8: each row's image after one of FIGURE_6."""
+    read = image_reader(images)
+    return np.stack([image_to_tensor(transform(read(row.file), name), spec) for row in rows])
 
 
 def _to_grey(image: Image.Image) -> Grey:

@@ -14,17 +14,15 @@ from model_store import Plateau
 from training.augment import Augmentation
 from training.cutoff import youden_plateau
 from training.evaluate import predict
-from training.googlenet import GoogLeNet
-from training.manifest import LabelledImages, read_images
+from training.googlenet import GoogLeNet, load_pretrained
+from training.manifest import LabelledImages, read_and_check, read_images
+from training.processes import pick_device
+from training.sampling import RandomBatches
 from training.settings import FitSettings, rows_of
-from training.trainer import Trainer
+from training.trainer import Recipe, Trainer
 
+AVERAGE_DECAY = 0.995  # the published weights are a running mean over about 200 steps
 CHECKPOINT, BEST, LOG, CUTOFF = "checkpoint.pt", "best.pt", "log.csv", "cutoff.json"
-
-
-def pick_device() -> torch.device:
-    """CUDA where there is one."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def fit(settings: FitSettings, run: Path) -> None:
@@ -35,9 +33,10 @@ def fit(settings: FitSettings, run: Path) -> None:
         ManifestError, ValueError: The data or the settings cannot be used.
     """
     settings.save(run)
+    read_and_check(settings.manifest, settings.images, settings.spec)
     train = read_images(rows_of(settings, "train"), settings.images, settings.double_spec)
     judge = Judge(validation_images(settings), pick_device())
-    trainer = Trainer(settings, train, pick_device())
+    trainer = make_trainer(settings, train, pick_device())
     trainer.resume(run / CHECKPOINT)
     with tqdm(total=settings.steps, initial=trainer.step, desc="fit", unit="step") as progress:
         while trainer.step < settings.steps:
@@ -51,11 +50,31 @@ def fit(settings: FitSettings, run: Path) -> None:
     (run / CUTOFF).write_text(plateau.model_dump_json(indent=2) + "\n")
 
 
+def make_trainer(settings: FitSettings, train: LabelledImages, device: torch.device) -> Trainer:
+    """A trainer at step 0 of a run; `train` holds tensors of twice the run's size."""
+    torch.manual_seed(settings.seed)
+    network = GoogLeNet()
+    if settings.weights is not None:
+        load_pretrained(network, settings.weights)
+    recipe = Recipe(
+        steps=settings.steps,
+        rate=settings.rate,
+        weight_decay=settings.weight_decay,
+        label_smoothing=settings.label_smoothing,
+        average_decay=AVERAGE_DECAY,
+        seed=settings.seed,
+    )
+    batches = RandomBatches(
+        train, size=settings.size, batch=settings.batch, seed=settings.seed, device=device
+    )
+    return Trainer(network, batches, recipe, device)
+
+
 def _check(trainer: Trainer, judge: Judge, run: Path, loss: float) -> None:
-    score = judge.loss(trainer.average)
+    score = judge.loss(trainer.result)
     if score < trainer.best:  # strictly: of equals the earlier one stays
         trainer.best = score
-        torch.save(trainer.average.state_dict(), run / BEST)
+        torch.save(trainer.result.state_dict(), run / BEST)
     trainer.save(run / CHECKPOINT)
     with (run / LOG).open("a", newline="") as file:
         csv.writer(file).writerow((trainer.step, f"{loss:.5f}", f"{score:.5f}"))

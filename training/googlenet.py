@@ -20,7 +20,10 @@ MEAN = sum(CAFFE_MEANS) / 3
 
 
 class Logits(NamedTuple):
-    """(B, 2) each, in the order lateral, frontal; the auxiliary heads' while training."""
+    """(B, 2) each, in the order lateral, frontal; the auxiliary heads' while training.
+
+    In pre-training, (B, classes) of the photographs.
+    """
 
     main: Tensor
     auxiliary: tuple[Tensor, ...] = ()
@@ -76,24 +79,32 @@ class Inception(nn.Module):
 class AuxiliaryHead(nn.Module):
     """A classifier half-way up, which gives the lower layers a nearer teacher while training."""
 
-    def __init__(self, inputs: int) -> None:
+    def __init__(self, inputs: int, classes: int, drop: float) -> None:
         super().__init__()
+        self.drop = drop
         self.conv = nn.Conv2d(inputs, 128, 1)
         self.fc1 = nn.Linear(128 * 4 * 4, 1024)
-        self.fc2 = nn.Linear(1024, 2)
+        self.fc2 = nn.Linear(1024, classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, inputs, 14..16, 14..16) -> (B, 2) logits."""
+        """(B, inputs, 14..16, 14..16) -> (B, classes) logits."""
         pooled = self.conv(avg_pool2d(x, 5, stride=3)).relu().flatten(1)
-        logits: Tensor = self.fc2(dropout(self.fc1(pooled).relu(), 0.7, self.training))
+        logits: Tensor = self.fc2(dropout(self.fc1(pooled).relu(), self.drop, self.training))
         return logits
 
 
 class GoogLeNet(nn.Module):
-    """(B, 1, S, S) grey values 0..255 (224 <= S <= 256) -> logits for lateral and frontal."""
+    """(B, 1, S, S) grey values 0..255 -> logits for lateral and frontal.
 
-    def __init__(self) -> None:
+    Args:
+        classes: 2; in pre-training, those of the photographs.
+        auxiliary: Train the two auxiliary heads as well; they need 224 <= S <= 256.
+        drop: Drop out in training: 0.4 before the classifier, 0.7 in the auxiliary heads.
+    """
+
+    def __init__(self, classes: int = 2, *, auxiliary: bool = True, drop: bool = True) -> None:
         super().__init__()
+        self.auxiliary, self.drop = auxiliary, 0.4 if drop else 0.0
         self.conv1 = nn.Conv2d(1, 64, 7, stride=2, padding=3)
         self.norm1 = LocalResponseNorm(64)
         self.conv2r = nn.Conv2d(64, 64, 1)
@@ -108,9 +119,11 @@ class GoogLeNet(nn.Module):
         self.inc4e = Inception(528, 256, 160, 320, 32, 128, 128)
         self.inc5a = Inception(832, 256, 160, 320, 32, 128, 128)
         self.inc5b = Inception(832, 384, 192, 384, 48, 128, 128)
-        self.fc = nn.Linear(1024, 2)
-        self.aux1 = AuxiliaryHead(512)
-        self.aux2 = AuxiliaryHead(528)
+        self.fc = nn.Linear(1024, classes)
+        self.aux1 = AuxiliaryHead(512, classes, 0.7 if drop else 0.0)
+        self.aux2 = AuxiliaryHead(528, classes, 0.7 if drop else 0.0)
+        self.aux1.requires_grad_(auxiliary)
+        self.aux2.requires_grad_(auxiliary)
         _initialise(self)
 
     def stem(self, x: Tensor) -> Tensor:
@@ -135,21 +148,30 @@ class GoogLeNet(nn.Module):
     def forward(self, x: Tensor) -> Logits:
         """(B, 1, S, S) of 0..255 -> logits."""
         first, second, last = self.stages(x)
-        main = self.fc(dropout(last.mean(dim=(2, 3)), 0.4, self.training))
-        return Logits(main, (self.aux1(first), self.aux2(second)) if self.training else ())
+        main = self.fc(dropout(last.mean(dim=(2, 3)), self.drop, self.training))
+        heads = self.training and self.auxiliary
+        return Logits(main, (self.aux1(first), self.aux2(second)) if heads else ())
 
 
 class PfiNetwork(nn.Module):
-    """What is exported: uint8 in, PFI out; mean and softmax inside, so nobody can forget them."""
+    """What is exported: uint8 in, PFI out; mean and softmax inside, so nobody can forget them.
 
-    def __init__(self, network: GoogLeNet) -> None:
+    Args:
+        network: The trained network.
+        temperature: Logits are divided by it, above 0; see `training.calibration`.
+    """
+
+    temperature: Tensor
+
+    def __init__(self, network: GoogLeNet, temperature: float = 1.0) -> None:
         super().__init__()
         self.network = network
+        self.register_buffer("temperature", torch.tensor(temperature), persistent=False)
 
     def forward(self, tensors: Tensor) -> Tensor:
         """(B, 1, S, S) uint8 -> (B,) float32, the probability of a frontal image."""
         logits: Logits = self.network(tensors.float())
-        return logits.main.softmax(dim=1)[:, 1]
+        return (logits.main / self.temperature).softmax(dim=1)[:, 1]
 
 
 def load_pretrained(network: GoogLeNet, weights: Path) -> None:

@@ -1,17 +1,20 @@
-"""Labelled radiographs: the manifest, its images, and the split by patient."""
+"""Labelled radiographs: the manifest and its images, checked whole, and the split."""
 
 from __future__ import annotations
 
 import csv
 import os
 import random
+import threading
 import zipfile
+import zlib
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -21,12 +24,20 @@ from model_store import PreprocessSpec, View
 from service.imaging import ImageError, Tensor, image_to_tensor
 
 Part = Literal["train", "validation", "test"]
+By = Literal["patient", "image"]
 SHARES = {"validation": 0.2, "test": 0.2}  # of the images, as in the paper; the rest trains
 COLUMNS = ("file", "view", "patient_id", "source")
 
 
 class ManifestError(Exception):
-    """The manifest, or an image it names, cannot be used; the message says which row."""
+    """The manifest, or images it names, cannot be used.
+
+    `problems` are all that was found, one sentence each; the message has one a line.
+    """
+
+    def __init__(self, *problems: str) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
 
 
 @dataclass(frozen=True)
@@ -40,6 +51,9 @@ class Row:
     train_only: bool = False
     licence: str = ""
     origin: str = ""
+    line: int = 0  # of the manifest; 0 where the row is from elsewhere
+    part: Part | None = None  # where the manifest itself says how to split
+    header: str = ""  # what the file's DICOM header says of the view, verbatim
 
 
 @dataclass(frozen=True)
@@ -57,111 +71,244 @@ class LabelledImages:
 
 def read_manifest(path: Path) -> list[Row]:
     """Read a CSV with the columns file, view, patient_id, source and, if it has them, pool
-    (`train`: never validation or test), licence and source_repo.
+    (`train`: never validation or test), split (train, validation or test: then in every line),
+    header_view_position, licence and source_repo.
 
     Raises:
-        ManifestError: A column is missing, or a row has another view than frontal or lateral.
+        ManifestError: A column is missing, a line contradicts itself or another one, or no line
+            is frontal, or none lateral; it has all problems of the file.
     """
-    with path.open(newline="", encoding="utf-8") as file:
-        table = csv.DictReader(file)
+    rows, problems = _parse(path)
+    if problems:
+        raise ManifestError(*problems)
+    return rows
+
+
+def read_and_check(path: Path, images: Path, spec: PreprocessSpec) -> LabelledImages:
+    """Read a manifest and every image it names, so that a run never stops at a bad one later.
+
+    Args:
+        path: The manifest, as `read_manifest` takes it.
+        images: Zip or folder that the manifest's files lie in.
+        spec: How tensors are made of them.
+
+    Raises:
+        ManifestError: With all problems of the manifest, and of the images of its sound lines.
+    """
+    rows, problems = _parse(path)
+    tensors = []
+    try:
+        for tensor, problem in _examine(rows, images, spec):
+            tensors.append(tensor)
+            problems += [f"{path.name} {problem}"] if problem else []
+    except ManifestError as error:
+        problems += error.problems
+    if problems:
+        raise ManifestError(*problems)
+    return LabelledImages(tuple(rows), np.stack([t for t in tensors if t is not None]))
+
+
+def _parse(path: Path) -> tuple[list[Row], list[str]]:
+    with path.open(newline="", encoding="utf-8-sig") as file:  # spreadsheets write a mark
+        table = csv.DictReader(file, restval="")
         missing = [name for name in COLUMNS if name not in (table.fieldnames or ())]
         if missing:
-            raise ManifestError(f"{path} has no column {', '.join(missing)}")
-        return [_row(path, number, record) for number, record in enumerate(table, start=2)]
+            return [], [f"{path.name} has no column {', '.join(missing)}"]
+        rows = [_row(table.line_num, record) for record in table]
+    problems = [
+        f"{path.name} line {row.line}: {problem}" for row in rows for problem in _in_line(row)
+    ]
+    problems += [f"{path.name} {problem}" for problem in _between_lines(rows)]
+    return [row for row in rows if not any(_in_line(row))], problems
 
 
-def _row(path: Path, number: int, record: dict[str, str]) -> Row:
-    view = record["view"]
-    if view not in get_args(View):
-        raise ManifestError(f"{path} line {number}: view is {view!r}, not frontal or lateral")
-    if not record["patient_id"]:
-        raise ManifestError(f"{path} line {number}: patient_id is empty")
+def _row(line: int, record: dict[str, str]) -> Row:
     return Row(
         file=record["file"],
-        view=view,  # type: ignore[arg-type]  # checked above, which mypy does not follow
+        view=record["view"],  # type: ignore[arg-type]  # `_in_line` checks it
         patient_id=record["patient_id"],
         source=record["source"],
         train_only=record.get("pool") == "train",
         licence=record.get("licence", ""),
         origin=record.get("source_repo", ""),
+        line=line,
+        part=record.get("split") or None,  # type: ignore[arg-type]  # `_in_line` checks it
+        header=record.get("header_view_position", ""),
     )
 
 
+def _in_line(row: Row) -> Iterator[str]:
+    if row.view not in get_args(View):
+        yield f"view is {row.view!r}, not frontal or lateral"
+    for name in ("file", "patient_id"):
+        if not getattr(row, name):
+            yield f"{name} is empty"
+    if row.part not in (None, *get_args(Part)):
+        yield f"split is {row.part!r}, not train, validation or test"
+    if row.train_only and row.part not in (None, "train"):
+        yield f"pool is 'train', but split is {row.part!r}"
+
+
+def _between_lines(rows: Sequence[Row]) -> Iterator[str]:
+    files: dict[str, Row] = {}
+    patients: dict[str, Row] = {}
+    for row in rows:
+        first = files.setdefault(row.file, row)
+        if first is not row and row.file:
+            yield f"line {row.line}: {row.file} is listed in line {first.line} already"
+        first = patients.setdefault(row.patient_id, row)
+        if first.part and row.part and first.part != row.part and row.patient_id:
+            yield (
+                f"line {row.line}: patient {row.patient_id} is in {row.part} here, "
+                f"and in {first.part} in line {first.line}"
+            )
+    unsplit = [row for row in rows if row.part is None]
+    if 0 < len(unsplit) < len(rows):
+        yield f"line {unsplit[0].line}: split is empty, one of {len(unsplit)} such; others have it"
+    for view in get_args(View):
+        if not any(row.view == view for row in rows):
+            yield f"has no {view} image"
+
+
 def image_reader(images: Path) -> Callable[[str], bytes]:
-    """A function from a manifest's file name to its bytes, out of a zip or a folder."""
+    """A function from a manifest's file name to its bytes, out of a zip or a folder.
+
+    Raises:
+        ManifestError: `images` is neither.
+    """
     if images.is_dir():
         return lambda name: (images / name).read_bytes()
-    archive = zipfile.ZipFile(images)  # read from one thread only
-    return archive.read
+    if not zipfile.is_zipfile(images):
+        raise ManifestError(f"{images} is neither a folder nor a zip file")
+    archive, lock = zipfile.ZipFile(images), threading.Lock()
+
+    def read(name: str) -> bytes:
+        with lock:  # members share one file position
+            return archive.read(name)
+
+    return read
 
 
 def read_images(rows: Sequence[Row], images: Path, spec: PreprocessSpec) -> LabelledImages:
     """Read all images through the service's own `image_to_tensor`.
 
     Raises:
-        ManifestError: An image is missing or cannot be read.
+        ManifestError: Images are missing, cannot be read, or are the same under two labels; it
+            has all of them.
     """
+    examined = list(_examine(rows, images, spec))
+    problems = [problem for _, problem in examined if problem]
+    if problems:
+        raise ManifestError(*problems)
+    return LabelledImages(tuple(rows), np.stack([t for t, _ in examined if t is not None]))
+
+
+class _Image(NamedTuple):
+    tensor: Tensor | None  # None where there is a problem
+    digests: tuple[bytes, ...]  # SHA-256 of the file, and of the tensor
+    problem: str
+
+
+def _examine(
+    rows: Sequence[Row], images: Path, spec: PreprocessSpec
+) -> Iterator[tuple[Tensor | None, str]]:
+    """Each row's tensor, and what is wrong with it."""
     read = image_reader(images)
-
-    def tensor_of(item: tuple[Row, bytes]) -> Tensor:
-        row, data = item
-        try:
-            return image_to_tensor(data, spec)
-        except ImageError as error:
-            raise ManifestError(f"{row.file}: {error}") from error
-
-    try:
-        files: Iterable[tuple[Row, bytes]] = [(row, read(row.file)) for row in rows]
-    except (KeyError, OSError) as error:
-        raise ManifestError(f"an image is missing: {error}") from error
+    seen: dict[bytes, Row] = {}
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        progress = tqdm(pool.map(tensor_of, files), "read", len(rows), unit="image", leave=False)
-        tensors = np.stack(list(progress))
-    return LabelledImages(tuple(rows), tensors)
+        results = pool.map(lambda row: _open(row, read, spec), rows)
+        progress = tqdm(results, "read", len(rows), unit="image", leave=False)
+        for row, image in zip(rows, progress, strict=True):
+            twins = [seen.setdefault(digest, row) for digest in image.digests]
+            other = next((twin for twin in twins if twin.view != row.view), None)
+            if other:
+                yield None, f"{_named(row)} is {row.view}, but the same image as {_twin(other)}"
+            else:
+                yield image.tensor, image.problem
 
 
-def split_by_patient(
-    rows: Sequence[Row], seed: int, test_share: float = SHARES["test"]
-) -> dict[str, Part]:
-    """Assign every patient to one part, stratified by source and view.
+def _open(row: Row, read: Callable[[str], bytes], spec: PreprocessSpec) -> _Image:
+    try:
+        data = read(row.file)
+    except (KeyError, OSError):
+        return _Image(None, (), f"{_named(row)} is missing")
+    except (zipfile.BadZipFile, zlib.error) as error:
+        return _Image(None, (), f"{_named(row)}: {error}")
+    try:
+        tensor = image_to_tensor(data, spec)
+    except ImageError as error:
+        return _Image(None, (), f"{_named(row)}: {error}")
+    return _Image(tensor, (sha256(data).digest(), sha256(tensor.tobytes()).digest()), "")
 
-    A stratum is the patients whose first source and whose views are the same. Within it, shuffled
-    patients fill validation and test up to their share of images. A patient with any train-only
-    image trains.
+
+def _named(row: Row) -> str:
+    return f"line {row.line}: {row.file}" if row.line else row.file
+
+
+def _twin(row: Row) -> str:
+    return f"{row.file} in line {row.line}, which is {row.view}" if row.line else row.file
+
+
+def split(
+    rows: Sequence[Row],
+    seed: int,
+    by: By = "patient",
+    validation: float = SHARES["validation"],
+    test: float = SHARES["test"],
+) -> tuple[Part, ...]:
+    """Assign every row to a part, stratified by source and view; a manifest's own split wins.
+
+    By patient, all images of one patient are in one part, and a patient with any train-only image
+    trains. A stratum is the patients whose first source and whose views are the same; shuffled,
+    they fill test and validation up to their share of its images. By image, patients and
+    train-only are ignored, as in the paper: its 1,882 images, 1,129 to train, 376 to validate and
+    377 to test, become 1,130, 376 and 376 here, because each share is rounded by itself.
+
+    Args:
+        rows: In any order, which does not matter to the split.
+        seed: The same seed gives the same split.
+        by: What is kept whole: a patient or an image.
+        validation: Share of the images, 0 to 1.
+        test: Share of the images, 0 to 1.
 
     Returns:
-        patient_id -> part.
+        A part for each row, in their order.
     """
-    of_patient: dict[str, list[Row]] = defaultdict(list)
-    for row in rows:
-        of_patient[row.patient_id].append(row)
+    given = tuple(row.part for row in rows if row.part)
+    if len(given) == len(rows):
+        return given
+    units = [row.patient_id if by == "patient" else row.file for row in rows]
+    of_unit: dict[str, list[Row]] = defaultdict(list)
+    for unit, row in zip(units, rows, strict=True):
+        of_unit[unit].append(row)
+    pinned = {row.patient_id for row in rows if row.train_only} if by == "patient" else set()
+    parts: dict[str, Part] = dict.fromkeys(pinned, "train")
+    free = {unit: own for unit, own in sorted(of_unit.items()) if unit not in pinned}
+    for stratum, names in sorted(_strata(free).items()):
+        random.Random(f"{seed}:{stratum}").shuffle(names)
+        images = {name: len(free[name]) for name in names}
+        parts.update(_fill(images, (("test", test), ("validation", validation))))
+    return tuple(parts[unit] for unit in units)
+
+
+def _strata(of_unit: dict[str, list[Row]]) -> dict[tuple[str, tuple[View, ...]], list[str]]:
     strata: dict[tuple[str, tuple[View, ...]], list[str]] = defaultdict(list)
-    parts: dict[str, Part] = {}
-    for patient, own in sorted(of_patient.items()):
-        if any(row.train_only for row in own):
-            parts[patient] = "train"
-        else:
-            views = tuple(sorted({row.view for row in own}))
-            strata[min(row.source for row in own), views].append(patient)
-    for stratum, patients in sorted(strata.items()):
-        random.Random(f"{seed}:{stratum}").shuffle(patients)
-        shares: dict[Part, float] = {"test": test_share, "validation": SHARES["validation"]}
-        parts.update(_fill(patients, {p: len(of_patient[p]) for p in patients}, shares))
-    return parts
+    for unit, own in of_unit.items():
+        views = tuple(sorted({row.view for row in own}))
+        strata[min(row.source for row in own), views].append(unit)
+    return strata
 
 
-def _fill(
-    patients: Sequence[str], images: dict[str, int], shares: dict[Part, float]
-) -> dict[str, Part]:
+def _fill(images: dict[str, int], shares: Iterable[tuple[Part, float]]) -> dict[str, Part]:
     total = sum(images.values())
-    parts: dict[str, Part] = dict.fromkeys(patients, "train")
-    waiting = iter(patients)
-    for part, share in shares.items():
+    parts: dict[str, Part] = dict.fromkeys(images, "train")
+    waiting = iter(images)
+    for part, share in shares:
         filled = 0
         while filled < round(share * total):
-            patient = next(waiting, None)
-            if patient is None:
+            unit = next(waiting, None)
+            if unit is None:
                 return parts  # a stratum of few patients with many images each
-            parts[patient] = part
-            filled += images[patient]
+            parts[unit] = part
+            filled += images[unit]
     return parts

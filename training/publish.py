@@ -5,16 +5,18 @@ from __future__ import annotations
 import platform
 import warnings
 from collections import defaultdict
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version as version_of
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import onnxruntime
 import torch
 
-from model_store import DataSource, Evaluation, ModelCard, ModelVersion
+from model_store import DataSource, Evaluation, ModelCard, ModelVersion, PreprocessSpec
 from model_store.store import sha256
 from service.imaging import image_to_tensor
 from training.fit import load_best
@@ -76,41 +78,63 @@ def publish(
     except FileNotFoundError:
         raise PublishError(f"{run} was not tested; run `python -m training test` first") from None
     crossed = _crossings(crossing)
-    network = PfiNetwork(load_best(run, torch.device("cpu"))).eval()
-    onnx = export(network, settings.size)
-    images = read_images(rows_of(settings, "test"), settings.images, settings.spec)
-    session = onnxruntime.InferenceSession(onnx, providers=["CPUExecutionProvider"])
-    difference = parity(network, session, images.tensors)
-    if difference > PARITY_LIMIT:
-        raise PublishError(f"ONNX Runtime differs from torch by {difference:.1e} in PFI")
-    tensor = image_to_tensor(probe, settings.spec)
-    point = report.point
-    card = ModelCard(
+    rows = rows_of(settings, "train") + rows_of(settings, "validation")
+    return build_version(
+        network=PfiNetwork(load_best(run, torch.device("cpu"))),
+        images=read_images(rows_of(settings, "test"), settings.images, settings.spec).tensors,
+        probe=probe,
         name=name,
         version=version,
+        limitations=LIMITATIONS + limitations,
+        preprocess=settings.spec,
+        threshold=report.point.threshold,
+        threshold_rule=report.rule,
+        plateau=report.plateau,
+        review_margin_logits=report.margin_logits,
+        review_band=report.point.band,
+        evaluations=report.evaluations + crossed,
+        data=data_sources(rows, pretrained_source(settings.weights)),
+        training_command=training_command,
+        publish_command=publish_command,
+    )
+
+
+def build_version(
+    *, network: PfiNetwork, images: npt.NDArray[np.uint8], probe: bytes, **card: Any
+) -> ModelVersion:
+    """Export a network and write its card: `card` holds what cannot be found out here.
+
+    Args:
+        network: On the CPU.
+        images: (N, 1, S, S) to compare torch with ONNX Runtime on.
+        probe: An image file that may be shared; its PFI is replayed before the service is ready.
+        card: Keys of ModelCard.
+
+    Raises:
+        PublishError: ONNX Runtime disagrees with torch.
+        ImageError: The probe cannot be read.
+    """
+    spec: PreprocessSpec = card["preprocess"]
+    onnx = export(network.eval(), spec.size)
+    session = onnxruntime.InferenceSession(onnx, providers=["CPUExecutionProvider"])
+    difference = parity(network, session, images)
+    if difference > PARITY_LIMIT:
+        raise PublishError(f"ONNX Runtime differs from torch by {difference:.1e} in PFI")
+    tensor = image_to_tensor(probe, spec)
+    software = ("torch", "onnx", "onnxruntime", "numpy")
+    whole = ModelCard(
         created=datetime.now(UTC).replace(microsecond=0),
         architecture="GoogLeNet (Inception v1), one grey channel, local response normalisation",
         intended_use=INTENDED_USE,
-        limitations=LIMITATIONS + limitations,
         licence="Apache-2.0 for the weights as far as we hold rights; see `data` for the sources'",
-        preprocess=settings.spec,
-        threshold=point.threshold,
-        threshold_rule=point.rule,
-        plateau=point.plateau,
-        review_margin_logits=point.margin_logits,
-        review_band=point.band,
-        evaluations=report.evaluations + crossed,
-        data=data_sources(settings),
-        training_command=training_command,
-        publish_command=publish_command,
-        software={"python": platform.python_version()}
-        | {package: version_of(package) for package in ("torch", "onnx", "onnxruntime", "numpy")},
+        software={"python": platform.python_version()} | {p: version_of(p) for p in software},
         model_sha256=sha256(onnx),
         probe_sha256=sha256(probe),
         probe_pfi=float(session.run(None, {"tensors": tensor[np.newaxis]})[0][0]),
         parity_max_abs_difference=difference,
+        **card,
     )
-    return ModelVersion(card, onnx, probe)
+    return ModelVersion(whole, onnx, probe)
 
 
 def export(network: PfiNetwork, size: int) -> bytes:
@@ -147,14 +171,20 @@ def parity(
     return worst
 
 
-def data_sources(settings: FitSettings) -> tuple[DataSource, ...]:
+def pretrained_source(weights: Path | None) -> tuple[DataSource, ...]:
+    """Where pre-trained weights came from, if they are known."""
+    known = weights and PRETRAINED.get(sha256(weights.read_bytes()))
+    return (known,) if known else ()
+
+
+def data_sources(
+    rows: Sequence[Row], weights: tuple[DataSource, ...] = ()
+) -> tuple[DataSource, ...]:
     """Where the pre-trained weights and each source's training and validation images came from."""
-    weights = settings.weights and PRETRAINED.get(sha256(settings.weights.read_bytes()))
-    rows = rows_of(settings, "train") + rows_of(settings, "validation")
     grouped: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
         grouped[row.source].append(row)
-    return ((weights,) if weights else ()) + tuple(
+    return weights + tuple(
         DataSource(
             name=source,
             use="fine-tuning",

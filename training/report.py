@@ -10,20 +10,19 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from model_store import Evaluation, Plateau
-from service.imaging import image_to_tensor
 from training.baseline import HALF, baseline_pfi
-from training.cutoff import Rule
+from training.cutoff import Rule, choose_threshold, review_band
 from training.evaluate import OperatingPoint, by_source, evaluate, predict
-from training.figure6 import FIGURE_6, transform
-from training.fit import CUTOFF, fit, load_best, pick_device
+from training.figure6 import FIGURE_6, transformed
+from training.fit import CUTOFF, fit, load_best
 from training.manifest import (
     LabelledImages,
     ManifestError,
     Row,
-    image_reader,
     read_images,
     read_manifest,
 )
+from training.processes import pick_device
 from training.settings import FitSettings, rows_of
 
 TEST = "test.json"
@@ -44,7 +43,12 @@ class TestReport(BaseModel):
     @property
     def point(self) -> OperatingPoint:
         """The cutoff and the review band."""
-        return OperatingPoint(self.plateau, self.rule, self.margin_logits)
+        threshold = choose_threshold(self.plateau, self.rule)
+        return OperatingPoint(threshold, review_band(self.plateau, threshold, self.margin_logits))
+
+    def with_rows(self, evaluations: Sequence[Evaluation]) -> TestReport:
+        """The same operating point, and what it was worth."""
+        return self.model_copy(update={"evaluations": tuple(evaluations)})
 
     def save(self, run: Path) -> None:
         """Write test.json."""
@@ -63,14 +67,15 @@ def test_run(run: Path, rule: Rule, margin_logits: float) -> TestReport:
         ValueError: The run was tested before; a second look would be a choice by the test set.
     """
     _refuse_second_test(run)
-    settings, point = FitSettings.load(run), _point(run, rule, margin_logits)
+    settings, untested = FitSettings.load(run), _untested(run, rule, margin_logits)
+    point = untested.point
     rows = rows_of(settings, "test")
     images = read_images(rows, settings.images, settings.spec)
     network, device = load_best(run, pick_device()), pick_device()
     report = by_source("test", predict(network, images.tensors, device), rows, point)
     report += _baseline_rows("test", settings, images)
     grid = {
-        name: predict(network, figure_6_images(rows, settings, name).tensors, device)
+        name: predict(network, transformed(rows, settings.images, settings.spec, name), device)
         for name in FIGURE_6
     }
     together = np.concatenate(list(grid.values()))
@@ -79,21 +84,12 @@ def test_run(run: Path, rule: Rule, margin_logits: float) -> TestReport:
     )
     for name, pfi in grid.items():
         report.append(evaluate(f"test, Figure 6: {name}", pfi, rows, point))
-    result = TestReport(
-        rule=rule, margin_logits=margin_logits, plateau=point.plateau, evaluations=tuple(report)
-    )
+    result = untested.with_rows(report)
     result.save(run)
     return result
 
 
 test_run.__test__ = False  # type: ignore[attr-defined]  # a name that pytest would collect
-
-
-def figure_6_images(rows: Sequence[Row], settings: FitSettings, name: str) -> LabelledImages:
-    """The images with one transformation of Figure 6 made on each file."""
-    read = image_reader(settings.images)
-    tensors = [image_to_tensor(transform(read(row.file), name), settings.spec) for row in rows]
-    return LabelledImages(tuple(rows), np.stack(tensors))
 
 
 def mixed_sources(rows: Sequence[Row]) -> list[str]:
@@ -124,27 +120,24 @@ def cross_source(
             fit(own, folder)
             others = {name: [r for r in rows if r.source == name] for name in mixed}
             del others[source]
-            _test_elsewhere(own, folder, others, _point(folder, rule, margin_logits))
+            _test_elsewhere(own, folder, others, _untested(folder, rule, margin_logits))
         report.extend(TestReport.load(folder).evaluations)
     return report
 
 
 def _test_elsewhere(
-    settings: FitSettings, run: Path, others: dict[str, list[Row]], point: OperatingPoint
+    settings: FitSettings, run: Path, others: dict[str, list[Row]], untested: TestReport
 ) -> None:
     network, device = load_best(run, pick_device()), pick_device()
     report: list[Evaluation] = []
     for other, rows in others.items():
         name = f"fit on {settings.sources[0]}, test on {other}"
         images = read_images(rows, settings.images, settings.spec)
-        report.append(evaluate(name, predict(network, images.tensors, device), rows, point))
+        report.append(
+            evaluate(name, predict(network, images.tensors, device), rows, untested.point)
+        )
         report += _baseline_rows(name, settings, images)
-    TestReport(
-        rule=point.rule,
-        margin_logits=point.margin_logits,
-        plateau=point.plateau,
-        evaluations=tuple(report),
-    ).save(run)
+    untested.with_rows(report).save(run)
 
 
 def _baseline_rows(name: str, settings: FitSettings, images: LabelledImages) -> list[Evaluation]:
@@ -161,6 +154,7 @@ def _refuse_second_test(run: Path) -> None:
         raise ValueError(f"{run} was tested already; its results are in {run / TEST}")
 
 
-def _point(run: Path, rule: Rule, margin_logits: float) -> OperatingPoint:
+def _untested(run: Path, rule: Rule, margin_logits: float) -> TestReport:
+    """The operating point alone, fixed before the test."""
     plateau = Plateau.model_validate_json((run / CUTOFF).read_bytes())
-    return OperatingPoint(plateau, rule, margin_logits)
+    return TestReport(rule=rule, margin_logits=margin_logits, plateau=plateau, evaluations=())

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from model_store import PreprocessSpec
-from training.manifest import SHARES, Part, Row, read_manifest, split_by_patient
+from training.manifest import SHARES, Part, Row, read_manifest, split
 
 SETTINGS = "settings.json"
 
@@ -71,5 +71,5 @@ def rows_of(settings: FitSettings, part: Part) -> list[Row]:
     rows = read_manifest(settings.manifest)
     if settings.sources:
         rows = [row for row in rows if row.source in settings.sources]
-    parts = split_by_patient(rows, settings.seed, settings.test_share)
-    return [row for row in rows if parts[row.patient_id] == part]
+    parts = split(rows, settings.seed, test=settings.test_share)
+    return [row for row, own in zip(rows, parts, strict=True) if own == part]

@@ -1,50 +1,56 @@
-"""One network in training: what a step does, and all that a checkpoint holds."""
+"""One network in training: what a step does, and all that a checkpoint holds.
+
+Everything random in a step depends on the seed, the step and the process alone, never on what came
+before: a resumed run therefore goes on as the unbroken one would have, and needs no saved state.
+"""
 
 from __future__ import annotations
 
+import time
+from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
+from typing import Protocol
 
-import numpy as np
-import numpy.typing as npt
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
-from torch.optim.lr_scheduler import OneCycleLR
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim.lr_scheduler import LRScheduler, OneCycleLR, StepLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from training.augment import Augmentation
-from training.googlenet import GoogLeNet, Logits, load_pretrained
-from training.manifest import LabelledImages, Row
-from training.settings import FitSettings
+from training import processes
+from training.googlenet import GoogLeNet, Logits
 
-ONE_VIEW_SHARE = 0.2  # of a batch, from sources that hold one view and so teach nothing about it
+NUMBERS = ("step", "best", "seconds", "loading_seconds")  # of a trainer, kept in checkpoints
 AUXILIARY_WEIGHT = 0.3  # of each auxiliary head's loss, as in Szegedy et al.
-AVERAGE_DECAY = 0.995  # the published weights are a running mean over about 200 steps
 
 
-def sampling_weights(rows: tuple[Row, ...]) -> npt.NDArray[np.float64]:
-    """(N,) probabilities that balance the views within each source that holds both.
+class Batches(Protocol):
+    """Where a trainer's batches come from."""
 
-    Without this a network can score by recognising the source. Sources of one view share
-    ONE_VIEW_SHARE by the root of their size; the others share the rest equally.
-    """
-    sources = np.array([row.source for row in rows])
-    frontal = np.array([row.view == "frontal" for row in rows])
-    weights = np.zeros(len(rows))
-    mixed: list[npt.NDArray[np.bool_]] = []
-    single: list[npt.NDArray[np.bool_]] = []
-    for source in np.unique(sources):
-        own = sources == source
-        (mixed if 0 < frontal[own].sum() < own.sum() else single).append(own)
-    for own in mixed:
-        for group in (own & frontal, own & ~frontal):
-            weights[group] = 0.5 / group.sum()
-    if mixed:
-        weights *= (1 - ONE_VIEW_SHARE if single else 1) / len(mixed)
-    roots = sum(np.sqrt(own.sum()) for own in single)
-    for own in single:
-        weights[own] = (ONE_VIEW_SHARE if mixed else 1) * np.sqrt(own.sum()) / roots / own.sum()
-    return weights
+    def batch(self, step: int) -> tuple[Tensor, Tensor]:
+        """This process's share of one step: (B, 1, S, S) float32 of 0..255, (B,) int64 labels."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How weights are changed: SGD with Nesterov momentum 0.9, and its schedule."""
+
+    steps: int
+    rate: float  # the peak of one cycle; or, with `decay_steps`, the rate to begin with
+    decay_steps: int | None = None  # divide the rate by 10 after as many steps, again and again
+    weight_decay: float = 5e-4
+    label_smoothing: float = 0.0
+    average_decay: float | None = None  # judge and publish a running mean of the weights
+    seed: int = 1
+    autocast: bool = True  # matrix products in bfloat16, twice as fast on CPUs that know it
+
+    def schedule(self, optimizer: torch.optim.Optimizer) -> LRScheduler:
+        """The learning rate of every step."""
+        if self.decay_steps is None:
+            return OneCycleLR(optimizer, self.rate, total_steps=self.steps + 1)
+        return StepLR(optimizer, self.decay_steps, gamma=0.1)
 
 
 def loss_of(logits: Logits, labels: Tensor, smoothing: float) -> Tensor:
@@ -56,79 +62,93 @@ def loss_of(logits: Logits, labels: Tensor, smoothing: float) -> Tensor:
 
 
 class Trainer:
-    """The network, its running mean, optimiser and random state: all that a checkpoint holds."""
+    """The network, its running mean and its optimiser: all that a checkpoint holds.
 
-    def __init__(self, settings: FitSettings, train: LabelledImages, device: torch.device) -> None:
-        torch.manual_seed(settings.seed)
-        self.settings, self.device = settings, device
+    Args:
+        network: Trained in all layers. With several processes, each holds an equal copy.
+        batches: What to train on.
+        recipe: How.
+        device: Where.
+    """
+
+    def __init__(
+        self, network: GoogLeNet, batches: Batches, recipe: Recipe, device: torch.device
+    ) -> None:
+        self.recipe, self.batches, self.device = recipe, batches, device
         self.step, self.best = 0, float("inf")
-        self.tensors, self.labels = torch.from_numpy(train.tensors), torch.from_numpy(train.labels)
-        self.weights = torch.from_numpy(sampling_weights(train.rows))
-        network = GoogLeNet()
-        if settings.weights is not None:
-            load_pretrained(network, settings.weights)
+        self.seconds = self.loading_seconds = 0.0
+        self.durations: list[float] = []  # seconds of each step of this process
         self.network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks this form
-        self.averaged = AveragedModel(
-            self.network,
-            multi_avg_fn=get_ema_multi_avg_fn(AVERAGE_DECAY),  # type: ignore[no-untyped-call]  # torch's own
-        )
+        self.parallel: nn.Module = self.network
+        if processes.count() > 1:
+            self.parallel = DistributedDataParallel(self.network)
+        self.averaged: AveragedModel | None = None
+        if recipe.average_decay is not None:
+            self.averaged = AveragedModel(
+                self.network,
+                multi_avg_fn=get_ema_multi_avg_fn(recipe.average_decay),  # type: ignore[no-untyped-call]  # torch's own
+            )
         self.optimizer = torch.optim.SGD(
-            self.network.parameters(),
-            lr=settings.rate,
+            [p for p in self.network.parameters() if p.requires_grad],
+            lr=recipe.rate,
             momentum=0.9,
             nesterov=True,
-            weight_decay=settings.weight_decay,
+            weight_decay=recipe.weight_decay,
         )
-        self.schedule = OneCycleLR(self.optimizer, settings.rate, total_steps=settings.steps + 1)
-        self.augment = Augmentation(settings.seed, settings.size, device)
-        self.picker = torch.Generator().manual_seed(settings.seed)
+        self.schedule = recipe.schedule(self.optimizer)
 
     @property
-    def average(self) -> GoogLeNet:
-        """The running mean of the weights: what is judged and published."""
-        network = self.averaged.module
+    def result(self) -> GoogLeNet:
+        """What is judged and published: the running mean of the weights where there is one."""
+        network = self.averaged.module if self.averaged else self.network
         assert isinstance(network, GoogLeNet)
         return network
 
+    @property
+    def step_seconds(self) -> float:
+        """The median of this process's steps: what else ran on the machine hardly moves it."""
+        return median(self.durations) if self.durations else self.seconds / max(self.step, 1)
+
+    @property
+    def loading_share(self) -> float:
+        """Of the time of this process's steps, the part spent on making batches."""
+        return self.loading_seconds / self.seconds if self.seconds else 0.0
+
     def train_step(self) -> float:
-        """One batch, forward and backward; returns its loss."""
+        """One batch, forward and backward; returns its loss.
+
+        Raises:
+            FloatingPointError: The loss is no longer a number.
+        """
+        began = time.perf_counter()
         self.network.train()
-        picked = torch.multinomial(
-            self.weights, self.settings.batch, replacement=True, generator=self.picker
-        )
-        tensors = self.augment(self.tensors[picked])  # (B, 1, S, S) float32 of 0..255
-        labels = self.labels[picked].to(self.device)  # (B,) in {0: lateral, 1: frontal}
+        torch.manual_seed(step_seed(self.recipe.seed, self.step))  # for dropout
+        tensors, labels = self.batches.batch(self.step)
         inputs = tensors.contiguous(memory_format=torch.channels_last)
-        with torch.autocast(self.device.type, torch.bfloat16):
-            logits = self.network(inputs)
-        loss = loss_of(logits, labels, self.settings.label_smoothing)
+        self.loading_seconds += time.perf_counter() - began
+        with torch.autocast(self.device.type, torch.bfloat16, self.recipe.autocast):
+            logits = self.parallel(inputs)
+        loss = loss_of(logits, labels, self.recipe.label_smoothing)
         if not torch.isfinite(loss):
             raise FloatingPointError(f"loss became {loss.item()} at step {self.step}")
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]  # torch's own
         self.optimizer.step()
         self.schedule.step()
-        self.averaged.update_parameters(self.network)
+        if self.averaged:
+            self.averaged.update_parameters(self.network)
         self.step += 1
-        return loss.item()
+        value = loss.item()
+        self.durations.append(time.perf_counter() - began)
+        self.seconds += self.durations[-1]
+        return value
 
     def save(self, file: Path) -> None:
         """Write the checkpoint, whole or not at all."""
+        state: dict[str, object] = {name: getattr(self, name) for name in NUMBERS}
+        state |= {name: part.state_dict() for name, part in self._parts().items()}
         draft = file.with_suffix(".part")
-        torch.save(
-            {
-                "step": self.step,
-                "best": self.best,
-                "network": self.network.state_dict(),
-                "averaged": self.averaged.state_dict(),
-                "optimizer": self.optimizer.state_dict(),
-                "schedule": self.schedule.state_dict(),
-                "augment": self.augment.random.get_state(),
-                "picker": self.picker.get_state(),
-                "torch": torch.get_rng_state(),
-            },
-            draft,
-        )
+        torch.save(state, draft)
         draft.replace(file)
 
     def resume(self, file: Path) -> None:
@@ -136,11 +156,20 @@ class Trainer:
         if not file.exists():
             return
         state = torch.load(file, map_location=self.device, weights_only=True)
-        self.step, self.best = state["step"], state["best"]
-        self.network.load_state_dict(state["network"])
-        self.averaged.load_state_dict(state["averaged"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.schedule.load_state_dict(state["schedule"])
-        self.augment.random.set_state(state["augment"].cpu())
-        self.picker.set_state(state["picker"].cpu())
-        torch.set_rng_state(state["torch"].cpu())
+        for name in NUMBERS:
+            setattr(self, name, state[name])
+        for name, part in self._parts().items():
+            part.load_state_dict(state[name])
+
+    def _parts(self) -> dict[str, nn.Module | torch.optim.Optimizer | LRScheduler]:
+        parts: dict[str, nn.Module | torch.optim.Optimizer | LRScheduler] = {
+            "network": self.network,
+            "optimizer": self.optimizer,
+            "schedule": self.schedule,
+        }
+        return parts | ({"averaged": self.averaged} if self.averaged else {})
+
+
+def step_seed(seed: int, step: int) -> int:
+    """A seed of its own for each step and process."""
+    return (seed * 1_000_003 + step) * 4096 + processes.rank()

@@ -9,6 +9,14 @@ from pydantic import ValidationError
 
 from model_store import Interval, ModelCard, ModelVersion, Plateau, PreprocessSpec
 
+BOUND: dict[str, Any] = {
+    "error_bound": 0.05,
+    "confidence": 0.95,
+    "attained": 0.0495,
+    "coverage": {"count": 59, "n": 60, "value": 59 / 60, "ci95": (0.9, 1.0)},
+    "measured_on": "60 images",
+}
+
 
 @pytest.fixture
 def card(version: ModelVersion) -> ModelCard:
@@ -49,6 +57,10 @@ def test_the_cutoff_decides_and_the_band_marks(
         ({"threshhold": 0.5}, "threshhold"),
         ({"card_version": 2}, "card_version"),
         ({"probe_tolerance": 0.5}, "probe_tolerance"),
+        ({"temperature": 0}, "temperature"),
+        ({"review_error_bound": BOUND | {"error_bound": 0.0}}, "error_bound"),
+        ({"review_error_bound": BOUND | {"confidence": 1}}, "confidence"),
+        ({"review_error_bound": BOUND | {"attained": 0.06}}, r"attained 0\.06 exceeds error_bound"),
     ],
 )
 def test_a_card_that_contradicts_itself_is_refused(
@@ -57,6 +69,21 @@ def test_a_card_that_contradicts_itself_is_refused(
     """Unknown keys, impossible values and a cutoff outside its own plateau do not load."""
     with pytest.raises(ValidationError, match=message):
         ModelCard.model_validate(card.model_dump() | change)
+
+
+def test_a_card_may_say_how_its_band_and_its_pfis_came_about(card: ModelCard) -> None:
+    """A bound on errors, a temperature and a parent survive the file; a margin is not needed."""
+    new = {"review_error_bound": BOUND, "temperature": 1.3, "calibrated_from": "googlenet/1.0.0"}
+    whole = ModelCard.model_validate(card.model_dump() | new | {"review_margin_logits": 0})
+    assert ModelCard.model_validate_json(whole.model_dump_json()) == whole
+    assert whole.review_error_bound is not None
+    assert whole.review_error_bound.coverage.n == 60
+
+
+def test_an_older_card_says_nothing_of_it(version: ModelVersion) -> None:
+    """A version published before there were such keys loads, and they are null."""
+    card = version.card
+    assert (card.review_error_bound, card.temperature, card.calibrated_from) == (None, None, None)
 
 
 def test_a_card_never_changes(card: ModelCard) -> None:

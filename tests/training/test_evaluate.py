@@ -6,13 +6,11 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
-from model_store import Plateau
+from model_store import Interval
 from training.evaluate import OperatingPoint, as_table, by_source, evaluate, proportion
 from training.manifest import Row
 
-POINT = OperatingPoint(
-    Plateau(low=0.4, high=0.6, youden_j=1, measured_on="test", images=4), "middle", 0.0
-)
+POINT = OperatingPoint(0.5, Interval(low=0.4, high=0.6))
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,1 @@
+"""The published study, whole: nine candidates, one chosen, assessed, and its report."""

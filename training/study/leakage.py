@@ -1,0 +1,211 @@
+"""How far a figure depends on how it is measured: split, cutoff, interval, source."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy.stats import t as student
+from sklearn.metrics import roc_auc_score
+
+from model_store import Evaluation
+from training.cutoff import choose_threshold, youden_plateau
+from training.evaluate import Pfi, evaluate, proportion
+from training.manifest import By
+from training.sampling import sampling_weights
+from training.study.assess import Reading, Tested
+from training.study.config import Study
+from training.study.crossing import only_source, resplit
+from training.study.data import Indices, Radiographs
+from training.study.frozen import Features, fit_head
+from training.study.results import LeakageRow
+from training.study.statistics import bootstrap, clustered_bootstrap
+
+CHOSEN = "chosen candidate"
+EXACT = "Clopper-Pearson"
+
+
+@dataclass(frozen=True)
+class Repeat:
+    """One random split on frozen features: test PFIs, and both cutoffs."""
+
+    right: int
+    right_by_own_cutoff: int
+    n: int
+    auroc: float | None
+
+
+def frozen_rows(study: Study, radiographs: Radiographs, every: Features) -> list[LeakageRow]:
+    """Many random splits with a classifier on frozen features: cheap, so the spread is seen."""
+    originals = every.originals()
+    seeds = range(study.seed * 1000, study.seed * 1000 + study.assess.leakage_repeats)
+    by: dict[By, list[Repeat]] = {
+        unit: [
+            _repeat(study, resplit(study, radiographs, seed, unit), originals, seed)
+            for seed in seeds
+        ]
+        for unit in ("image", "patient")
+    }
+    rows = [_row("split", f"by {unit}", repeats) for unit, repeats in by.items()]
+    rows.append(_row("cutoff", "from validation", by["patient"]))
+    rows.append(_row("cutoff", "from test", by["patient"], own_cutoff=True))
+    rows.append(_row("source", "random patients", by["patient"]))
+    for source in mixed(radiographs):
+        crossed = [
+            _repeat(study, only_source(study, radiographs, source, seed), originals, seed, source)
+            for seed in seeds
+        ]
+        rows.append(_row("source", f"fit on {source}, test on others", crossed))
+    return rows
+
+
+def mixed(radiographs: Radiographs) -> list[str]:
+    """The sources that hold both views: one can be fitted on, the others tested on."""
+    rows = radiographs.rows
+    sources = sorted({row.source for row in rows})
+    return [s for s in sources if len({row.view for row in rows if row.source == s}) == 2]
+
+
+def _repeat(
+    study: Study, radiographs: Radiographs, originals: Features, seed: int, source: str = ""
+) -> Repeat:
+    train, validation = (
+        originals.of_images(radiographs.of(part)) for part in ("train", "validation")
+    )
+    weights = None
+    if study.finetune.balance:
+        weights = sampling_weights(radiographs.rows_at(train.pairs.images.numpy()))
+    head = fit_head(train, validation, weights, study.finetune, seed)
+    at = held_out(radiographs, source)
+    pfi, labels = head.pfi(originals.of_images(at).values), radiographs.labels[at]
+    chosen = head.pfi(validation.values), validation.labels.numpy()
+    own = _right(pfi, labels, pfi, labels) if 0 < labels.sum() < len(labels) else 0
+    auroc = float(roc_auc_score(labels, pfi)) if 0 < labels.sum() < len(labels) else None
+    return Repeat(_right(pfi, labels, *chosen), own, len(at), auroc)
+
+
+def held_out(radiographs: Radiographs, fitted_on: str = "") -> Indices:
+    """The test images; of a source's test, those of the other sources that hold both views."""
+    at = radiographs.of("test")
+    others = [s for s in mixed(radiographs) if s != fitted_on]
+    wanted = [i for i in at if not fitted_on or radiographs.rows[i].source in others]
+    return np.array(wanted, dtype=np.int64)
+
+
+def _right(
+    pfi: Pfi, labels: npt.NDArray[np.int64], cutoff_pfi: Pfi, cutoff_labels: npt.NDArray[np.int64]
+) -> int:
+    plateau = youden_plateau(cutoff_pfi, cutoff_labels, "")
+    return int(((pfi >= choose_threshold(plateau, "middle")) == labels).sum())
+
+
+def _row(
+    question: str, setting: str, repeats: Sequence[Repeat], *, own_cutoff: bool = False
+) -> LeakageRow:
+    shares = np.array([(r.right_by_own_cutoff if own_cutoff else r.right) / r.n for r in repeats])
+    aurocs = [r.auroc for r in repeats if r.auroc is not None]
+    half = 0.0
+    if len(shares) > 1:
+        half = float(student.ppf(0.975, len(shares) - 1) * shares.std(ddof=1) / len(shares) ** 0.5)
+    mean = float(shares.mean())
+    return LeakageRow(
+        question=question,
+        setting=setting,
+        model=f"frozen features, {len(repeats)} random splits",
+        n=sum(r.n for r in repeats),
+        accuracy=mean,
+        ci95=(max(0.0, mean - half), min(1.0, mean + half)),
+        ci_method="t of the mean over splits",
+        auroc=float(np.mean(aurocs)) if aurocs else None,
+    )
+
+
+def chosen_rows(
+    study: Study,
+    tested: Tested,
+    reading: Reading,
+    by_image: Evaluation | None,
+    crossed: Sequence[Evaluation],
+) -> list[LeakageRow]:
+    """The chosen candidate itself, measured in each way."""
+    point = reading.point(study.assess.rule)
+    own = evaluate("by patient", tested.pfi, tested.rows, point)
+    rows = [_exact("split", "by patient", own)]
+    if by_image:
+        rows.append(_exact("split", "by image", by_image, "trained anew"))
+    labels = np.array([row.view == "frontal" for row in tested.rows], dtype=np.int64)
+    rows.append(_exact("cutoff", "from validation", own))
+    if 0 < labels.sum() < len(labels):
+        right = proportion(_right(tested.pfi, labels, tested.pfi, labels), len(labels))
+        rows.append(_exact("cutoff", "from test", own.model_copy(update={"accuracy": right})))
+    rows += _intervals(study, tested, point.threshold)
+    rows.append(_exact("source", "random patients", own))
+    return rows + [_exact("source", each.name, each, "trained anew") for each in crossed]
+
+
+def _exact(question: str, setting: str, found: Evaluation, note: str = "") -> LeakageRow:
+    return LeakageRow(
+        question=question,
+        setting=setting,
+        model=CHOSEN,
+        n=found.images,
+        accuracy=found.accuracy.value,
+        ci95=found.accuracy.ci95,
+        ci_method=EXACT,
+        auroc=found.auroc,
+        note=note,
+    )
+
+
+def _intervals(study: Study, tested: Tested, threshold: float) -> list[LeakageRow]:
+    """Three intervals of one figure, for test images and for the Figure 6 grid of them."""
+    truth = np.array([row.view == "frontal" for row in tested.rows])
+    patients = np.array([row.patient_id for row in tested.rows])
+    sets = {"test": ((tested.pfi >= threshold) == truth, patients)}
+    grid = np.concatenate(list(tested.transformed.values()))
+    times = len(tested.transformed)
+    sets["Figure 6 grid"] = (
+        (grid >= threshold) == np.tile(truth, times),
+        np.tile(patients, times),
+    )
+    rows = []
+    for name, (right, clusters) in sets.items():
+        values, repeats = right.astype(np.float64), study.assess.bootstrap_repeats
+        ends = {
+            f"{EXACT}, images as independent": proportion(int(right.sum()), len(right)).ci95,
+            "bootstrap of images": bootstrap(values, study.seed, repeats),
+            "bootstrap of patients": clustered_bootstrap(values, clusters, study.seed, repeats),
+        }
+        rows += [
+            LeakageRow(
+                question="interval",
+                setting=f"{name}: {method}",
+                model=CHOSEN,
+                n=len(right),
+                accuracy=float(right.mean()),
+                ci95=interval,
+                ci_method=method,
+                auroc=None,
+                note="no width: every answer was right" if right.all() and "boot" in method else "",
+            )
+            for method, interval in ends.items()
+        ]
+    return rows
+
+
+def in_words(rows: Sequence[LeakageRow]) -> str:
+    """One paragraph: what each way of measuring would have said."""
+    said = []
+    for question in ("split", "cutoff", "source"):
+        for model in dict.fromkeys(row.model for row in rows if row.question == question):
+            own = [row for row in rows if (row.question, row.model) == (question, model)]
+            values = "; ".join(f"{row.setting} {row.accuracy:.2%}" for row in own)
+            spread = max(row.accuracy for row in own) - min(row.accuracy for row in own)
+            said.append(f"By {question} ({model}): {values}, {100 * spread:.2f} points apart.")
+    for name in ("test", "Figure 6 grid"):
+        own = [row for row in rows if row.question == "interval" and row.setting.startswith(name)]
+        widths = "; ".join(f"{r.ci_method} {100 * (r.ci95[1] - r.ci95[0]):.2f}" for r in own)
+        said.append(f"Width of the 95 % interval in points, {name}: {widths}.")
+    return " ".join(said)

@@ -1,0 +1,74 @@
+"""Is the chosen candidate at least as good as the published version, on every row?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from model_store import DEFAULT_ROOT, Evaluation, ModelVersion, Store
+from service.inference import open_network
+from training.evaluate import OperatingPoint, Pfi
+from training.manifest import read_images
+from training.study.assess import SERVING_BATCH, Predict, test_images
+from training.study.config import Study
+from training.study.data import Radiographs
+from training.study.results import Verdict
+
+
+def incumbent_rows(study: Study, radiographs: Radiographs) -> list[Evaluation]:
+    """The published version's rows: on this study's test images, and its card's across sources.
+
+    It is run here, with its own preprocessing and cutoff, on the images this study holds out. If
+    it was trained on some of them, that is to its favour, never to ours.
+    """
+    assert study.publish.incumbent is not None
+    version = Store(study.publish.store or DEFAULT_ROOT).load(study.publish.incumbent)
+    card = version.card
+    own = radiographs
+    if card.preprocess != study.preprocess:
+        images = read_images(radiographs.rows, study.data.images, card.preprocess)
+        own = Radiographs(images, radiographs.parts)
+    changed = study.model_copy(update={"preprocess": card.preprocess})
+    tested = test_images(changed, own, _predict(version))
+    found = tested.evaluations(OperatingPoint(card.threshold, card.review_band))
+    return found + [row for row in card.evaluations if row.name.startswith("fit on ")]
+
+
+def _predict(version: ModelVersion) -> Predict:
+    network = open_network(version)
+
+    def predict(tensors: npt.NDArray[np.uint8]) -> Pfi:
+        parts = [
+            network.run(tensors[start : start + SERVING_BATCH])
+            for start in range(0, len(tensors), SERVING_BATCH)
+        ]
+        return np.concatenate(parts)
+
+    return predict
+
+
+def verdicts(ours: Sequence[Evaluation], theirs: Sequence[Evaluation]) -> tuple[Verdict, ...]:
+    """Accuracy and AUROC of every row that both have, of as many images."""
+    published = {(row.name, row.images): row for row in theirs}
+    found = []
+    for row in ours:
+        other = published.get((row.name, row.images))
+        if other is None:
+            continue
+        pairs = [("accuracy", row.accuracy.value, other.accuracy.value)]
+        if row.auroc is not None and other.auroc is not None:
+            pairs.append(("AUROC", row.auroc, other.auroc))
+        found += [
+            Verdict(
+                row=row.name,
+                ours=mine,
+                published=their,
+                images=row.images,
+                measure=measure,  # type: ignore[arg-type]  # one of the two, which mypy loses
+                as_good=mine >= their,
+            )
+            for measure, mine, their in pairs
+        ]
+    return tuple(found)
