@@ -30,9 +30,11 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# Start-up, memory and latency of the service, as ratios to its parts measured in the same run
+# Start-up, memory and latency of the service, and the speed of training, as ratios to their parts
+# measured in the same run
 bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/serving.py
+	$(BIN)/python benchmarks/training.py
 
 clean:
 	rm -rf $(VENV) .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis

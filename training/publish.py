@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import platform
 import warnings
 from collections import defaultdict
@@ -140,8 +141,10 @@ def build_version(
 def export(network: PfiNetwork, size: int) -> bytes:
     """The ONNX model: input `tensors` (B, 1, S, S) uint8, output `pfi` (B,) float32, any B."""
     example = torch.zeros(2, 1, size, size, dtype=torch.uint8)
+    # The exporter warns of its own deprecated calls into torch and of packages that nothing here
+    # needs; none of it is ours
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings():
-        # The exporter warns of its own deprecated calls into torch; none of them is ours
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
             network,

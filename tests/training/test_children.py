@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
+from conftest import ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
@@ -215,3 +216,8 @@ def test_the_table_counts_to_106():
     spans = [[int(end) for end in cell.split(" to ")] for cell in cells]
     numbers = [n for span in spans for n in range(span[0], span[-1] + 1)]
     assert numbers == list(range(106))
+
+
+def test_the_documentation_lists_the_children() -> None:
+    """docs/children.md holds the table as the code enumerates it."""
+    assert as_table() in (ROOT / "docs/children.md").read_text()

@@ -26,6 +26,7 @@ from training.study.epochs import run_epochs
 from training.study.frozen import Features, fit_head
 from training.study.photographs import PhotoBatches, list_photographs, middle, read_photographs
 from training.study.pretrain import pretrain
+from training.study.records import agreement, flow
 from training.study.reproduce import read_radiographs
 from training.trainer import Recipe, Trainer
 
@@ -147,6 +148,27 @@ def test_a_part_without_a_view_is_refused(folder: Path, tmp_path: Path) -> None:
         read_radiographs(smoke(folder, f"data.manifest={tmp_path / 'manifest.csv'}"))
     assert "test holds no lateral image after the split" in caught.value.problems
     assert "validation holds no frontal image after the split" in caught.value.problems
+
+
+def test_the_readers_agreement_is_put_into_words(folder: Path, tmp_path: Path) -> None:
+    """Kappa with n and conflicts, as `merge-readers` wrote it; nothing where one reader read."""
+    file = tmp_path / "agreement.json"
+    file.write_text('{"kappa": 0.98765, "n": 1377, "agreement": 0.995, "conflicts": 7}')
+    assert agreement(smoke(folder)) is None
+    words = agreement(smoke(folder, f"data.agreement={file}"))
+    assert words is not None
+    assert "kappa 0.9877 (n = 1377)" in words
+    assert "99.50%, and 7 conflicts" in words
+
+
+def test_exclusions_are_counted_by_reason(folder: Path, tmp_path: Path) -> None:
+    """What preparing the manifest left out stands in the flow of images."""
+    file = tmp_path / "exclusions.csv"
+    file.write_text("file,reason\na.png,oblique\nb.png,oblique\nc.png,CT\n")
+    study = smoke(folder, f"data.exclusions={file}")
+    steps = flow(study, radiographs())
+    assert (steps[0].images, steps[1].images) == (9, 6)
+    assert steps[1].excluded == {"oblique": 2, "CT": 1}
 
 
 # -------------------------------------------------------------------------------------- order

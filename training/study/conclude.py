@@ -33,7 +33,7 @@ from training.study.candidates import Trained, validation_pairs
 from training.study.config import Study
 from training.study.data import Radiographs
 from training.study.pictures import draw
-from training.study.records import environment, flow, hashes, speed
+from training.study.records import agreement, environment, flow, hashes, speed
 from training.study.report import write
 from training.study.results import Curve, Results, Verdict
 from training.study.rivals import baselines, colour_features, windows
@@ -73,12 +73,14 @@ def conclude(
     own = next(each.evaluations for each in rows if each.rule == study.assess.rule)
     found = _verdicts(study, radiographs, own)
     colour = colour_features(study, radiographs, run)
-    leaks = [
-        *leakage.chosen_rows(
-            study, tested, reading, _by_image(study, retrained), crossed[study.assess.rule]
-        ),
-        *leakage.frozen_rows(study, radiographs, colour),
-    ]
+    leaks = leakage.in_order(
+        [
+            *leakage.chosen_rows(
+                study, tested, reading, _by_image(study, retrained), crossed[study.assess.rule]
+            ),
+            *leakage.frozen_rows(study, radiographs, colour),
+        ]
+    )
     assert reading.review is not None
     results = Results(
         title=study.title,
@@ -87,7 +89,7 @@ def conclude(
         config=study.model_dump(mode="json"),
         environment=environment(),
         data=hashes(study, radiographs),
-        kappa=study.data.agreement.read_text() if study.data.agreement else None,
+        kappa=agreement(study),
         flow=tuple(flow(study, radiographs)),
         children=study.finetune.children,
         candidates=tuple(each.found for each in trained),

@@ -5,10 +5,18 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
 
 from model_store import PreprocessSpec
 from training.study.results import Method, Pretraining
@@ -95,13 +103,21 @@ class Assess(Section):
 class Publish(Section):
     """What may become of the chosen candidate."""
 
-    when: Literal["as good", "always", "never"] = "as good"  # as the incumbent, on every row
+    when: Literal["as good", "always", "never"] = "never"  # as the incumbent, on every row
     incumbent: str | None = None  # "name/version" in the store
     name: str = "googlenet"
     version: str = "0.0.1"
     store: Path | None = None  # None: the package's own
     probe: Path | None = None  # PNG or JPEG that may be shared; needed to publish
     limitations: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _what_is_needed_is_given(self) -> Self:
+        if self.when != "never" and self.probe is None:
+            raise ValueError("a version cannot be published without a probe")
+        if self.when == "as good" and self.incumbent is None:
+            raise ValueError('"as good" needs an incumbent to be as good as')
+        return self
 
 
 class Figures(Section):

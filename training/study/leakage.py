@@ -24,6 +24,12 @@ from training.study.results import LeakageRow
 from training.study.statistics import bootstrap, clustered_bootstrap
 
 CHOSEN = "chosen candidate"
+QUESTIONS = {  # and how the paragraph about each begins
+    "split": "Accuracy by the unit of the split",
+    "cutoff": "By the images that chose the cutoff",
+    "source": "By the source of the test images",
+}
+SETS = ("test images", "Figure 6 grid")
 EXACT = "Clopper-Pearson"
 
 
@@ -163,10 +169,10 @@ def _intervals(study: Study, tested: Tested, threshold: float) -> list[LeakageRo
     """Three intervals of one figure, for test images and for the Figure 6 grid of them."""
     truth = np.array([row.view == "frontal" for row in tested.rows])
     patients = np.array([row.patient_id for row in tested.rows])
-    sets = {"test": ((tested.pfi >= threshold) == truth, patients)}
+    sets = {SETS[0]: ((tested.pfi >= threshold) == truth, patients)}
     grid = np.concatenate(list(tested.transformed.values()))
     times = len(tested.transformed)
-    sets["Figure 6 grid"] = (
+    sets[SETS[1]] = (
         (grid >= threshold) == np.tile(truth, times),
         np.tile(patients, times),
     )
@@ -196,16 +202,24 @@ def _intervals(study: Study, tested: Tested, threshold: float) -> list[LeakageRo
 
 
 def in_words(rows: Sequence[LeakageRow]) -> str:
-    """One paragraph: what each way of measuring would have said."""
+    """One paragraph: what each way of measuring says of the same model."""
     said = []
-    for question in ("split", "cutoff", "source"):
-        for model in dict.fromkeys(row.model for row in rows if row.question == question):
-            own = [row for row in rows if (row.question, row.model) == (question, model)]
-            values = "; ".join(f"{row.setting} {row.accuracy:.2%}" for row in own)
-            spread = max(row.accuracy for row in own) - min(row.accuracy for row in own)
-            said.append(f"By {question} ({model}): {values}, {100 * spread:.2f} points apart.")
-    for name in ("test", "Figure 6 grid"):
+    for question, start in QUESTIONS.items():
+        own = [row for row in rows if row.question == question]
+        of_model = [
+            f"{model}, "
+            + ", ".join(f"{row.setting} {row.accuracy:.2%}" for row in own if row.model == model)
+            for model in dict.fromkeys(row.model for row in own)
+        ]
+        said.append(f"{start}: {'; '.join(of_model)}.")
+    for name in SETS:
         own = [row for row in rows if row.question == "interval" and row.setting.startswith(name)]
-        widths = "; ".join(f"{r.ci_method} {100 * (r.ci95[1] - r.ci95[0]):.2f}" for r in own)
-        said.append(f"Width of the 95 % interval in points, {name}: {widths}.")
+        ends = "; ".join(f"{r.ci_method}, {r.ci95[0]:.2%} to {r.ci95[1]:.2%}" for r in own)
+        said.append(f"The 95 % interval of {own[0].accuracy:.2%} on the {name}: {ends}.")
     return " ".join(said)
+
+
+def in_order(rows: Sequence[LeakageRow]) -> list[LeakageRow]:
+    """Rows of one question together, the candidate's first."""
+    order = [*QUESTIONS, "interval"]
+    return sorted(rows, key=lambda row: order.index(row.question))

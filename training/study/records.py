@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import platform
 from collections import Counter
@@ -15,6 +16,7 @@ import torch
 
 from training import processes
 from training.manifest import Part, Row
+from training.readers import Agreement
 from training.study.assess import Tested
 from training.study.candidates import Trained
 from training.study.children import CHILDREN
@@ -54,6 +56,18 @@ def _step(name: str, rows: Sequence[Row]) -> FlowStep:
         patients=len({row.patient_id for row in rows}),
         frontal=sum(row.view == "frontal" for row in rows),
         lateral=sum(row.view == "lateral" for row in rows),
+    )
+
+
+def agreement(study: Study) -> str | None:
+    """How far two readers of the views agreed, in words; None where there was one."""
+    if study.data.agreement is None:
+        return None
+    found = Agreement(**json.loads(study.data.agreement.read_text(encoding="utf-8")))
+    kappa = "not defined" if found.kappa is None else f"{found.kappa:.4f}"
+    return (
+        f"Cohen's kappa {kappa} (n = {found.n}); the readers agreed on {found.agreement:.2%}, "
+        f"and {found.conflicts} conflicts were adjudicated"
     )
 
 

@@ -24,14 +24,16 @@ def incumbent_rows(study: Study, radiographs: Radiographs) -> list[Evaluation]:
     it was trained on some of them, that is to its favour, never to ours.
     """
     assert study.publish.incumbent is not None
-    version = Store(study.publish.store or DEFAULT_ROOT).load(study.publish.incumbent)
+    own = Store(study.publish.store or DEFAULT_ROOT)
+    holder = own if study.publish.incumbent in own.list() else Store()
+    version = holder.load(study.publish.incumbent)
     card = version.card
-    own = radiographs
+    same = radiographs
     if card.preprocess != study.preprocess:
         images = read_images(radiographs.rows, study.data.images, card.preprocess)
-        own = Radiographs(images, radiographs.parts)
+        same = Radiographs(images, radiographs.parts)
     changed = study.model_copy(update={"preprocess": card.preprocess})
-    tested = test_images(changed, own, _predict(version))
+    tested = test_images(changed, same, _predict(version))
     found = tested.evaluations(OperatingPoint(card.threshold, card.review_band))
     return found + [row for row in card.evaluations if row.name.startswith("fit on ")]
 
