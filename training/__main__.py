@@ -18,7 +18,9 @@ from training.publish import PublishError, publish
 from training.report import cross_source, test_run
 from training.settings import FitSettings
 from training.study.config import read_study
+from training.study.report import write
 from training.study.reproduce import reproduce
+from training.study.results import Results
 
 COMMAND = "command.txt"
 
@@ -59,6 +61,10 @@ def parser() -> argparse.ArgumentParser:
         help="as data.manifest=radiographs.csv; may be repeated",
     )
     command.set_defaults(run_command=_reproduce)
+
+    command = commands.add_parser("report", help="write a study's report anew from its results")
+    command.add_argument("run", type=Path, help="holds results.json and figures")
+    command.set_defaults(run_command=_report)
 
     adapters.add_command(commands)
     readers.add_command(commands)
@@ -151,6 +157,10 @@ def _reproduce(options: argparse.Namespace) -> None:
         processes.leave()
     if results:
         print(f"{results.chosen} was chosen; the report is {options.out / 'report.html'}")
+
+
+def _report(options: argparse.Namespace) -> None:
+    write(Results.load(options.run), options.run)
 
 
 def _fit(options: argparse.Namespace) -> None:

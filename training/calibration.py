@@ -18,7 +18,7 @@ from scipy.special import expit
 from scipy.special import logit as exact_logit
 from scipy.stats import beta
 
-from model_store import Interval
+from model_store import Interval, Plateau
 from training.cutoff import NEAREST, logit, sigmoid
 from training.evaluate import proportion
 from training.study.results import ReliabilityBin, ReviewBand
@@ -208,6 +208,19 @@ def review_band_for(
         images=len(pfi),
         coverage=proportion(int(outside[chosen]), len(pfi)),
     )
+
+
+def with_plateau(review: ReviewBand, plateau: Plateau) -> ReviewBand:
+    """The band, and all PFIs between the plateau's ends: none of the images had one of these.
+
+    So the images say nothing about such answers, and nothing that was counted changes.
+    """
+    low = float(np.nextafter(np.float32(plateau.low), np.float32(1)))
+    high = float(np.nextafter(np.float32(plateau.high), np.float32(0)))
+    if low > high:
+        return review
+    band = Interval(low=min(review.band.low, low), high=max(review.band.high, high))
+    return review.model_copy(update={"band": band})
 
 
 def _upper_limit(

@@ -32,6 +32,7 @@ from training.calibration import (
     refuse_unattainable,
     reliability,
     review_band_for,
+    with_plateau,
 )
 from training.cutoff import Rule, choose_threshold, youden_plateau
 from training.evaluate import OperatingPoint, as_table, evaluate, proportion
@@ -243,7 +244,7 @@ def _read(site: Site, rule: Rule, error_bound: float, confidence: float) -> Read
     review = review_band_for(
         site.pfi, site.labels, threshold, error_bound, confidence, measured_on=site.name
     )
-    return Reading(rule, plateau, threshold, review)
+    return Reading(rule, plateau, threshold, with_plateau(review, plateau))
 
 
 def _card(

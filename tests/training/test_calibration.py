@@ -26,8 +26,9 @@ from training.calibration import (
     review_band_for,
     scaled,
     temperature_of,
+    with_plateau,
 )
-from training.cutoff import choose_threshold
+from training.cutoff import choose_threshold, youden_plateau
 from training.googlenet import GoogLeNet, Logits, PfiNetwork
 from training.manifest import ManifestError, read_images, read_manifest
 from training.recalibrate import FITTED_ON, add_command, pfi_of
@@ -373,3 +374,19 @@ def test_a_missing_image_is_the_manifests_problem(site: Path, tmp_path: Path) ->
     write_manifest(manifest, [0, 1] * (IMAGES // 2 + 1))
     with pytest.raises(ManifestError, match=f"{IMAGES}.png is missing"):
         calibrate(manifest, tmp_path, "--version", "1.0.1")
+
+
+def test_the_band_holds_what_no_image_was_near() -> None:
+    """Between the plateau's ends no image lies, so the band grows and nothing counted changes."""
+    pfi = np.array([0.1] * 60 + [0.9] * 60, dtype=np.float32)
+    labels = np.array([0] * 60 + [1] * 60)
+    plateau = youden_plateau(pfi, labels, "images")
+    review = review_band_for(pfi, labels, 0.5, 0.05, measured_on="images")
+    assert review.band.low == pytest.approx(0.5)
+    grown = with_plateau(review, plateau)
+    assert 0.1 < grown.band.low < 0.1001
+    assert 0.8999 < grown.band.high < 0.9
+    outside = (pfi < grown.band.low) | (pfi > grown.band.high)
+    assert outside.sum() == grown.coverage.count == review.coverage.count
+    assert grown.attained == review.attained
+    assert with_plateau(grown, plateau) == grown

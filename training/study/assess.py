@@ -18,6 +18,7 @@ from training.calibration import (
     reliability,
     review_band_for,
     scaled,
+    with_plateau,
 )
 from training.cutoff import Rule, choose_threshold, youden_plateau
 from training.evaluate import OperatingPoint, Pfi, by_source, evaluate, proportion
@@ -71,7 +72,8 @@ def read(study: Study, radiographs: Radiographs, trained: Trained, *, bounded: b
         return Reading(temperature, plateau, None)
     own = (pairs.kinds == 0).numpy()
     threshold = choose_threshold(plateau, study.assess.rule)
-    return Reading(temperature, plateau, _review(study, pfi[own], labels[own], threshold))
+    review = _review(study, pfi[own], labels[own], threshold)
+    return Reading(temperature, plateau, with_plateau(review, plateau))
 
 
 def _review(study: Study, pfi: Pfi, labels: npt.NDArray[np.int64], threshold: float) -> ReviewBand:
