@@ -7,13 +7,14 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import get_args
 
 from model_store import DEFAULT_ROOT, Store, StoreError
 from service.inference import NetworkError
 from training import adapters, processes, readers, recalibrate
 from training.evaluate import as_table
 from training.fit import fit
-from training.manifest import SHARES, ManifestError
+from training.manifest import SHARES, By, ManifestError
 from training.publish import PublishError, publish
 from training.report import cross_source, test_run
 from training.settings import FitSettings
@@ -49,7 +50,9 @@ def parser() -> argparse.ArgumentParser:
     command = commands.add_parser(
         "reproduce", help="the published study, whole: nine candidates, one chosen, its report"
     )
-    command.add_argument("config", type=Path, help="TOML; see training/study/configs")
+    command.add_argument(
+        "config", type=Path, help="TOML file, or paper.toml, here.toml, smoke.toml"
+    )
     command.add_argument("--out", type=Path, required=True, help="folder of the run")
     command.add_argument("--resume", action="store_true", help="go on with the run in --out")
     command.add_argument(
@@ -59,6 +62,11 @@ def parser() -> argparse.ArgumentParser:
         dest="changes",
         metavar="KEY=VALUE",
         help="as data.manifest=radiographs.csv; may be repeated",
+    )
+    command.add_argument(
+        "--split",
+        choices=get_args(By),
+        help="what is kept whole: patients, or images as in the paper (short for split.by)",
     )
     command.set_defaults(run_command=_reproduce)
 
@@ -150,7 +158,8 @@ def _settings(options: argparse.Namespace) -> FitSettings:
 
 
 def _reproduce(options: argparse.Namespace) -> None:
-    study = read_study(options.config, options.changes)
+    split = [f"split.by={options.split}"] if options.split else []
+    study = read_study(options.config, [*options.changes, *split])
     try:
         results = reproduce(study, options.out, options.command_line, resume=options.resume)
     finally:

@@ -28,10 +28,14 @@ class OperatingPoint(NamedTuple):
 
 
 def predict(
-    network: GoogLeNet, tensors: npt.NDArray[np.uint8], device: torch.device, batch: int = 32
+    network: GoogLeNet,
+    tensors: npt.NDArray[np.uint8],
+    device: torch.device,
+    batch: int = 32,
+    temperature: float = 1.0,
 ) -> Pfi:
     """(N, 1, S, S) uint8 -> (N,) PFI in full precision, with a progress bar."""
-    model: nn.Module = PfiNetwork(network).eval()
+    model: nn.Module = PfiNetwork(network, temperature).eval()
     parts = []
     with torch.inference_mode():
         for start in tqdm(range(0, len(tensors), batch), "predict", unit="batch", leave=False):

@@ -166,7 +166,7 @@ def test_a_finished_study_is_not_made_again(
     before = (folder / "run" / "candidates" / "colour-all-augmented" / "best.pt").read_bytes()
     assert main(command(folder)) == 1
     assert "--resume" in capsys.readouterr().err
-    assert main(command(folder, "--resume", "--set", "seed=9")) == 1
+    assert main(command(folder, "--resume", "--split", "image")) == 1
     assert "other settings" in capsys.readouterr().err
     after = (folder / "run" / "candidates" / "colour-all-augmented" / "best.pt").read_bytes()
     assert before == after

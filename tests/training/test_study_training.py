@@ -102,6 +102,18 @@ def test_all_mistakes_of_a_configuration_are_listed(tmp_path: Path) -> None:
         read_study(file)
 
 
+def test_shipped_configurations_are_found_by_name(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """From any folder; a file of that name in it comes first, and an unknown one is an error."""
+    monkeypatch.chdir(tmp_path)
+    assert read_study(Path("paper.toml")) == read_study(CONFIGS / "paper.toml")
+    (tmp_path / "paper.toml").write_text((CONFIGS / "smoke.toml").read_text())
+    assert read_study(Path("paper.toml")).title == "Smoke"
+    with pytest.raises(FileNotFoundError):
+        read_study(Path("nowhere.toml"))
+
+
 def test_settings_change_from_the_command_line() -> None:
     """Numbers and lists as in TOML, paths without quotes."""
     study = read_study(
@@ -323,7 +335,7 @@ def test_a_head_on_separable_features_learns_them() -> None:
     labels = torch.arange(200) % 2
     values = torch.randn(200, 1024, generator=random) + 0.3 * labels[:, None]
     pairs = pairs_of(np.arange(200), 1, seed=0)
-    features = Features(values, pairs, labels, seconds=1.0)
+    features = Features(values, pairs, labels, rate=1.0)
     options = read_study(CONFIGS / "smoke.toml").finetune
     head = fit_head(features, features, None, options, seed=1)
     assert ((head.pfi(values) >= 0.5) == labels.numpy()).mean() == 1

@@ -21,11 +21,12 @@ from training.calibration import (
     with_plateau,
 )
 from training.cutoff import Rule, choose_threshold, youden_plateau
-from training.evaluate import OperatingPoint, Pfi, by_source, evaluate, proportion
+from training.evaluate import OperatingPoint, Pfi, by_source, evaluate, predict, proportion
 from training.figure6 import FIGURE_6, transformed
 from training.fit import load_best
 from training.googlenet import PfiNetwork
 from training.manifest import Row
+from training.processes import pick_device
 from training.publish import export
 from training.report import GRID_NOTE
 from training.study.candidates import Trained, validation_pairs
@@ -35,6 +36,7 @@ from training.study.results import Assessed, Calibration, ReviewBand, TestImage
 
 RULES: tuple[Rule, ...] = ("middle", "high")
 SERVING_BATCH = 8  # images of one ONNX Runtime call
+SOFT = 8.0  # a temperature at which no logit is too large for a float32 softmax
 Predict = Callable[[npt.NDArray[np.uint8]], Pfi]  # (N, 1, S, S) -> (N,)
 
 
@@ -117,6 +119,13 @@ def serve(trained: Trained, reading: Reading, size: int) -> Served:
     return Served(network, onnxruntime.InferenceSession(onnx, providers=["CPUExecutionProvider"]))
 
 
+def softened(trained: Trained) -> Predict:
+    """A candidate whose PFIs tell apart what is rounded to 0 and 1 in its own: for its gallery."""
+    device = pick_device()
+    network = load_best(trained.folder, device)
+    return lambda tensors: predict(network, tensors, device, temperature=SOFT)
+
+
 @dataclass(frozen=True)
 class Tested:
     """PFIs of test images, as they are and transformed as in Figure 6."""
@@ -153,17 +162,17 @@ class Tested:
         )
 
 
-def test_images(study: Study, radiographs: Radiographs, predict: Predict) -> Tested:
+def test_images(study: Study, radiographs: Radiographs, served: Predict) -> Tested:
     """Predict the test images, and all of them transformed in each way of Figure 6."""
     at = radiographs.of("test")
     rows = radiographs.rows_at(at)
     tensors = radiographs.images.tensors[at]
-    predict(tensors[:SERVING_BATCH])  # the first call of a session is slower
+    served(tensors[:SERVING_BATCH])  # the first call of a session is slower
     began = time.perf_counter()
-    pfi = predict(tensors)
+    pfi = served(tensors)
     seconds = time.perf_counter() - began
     grid = {
-        name: predict(transformed(rows, study.data.images, study.preprocess, name))
+        name: served(transformed(rows, study.data.images, study.preprocess, name))
         for name in FIGURE_6
     }
     return Tested(tuple(rows), pfi, grid, len(rows) / seconds)
@@ -205,9 +214,9 @@ def calibration(tested: Tested, reading: Reading) -> Calibration:
 
 
 def crossing(
-    name: str, radiographs: Radiographs, other: str, predict: Predict, reading: Reading
+    name: str, radiographs: Radiographs, other: str, served: Predict, reading: Reading
 ) -> dict[Rule, Evaluation]:
     """A network fitted elsewhere, tested on all images of the source `other`, at both cutoffs."""
     at = np.flatnonzero(np.array([row.source == other for row in radiographs.rows]))
-    pfi, rows = predict(radiographs.images.tensors[at]), radiographs.rows_at(at)
+    pfi, rows = served(radiographs.images.tensors[at]), radiographs.rows_at(at)
     return {rule: evaluate(name, pfi, rows, reading.point(rule)) for rule in RULES}

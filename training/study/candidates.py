@@ -156,7 +156,7 @@ def _train_head(
     return {
         "training_images": head.seen,
         "seconds": seconds,
-        "images_per_second": len(every.values) / every.seconds,
+        "images_per_second": every.rate,
         "loading_share": 0.0,
     }
 

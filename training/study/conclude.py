@@ -27,6 +27,7 @@ from training.study.assess import (
     crossing,
     read,
     serve,
+    softened,
     test_images,
 )
 from training.study.candidates import Trained, validation_pairs
@@ -114,7 +115,7 @@ def conclude(
         version = _publish(study, radiographs, chosen, reading, evaluations=own, command=command)
         results = results.model_copy(update={"published": version})
     results.save(run)
-    draw(study, radiographs, results, served, run / "figures")
+    draw(study, radiographs, results, softened(chosen), run / "figures")
     write(results, run)
     return results
 

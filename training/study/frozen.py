@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 
 import numpy as np
 import numpy.typing as npt
@@ -29,17 +30,17 @@ class Features:
     values: Tensor
     pairs: Pairs
     labels: Tensor  # (M,)
-    seconds: float
+    rate: float  # images/s they were computed at
 
     def originals(self) -> Features:
         """Those of the images themselves."""
         own = self.pairs.kinds == 0
-        return Features(self.values[own], self.pairs[own], self.labels[own], self.seconds)
+        return Features(self.values[own], self.pairs[own], self.labels[own], self.rate)
 
     def of_images(self, at: npt.NDArray[np.int64]) -> Features:
         """Those of some images, by position."""
         own = torch.isin(self.pairs.images, torch.from_numpy(at))
-        return Features(self.values[own], self.pairs[own], self.labels[own], self.seconds)
+        return Features(self.values[own], self.pairs[own], self.labels[own], self.rate)
 
 
 def trunk(weights: Path) -> GoogLeNet:
@@ -58,26 +59,29 @@ def features(
     """
     labels = torch.from_numpy(radiographs.labels)[pairs.images]
     if not cache.exists():
-        began = time.perf_counter()
-        values = _forward(network, radiographs, pairs, seed)
+        values, rate = _forward(network, radiographs, pairs, seed)
         cache.parent.mkdir(parents=True, exist_ok=True)
         with cache.with_suffix(".part").open("wb") as file:
-            np.savez(file, values=values.numpy(), seconds=time.perf_counter() - began)
+            np.savez(file, values=values.numpy(), rate=rate)
         cache.with_suffix(".part").replace(cache)
     with np.load(cache) as stored:
-        values, seconds = torch.from_numpy(stored["values"]), float(stored["seconds"])
-    return Features(values, pairs, labels, seconds)
+        return Features(torch.from_numpy(stored["values"]), pairs, labels, float(stored["rate"]))
 
 
-def _forward(network: GoogLeNet, radiographs: Radiographs, pairs: Pairs, seed: int) -> Tensor:
+def _forward(
+    network: GoogLeNet, radiographs: Radiographs, pairs: Pairs, seed: int
+) -> tuple[Tensor, float]:
+    """The features, and images/s by the median of the batches."""
     device = next(network.parameters()).device
-    parts = []
+    parts, durations = [], []
     with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16):
         for start in tqdm(range(0, len(pairs), BATCH), "features", unit="batch", leave=False):
+            began = time.perf_counter()
             tensors = made(radiographs, pairs[start : start + BATCH], seed, device)
             inputs = tensors.contiguous(memory_format=torch.channels_last)
             parts.append(network.features(inputs).float().cpu())
-    return torch.cat(parts)
+            durations.append(time.perf_counter() - began)
+    return torch.cat(parts), min(BATCH, len(pairs)) / median(durations)
 
 
 @dataclass(frozen=True)

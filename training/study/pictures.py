@@ -18,6 +18,7 @@ from training.study import figures, plots
 from training.study.assess import Predict
 from training.study.config import Study
 from training.study.data import Radiographs
+from training.study.document import bounded
 from training.study.figures import Picture
 from training.study.flow import fig1_flow
 from training.study.occlusion import occlusion_map
@@ -30,7 +31,10 @@ TRANSFORMED = 4  # radiographs of Figure 6
 def draw(
     study: Study, radiographs: Radiographs, results: Results, predict: Predict, folder: Path
 ) -> None:
-    """Write all figures as PNG and SVG; those of radiographs only if some may be shown."""
+    """Write all figures as PNG and SVG; those of radiographs only if some may be shown.
+
+    `predict` ranks images and finds what mattered in them; its PFIs are shown nowhere.
+    """
     middle, high = (each.threshold for each in results.assessed)
     point = next(a for a in results.assessed if a.rule == study.assess.rule)
     calibration = results.calibration
@@ -87,7 +91,8 @@ def _picture(
     wrong: bool = False,
 ) -> Picture:
     licence = image.licence.split("(")[0].strip()
-    caption = f"PFI {image.pfi:.4f}; {image.file}, {licence}"
+    file = image.file.replace("/", "/ ")  # so that the line may break there
+    caption = f"PFI {bounded(image.pfi, 4)}; {file}, {licence}"
     return Picture(image.view, pixels, caption, parts, wrong)
 
 
@@ -111,7 +116,7 @@ def _transformed(study: Study, shown: Sequence[TestImage], threshold: float) -> 
             pfi = image.transformed[name]
             wrong = (pfi >= threshold) != (image.view == "frontal")
             pixels = image_to_tensor(transform(data, name), study.preprocess)[0]
-            row.append(Picture(name, pixels, f"PFI {pfi:.4f}", None, wrong))
+            row.append(Picture(name, pixels, f"PFI {bounded(pfi, 4)}", None, wrong))
         rows.append(row)
     return rows
 
@@ -123,23 +128,27 @@ def _gallery(
     predict: Predict,
     threshold: float,
 ) -> list[Picture]:
-    """Wrong images first, then the least certain: those nearest the cutoff in logits."""
+    """Wrong images first, then the least certain: those nearest the middle in logits."""
+    files = [image.file for image in shown]
+    tensors = dict(zip(files, _tensors(radiographs, shown), strict=True))
+    pfi = predict(np.stack(list(tensors.values()))[:, np.newaxis])
+    soft = dict(zip(files, pfi.tolist(), strict=True))
 
     def wrong(image: TestImage) -> bool:
         return (image.pfi >= threshold) != (image.view == "frontal")
 
     def rank(image: TestImage) -> tuple[bool, float]:
-        return not wrong(image), abs(logit(image.pfi) - logit(threshold))
+        return not wrong(image), abs(logit(soft[image.file]))
 
     chosen = sorted(shown, key=rank)[: study.assess.gallery]
     return [
         _picture(
             image,
-            pixels,
-            _mattered(occlusion_map(predict, pixels[np.newaxis])),
+            tensors[image.file],
+            _mattered(occlusion_map(predict, tensors[image.file][np.newaxis])),
             wrong=wrong(image),
         )
-        for image, pixels in zip(chosen, _tensors(radiographs, chosen), strict=True)
+        for image in chosen
     ]
 
 
