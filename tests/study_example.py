@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -62,7 +63,12 @@ def example(*, perfect: bool = False) -> Results:
         config=Study(
             title=TITLE,
             data=Data(manifest="manifest.csv", images="images.zip", weights="colour.npz"),
-            publish=Publish(incumbent="googlenet/1.0.0", version="1.1.0"),
+            publish=Publish(
+                when="as good",
+                incumbent="googlenet/1.0.0",
+                version="1.1.0",
+                probe=Path("probe.png"),
+            ),
         ).model_dump(mode="json"),
         environment={"python": "3.12.3", "torch": "2.8.0", "cpu": "AMD EPYC, 2 cores"},
         data={"manifest.csv": "ab" * 32, "images.zip": "cd" * 32},

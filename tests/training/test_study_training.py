@@ -440,3 +440,11 @@ def test_pre_trained_weights_start_the_next_training(folder: Path, tmp_path: Pat
     assert (tmp_path / "pretrain/subset-greyscale/validation.csv").exists()
     assert pretrain(study, "subset-greyscale", tmp_path) == found
     assert pretrain(study, "colour", tmp_path).weights == study.data.weights
+
+
+def test_a_version_is_wanted_only_with_what_it_takes() -> None:
+    """Publishing needs a probe, and "as good" somebody to be as good as: said when it is read."""
+    with pytest.raises(ValueError, match="without a probe"):
+        read_study(CONFIGS / "smoke.toml", ["publish.when=always"])
+    with pytest.raises(ValueError, match="needs an incumbent"):
+        read_study(CONFIGS / "smoke.toml", ["publish.when=as good", "publish.probe=p.png"])

@@ -14,6 +14,7 @@ from model_store import Evaluation
 from training.cutoff import choose_threshold, youden_plateau
 from training.evaluate import Pfi, evaluate, proportion
 from training.manifest import By
+from training.report import mixed_sources
 from training.sampling import sampling_weights
 from training.study.assess import Reading, Tested
 from training.study.config import Study
@@ -58,20 +59,13 @@ def frozen_rows(study: Study, radiographs: Radiographs, every: Features) -> list
     rows.append(_row("cutoff", "from validation", by["patient"]))
     rows.append(_row("cutoff", "from test", by["patient"], own_cutoff=True))
     rows.append(_row("source", "random patients", by["patient"]))
-    for source in mixed(radiographs):
+    for source in mixed_sources(radiographs.rows):
         crossed = [
             _repeat(study, only_source(study, radiographs, source, seed), originals, seed, source)
             for seed in seeds
         ]
         rows.append(_row("source", f"fit on {source}, test on others", crossed))
     return rows
-
-
-def mixed(radiographs: Radiographs) -> list[str]:
-    """The sources that hold both views: one can be fitted on, the others tested on."""
-    rows = radiographs.rows
-    sources = sorted({row.source for row in rows})
-    return [s for s in sources if len({row.view for row in rows if row.source == s}) == 2]
 
 
 def _repeat(
@@ -95,7 +89,7 @@ def _repeat(
 def held_out(radiographs: Radiographs, fitted_on: str = "") -> Indices:
     """The test images; of a source's test, those of the other sources that hold both views."""
     at = radiographs.of("test")
-    others = [s for s in mixed(radiographs) if s != fitted_on]
+    others = [s for s in mixed_sources(radiographs.rows) if s != fitted_on]
     wanted = [i for i in at if not fitted_on or radiographs.rows[i].source in others]
     return np.array(wanted, dtype=np.int64)
 

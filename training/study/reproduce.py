@@ -11,12 +11,12 @@ from pathlib import Path
 from training import processes
 from training.calibration import images_needed
 from training.manifest import ManifestError, read_and_check, split
+from training.report import mixed_sources
 from training.study.candidates import Trained, train_candidate
 from training.study.conclude import Retrained, conclude
 from training.study.config import CONFIG, Study
 from training.study.crossing import only_source, resplit
 from training.study.data import Radiographs
-from training.study.leakage import mixed
 from training.study.photographs import list_photographs
 from training.study.pretrain import Pretrained, pretrain
 from training.study.results import Candidate, Results
@@ -123,7 +123,7 @@ def _retrain(
     if study.assess.retrain_by_image:
         other = resplit(study, radiographs, study.seed, "image")
         by_image = again(other, run / "by-image")
-    sources = mixed(radiographs) if len(mixed(radiographs)) > 1 else []
+    sources = mixed_sources(radiographs.rows) if len(mixed_sources(radiographs.rows)) > 1 else []
     on_source = {
         source: again(only_source(study, radiographs, source, study.seed), run / f"fit-on-{source}")
         for source in sources

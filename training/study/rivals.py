@@ -10,12 +10,12 @@ from model_store import Evaluation, PreprocessSpec
 from training.baseline import HALF, header_evaluation, headers_of, profile_pfi, regression_pfi
 from training.evaluate import Pfi, evaluate
 from training.manifest import LabelledImages, read_images
+from training.report import mixed_sources
 from training.sampling import sampling_weights
 from training.study.candidates import cached_features
 from training.study.config import Study
 from training.study.data import Indices, Radiographs, pairs_of
 from training.study.frozen import Features, features, fit_head, trunk
-from training.study.leakage import mixed
 from training.study.pretrain import Pretrained
 
 WINDOWS = {"min-max window": (0.0, 100.0), "window from percentile 0.5 to 99.5": (0.5, 99.5)}
@@ -36,7 +36,7 @@ def baselines(study: Study, radiographs: Radiographs, every: Features) -> list[E
     )
     found = [header] if header else []
     found += _fitted("test", radiographs, every, radiographs.of("train"), at)
-    sources = mixed(radiographs)
+    sources = mixed_sources(radiographs.rows)
     for source in sources:
         own = _of_source(radiographs, source)
         for other in sources:
