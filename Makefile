@@ -34,7 +34,7 @@ lint: $(VENV)/.dev
 # measured in the same run
 bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/serving.py
-	$(BIN)/python benchmarks/training.py
+	$(BIN)/python benchmarks/train_step.py
 
 clean:
 	rm -rf $(VENV) .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis

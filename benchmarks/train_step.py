@@ -1,6 +1,6 @@
 """How fast all layers train, and what making the batches costs.
 
-    python benchmarks/training.py [--steps 20] [--batch 24 ...] [--size 256]
+    python benchmarks/train_step.py [--steps 20] [--batch 24 ...] [--size 256]
 
 For each batch size one trainer takes children of made-up radiographs through forward, backward
 and the optimiser. In the same run, on the same machine and at the same time of day, the reference
