@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -18,6 +18,8 @@ from training.googlenet import GoogLeNet, PfiNetwork
 from training.manifest import Row
 
 Pfi = npt.NDArray[np.float32]  # (N,)
+Predict = Callable[[npt.NDArray[np.uint8]], Pfi]  # (N, 1, S, S) -> (N,)
+SERVING_BATCH = 8  # images of one ONNX Runtime call
 
 
 class OperatingPoint(NamedTuple):
@@ -42,6 +44,19 @@ def predict(
             chunk = torch.from_numpy(tensors[start : start + batch]).to(device)
             parts.append(model(chunk).cpu().numpy())
     return np.concatenate(parts)
+
+
+def balanced_loss(pfi: npt.NDArray[np.floating], labels: npt.NDArray[np.int64]) -> float:
+    """Cross-entropy in which both views weigh the same, whatever their numbers."""
+    p, y = pfi.astype(np.float64), labels
+    surprise = -np.log(np.where(y == 1, p, 1 - p).clip(1e-7, 1))
+    return float((surprise[y == 1].mean() + surprise[y == 0].mean()) / 2)
+
+
+def in_batches(run: Predict, tensors: npt.NDArray[np.uint8]) -> Pfi:
+    """(N, 1, S, S) -> (N,) PFI by a network that takes a few images a call, as in serving."""
+    starts = tqdm(range(0, len(tensors), SERVING_BATCH), "classify", unit="batch", leave=False)
+    return np.concatenate([run(tensors[start : start + SERVING_BATCH]) for start in starts])
 
 
 def proportion(count: int, n: int) -> Proportion:

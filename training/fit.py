@@ -13,7 +13,7 @@ from tqdm import tqdm
 from model_store import Plateau
 from training.augment import Augmentation
 from training.cutoff import youden_plateau
-from training.evaluate import predict
+from training.evaluate import balanced_loss, predict
 from training.googlenet import GoogLeNet, load_pretrained
 from training.manifest import LabelledImages, read_and_check, read_images
 from training.processes import pick_device
@@ -108,10 +108,8 @@ class Judge:
 
     def loss(self, network: GoogLeNet) -> float:
         """Cross-entropy in which both views weigh the same, whatever their numbers."""
-        pfi = predict(network, self.images.tensors, self.device).astype(np.float64).clip(1e-7, 1)
-        labels = self.images.labels
-        surprise = -np.log(np.where(labels == 1, pfi, (1 - pfi).clip(1e-7, 1)))
-        return float((surprise[labels == 1].mean() + surprise[labels == 0].mean()) / 2)
+        pfi = predict(network, self.images.tensors, self.device)
+        return balanced_loss(pfi, self.images.labels)
 
     def plateau(self, network: GoogLeNet, measured_on: str) -> Plateau:
         """Youden's plateau on these images."""

@@ -66,7 +66,12 @@ class LabelledImages:
     @property
     def labels(self) -> npt.NDArray[np.int64]:
         """(N,) in {0: lateral, 1: frontal}."""
-        return np.array([row.view == "frontal" for row in self.rows], dtype=np.int64)
+        return labels_of(self.rows)
+
+
+def labels_of(rows: Sequence[Row]) -> npt.NDArray[np.int64]:
+    """(N,) in {0: lateral, 1: frontal}."""
+    return np.array([row.view == "frontal" for row in rows], dtype=np.int64)
 
 
 def read_manifest(path: Path) -> list[Row]:

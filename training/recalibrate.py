@@ -12,7 +12,6 @@ from typing import Any, NamedTuple, get_args
 import numpy as np
 import numpy.typing as npt
 from sklearn.model_selection import StratifiedGroupKFold
-from tqdm import tqdm
 
 from model_store import (
     DEFAULT_ROOT,
@@ -35,14 +34,13 @@ from training.calibration import (
     with_plateau,
 )
 from training.cutoff import Rule, choose_threshold, youden_plateau
-from training.evaluate import OperatingPoint, as_table, evaluate, proportion
+from training.evaluate import OperatingPoint, as_table, evaluate, in_batches, proportion
 from training.manifest import Row, read_images, read_manifest
 from training.study.results import ReviewBand
 
 FEWEST_IMAGES = 50  # below it, the cutoff is one patient's more or less
 FEWEST_OF_A_VIEW = 10  # images and patients: one for each fold
 FOLDS = 10
-BATCH_IMAGES = 8
 
 FITTED_ON = "Cutoff and review band were fitted on"  # how the card's sentence on it begins
 NOTE = (
@@ -135,9 +133,7 @@ def calibrate(
 def pfi_of(version: ModelVersion, tensors: npt.NDArray[np.uint8]) -> Doubles:
     """(N, 1, S, S) uint8 -> (N,) PFI, as the service would answer."""
     network = open_network(version)
-    starts = tqdm(range(0, len(tensors), BATCH_IMAGES), "classify", unit="batch", leave=False)
-    parts = [network.run(tensors[start : start + BATCH_IMAGES]) for start in starts]
-    return np.concatenate(parts).astype(np.float64)
+    return in_batches(network.run, tensors).astype(np.float64)
 
 
 def crossfitted_row(site: Site, reading: Reading) -> Evaluation:

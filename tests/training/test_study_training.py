@@ -336,11 +336,13 @@ def test_a_head_on_separable_features_learns_them() -> None:
     values = torch.randn(200, 1024, generator=random) + 0.3 * labels[:, None]
     pairs = pairs_of(np.arange(200), 1, seed=0)
     features = Features(values, pairs, labels, rate=1.0)
-    options = read_study(CONFIGS / "smoke.toml").finetune
-    head = fit_head(features, features, None, options, seed=1)
+    options, given = read_study(CONFIGS / "smoke.toml").finetune, radiographs(200)
+    head = fit_head(given, features, features, options, seed=1)
     assert ((head.pfi(values) >= 0.5) == labels.numpy()).mean() == 1
     assert head.seen == options.frozen_epochs * 200
-    again = fit_head(features, features, np.full(200, 1 / 200), options, seed=1)
+    again = fit_head(
+        given, features, features, options.model_copy(update={"balance": True}), seed=1
+    )
     assert ((again.pfi(values) >= 0.5) == labels.numpy()).mean() == 1
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,11 +21,21 @@ from training.calibration import (
     with_plateau,
 )
 from training.cutoff import Rule, choose_threshold, youden_plateau
-from training.evaluate import OperatingPoint, Pfi, by_source, evaluate, predict, proportion
+from training.evaluate import (
+    SERVING_BATCH,
+    OperatingPoint,
+    Pfi,
+    Predict,
+    by_source,
+    evaluate,
+    in_batches,
+    predict,
+    proportion,
+)
 from training.figure6 import FIGURE_6, transformed
 from training.fit import load_best
 from training.googlenet import PfiNetwork
-from training.manifest import Row
+from training.manifest import Row, labels_of
 from training.processes import pick_device
 from training.publish import export
 from training.report import GRID_NOTE
@@ -35,9 +45,7 @@ from training.study.data import Radiographs
 from training.study.results import Assessed, Calibration, ReviewBand, TestImage
 
 RULES: tuple[Rule, ...] = ("middle", "high")
-SERVING_BATCH = 8  # images of one ONNX Runtime call
 SOFT = 8.0  # a temperature at which no logit is too large for a float32 softmax
-Predict = Callable[[npt.NDArray[np.uint8]], Pfi]  # (N, 1, S, S) -> (N,)
 
 
 @dataclass(frozen=True)
@@ -100,23 +108,18 @@ def _review(study: Study, pfi: Pfi, labels: npt.NDArray[np.int64], threshold: fl
 class Served:
     """A network as it would be served: exported with its temperature, run by ONNX Runtime."""
 
-    network: PfiNetwork
     session: onnxruntime.InferenceSession
 
     def __call__(self, tensors: npt.NDArray[np.uint8]) -> Pfi:
         """(N, 1, S, S) uint8 -> (N,) PFI."""
-        parts = [
-            self.session.run(None, {"tensors": tensors[start : start + SERVING_BATCH]})[0]
-            for start in range(0, len(tensors), SERVING_BATCH)
-        ]
-        return np.concatenate(parts)
+        return in_batches(lambda part: self.session.run(None, {"tensors": part})[0], tensors)
 
 
 def serve(trained: Trained, reading: Reading, size: int) -> Served:
     """Export a candidate."""
     network = PfiNetwork(load_best(trained.folder, torch.device("cpu")), reading.temperature)
     onnx = export(network.eval(), size)
-    return Served(network, onnxruntime.InferenceSession(onnx, providers=["CPUExecutionProvider"]))
+    return Served(onnxruntime.InferenceSession(onnx, providers=["CPUExecutionProvider"]))
 
 
 def softened(trained: Trained) -> Predict:
@@ -134,6 +137,11 @@ class Tested:
     pfi: Pfi
     transformed: dict[str, Pfi]
     images_per_second: float
+
+    @property
+    def labels(self) -> npt.NDArray[np.int64]:
+        """(N,) in {0: lateral, 1: frontal}."""
+        return labels_of(self.rows)
 
     def evaluations(self, point: OperatingPoint) -> list[Evaluation]:
         """Every test row at one operating point."""
@@ -197,7 +205,7 @@ def assessed(
 
 def calibration(tested: Tested, reading: Reading) -> Calibration:
     """How well PFI is a probability on test images, with the temperature and without."""
-    truth = np.array([row.view == "frontal" for row in tested.rows], dtype=np.int64)
+    truth = tested.labels
     grid_truth = np.tile(truth, len(tested.transformed))
     grid = np.concatenate(list(tested.transformed.values()))
     undone = 1 / reading.temperature
@@ -217,6 +225,6 @@ def crossing(
     name: str, radiographs: Radiographs, other: str, served: Predict, reading: Reading
 ) -> dict[Rule, Evaluation]:
     """A network fitted elsewhere, tested on all images of the source `other`, at both cutoffs."""
-    at = np.flatnonzero(np.array([row.source == other for row in radiographs.rows]))
+    at = radiographs.of_source(other)
     pfi, rows = served(radiographs.images.tensors[at]), radiographs.rows_at(at)
     return {rule: evaluate(name, pfi, rows, reading.point(rule)) for rule in RULES}

@@ -14,16 +14,14 @@ import torch
 from tqdm import tqdm
 
 from training import processes
-from training.evaluate import Pfi, proportion
+from training.evaluate import Pfi, balanced_loss, proportion
 from training.fit import BEST, load_best
 from training.googlenet import GoogLeNet, PfiNetwork, load_pretrained
-from training.sampling import sampling_weights
 from training.study.config import Study
 from training.study.data import (
     ChildBatches,
     Pairs,
     Radiographs,
-    balanced_loss,
     made,
     pairs_of,
 )
@@ -144,11 +142,9 @@ def _train_head(
     train = every.of_images(radiographs.of("train"))
     if method == "fc-originals":
         train = train.originals()
-    rows = radiographs.rows_at(train.pairs.images.numpy())
-    weights = sampling_weights(rows) if study.finetune.balance else None
     began = time.perf_counter()
     validation = every.of_images(radiographs.of("validation"))
-    head = fit_head(train, validation, weights, study.finetune, study.seed)
+    head = fit_head(radiographs, train, validation, study.finetune, study.seed)
     seconds = time.perf_counter() - began
     network = trunk(pretrained.weights)
     network.fc.load_state_dict(head.layer.state_dict())

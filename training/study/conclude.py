@@ -161,10 +161,9 @@ def _curves(
     pairs = validation_pairs(study, radiographs)
     labels = radiographs.labels[pairs.images.numpy()]
     pfi = scaled(chosen.validation, reading.temperature).astype(np.float32)
-    truth = np.array([row.view == "frontal" for row in tested.rows], dtype=np.int64)
     return (
         youden_curve(pfi, labels, reading.plateau.measured_on),
-        youden_curve(tested.pfi, truth, "test images, for comparison only"),
+        youden_curve(tested.pfi, tested.labels, "test images, for comparison only"),
     )
 
 

@@ -1,10 +1,11 @@
-"""The same radiographs split otherwise: another seed, by image, one source against the others."""
+"""The same radiographs otherwise: another seed, by image, one source against all, other tensors."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-from training.manifest import By, Part, split
+from model_store import PreprocessSpec
+from training.manifest import By, Part, read_images, split
 from training.study.config import Study
 from training.study.data import Radiographs
 
@@ -25,10 +26,18 @@ def resplit(study: Study, radiographs: Radiographs, seed: int, by: By) -> Radiog
 
 def only_source(study: Study, radiographs: Radiographs, source: str, seed: int) -> Radiographs:
     """One source trains and validates, split by patient; all others are the test."""
-    own = [i for i, row in enumerate(radiographs.rows) if row.source == source]
-    rows = [replace(radiographs.rows[i], part=None) for i in own]
+    own = radiographs.of_source(source)
+    rows = [replace(row, part=None) for row in radiographs.rows_at(own)]
     parts: list[Part] = ["test"] * len(radiographs.rows)
     inner = split(rows, seed, "patient", study.split.validation, 0.0)
     for i, part in zip(own, inner, strict=True):
         parts[i] = part
     return Radiographs(radiographs.images, tuple(parts))
+
+
+def read_otherwise(study: Study, radiographs: Radiographs, spec: PreprocessSpec) -> Radiographs:
+    """The same split of tensors that another preprocessing makes; read only if it is another."""
+    if spec == study.preprocess:
+        return radiographs
+    images = read_images(radiographs.rows, study.data.images, spec)
+    return Radiographs(images, radiographs.parts)

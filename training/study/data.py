@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,6 +37,10 @@ class Radiographs:
     def of(self, part: Part) -> Indices:
         """Positions of one part's images."""
         return np.flatnonzero(np.array(self.parts) == part)
+
+    def of_source(self, source: str) -> Indices:
+        """Positions of one source's images."""
+        return np.flatnonzero(np.array([row.source == source for row in self.rows]))
 
     def rows_at(self, at: Indices) -> list[Row]:
         """The rows at these positions."""
@@ -132,10 +135,3 @@ def made(radiographs: Radiographs, pairs: Pairs, seed: int, device: torch.device
     """(M, 1, S, S) float32 of 0..255: the children of `pairs`."""
     tensors = torch.from_numpy(radiographs.images.tensors[pairs.images.numpy()]).to(device)
     return children(tensors, pairs.images.to(device), pairs.kinds.to(device), seed)
-
-
-def balanced_loss(pfi: npt.NDArray[np.floating], labels: Sequence[int] | Indices) -> float:
-    """Cross-entropy in which both views weigh the same, whatever their numbers."""
-    p, y = np.asarray(pfi, dtype=np.float64), np.asarray(labels)
-    surprise = -np.log(np.where(y == 1, p, 1 - p).clip(1e-7, 1))
-    return float((surprise[y == 1].mean() + surprise[y == 0].mean()) / 2)

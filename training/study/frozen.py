@@ -15,9 +15,11 @@ from torch.nn.functional import cross_entropy, dropout
 from tqdm import tqdm
 
 from training import processes
+from training.evaluate import balanced_loss
 from training.googlenet import GoogLeNet, load_pretrained
+from training.sampling import sampling_weights
 from training.study.config import Finetune
-from training.study.data import Pairs, Radiographs, balanced_loss, made
+from training.study.data import Pairs, Radiographs, made
 from training.trainer import Recipe
 
 BATCH = 32  # of forward passes
@@ -99,21 +101,19 @@ class Head:
 
 
 def fit_head(
-    train: Features,
-    validation: Features,
-    weights: npt.NDArray[np.float64] | None,
-    options: Finetune,
-    seed: int,
+    radiographs: Radiographs, train: Features, validation: Features, options: Finetune, seed: int
 ) -> Head:
     """Train the classifier alone, on the CPU, keeping the strictly best epoch.
 
     Args:
+        radiographs: What the features are of.
         train: What to train on.
         validation: What chooses the epoch.
-        weights: (M,) probabilities to draw by; None: each of `train` once an epoch.
-        options: Epochs, rates, batch.
+        options: Epochs, rates, batch, and whether to draw by `sampling_weights`.
         seed: Equal seeds give equal weights.
     """
+    rows = radiographs.rows_at(train.pairs.images.numpy())
+    weights = sampling_weights(rows) if options.balance else None
     random = torch.Generator().manual_seed(seed)
     torch.manual_seed(seed)
     layer = nn.Linear(train.values.shape[1], 2)
@@ -126,8 +126,9 @@ def fit_head(
     )
     recipe = Recipe(0, options.rate_fc, options.frozen_decay_epochs * steps)
     schedule = recipe.schedule(optimizer)
-    best = Head(layer, float("inf"), 0)
-    for epoch in range(options.frozen_epochs):
+    seen = options.frozen_epochs * steps * batch
+    best = Head(layer, float("inf"), seen)
+    for _ in range(options.frozen_epochs):
         for chosen in _order(len(train.values), steps, batch, weights, random):
             values = dropout(train.values[chosen], 0.4, options.drop)
             loss = cross_entropy(layer(values), train.labels[chosen])
@@ -135,12 +136,14 @@ def fit_head(
             loss.backward()  # type: ignore[no-untyped-call]  # torch's own
             optimizer.step()
             schedule.step()
-        score = balanced_loss(Head(layer, 0, 0).pfi(validation.values), validation.labels.numpy())
+        score = balanced_loss(
+            Head(layer, 0, seen).pfi(validation.values), validation.labels.numpy()
+        )
         if score < best.loss:
             kept = nn.Linear(train.values.shape[1], 2)
             kept.load_state_dict(layer.state_dict())
-            best = Head(kept, score, (epoch + 1) * steps * batch)
-    return Head(best.layer, best.loss, options.frozen_epochs * steps * batch)
+            best = Head(kept, score, seen)
+    return best
 
 
 def _order(

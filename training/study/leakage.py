@@ -15,7 +15,6 @@ from training.cutoff import choose_threshold, youden_plateau
 from training.evaluate import Pfi, evaluate, proportion
 from training.manifest import By
 from training.report import mixed_sources
-from training.sampling import sampling_weights
 from training.study.assess import Reading, Tested
 from training.study.config import Study
 from training.study.crossing import only_source, resplit
@@ -74,10 +73,7 @@ def _repeat(
     train, validation = (
         originals.of_images(radiographs.of(part)) for part in ("train", "validation")
     )
-    weights = None
-    if study.finetune.balance:
-        weights = sampling_weights(radiographs.rows_at(train.pairs.images.numpy()))
-    head = fit_head(train, validation, weights, study.finetune, seed)
+    head = fit_head(radiographs, train, validation, study.finetune, seed)
     at = held_out(radiographs, source)
     pfi, labels = head.pfi(originals.of_images(at).values), radiographs.labels[at]
     chosen = head.pfi(validation.values), validation.labels.numpy()
@@ -135,7 +131,7 @@ def chosen_rows(
     rows = [_exact("split", "by patient", own)]
     if by_image:
         rows.append(_exact("split", "by image", by_image, "trained anew"))
-    labels = np.array([row.view == "frontal" for row in tested.rows], dtype=np.int64)
+    labels = tested.labels
     rows.append(_exact("cutoff", "from validation", own))
     if 0 < labels.sum() < len(labels):
         right = proportion(_right(tested.pfi, labels, tested.pfi, labels), len(labels))
@@ -161,7 +157,7 @@ def _exact(question: str, setting: str, found: Evaluation, note: str = "") -> Le
 
 def _intervals(study: Study, tested: Tested, threshold: float) -> list[LeakageRow]:
     """Three intervals of one figure, for test images and for the Figure 6 grid of them."""
-    truth = np.array([row.view == "frontal" for row in tested.rows])
+    truth = tested.labels
     patients = np.array([row.patient_id for row in tested.rows])
     sets = {SETS[0]: ((tested.pfi >= threshold) == truth, patients)}
     grid = np.concatenate(list(tested.transformed.values()))

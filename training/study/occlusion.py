@@ -6,16 +6,12 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 import numpy.typing as npt
 from scipy.special import logit
 
 from training.cutoff import NEAREST
-from training.evaluate import Pfi
-
-Predict = Callable[[npt.NDArray[np.uint8]], Pfi]  # (N, 1, S, S) -> (N,)
+from training.evaluate import Predict
 
 
 def occlusion_map(

@@ -12,10 +12,10 @@ from matplotlib.figure import Figure
 
 from service.imaging import image_to_tensor
 from training.cutoff import logit
+from training.evaluate import Predict
 from training.figure6 import FIGURE_6, transform
 from training.manifest import image_reader
 from training.study import figures, plots
-from training.study.assess import Predict
 from training.study.config import Study
 from training.study.data import Radiographs
 from training.study.document import bounded

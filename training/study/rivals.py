@@ -9,11 +9,11 @@ import numpy as np
 from model_store import Evaluation, PreprocessSpec
 from training.baseline import HALF, header_evaluation, headers_of, profile_pfi, regression_pfi
 from training.evaluate import Pfi, evaluate
-from training.manifest import LabelledImages, read_images
+from training.manifest import LabelledImages
 from training.report import mixed_sources
-from training.sampling import sampling_weights
 from training.study.candidates import cached_features
 from training.study.config import Study
+from training.study.crossing import read_otherwise
 from training.study.data import Indices, Radiographs, pairs_of
 from training.study.frozen import Features, features, fit_head, trunk
 from training.study.pretrain import Pretrained
@@ -38,16 +38,12 @@ def baselines(study: Study, radiographs: Radiographs, every: Features) -> list[E
     found += _fitted("test", radiographs, every, radiographs.of("train"), at)
     sources = mixed_sources(radiographs.rows)
     for source in sources:
-        own = _of_source(radiographs, source)
+        own = radiographs.of_source(source)
         for other in sources:
             if other != source:
                 name = f"fit on {source}, test on {other}"
-                found += _fitted(name, radiographs, every, own, _of_source(radiographs, other))
+                found += _fitted(name, radiographs, every, own, radiographs.of_source(other))
     return found
-
-
-def _of_source(radiographs: Radiographs, source: str) -> Indices:
-    return np.flatnonzero(np.array([row.source == source for row in radiographs.rows]))
 
 
 def _fitted(
@@ -75,16 +71,13 @@ def windows(study: Study, radiographs: Radiographs, run: Path) -> list[Evaluatio
     found = []
     for name, percentiles in WINDOWS.items():
         spec = PreprocessSpec(size=study.preprocess.size, window_percentiles=percentiles)
-        images = read_images(radiographs.rows, study.data.images, spec)
-        windowed = Radiographs(images, radiographs.parts)
+        windowed = read_otherwise(study, radiographs, spec)
         at = np.concatenate((windowed.of("train"), windowed.of("validation")))
         cache = run / "windows" / f"{percentiles[0]:g}-{percentiles[1]:g}.npz"
         every = features(network, windowed, pairs_of(at, 1, study.seed), study.seed, cache)
         train = every.of_images(windowed.of("train"))
         validation = every.of_images(windowed.of("validation"))
-        rows = windowed.rows_at(train.pairs.images.numpy())
-        weights = sampling_weights(rows) if study.finetune.balance else None
-        head = fit_head(train, validation, weights, study.finetune, study.seed)
+        head = fit_head(windowed, train, validation, study.finetune, study.seed)
         judged = windowed.rows_at(validation.pairs.images.numpy())
         found.append(evaluate(f"validation, {name}", head.pfi(validation.values), judged, HALF))
     return found

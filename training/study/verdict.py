@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
-import numpy as np
-import numpy.typing as npt
-
-from model_store import DEFAULT_ROOT, Evaluation, ModelVersion, Store
+from model_store import DEFAULT_ROOT, Evaluation, Store
 from service.inference import open_network
-from training.evaluate import OperatingPoint, Pfi
-from training.manifest import read_images
-from training.study.assess import SERVING_BATCH, Predict, test_images
+from training.evaluate import OperatingPoint, in_batches
+from training.study.assess import test_images
 from training.study.config import Study
+from training.study.crossing import read_otherwise
 from training.study.data import Radiographs
 from training.study.results import Verdict
 
@@ -28,27 +26,14 @@ def incumbent_rows(study: Study, radiographs: Radiographs) -> list[Evaluation]:
     holder = own if study.publish.incumbent in own.list() else Store()
     version = holder.load(study.publish.incumbent)
     card = version.card
-    same = radiographs
-    if card.preprocess != study.preprocess:
-        images = read_images(radiographs.rows, study.data.images, card.preprocess)
-        same = Radiographs(images, radiographs.parts)
-    changed = study.model_copy(update={"preprocess": card.preprocess})
-    tested = test_images(changed, same, _predict(version))
+    network = open_network(version)
+    tested = test_images(
+        study.model_copy(update={"preprocess": card.preprocess}),
+        read_otherwise(study, radiographs, card.preprocess),
+        partial(in_batches, network.run),
+    )
     found = tested.evaluations(OperatingPoint(card.threshold, card.review_band))
     return found + [row for row in card.evaluations if row.name.startswith("fit on ")]
-
-
-def _predict(version: ModelVersion) -> Predict:
-    network = open_network(version)
-
-    def predict(tensors: npt.NDArray[np.uint8]) -> Pfi:
-        parts = [
-            network.run(tensors[start : start + SERVING_BATCH])
-            for start in range(0, len(tensors), SERVING_BATCH)
-        ]
-        return np.concatenate(parts)
-
-    return predict
 
 
 def verdicts(ours: Sequence[Evaluation], theirs: Sequence[Evaluation]) -> tuple[Verdict, ...]:
