@@ -1,5 +1,6 @@
 """From the bytes of a file to the network's input: the one path that training and serving share."""
 
+from service.imaging.decoders import Decoder
 from service.imaging.errors import (
     BlankImageError,
     ColourImageError,
@@ -24,6 +25,7 @@ __all__ = [
     "BlankImageError",
     "ColourImageError",
     "CorruptImageError",
+    "Decoder",
     "EmptyImageError",
     "ImageError",
     "ImageTooLargeError",

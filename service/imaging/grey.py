@@ -29,8 +29,11 @@ def grey_of_colour(samples: npt.NDArray[Any]) -> tuple[Pixels, tuple[str, ...]]:
         ColourImageError: More than MAX_COLOURED_SHARE of the pixels are coloured.
     """
     limit = COLOURED_SPREAD * (257 if samples.dtype == np.uint16 else 1)
-    coloured = np.count_nonzero(np.ptp(samples, axis=2) > limit)
-    pixels = samples[..., 1]
+    red, pixels, blue = samples[..., 0], samples[..., 1], samples[..., 2]
+    # Channel by channel: a minimum over the last axis takes ten times as long
+    high = np.maximum(np.maximum(red, pixels), blue)
+    low = np.minimum(np.minimum(red, pixels), blue)
+    coloured = np.count_nonzero(high - low > limit)
     if coloured > MAX_COLOURED_SHARE * pixels.size:
         raise ColourImageError("the image is in colour; a radiograph is grey")
     return pixels, ("coloured_marks_ignored",) if coloured else ()

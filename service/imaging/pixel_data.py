@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any
+import struct
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from pydicom import uid
-from pydicom.dataset import Dataset
-from pydicom.encaps import get_frame
 from pydicom.pixels.processing import apply_color_lut, convert_color_space
 from pydicom.pixels.utils import pixel_array
 
-from service.imaging.codestream import decode_frame, decode_rle, read_frame_header
+from service.imaging.codestream import Stream, read_frame_header
+from service.imaging.decoders import Decoded, Decoder, decode_frame, decode_rle
+from service.imaging.elements import Elements, PixelData
 from service.imaging.errors import ColourImageError, CorruptImageError
 from service.imaging.grey import grey_of_colour
-from service.imaging.tensor import Pixels
+from service.imaging.tensor import Pixels, Wavelet
 
 NATIVE = frozenset(
     {
@@ -50,106 +52,179 @@ SUPPORTED = NATIVE | ENCAPSULATED | {uid.RLELossless}
 FULL_SIZE = 2**31  # as `min_side`: never decode at reduced resolution
 
 
-def stored_values(
-    dataset: Dataset, syntax: uid.UID, min_side: int
-) -> tuple[Pixels, tuple[str, ...]]:
-    """Decode the one frame of a dataset whose pixel module has been checked.
+ITEM, SEQUENCE_END = 0xFFFEE000, 0xFFFEE0DD
+MAX_FRAGMENTS = 50_000  # of 1 KiB, they would hold the largest object
+
+
+class Stored(NamedTuple):
+    """Stored values, and how they were got."""
+
+    values: Pixels  # (rows, columns), or half, quarter, ... of them
+    wavelet: Wavelet | None = None  # see `Decoded`
+    fallbacks: tuple[Decoder, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+def stored_values(elements: Elements, pixels: PixelData, syntax: uid.UID, min_side: int) -> Stored:
+    """Decode the one frame of an object whose pixel module has been checked.
+
+    Uncompressed values are a view of the object, unless they are big-endian or hold other bits.
 
     Args:
-        dataset: With its Pixel Data.
+        elements: The attributes.
+        pixels: Its Pixel Data.
         syntax: One of SUPPORTED.
         min_side: See `decode_frame`.
 
-    Returns:
-        (rows, columns) integers, and warnings.
-
     Raises:
-        CorruptImageError, ColourImageError: See `read_dicom`. What pydicom raises on damaged
+        CorruptImageError, ColourImageError: See `read_dicom`. What Python raises on damaged
             attributes passes through.
     """
-    if int(dataset.SamplesPerPixel) == 3 or dataset.PhotometricInterpretation == "PALETTE COLOR":
-        return grey_of_colour(_colour_samples(dataset, syntax))
+    photometric = elements.text("PhotometricInterpretation") or ""
+    if elements.integer("SamplesPerPixel") == 3 or photometric == "PALETTE COLOR":
+        found = _colour_samples(elements, pixels, syntax, photometric)
+        grey, warnings = grey_of_colour(found.samples)
+        return Stored(grey, fallbacks=found.fallbacks, warnings=warnings)
     if syntax in NATIVE:
-        values = _native(dataset, syntax)
-    else:
-        values = _encapsulated(dataset, syntax, min_side)
-    return _significant_bits(dataset, values, syntax), ()
+        return Stored(_significant_bits(elements, _native(elements, pixels, syntax), syntax))
+    found = _encapsulated(elements, pixels, syntax, min_side)
+    values = _significant_bits(elements, found.samples, syntax)
+    return Stored(values, found.wavelet, found.fallbacks)
 
 
-def _native(dataset: Dataset, syntax: uid.UID) -> Pixels:
-    rows, columns = int(dataset.Rows), int(dataset.Columns)
-    size = int(dataset.BitsAllocated) // 8
-    expected, found = rows * columns * size, len(dataset.PixelData)
+def _native(elements: Elements, pixels: PixelData, syntax: uid.UID) -> Pixels:
+    rows, columns = elements.integer("Rows"), elements.integer("Columns")
+    size = elements.integer("BitsAllocated") // 8
+    expected, found = rows * columns * size, len(pixels.value)
     if found < expected:
         raise CorruptImageError(f"Pixel Data holds {found} of {expected} bytes")
     big = syntax == uid.ExplicitVRBigEndian
-    words = np.frombuffer(dataset.PixelData, f"{'>' if big else '<'}u{size}", rows * columns)
-    if big and size == 1 and dataset["PixelData"].VR == "OW":
+    words = np.frombuffer(pixels.value, f"{'>' if big else '<'}u{size}", rows * columns)
+    if big and size == 1 and pixels.vr == b"OW":
         # PS3.5 8.1.2: bytes travel in words, so each pair is swapped
-        whole = np.frombuffer(dataset.PixelData, ">u2", found // 2)
+        whole = np.frombuffer(pixels.value, ">u2", found // 2)
         words = whole.astype("<u2").view(np.uint8)[: rows * columns]
     return words.reshape(rows, columns).astype(words.dtype.newbyteorder("="), copy=False)
 
 
-def _encapsulated(dataset: Dataset, syntax: uid.UID, min_side: int) -> Pixels:
+def _encapsulated(elements: Elements, pixels: PixelData, syntax: uid.UID, min_side: int) -> Decoded:
     if syntax == uid.RLELossless:
-        stream = get_frame(dataset.PixelData, 0, number_of_frames=1)
-        size = int(dataset.BitsAllocated) // 8
-        return decode_rle(stream, int(dataset.Rows), int(dataset.Columns), size)
+        rows, columns = elements.integer("Rows"), elements.integer("Columns")
+        size = elements.integer("BitsAllocated") // 8
+        return Decoded(decode_rle(_first_frame(pixels), rows, columns, size))
     # Padding is recognised by equality, which a reduced wavelet would smear
-    side = FULL_SIZE if "PixelPaddingValue" in dataset else min_side
-    values = decode_frame(_codestream(dataset), side)
-    if values.ndim == 3:
+    side = FULL_SIZE if "PixelPaddingValue" in elements.values else min_side
+    found = decode_frame(_codestream(elements, pixels), side)
+    if found.samples.ndim == 3:
         raise ColourImageError("the object says one sample per pixel, but its frame has three")
-    return values
+    return found
 
 
-def _codestream(dataset: Dataset) -> bytes:
+def _first_frame(pixels: PixelData) -> Stream:
+    """The one frame, not copied unless it lies in several fragments.
+
+    References:
+        PS3.5 A.4 Encapsulation: a Basic Offset Table, fragments, a Sequence Delimitation Item.
+    """
+    offsets, *fragments = _items(pixels)
+    if len(offsets) > 4:  # the table knows of more frames than the header, so stop at the second
+        fragments = _before(fragments, struct.unpack_from("<L", offsets, 4)[0])
+    return fragments[0] if len(fragments) == 1 else b"".join(fragments)
+
+
+def _before(fragments: list[memoryview], offset: int) -> list[memoryview]:
+    """Those that begin before an offset, which counts the heads of items as well."""
+    at, kept = 0, []
+    for fragment in fragments:
+        if at < offset:
+            kept.append(fragment)
+        at += 8 + len(fragment)
+    return kept
+
+
+def _items(pixels: PixelData) -> Iterator[memoryview]:
+    value, at = pixels.value, 0
+    for _ in range(MAX_FRAGMENTS):
+        if at == len(value) and not pixels.endless:
+            return
+        group, element, length = struct.unpack_from("<HHL", value, at)
+        at += 8
+        tag = group << 16 | element
+        if tag == SEQUENCE_END:
+            return
+        if tag != ITEM or at + length > len(value):
+            raise CorruptImageError("the object is cut off within its Pixel Data")
+        yield value[at : at + length]
+        at += length
+    raise CorruptImageError(f"Pixel Data lie in more than {MAX_FRAGMENTS} fragments")
+
+
+def _codestream(elements: Elements, pixels: PixelData) -> Stream:
     """The one frame, of the size that the header says."""
-    stream = get_frame(dataset.PixelData, 0, number_of_frames=1)
+    stream = _first_frame(pixels)
     frame = read_frame_header(stream)
-    if (frame.rows, frame.columns) != (int(dataset.Rows), int(dataset.Columns)):
+    rows, columns = elements.integer("Rows"), elements.integer("Columns")
+    if (frame.rows, frame.columns) != (rows, columns):
         raise CorruptImageError(
-            f"the header says {dataset.Rows} x {dataset.Columns} pixels, "
-            "but the frame holds another size"
+            f"the header says {rows} x {columns} pixels, but the frame holds another size"
         )
     return stream
 
 
-def _significant_bits(dataset: Dataset, values: Pixels, syntax: uid.UID) -> Pixels:
+def _significant_bits(elements: Elements, values: Pixels, syntax: uid.UID) -> Pixels:
     """Keep Bits Stored up to High Bit (old overlays lie above) and restore the sign (PS3.5 8.1.1).
 
     A lossy or reduced frame of more precision than Bits Stored may overshoot: then the brightest
     pixels would wrap to black, so such frames are clipped and not masked.
+
+    Values that need neither, as nearly all do, are returned as they came: to look costs 0.2 ms.
     """
     if values.dtype.kind == "i":
         return values  # the codestream said itself that it is signed
     size = values.dtype.itemsize * 8
-    stored = min(int(dataset.BitsStored), size)
-    signed = int(dataset.PixelRepresentation) != 0
+    stored = min(elements.integer("BitsStored"), size)
+    signed = elements.integer("PixelRepresentation") != 0
     if syntax in INEXACT and not signed:
-        return np.minimum(values, (1 << stored) - 1) if stored < size else values
-    high = stored - 1 if syntax in ENCAPSULATED else int(dataset.get("HighBit") or stored - 1)
+        return np.minimum(values, (1 << stored) - 1) if _exceed(values, stored) else values
+    high = stored - 1 if syntax in ENCAPSULATED else _high_bit(elements, stored)
     above = size - 1 - high if stored - 1 <= high < size else size - stored
-    if above:
-        values = values << above
     if signed:
-        values = values.view(f"i{size // 8}")
-    return values >> (size - stored) if stored < size else values
+        numbers = values.view(f"i{size // 8}")
+        if above == size - stored and not _exceed(numbers, stored - 1):
+            return numbers
+        return (values << above).view(numbers.dtype) >> (size - stored)
+    if above == size - stored and not _exceed(values, stored):
+        return values
+    return (values << above) >> (size - stored)
 
 
-def _colour_samples(dataset: Dataset, syntax: uid.UID) -> npt.NDArray[Any]:
-    photometric = str(dataset.PhotometricInterpretation)
-    if syntax in ENCAPSULATED:
-        samples = decode_frame(
-            _codestream(dataset), FULL_SIZE
-        )  # JPEG and JPEG 2000 come out as RGB
+def _exceed(values: Pixels, bits: int) -> bool:
+    """Whether some value needs more bits, the sign left out."""
+    low = -int(values.min()) - 1 if values.dtype.kind == "i" else 0
+    return max(low, int(values.max())) >> bits > 0
+
+
+def _high_bit(elements: Elements, stored: int) -> int:
+    return (elements.integer("HighBit") if "HighBit" in elements.values else 0) or stored - 1
+
+
+def _colour_samples(
+    elements: Elements, pixels: PixelData, syntax: uid.UID, photometric: str
+) -> Decoded:
+    if syntax in ENCAPSULATED:  # JPEG and JPEG 2000 come out as RGB
+        found = decode_frame(_codestream(elements, pixels), FULL_SIZE)
     else:
-        samples = pixel_array(dataset, raw=True)
-        if photometric.startswith("YBR"):
-            samples = convert_color_space(samples, photometric, "RGB")
+        found = Decoded(_rgb(elements, photometric))
     if photometric == "PALETTE COLOR":
-        samples = apply_color_lut(samples, dataset)
+        found = found._replace(samples=apply_color_lut(found.samples, elements.dataset()))
+    samples = found.samples
     if samples.ndim != 3 or samples.shape[2] != 3 or samples.dtype.kind != "u":
         raise CorruptImageError("the object says three samples per pixel, but its frame has not")
+    return found
+
+
+def _rgb(elements: Elements, photometric: str) -> npt.NDArray[Any]:
+    samples = pixel_array(elements.dataset(), raw=True)
+    if photometric.startswith("YBR"):
+        return convert_color_space(samples, photometric, "RGB")
     return samples

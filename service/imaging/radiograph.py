@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from model_store import PreprocessSpec
+from service.imaging.decoders import Decoder
 from service.imaging.dicom import read_dicom
 from service.imaging.errors import EmptyImageError, UnrecognisedFormatError
 from service.imaging.header import ViewHeader
@@ -39,55 +40,62 @@ class Radiograph:
     sop_instance_uid: str | None = None
     transfer_syntax: str | None = None
     warnings: tuple[str, ...] = ()
+    fallbacks: tuple[Decoder, ...] = ()  # decoders that refused it, before one could read it
 
 
-def sniff(data: bytes) -> Format:
+def sniff(data: bytes | bytearray | memoryview) -> Format:
     """Tell the format by content; names and Content-Type headers are often wrong.
 
     Raises:
         EmptyImageError, UnrecognisedFormatError
     """
-    if not data:
+    start = bytes(data[:132])
+    if not start:
         raise EmptyImageError("there are no bytes")
-    if data[128:132] == b"DICM":
+    if start[128:] == b"DICM":
         return "dicom"
-    if data.startswith(b"\x89PNG\r\n\x1a\n"):
+    if start.startswith(b"\x89PNG\r\n\x1a\n"):
         return "png"
-    if data.startswith(b"\xff\xd8\xff"):
+    if start.startswith(b"\xff\xd8\xff"):
         return "jpeg"
-    for start, name in KNOWN_OTHERS.items():
-        if data.startswith(start):
+    for magic, name in KNOWN_OTHERS.items():
+        if start.startswith(magic):
             raise UnrecognisedFormatError(f"this is {name}; send DICOM, PNG or JPEG")
     raise UnrecognisedFormatError("neither DICOM (Part 10), PNG nor JPEG, by content")
 
 
-def read_radiograph(data: bytes, spec: PreprocessSpec) -> Radiograph:
+def read_radiograph(data: bytes | bytearray | memoryview, spec: PreprocessSpec) -> Radiograph:
     """Read one radiograph in any accepted format.
 
     Args:
-        data: A whole DICOM Part 10, PNG or JPEG file.
+        data: A whole DICOM Part 10, PNG or JPEG file; it is not copied, and must not change
+            meanwhile.
         spec: The model's preprocessing, from its card.
 
     Raises:
         ImageError: A subclass that says why it cannot be classified.
     """
     kind = sniff(data)
+    view = memoryview(data)
     if kind == "dicom":
-        # At twice the size that is needed, reduced JPEG 2000 differs by a grey level at most edges
-        image = read_dicom(data, min_side=2 * spec.size)
+        image = read_dicom(view, min_side=spec.size)
         return Radiograph(
-            tensor=pixels_to_tensor(image.pixels, image.inverted, spec, image.size),
+            tensor=pixels_to_tensor(
+                image.pixels, image.inverted, spec, image.size, wavelet=image.wavelet
+            ),
             format=kind,
             header=image.header,
             sop_instance_uid=image.sop_instance_uid,
             transfer_syntax=image.transfer_syntax,
             warnings=image.warnings,
+            fallbacks=image.fallbacks,
         )
-    pixels, warnings = read_raster(data, kind)
-    return Radiograph(pixels_to_tensor(pixels, False, spec), kind, warnings=warnings)
+    raster = read_raster(view, kind, min_side=spec.size)
+    tensor = pixels_to_tensor(raster.pixels, False, spec, raster.size)
+    return Radiograph(tensor, kind, warnings=raster.warnings, fallbacks=raster.fallbacks)
 
 
-def image_to_tensor(data: bytes, spec: PreprocessSpec) -> Tensor:
+def image_to_tensor(data: bytes | bytearray | memoryview, spec: PreprocessSpec) -> Tensor:
     """The only path from a file to the network's input, in training and in serving.
 
     Returns:

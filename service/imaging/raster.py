@@ -3,40 +3,51 @@
 from __future__ import annotations
 
 import io
-import struct
-import zlib
+from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
+from service.imaging.codestream import read_frame_header
+from service.imaging.decoders import (
+    DECODE_ERRORS,
+    Decoder,
+    Decoders,
+    Samples,
+    first_to_read,
+    halvings,
+)
 from service.imaging.errors import CorruptImageError, MultiFrameError, UnsupportedPixelFormatError
 from service.imaging.grey import grey_of_colour
+from service.imaging.png import Png, decode_png, read_chunks
 from service.imaging.tensor import Pixels, check_size
-
-# What Pillow's PNG and JPEG plugins raise on damaged files, found by fuzzing
-DECODE_ERRORS = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    IndexError,
-    KeyError,
-    EOFError,
-    struct.error,
-    zlib.error,
-)
 
 Image.MAX_IMAGE_PIXELS = None  # `check_size` is the stricter limit, and raises instead of warning
 
+# Never `convert("L")` on 16 bits: Pillow saturates them instead of scaling
+GREY_16 = {"I;16", "I;16B", "I"}
+QUARTER_TURNED = {5, 6, 7, 8}  # EXIF orientations that exchange rows and columns
 
-def read_raster(data: bytes, kind: str) -> tuple[Pixels, tuple[str, ...]]:
+
+class Raster(NamedTuple):
+    """A decoded file."""
+
+    pixels: Pixels  # (rows, columns) uint8 or uint16, bone bright; JPEG perhaps at half, ... size
+    size: tuple[int, int]  # rows, columns of the image itself
+    warnings: tuple[str, ...]
+    fallbacks: tuple[Decoder, ...]  # decoders that refused it
+
+
+def read_raster(data: bytes | memoryview, kind: str, min_side: int) -> Raster:
     """Decode one PNG or JPEG file.
+
+    A PNG needs three times its samples; a JPEG those of the reduced size, and a copy of the file.
 
     Args:
         data: The whole file.
         kind: "png" or "jpeg", as sniffed.
-
-    Returns:
-        (rows, columns) uint8 or uint16, bone bright, and warnings.
+        min_side: JPEG may be decoded at half, quarter or eighth size while both sides keep twice as
+            many pixels.
 
     Raises:
         CorruptImageError: Truncated or damaged.
@@ -46,28 +57,59 @@ def read_raster(data: bytes, kind: str) -> tuple[Pixels, tuple[str, ...]]:
         UnsupportedPixelFormatError: CMYK and other modes that no radiograph has.
     """
     try:
-        image: Image.Image = Image.open(io.BytesIO(data), formats=[kind.upper()])
-        check_size(image.height, image.width, len(image.getbands()))
-        if kind == "png" and getattr(image, "n_frames", 1) > 1:
-            raise MultiFrameError("an animated PNG; send each radiograph by itself")
-        image.load()
-        if kind == "jpeg":
-            image = ImageOps.exif_transpose(image)
-        return _grey(image)
+        return _read_png(data) if kind == "png" else _read_jpeg(data, min_side)
     except DECODE_ERRORS as error:
         raise CorruptImageError(
             f"the {kind.upper()} file is damaged or cut off ({type(error).__name__})"
         ) from error
 
 
-def _grey(image: Image.Image) -> tuple[Pixels, tuple[str, ...]]:
-    """Never `convert("L")` on 16 bits: Pillow saturates them instead of scaling."""
-    if image.mode in {"L", "1"}:
-        return np.asarray(image.convert("L")), ()
-    if image.mode in {"I;16", "I;16B", "I"}:
-        return np.asarray(image).astype(np.uint16, copy=False), ()
-    if image.mode == "LA":
-        return np.asarray(image.getchannel("L")), ()
-    if image.mode in {"RGB", "RGBA", "P"}:
-        return grey_of_colour(np.asarray(image.convert("RGB")))
-    raise UnsupportedPixelFormatError(f"pixels of Pillow mode {image.mode} are no radiograph")
+def _read_png(data: bytes | memoryview) -> Raster:
+    png = read_chunks(data)
+    check_size(png.rows, png.columns, png.channels)
+    if png.animated:
+        raise MultiFrameError("an animated PNG; send each radiograph by itself")
+    decoders: Decoders = {"imagecodecs-png": lambda: decode_png(png)} if png.plain else {}
+    decoders["pillow-png"] = lambda: _pillow_png(data, png)
+    found = first_to_read(decoders, "the PNG file")
+    pixels, warnings = _grey(found.samples)
+    return Raster(pixels, (png.rows, png.columns), warnings, found.fallbacks)
+
+
+def _grey(samples: Samples) -> tuple[Pixels, tuple[str, ...]]:
+    """Leave transparency out, and colour where there is none."""
+    if samples.ndim == 2:
+        return samples, ()
+    if samples.shape[2] == 2:
+        return samples[..., 0], ()
+    return grey_of_colour(samples[..., :3])
+
+
+def _pillow_png(data: bytes | memoryview, png: Png) -> Samples:
+    image = _opened(data, "PNG", png.rows, png.columns)
+    if image.mode in GREY_16:
+        return np.asarray(image).astype(np.uint16, copy=False)
+    return np.asarray(image.convert("L" if image.mode in {"1", "L", "LA"} else "RGB"))
+
+
+def _opened(data: bytes | memoryview, kind: str, rows: int, columns: int) -> Image.Image:
+    """The file, if Pillow finds the size in it that was checked: there may be a second header."""
+    image: Image.Image = Image.open(io.BytesIO(data), formats=[kind])
+    if image.size != (columns, rows):
+        raise ValueError("it declares two sizes")
+    return image
+
+
+def _read_jpeg(data: bytes | memoryview, min_side: int) -> Raster:
+    frame = read_frame_header(data)
+    check_size(frame.rows, frame.columns, frame.components)
+    image = _opened(data, "JPEG", frame.rows, frame.columns)
+    if image.mode not in {"L", "RGB"}:
+        raise UnsupportedPixelFormatError(f"pixels of Pillow mode {image.mode} are no radiograph")
+    reduce = min(frame.halvings, halvings(frame.rows, frame.columns, 2 * min_side))
+    image.draft(None, (frame.columns >> reduce, frame.rows >> reduce))
+    turned = image.getexif().get(ExifTags.Base.Orientation, 1) in QUARTER_TURNED
+    ImageOps.exif_transpose(image, in_place=True)
+    size = (frame.columns, frame.rows) if turned else (frame.rows, frame.columns)
+    pixels, warnings = _grey(np.asarray(image))
+    return Raster(pixels, size, warnings, ())

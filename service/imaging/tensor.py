@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from functools import lru_cache
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -16,8 +17,14 @@ Tensor = npt.NDArray[np.uint8]  # (1, S, S)
 # A 43 x 43 cm detector of 100 um has 18 megapixels and film digitised for mammography 28; beyond
 # this it is a mistake or an attack on memory. Decoding takes at most about ten bytes a pixel.
 MAX_PIXELS = 40 * 2**20  # samples, where an image has several a pixel
-ROUNDING = 1e-6  # of a float32 mean of equal pixels
+ROUNDING = 4e-6  # of a float32 mean of equal pixels
 MIN_SIDE = 32  # pixels; below this a thorax has no shape left
+
+Wavelet = Literal["5/3", "9/7"]  # of JPEG 2000, reversible and not (T.800 F.3)
+# What their low-pass filters and the lines between samples have dampened, fitted on 160 radiographs
+# decoded at half their size, to root mean square errors of 2.2 and 2.0 grey levels of 255 (2.5 and
+# 3.0 without). The largest difference of a PFI at one sample a field was 0.0026 in 680 decodes.
+SHARPENING: dict[Wavelet, float] = {"5/3": 0.08, "9/7": 0.17}
 
 
 def check_size(rows: int, columns: int, samples: int = 1) -> None:
@@ -38,7 +45,12 @@ def check_size(rows: int, columns: int, samples: int = 1) -> None:
 
 
 def pixels_to_tensor(
-    pixels: Pixels, inverted: bool, spec: PreprocessSpec, size: tuple[int, int] | None = None
+    pixels: Pixels,
+    inverted: bool,
+    spec: PreprocessSpec,
+    size: tuple[int, int] | None = None,
+    *,
+    wavelet: Wavelet | None = None,
 ) -> Tensor:
     """Squash, window and quantise one image.
 
@@ -48,6 +60,7 @@ def pixels_to_tensor(
             `max - pixels` does not depend on the brightest pixel).
         spec: The model's own preprocessing.
         size: Rows and columns of the image, where `pixels` was decoded at half, quarter, ... of it.
+        wavelet: Where those are the low-pass band of one.
 
     Returns:
         (1, S, S) uint8 with bone bright and air dark, 0 and 255 at the window's ends.
@@ -58,7 +71,7 @@ def pixels_to_tensor(
     References:
         Rajkomar et al., J Digit Imaging 30(1), 2017: 8-bit grey, squashed to 256 x 256.
     """
-    thumbnail = squash(pixels, spec.size, size or pixels.shape)
+    thumbnail = squash(pixels, spec.size, size or pixels.shape, wavelet=wavelet)
     if inverted:
         thumbnail = -thumbnail
     low, high = np.percentile(thumbnail, spec.window_percentiles)
@@ -69,39 +82,116 @@ def pixels_to_tensor(
     return tensor
 
 
-def squash(pixels: Pixels, side: int, size: tuple[int, ...]) -> npt.NDArray[np.float32]:
+def squash(
+    pixels: Pixels, side: int, size: tuple[int, ...], *, wavelet: Wavelet | None = None
+) -> npt.NDArray[np.float32]:
     """Average over side x side equal fields of an image of `size`, ignoring its aspect ratio.
 
     Fields are cut to the fraction of a pixel, or of a block of pixels where a field holds several:
     dropping a remainder, or a box filter that takes whole pixels only, gives one picture two
-    tensors when it is decoded at two sizes, and PFIs 0.01 apart.
+    tensors when it is decoded at two sizes, and PFIs 0.01 apart. The picture is never copied: its
+    blocks are summed first, which takes half of its bytes at the most, and less the larger it is.
+
+    `wavelet` pixels, where smaller than the image, are no means of blocks but values at points: the
+    first pixel of each block. What is averaged are the straight lines between them, sharpened.
     """
     reduction = round(size[0] / pixels.shape[0])  # 1, or a power of two
     factor = max(1, min(pixels.shape) // (2 * side))
-    blocks = block_mean(block_mean(pixels, factor).T, factor).T
-    rows, columns = (length / (reduction * factor) for length in size)
-    return area_mean(area_mean(blocks, side, rows).T, side, columns).T
+    blocks = block_sums(pixels, factor)
+    pitch = reduction * factor
+    centre = (1 + reduction * (factor - 1)) / (2 * pitch) if wavelet else 0.5
+    rows, columns = (
+        fields(side, length / pitch, count, centre, wavelet=wavelet if factor == 1 else None)
+        for length, count in zip(size, blocks.shape, strict=True)
+    )
+    if blocks.shape[1] > 4 * blocks.shape[0]:  # a stripe: side x columns would be a large picture
+        means = area_mean(area_mean(blocks.T, columns).T, rows)
+    else:
+        means = area_mean(area_mean(blocks, rows).T, columns).T
+    thumbnail: npt.NDArray[np.float32] = (means / factor**2).astype(np.float32, copy=False)
+    return thumbnail
 
 
-def block_mean(values: Pixels, factor: int) -> npt.NDArray[np.float32]:
-    """Average `factor` rows at a time, without a float copy of the whole; the last may be fewer."""
-    sums = values[::factor].astype(np.float32)
+def block_sums(values: Pixels, factor: int) -> Pixels:
+    """Sum factor x factor pixels; where the last block lacks some, its last ones count again."""
+    if factor == 1:
+        return values
+    whole, rest = divmod(len(values), factor)
+    dtype = _sum_type(values, factor)
+    rows = np.empty((whole + bool(rest), values.shape[1]), dtype)
+    blocks = values[: whole * factor].reshape(whole, factor, -1)
+    np.add.reduce(blocks, axis=1, dtype=dtype, out=rows[:whole])
+    if rest:
+        last = values[-1].astype(dtype) * dtype.type(factor - rest)
+        rows[whole] = values[whole * factor :].sum(axis=0, dtype=dtype) + last
+    sums = rows[:, ::factor].astype(np.float32)
     for offset in range(1, factor):
-        rows = values[offset::factor]
-        sums[: len(rows)] += rows
-        sums[len(rows) :] += values[-1]  # in place of a missing row, the last one
-    means: npt.NDArray[np.float32] = sums / np.float32(factor)
+        columns = rows[:, offset::factor]
+        sums[:, : columns.shape[1]] += columns
+        sums[:, columns.shape[1] :] += rows[:, -1:]
+    return sums
+
+
+def _sum_type(values: Pixels, factor: int) -> np.dtype[Any]:
+    """16 bits where the sums of `factor` values fit: four times as fast as float32."""
+    if values.dtype.kind in "ui" and values.dtype.itemsize <= 2:
+        narrow = np.dtype(f"{values.dtype.kind}2")
+        low = int(values.min()) if narrow.kind == "i" else 0
+        limits = np.iinfo(narrow)
+        if low * factor >= limits.min and int(values.max()) * factor <= limits.max:
+            return narrow
+    return np.dtype(np.float32)
+
+
+class Fields(NamedTuple):
+    """Which samples make up each field, and their shares: (side, taps) each."""
+
+    taps: npt.NDArray[np.intp]
+    shares: npt.NDArray[np.float32]  # each row sums to 1
+
+
+@lru_cache(maxsize=64)  # an archive has few sizes
+def fields(
+    side: int, extent: float, count: int, centre: float = 0.5, wavelet: Wavelet | None = None
+) -> Fields:
+    """Cut a line of samples into equal fields.
+
+    Args:
+        side: How many fields.
+        extent: Their length together, in samples, a fraction included.
+        count: How many samples there are; the last stands for all that would follow.
+        centre: Where the first sample lies on the line; 0.5 if it is the mean of its block.
+        wavelet: Average the lines between the samples, instead of their blocks.
+    """
+    edges = np.linspace(-centre, extent - centre, side + 1)
+    width = extent / side
+    radius = 2.0 if wavelet else 0.5  # samples further off have no share
+    first = np.ceil(edges[:-1] - radius).astype(np.intp)
+    taps = first[:, np.newaxis] + np.arange(int(width + 2 * radius) + 2)
+    start, end = edges[:-1, np.newaxis] - taps, edges[1:, np.newaxis] - taps
+    shares = (_below(end, wavelet) - _below(start, wavelet)) / width
+    used = shares.any(axis=0)
+    return Fields(taps.clip(0, count - 1)[:, used], shares[:, used].astype(np.float32))
+
+
+def area_mean(values: Pixels, fields: Fields) -> Pixels:
+    """Average rows: (count, columns) -> (side, columns)."""
+    means: Pixels = values[fields.taps[:, 0]] * fields.shares[:, :1]
+    for tap in range(1, fields.taps.shape[1]):
+        means += values[fields.taps[:, tap]] * fields.shares[:, tap, np.newaxis]
     return means
 
 
-def area_mean(
-    values: npt.NDArray[np.float32], count: int, extent: float
-) -> npt.NDArray[np.float32]:
-    """Average the first `extent` rows, a fraction included, over `count` equal stretches."""
-    sums = np.zeros((len(values) + 1, values.shape[1]))
-    np.cumsum(values, axis=0, dtype=np.float64, out=sums[1:])
-    edges = np.linspace(0, extent, count + 1)
-    whole = np.minimum(edges.astype(int), len(values) - 1)
-    integral = sums[whole] + (edges - whole)[:, np.newaxis] * values[whole]
-    means: npt.NDArray[np.float32] = (np.diff(integral, axis=0) * (count / extent)).astype("f4")
-    return means
+def _below(at: npt.NDArray[np.float64], wavelet: Wavelet | None) -> npt.NDArray[np.float64]:
+    """How much of a sample at 0 lies before `at`, but for a constant."""
+    if wavelet is None:
+        return at.clip(-0.5, 0.5)
+    s = SHARPENING[wavelet]
+    return (1 + 2 * s) * _below_hat(at) - s * (_below_hat(at - 1) + _below_hat(at + 1))
+
+
+def _below_hat(at: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """The same of a hat, which linear interpolation makes of each sample."""
+    inside = at.clip(-1, 1)
+    below: npt.NDArray[np.float64] = inside - inside * np.abs(inside) / 2
+    return below

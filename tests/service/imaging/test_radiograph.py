@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import random
 
+import imagecodecs
 import numpy as np
 import pytest
 from images import CODECS, NATIVE, dicom, jpeg, png, radiograph
 from PIL import Image
 from pydicom import uid
+from pydicom.encaps import encapsulate
 
 from model_store.card import PreprocessSpec
 from service.imaging import (
@@ -149,6 +151,32 @@ def test_damage_is_refused_or_survived(name):
         assert tensor.shape == (1, 32, 32)
 
 
+@pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
+@pytest.mark.parametrize("name", FILES)
+def test_a_file_is_read_from_any_buffer(name, kind):
+    """The body of a request need not be copied into bytes first."""
+    expected = image_to_tensor(FILES[name], SPEC)
+    np.testing.assert_array_equal(image_to_tensor(kind(FILES[name]), SPEC), expected)
+
+
+def test_a_file_at_an_odd_place_is_read():
+    """Within a multipart body, words may begin at odd addresses."""
+    data = dicom(PIXELS)
+    body = memoryview(b"-" + data)[1:]
+    np.testing.assert_array_equal(image_to_tensor(body, SPEC)[0], EXPECTED[0])
+
+
+def test_the_answer_names_the_decoders_that_refused():
+    """So that the service can count them."""
+    assert read_radiograph(dicom(PIXELS), SPEC).fallbacks == ()
+    pixels = PIXELS.astype(np.uint32) << 8
+    frame = imagecodecs.jpeg2k_encode(
+        pixels, 0, codecformat="j2k", reversible=True, bitspersample=20
+    )
+    data = dicom(pixels, uid.JPEG2000Lossless, BitsStored=20, PixelData=encapsulate([bytes(frame)]))
+    assert read_radiograph(data, SPEC).fallbacks == ("pillow-jpeg-2000",)
+
+
 def originals(shared):
     folder = shared / "data/cxr/originals"
     return sorted([*folder.glob("*.dcm"), *folder.glob("*.png")])
@@ -165,8 +193,8 @@ def test_every_real_file_is_read(shared):
 
 @pytest.mark.parametrize("name", ["wg04-rg1-jpeg2000.dcm", "clinic-frontal-16bit-0.png"])
 def test_a_real_radiograph_has_one_tensor(shared, name):
-    """Stored anew in each transfer syntax, it differs by no more than 4 of 255, or on average by 1
-    where JPEG 2000 was decoded at reduced resolution.
+    """Stored anew in each transfer syntax, it differs by no more than 4 of 255, or on average by
+    1.5 where JPEG 2000 was decoded at reduced resolution.
     """
     path = shared / "data/cxr/originals" / name
     if path.suffix == ".dcm":
@@ -181,4 +209,4 @@ def test_a_real_radiograph_has_one_tensor(shared, name):
             continue  # fewer bits than this picture has
         tensor = image_to_tensor(dicom(pixels, syntax), PreprocessSpec())
         difference = np.abs(tensor - expected)
-        assert (difference.mean() < 1) if syntax in WAVELETS else (difference.max() <= 4), syntax
+        assert (difference.mean() < 1.5) if syntax in WAVELETS else (difference.max() <= 4), syntax

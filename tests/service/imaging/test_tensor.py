@@ -12,7 +12,9 @@ from service.imaging.tensor import (
     MAX_PIXELS,
     MIN_SIDE,
     area_mean,
+    block_sums,
     check_size,
+    fields,
     pixels_to_tensor,
     squash,
 )
@@ -73,21 +75,89 @@ def test_an_enlarged_picture_is_the_same_picture(rows, columns, seed):
     assert expected.mean() == pytest.approx(pixels.mean(), rel=1e-5)
 
 
+def stretches(values: np.ndarray, side: int, extent: float) -> np.ndarray:
+    return area_mean(values, fields(side, extent, len(values)))
+
+
 @few
 @given(rows=SIZES, factor=st.integers(2, 9), count=st.integers(1, 99), seed=st.integers(0, 99))
 def test_stretches_are_cut_exactly(rows, factor, count, seed):
     """However often each row is repeated, and wherever the cuts fall, the averages are the same."""
     values = radiograph(rows, 33, seed=seed).astype(np.float32)
-    expected = area_mean(values, count, rows)
-    found = area_mean(values.repeat(factor, axis=0), count, rows * factor)
+    expected = stretches(values, count, rows)
+    found = stretches(values.repeat(factor, axis=0), count, rows * factor)
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=0.01)
+
+
+@few
+@given(rows=SIZES, columns=SIZES, factor=st.integers(1, MIN_SIDE), seed=st.integers(0, 99))
+@pytest.mark.parametrize(
+    ("dtype", "low"),
+    [("u1", 0), ("u2", 0), (">u2", 0), ("i2", -2000), ("i2", -32768), ("i4", -9), ("f8", -0.5)],
+)
+def test_blocks_are_summed_exactly(dtype, low, rows, columns, factor, seed):
+    """In every type, whether sums fit 16 bits or not; a remainder is completed by repetition."""
+    bits = 8 if dtype == "u1" else 12 if low == -2000 else 16
+    pixels = (radiograph(rows, columns, bits=bits, seed=seed).astype(float) + low).astype(dtype)
+    missing = [(0, -length % factor) for length in pixels.shape]
+    whole = np.pad(pixels.astype(float), missing, mode="edge")
+    blocks = whole.reshape(len(whole) // factor, factor, -1, factor)
+    np.testing.assert_allclose(block_sums(pixels, factor), blocks.sum(axis=(1, 3)), rtol=1e-5)
 
 
 def test_a_reduced_picture_keeps_its_extent():
     """Half of 65 rows are 33 samples, the last of which stands for half a sample only."""
     pixels = np.repeat(np.arange(33, dtype=np.uint16), 2)[:65, np.newaxis].repeat(64, axis=1)
     reduced = pixels[::2, ::2]
-    np.testing.assert_allclose(squash(reduced, 32, (65, 64)), squash(pixels, 32, (65, 64)))
+    expected = squash(pixels, 32, (65, 64))
+    np.testing.assert_allclose(squash(reduced, 32, (65, 64)), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("wavelet", ["5/3", "9/7"])
+@pytest.mark.parametrize("reduce", [1, 2, 3])
+@pytest.mark.parametrize("side", [32, 48, 64])
+def test_wavelet_samples_stay_where_they_lie(wavelet, reduce, side):
+    """A slope through the first pixels of blocks is the slope of the picture, but for its ends."""
+    rows, columns = 64 << reduce, 80 << reduce
+    y, x = np.mgrid[:rows, :columns]
+    slope = (3 * y + 2 * x).astype(np.float64)
+    points = slope[:: 1 << reduce, :: 1 << reduce]
+    found = squash(points, side, slope.shape, wavelet=wavelet)
+    centres = (slope[-1, -1] / 2) + np.add.outer(
+        3 * rows * (np.arange(side) + 0.5) / side - 3 * rows / 2,
+        2 * columns * (np.arange(side) + 0.5) / side - 2 * columns / 2,
+    )
+    inner = np.s_[3:-3, 3:-3]
+    np.testing.assert_allclose(found[inner], centres[inner], rtol=1e-4)
+
+
+@few
+@given(
+    extent=st.floats(32, 3000),
+    side=st.integers(32, 256),
+    centre=st.floats(0.05, 0.5),
+    wavelet=st.sampled_from(["5/3", "9/7", None]),
+)
+def test_the_shares_of_a_field_are_one(extent, side, centre, wavelet):
+    """No field is brighter or darker than its samples."""
+    found = fields(side, extent, int(np.ceil(extent)), centre, wavelet)
+    np.testing.assert_allclose(found.shares.sum(axis=1), 1, rtol=1e-5)
+    assert found.taps.min() >= 0
+    assert found.taps.max() < extent + 1
+
+
+@pytest.mark.parametrize("shape", [(32, 5000), (5000, 32)])
+def test_a_stripe_is_squashed_along_its_length(shape):
+    """Long and narrow, a picture becomes small without becoming large first."""
+    pixels = radiograph(*shape)
+    found = squash(pixels, 32, shape)
+    long = 1 if shape[1] > shape[0] else 0
+    expected = np.stack([part.mean(axis=long) for part in np.array_split(pixels, 32, axis=long)])
+    if long:
+        expected = expected.T
+        np.testing.assert_allclose(found.mean(axis=0), expected.mean(axis=0), rtol=0.02)
+    else:
+        np.testing.assert_allclose(found.mean(axis=1), expected.mean(axis=1), rtol=0.02)
 
 
 def test_percentiles_cut_the_extremes_off():

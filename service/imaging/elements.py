@@ -1,0 +1,248 @@
+"""The attributes by which a radiograph is read, and where its Pixel Data lie: no more of a header.
+
+pydicom takes up to a millisecond for a header of which a dozen values are needed, and copies Pixel
+Data. The few objects that need more (palettes, Modality LUTs, colour) are still read by it.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+from struct import Struct
+from typing import NamedTuple
+
+import imagecodecs
+import numpy as np
+from pydicom import uid
+from pydicom.datadict import tag_for_keyword
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.filereader import read_dataset
+
+from service.imaging.decoders import as_bytes
+from service.imaging.errors import (
+    CorruptImageError,
+    ImageTooLargeError,
+    UnsupportedTransferSyntaxError,
+)
+from service.imaging.tensor import MAX_PIXELS
+
+WANTED = {
+    tag_for_keyword(keyword): keyword
+    for keyword in (
+        "TransferSyntaxUID",
+        "MediaStorageSOPClassUID",
+        "SOPClassUID",
+        "SOPInstanceUID",
+        "ViewPosition",
+        "SamplesPerPixel",
+        "PhotometricInterpretation",
+        "NumberOfFrames",
+        "Rows",
+        "Columns",
+        "BitsAllocated",
+        "BitsStored",
+        "HighBit",
+        "PixelRepresentation",
+        "PixelPaddingValue",
+        "PixelPaddingRangeLimit",
+        "RescaleIntercept",
+        "RescaleSlope",
+        "PresentationLUTShape",
+    )
+}
+MODALITY_LUT = tag_for_keyword("ModalityLUTSequence")
+PIXELS = {
+    tag_for_keyword(keyword) for keyword in ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
+}
+PIXEL_DATA = tag_for_keyword("PixelData")
+ITEM, ITEM_END, SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
+UNDEFINED = 0xFFFFFFFF  # length
+# PS3.5 7.1.2: these have lengths of 32 bits
+LONG = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())
+MAX_ELEMENTS = 50_000  # nested ones included: a header of empty elements must not take minutes
+MAX_VALUE_BYTES = 1024  # of a wanted attribute; the longest that the Standard allows has 64
+MAX_INFLATED_BYTES = 2 * MAX_PIXELS + 2**24  # pixels of 16 bits, and a generous header
+
+
+class Head(NamedTuple):
+    """What stands before a value."""
+
+    tag: int
+    vr: bytes  # empty where it is implicit
+    length: int  # bytes, or UNDEFINED
+    start: int  # where the element begins
+
+
+class PixelData(NamedTuple):
+    """Pixel Data (7FE0,0010) as they lie in the object, not copied."""
+
+    value: memoryview  # if endless: all that follows
+    vr: bytes  # empty where it is implicit
+    endless: bool  # its length is undefined, so fragments follow
+    floating: bool  # it is Float or Double Float Pixel Data instead
+
+
+@dataclass(frozen=True)
+class Elements:
+    """What was found before Pixel Data: raw values by keyword, empty ones left out."""
+
+    values: dict[str, bytes]
+    pixels: PixelData | None
+    modality_lut: bool
+    header: memoryview  # the data set up to Pixel Data
+    implicit: bool
+    little: bool
+
+    def text(self, keyword: str) -> str | None:
+        """The value without padding, in upper case; None where absent or empty."""
+        value = self.values.get(keyword, b"").decode("latin-1").strip(" \0")
+        return value.upper() or None
+
+    def integer(self, keyword: str, *, signed: bool = False) -> int:
+        """The one value of 16 bits; KeyError where absent, ValueError where it is another."""
+        value = self.values[keyword]
+        if len(value) != 2:
+            raise ValueError(keyword)
+        return int.from_bytes(value, "little" if self.little else "big", signed=signed)
+
+    def dataset(self) -> Dataset:
+        """The same as pydicom reads it, with a copy of Pixel Data: slow, but complete."""
+        dataset = read_dataset(io.BytesIO(self.header), self.implicit, self.little)
+        dataset.file_meta = FileMetaDataset()
+        dataset.file_meta.TransferSyntaxUID = uid.UID(self.text("TransferSyntaxUID") or "")
+        if self.pixels is not None:
+            dataset.add_new("PixelData", self.pixels.vr.decode() or "OW", bytes(self.pixels.value))
+            dataset["PixelData"].is_undefined_length = self.pixels.endless
+        return dataset
+
+
+def read_elements(data: memoryview) -> Elements:
+    """Find what is wanted of a DICOM Part 10 file.
+
+    Args:
+        data: The whole file; it must not change while the result is in use.
+
+    Returns:
+        Views of `data`, or of its inflated copy where the transfer syntax says so.
+
+    Raises:
+        CorruptImageError: Cut off, or no sequence of elements. A struct.error says the same.
+        ImageTooLargeError: A deflated object beyond MAX_INFLATED_BYTES.
+        UnsupportedTransferSyntaxError: None is named.
+
+    References:
+        PS3.5 7.1 Data Elements, 7.5 Nesting of Data Sets, A.5 Deflated; PS3.10 7.1.
+    """
+    meta = _Walk(data, 132, implicit=False, little=True)
+    body = meta.until(lambda tag: tag >> 16 != 2)
+    start = body.start if body else len(data)
+    syntax = meta.values.get("TransferSyntaxUID", b"").rstrip(b" \0").decode("latin-1")
+    if not syntax:
+        raise UnsupportedTransferSyntaxError("the object names no transfer syntax")
+    if syntax == uid.DeflatedExplicitVRLittleEndian:
+        data, start = _inflated(data[start:]), 0
+    # Some writers name the wrong one of implicit and explicit: the first element shows it
+    implicit = not _is_vr(bytes(data[start + 4 : start + 6]))
+    little = syntax != uid.ExplicitVRBigEndian
+    walk = _Walk(data, start, implicit=implicit, little=little)
+    last = walk.until(PIXELS.__contains__)
+    return Elements(
+        values=walk.values | meta.values,
+        pixels=_pixel_data(data, walk.at, last) if last else None,
+        modality_lut=walk.modality_lut,
+        header=data[start : last.start if last else len(data)],
+        implicit=implicit,
+        little=little,
+    )
+
+
+def _pixel_data(data: memoryview, at: int, head: Head) -> PixelData:
+    endless = head.length == UNDEFINED
+    value = data[at:] if endless else data[at : at + head.length]
+    return PixelData(value, head.vr, endless, floating=head.tag != PIXEL_DATA)
+
+
+def _is_vr(vr: bytes) -> bool:
+    return b"A" <= vr[:1] <= b"Z" and b"A" <= vr[1:] <= b"Z"
+
+
+def _inflated(data: memoryview) -> memoryview:
+    room = np.empty(MAX_INFLATED_BYTES, np.uint8).data  # untouched pages cost no memory
+    try:
+        return memoryview(imagecodecs.deflate_decode(as_bytes(data), raw=True, out=room))
+    except (RuntimeError, ValueError) as error:
+        if "INSUFFICIENT_SPACE" in str(error):
+            raise ImageTooLargeError(
+                f"the deflated object exceeds {MAX_INFLATED_BYTES} bytes"
+            ) from None
+        raise CorruptImageError("the deflated object is damaged or cut off") from None
+
+
+class _Walk:
+    """One pass over the elements of a data set; `at` is where it stands."""
+
+    def __init__(self, data: memoryview, at: int, *, implicit: bool, little: bool) -> None:
+        order = "<" if little else ">"
+        self.data, self.at, self.implicit = data, at, implicit
+        self.unpack_explicit = Struct(order + "HH2sH").unpack_from
+        self.unpack_implicit = Struct(order + "HHL").unpack_from
+        self.unpack_length = Struct(order + "L").unpack_from
+        self.left = MAX_ELEMENTS
+        self.values: dict[str, bytes] = {}
+        self.modality_lut = False
+
+    def until(self, stop: Callable[[int], bool]) -> Head | None:
+        """Keep what is wanted, up to the first tag at which to stop; None at the end."""
+        while self.at + 8 <= len(self.data):
+            head = self._head()
+            if stop(head.tag):
+                return head
+            self._keep(head)
+            self._skip(head)
+        return None
+
+    def _head(self) -> Head:
+        """What stands before a value; then `at` is at the value."""
+        self.left -= 1
+        if self.left < 0:
+            raise CorruptImageError(f"the header has more than {MAX_ELEMENTS} elements")
+        start, vr = self.at, b""
+        group, element, vr, length = self.unpack_explicit(self.data, start)
+        self.at += 8
+        # Within explicit objects, some sequences are implicit: then no VR stands here
+        if self.implicit or group == 0xFFFE or not _is_vr(vr):
+            vr = b""
+            group, element, length = self.unpack_implicit(self.data, start)
+        elif vr in LONG:
+            (length,) = self.unpack_length(self.data, self.at)
+            self.at += 4
+        return Head(group << 16 | element, vr, length, start)
+
+    def _keep(self, head: Head) -> None:
+        if head.tag == MODALITY_LUT:
+            self.modality_lut = head.length > 0
+        keyword = WANTED.get(head.tag)
+        if keyword is None or head.length == 0:
+            return
+        if head.length > MAX_VALUE_BYTES:
+            raise CorruptImageError(f"{keyword} has {head.length} bytes")
+        self.values[keyword] = bytes(self.data[self.at : self.at + head.length])
+
+    def _skip(self, head: Head) -> None:
+        if head.length == UNDEFINED:
+            self._skip_items()
+        else:
+            self.at += head.length
+        if self.at > len(self.data):
+            raise CorruptImageError("the object is cut off within its header")
+
+    def _skip_items(self) -> None:
+        while (item := self._head()).tag != SEQUENCE_END:
+            if item.tag != ITEM:
+                raise CorruptImageError("a sequence holds something else than items")
+            if item.length != UNDEFINED:
+                self._skip(item)
+                continue
+            while (head := self._head()).tag != ITEM_END:
+                self._skip(head)

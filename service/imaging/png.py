@@ -1,0 +1,118 @@
+"""PNG, faster than libpng reads it: libdeflate inflates, and libpng undoes the filters only."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import imagecodecs
+import numpy as np
+
+from service.imaging.decoders import Samples
+from service.imaging.errors import CorruptImageError
+
+START = b"\x89PNG\r\n\x1a\n"
+CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by colour type
+# Colour types and bits that `decode_png` reads: palettes and errors are left to Pillow, because
+# libpng prints warnings of them
+PLAIN = {(0, 1), (0, 2), (0, 4), *((colour, bits) for colour in (0, 2, 4, 6) for bits in (8, 16))}
+MAX_SIDE = 1_000_000  # of libpng
+# Chunks of 4 KiB, as some encoders write, of the largest body; parsing more would take seconds
+MAX_CHUNKS = 50_000
+BLOCK = 65535  # bytes of a stored block of deflate
+
+
+@dataclass(frozen=True)
+class Png:
+    """The chunks that matter, as they stand in the file."""
+
+    rows: int
+    columns: int
+    bits: int  # of a sample
+    channels: int  # as stored: one of a palette
+    plain: bool  # `decode_png` reads it
+    animated: bool
+    header: bytes  # IHDR, with its length and checksum
+    packed: bytes  # the zlib stream
+
+
+def read_chunks(data: bytes | memoryview) -> Png:
+    """Find size and pixels, without inflating them; the checksums of pixels are not looked at.
+
+    Raises:
+        CorruptImageError: Cut off, or made of too many chunks. A struct.error, KeyError or
+            ValueError says that it is damaged.
+
+    References:
+        PNG (Third Edition) 5.3, 11.2.1.
+    """
+    view = memoryview(data)
+    if bytes(view[12:16]) != b"IHDR":
+        raise ValueError("no header")
+    columns, rows, bits, colour, *methods = struct.unpack_from(">II5B", view, 16)
+    pixels, animated = [], False
+    for kind, at, length in _chunks(view):
+        if kind == b"IDAT":
+            pixels.append(view[at : at + length])
+        elif kind == b"acTL":
+            animated |= struct.unpack_from(">I", view, at)[0] > 1
+    return Png(
+        rows=rows,
+        columns=columns,
+        bits=bits,
+        channels=CHANNELS[colour],
+        plain=(colour, bits) in PLAIN and not any(methods) and max(rows, columns) <= MAX_SIDE,
+        animated=animated,
+        header=bytes(view[8:33]),
+        packed=b"".join(pixels),
+    )
+
+
+def _chunks(view: memoryview) -> Iterator[tuple[bytes, int, int]]:
+    """Type, place and length of each, up to and without IEND."""
+    at = len(START)
+    for _ in range(MAX_CHUNKS):
+        length, kind = struct.unpack_from(">I4s", view, at)
+        if at + 12 + length > len(view):
+            raise CorruptImageError("the PNG file is cut off")
+        if kind == b"IEND":
+            return
+        yield kind, at + 8, length
+        at += 12 + length
+    raise CorruptImageError(f"the PNG file has more than {MAX_CHUNKS} chunks")
+
+
+def decode_png(png: Png) -> Samples:
+    """Inflate with libdeflate, and hand the rows to libpng in stored blocks, which cost it little.
+
+    On 8 bits it takes 0.55 of the time that Pillow takes, on 16 bits 0.8; and three times the
+    memory of the samples.
+
+    Returns:
+        (rows, columns) or (rows, columns, channels), 8 or 16 bits.
+
+    Raises:
+        RuntimeError, ValueError: It cannot be read so.
+    """
+    size = (1 + -(-png.columns * png.channels * png.bits // 8)) * png.rows
+    rows = memoryview(imagecodecs.deflate_decode(png.packed, out=size))
+    if len(rows) != size:
+        raise ValueError("too few rows")
+    stored: list[bytes | memoryview] = [START, png.header]
+    for at in range(0, size, BLOCK):
+        block = rows[at : at + BLOCK]
+        head = struct.pack("<BHH", at + BLOCK >= size, len(block), len(block) ^ 0xFFFF)
+        stored += _chunk(b"IDAT", (b"" if at else b"\x78\x01") + head, block)
+    stored += _chunk(b"IDAT", png.packed[-4:])  # the checksum of the rows, which libdeflate proved
+    stored += _chunk(b"IEND")
+    return np.asarray(imagecodecs.png_decode(b"".join(stored)))
+
+
+def _chunk(kind: bytes, *parts: bytes | memoryview) -> list[bytes | memoryview]:
+    checksum = zlib.crc32(kind)
+    for part in parts:
+        checksum = zlib.crc32(part, checksum)
+    length = sum(map(len, parts))
+    return [struct.pack(">I", length), kind, *parts, struct.pack(">I", checksum)]

@@ -1,0 +1,20 @@
+"""A few damaged files; `python tests/service/fuzz.py --cases 20000` reads many."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads peaks from /proc")
+def test_damaged_files_are_answered_or_refused(tmp_path: Path) -> None:
+    """No exception of another kind, no crash, no hang, no memory without bound; both do occur."""
+    program = Path(__file__).parent / "fuzz.py"
+    command = [sys.executable, "-W", "error::ResourceWarning", str(program), "--cases", "400"]
+    run = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert "answered" in run.stdout
+    assert "corrupt_image" in run.stdout
