@@ -156,6 +156,10 @@ class ModelCard(Frozen):
         default=None,
         description="name/version with the same weights, whose cutoff and band were fitted anew",
     )
+    derived_from: str | None = Field(
+        default=None,
+        description="name/version that taught it, or whose weights it holds in other numbers",
+    )
     evaluations: tuple[Evaluation, ...]
     data: tuple[DataSource, ...]
     training_command: str
@@ -166,7 +170,8 @@ class ModelCard(Frozen):
     probe_pfi: Probability
     probe_tolerance: Annotated[float, Field(gt=0, le=0.01)] = 1e-3
     parity_max_abs_difference: Annotated[float, Field(ge=0)] = Field(
-        description="largest |PFI(torch) - PFI(ONNX Runtime)| seen when this version was published"
+        description="largest |PFI(torch) - PFI(ONNX Runtime)| seen when it was published; "
+        "of a form in other numbers, largest |PFI(parent) - PFI(form)| on validation images"
     )
 
     @model_validator(mode="after")

@@ -11,19 +11,18 @@ from typing import get_args
 
 from model_store import DEFAULT_ROOT, Store, StoreError
 from service.inference import NetworkError
-from training import adapters, processes, readers, recalibrate
+from training import adapters, distil, processes, readers, recalibrate
 from training.evaluate import as_table
 from training.fit import fit
+from training.forms import derive
 from training.manifest import SHARES, By, ManifestError
 from training.publish import PublishError, publish
 from training.report import cross_source, test_run
-from training.settings import FitSettings
+from training.settings import COMMAND, FitSettings
 from training.study.config import read_study
 from training.study.report import write
 from training.study.reproduce import reproduce
 from training.study.results import Results
-
-COMMAND = "command.txt"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -82,6 +81,9 @@ def parser() -> argparse.ArgumentParser:
     _add_fit_options(command)
     command.set_defaults(run_command=_fit)
 
+    distil.add_command(commands)
+    derive.add_command(commands)
+
     command = commands.add_parser("test", help="test a finished run, once")
     command.add_argument("run", type=Path)
     _add_point_options(command)
@@ -106,6 +108,9 @@ def parser() -> argparse.ArgumentParser:
         default=[],
         metavar="SENTENCE",
         help="what the card must say of this model's data; may be repeated",
+    )
+    command.add_argument(
+        "--derived-from", metavar="NAME/VERSION", help="the published teacher of a student"
     )
     command.add_argument("--store", type=Path, default=DEFAULT_ROOT)
     command.set_defaults(run_command=_publish)
@@ -195,6 +200,7 @@ def _publish(options: argparse.Namespace) -> None:
         probe=options.probe.read_bytes(),
         crossing=options.cross_source,
         limitations=tuple(options.limitation),
+        derived_from=options.derived_from,
         training_command=(options.run / COMMAND).read_text().strip(),
         publish_command=options.command_line,
     )

@@ -14,7 +14,7 @@ from torch import nn
 from tqdm import tqdm
 
 from model_store import Evaluation, Interval, Proportion
-from training.googlenet import GoogLeNet, PfiNetwork
+from training.googlenet import PfiNetwork
 from training.manifest import Row
 
 Pfi = npt.NDArray[np.float32]  # (N,)
@@ -30,7 +30,7 @@ class OperatingPoint(NamedTuple):
 
 
 def predict(
-    network: GoogLeNet,
+    network: nn.Module,
     tensors: npt.NDArray[np.uint8],
     device: torch.device,
     batch: int = 32,

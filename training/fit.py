@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import nn
 from tqdm import tqdm
 
 from model_store import Plateau
@@ -19,7 +20,7 @@ from training.manifest import LabelledImages, read_and_check, read_images
 from training.processes import pick_device
 from training.sampling import RandomBatches
 from training.settings import FitSettings, rows_of
-from training.trainer import Recipe, Trainer
+from training.trainer import Net, Recipe, Trainer
 
 AVERAGE_DECAY = 0.995  # the published weights are a running mean over about 200 steps
 CHECKPOINT, BEST, LOG, CUTOFF = "checkpoint.pt", "best.pt", "log.csv", "cutoff.json"
@@ -37,20 +38,32 @@ def fit(settings: FitSettings, run: Path) -> None:
     train = read_images(rows_of(settings, "train"), settings.images, settings.double_spec)
     judge = Judge(validation_images(settings), pick_device())
     trainer = make_trainer(settings, train, pick_device())
-    trainer.resume(run / CHECKPOINT)
-    with tqdm(total=settings.steps, initial=trainer.step, desc="fit", unit="step") as progress:
-        while trainer.step < settings.steps:
-            loss = trainer.train_step()
-            progress.update()
-            progress.set_postfix(loss=f"{loss:.3f}", best=f"{trainer.best:.4f}")
-            if trainer.step % settings.check_every == 0 or trainer.step == settings.steps:
-                _check(trainer, judge, run, loss)
+    train_to_end(trainer, judge, run, settings.check_every)
     network = load_best(run, pick_device())
     plateau = judge.plateau(network, f"validation images and {settings.children} children of each")
     (run / CUTOFF).write_text(plateau.model_dump_json(indent=2) + "\n")
 
 
-def make_trainer(settings: FitSettings, train: LabelledImages, device: torch.device) -> Trainer:
+def train_to_end(trainer: Trainer[Net], judge: Judge, run: Path, check_every: int) -> None:
+    """Go on from the run's last checkpoint, if there is one; leave the best weights in best.pt.
+
+    Raises:
+        FloatingPointError: The loss is no longer a number.
+    """
+    trainer.resume(run / CHECKPOINT)
+    steps = trainer.recipe.steps
+    with tqdm(total=steps, initial=trainer.step, desc="fit", unit="step") as progress:
+        while trainer.step < steps:
+            loss = trainer.train_step()
+            progress.update()
+            progress.set_postfix(loss=f"{loss:.3f}", best=f"{trainer.best:.4f}")
+            if trainer.step % check_every == 0 or trainer.step == steps:
+                _check(trainer, judge, run, loss)
+
+
+def make_trainer(
+    settings: FitSettings, train: LabelledImages, device: torch.device
+) -> Trainer[GoogLeNet]:
     """A trainer at step 0 of a run; `train` holds tensors of twice the run's size."""
     torch.manual_seed(settings.seed)
     network = GoogLeNet()
@@ -70,7 +83,7 @@ def make_trainer(settings: FitSettings, train: LabelledImages, device: torch.dev
     return Trainer(network, batches, recipe, device)
 
 
-def _check(trainer: Trainer, judge: Judge, run: Path, loss: float) -> None:
+def _check(trainer: Trainer[Net], judge: Judge, run: Path, loss: float) -> None:
     score = judge.loss(trainer.result)
     if score < trainer.best:  # strictly: of equals the earlier one stays
         trainer.best = score
@@ -82,7 +95,11 @@ def _check(trainer: Trainer, judge: Judge, run: Path, loss: float) -> None:
 
 def load_best(run: Path, device: torch.device) -> GoogLeNet:
     """The best weights of a run, in evaluation mode."""
-    network = GoogLeNet()
+    return load_weights(GoogLeNet(), run, device)
+
+
+def load_weights(network: Net, run: Path, device: torch.device) -> Net:
+    """Fill a network with the best weights of a run, for evaluation."""
     network.load_state_dict(torch.load(run / BEST, map_location=device, weights_only=True))
     return network.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload,no-any-return]  # torch's stub lacks this form
 
@@ -106,12 +123,12 @@ class Judge:
     images: LabelledImages
     device: torch.device
 
-    def loss(self, network: GoogLeNet) -> float:
+    def loss(self, network: nn.Module) -> float:
         """Cross-entropy in which both views weigh the same, whatever their numbers."""
         pfi = predict(network, self.images.tensors, self.device)
         return balanced_loss(pfi, self.images.labels)
 
-    def plateau(self, network: GoogLeNet, measured_on: str) -> Plateau:
+    def plateau(self, network: nn.Module, measured_on: str) -> Plateau:
         """Youden's plateau on these images."""
         pfi = predict(network, self.images.tensors, self.device)
         return youden_plateau(pfi, self.images.labels, measured_on)

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, conv2d, dropout, max_pool2d
 
+ARCHITECTURE = "GoogLeNet (Inception v1), one grey channel, local response normalisation"
+
 # Caffe's colour means in the order of the pre-trained conv1: blue, green, red, of 0..255
 CAFFE_MEANS = (104.0, 117.0, 123.0)
 MEAN = sum(CAFFE_MEANS) / 3
@@ -157,13 +159,13 @@ class PfiNetwork(nn.Module):
     """What is exported: uint8 in, PFI out; mean and softmax inside, so nobody can forget them.
 
     Args:
-        network: The trained network.
+        network: The trained network: (B, 1, S, S) of 0..255 -> Logits.
         temperature: Logits are divided by it, above 0; see `training.calibration`.
     """
 
     temperature: Tensor
 
-    def __init__(self, network: GoogLeNet, temperature: float = 1.0) -> None:
+    def __init__(self, network: nn.Module, temperature: float = 1.0) -> None:
         super().__init__()
         self.network = network
         self.register_buffer("temperature", torch.tensor(temperature), persistent=False)

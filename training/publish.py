@@ -20,11 +20,11 @@ import torch
 from model_store import DataSource, Evaluation, ModelCard, ModelVersion, PreprocessSpec
 from model_store.store import sha256
 from service.imaging import image_to_tensor
-from training.fit import load_best
+from training.finished import open_run
 from training.googlenet import PfiNetwork
 from training.manifest import Row, read_images
 from training.report import TestReport
-from training.settings import FitSettings, rows_of
+from training.settings import rows_of
 
 PARITY_BATCHES = (1, 3, 8)
 PARITY_LIMIT = 1e-4  # |PFI(torch) - PFI(ONNX Runtime)|
@@ -64,6 +64,7 @@ def publish(
     probe: bytes,
     crossing: Path | None,
     limitations: tuple[str, ...],
+    derived_from: str | None,
     training_command: str,
     publish_command: str,
 ) -> ModelVersion:
@@ -73,19 +74,22 @@ def publish(
         PublishError: The run was not tested, or ONNX Runtime disagrees with torch.
         ImageError: The probe cannot be read.
     """
-    settings = FitSettings.load(run)
     try:
         report = TestReport.load(run)
     except FileNotFoundError:
         raise PublishError(f"{run} was not tested; run `python -m training test` first") from None
+    finished = open_run(run, torch.device("cpu"))
+    settings = finished.settings
     crossed = _crossings(crossing)
     rows = rows_of(settings, "train") + rows_of(settings, "validation")
     return build_version(
-        network=PfiNetwork(load_best(run, torch.device("cpu"))),
+        network=PfiNetwork(finished.network),
         images=read_images(rows_of(settings, "test"), settings.images, settings.spec).tensors,
         probe=probe,
         name=name,
         version=version,
+        architecture=finished.architecture,
+        derived_from=derived_from,
         limitations=LIMITATIONS + limitations,
         preprocess=settings.spec,
         threshold=report.point.threshold,
@@ -125,7 +129,6 @@ def build_version(
     software = ("torch", "onnx", "onnxruntime", "numpy")
     whole = ModelCard(
         created=datetime.now(UTC).replace(microsecond=0),
-        architecture="GoogLeNet (Inception v1), one grey channel, local response normalisation",
         intended_use=INTENDED_USE,
         licence="Apache-2.0 for the weights as far as we hold rights; see `data` for the sources'",
         software={"python": platform.python_version()} | {p: version_of(p) for p in software},

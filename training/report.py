@@ -6,19 +6,18 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from model_store import Evaluation, Plateau
+from training.assay import crossing_rows, mixed_sources, test_rows
 from training.baseline import HALF, baseline_pfi
 from training.cutoff import Rule, choose_threshold, review_band
-from training.evaluate import OperatingPoint, by_source, evaluate, predict
-from training.figure6 import FIGURE_6, transformed
-from training.fit import CUTOFF, fit, load_best
+from training.evaluate import OperatingPoint, evaluate
+from training.finished import open_run
+from training.fit import CUTOFF, fit
 from training.manifest import (
     LabelledImages,
     ManifestError,
-    Row,
     read_images,
     read_manifest,
 )
@@ -26,7 +25,6 @@ from training.processes import pick_device
 from training.settings import FitSettings, rows_of
 
 TEST = "test.json"
-GRID_NOTE = "all transformations of each image; the interval takes them for independent"
 
 
 class TestReport(BaseModel):
@@ -63,39 +61,27 @@ class TestReport(BaseModel):
 def test_run(run: Path, rule: Rule, margin_logits: float) -> TestReport:
     """Test the run's held-out patients: as they are, and transformed as in Figure 6.
 
+    A run that was fitted on one source is tested on the others instead.
+
     Raises:
         ValueError: The run was tested before; a second look would be a choice by the test set.
     """
     _refuse_second_test(run)
-    settings, untested = FitSettings.load(run), _untested(run, rule, margin_logits)
-    point = untested.point
-    rows = rows_of(settings, "test")
-    images = read_images(rows, settings.images, settings.spec)
-    network, device = load_best(run, pick_device()), pick_device()
-    report = by_source("test", predict(network, images.tensors, device), rows, point)
-    report += _baseline_rows("test", settings, images)
-    grid = {
-        name: predict(network, transformed(rows, settings.images, settings.spec, name), device)
-        for name in FIGURE_6
-    }
-    together = np.concatenate(list(grid.values()))
-    report.append(
-        evaluate("test, Figure 6 grid", together, rows * len(grid), point, GRID_NOTE),
-    )
-    for name, pfi in grid.items():
-        report.append(evaluate(f"test, Figure 6: {name}", pfi, rows, point))
+    untested, finished = _untested(run, rule, margin_logits), open_run(run, pick_device())
+    settings, point = finished.settings, untested.point
+    if settings.sources:
+        report = crossing_rows(finished.predict, settings, point)
+    else:
+        report = test_rows(finished.predict, settings, point)
+        if not finished.is_student:
+            images = read_images(rows_of(settings, "test"), settings.images, settings.spec)
+            report += _baseline_rows("test", settings, images)
     result = untested.with_rows(report)
     result.save(run)
     return result
 
 
 test_run.__test__ = False  # type: ignore[attr-defined]  # a name that pytest would collect
-
-
-def mixed_sources(rows: Sequence[Row]) -> list[str]:
-    """The sources that hold both views: one of them can be fitted on, the others tested on."""
-    sources = sorted({row.source for row in rows})
-    return [s for s in sources if len({row.view for row in rows if row.source == s}) == 2]
 
 
 def cross_source(
@@ -108,8 +94,7 @@ def cross_source(
     Raises:
         ManifestError: Fewer than two sources hold both views.
     """
-    rows = read_manifest(settings.manifest)
-    mixed = mixed_sources(rows)
+    mixed = mixed_sources(read_manifest(settings.manifest))
     if len(mixed) < 2:
         raise ManifestError("cross-source tests need two sources that hold both views")
     report: list[Evaluation] = []
@@ -118,25 +103,18 @@ def cross_source(
         folder = run / f"fit-on-{source}"
         if not (folder / TEST).exists():
             fit(own, folder)
-            others = {name: [r for r in rows if r.source == name] for name in mixed}
-            del others[source]
-            _test_elsewhere(own, folder, others, _untested(folder, rule, margin_logits))
+            _test_elsewhere(own, folder, _untested(folder, rule, margin_logits))
         report.extend(TestReport.load(folder).evaluations)
     return report
 
 
-def _test_elsewhere(
-    settings: FitSettings, run: Path, others: dict[str, list[Row]], untested: TestReport
-) -> None:
-    network, device = load_best(run, pick_device()), pick_device()
-    report: list[Evaluation] = []
-    for other, rows in others.items():
-        name = f"fit on {settings.sources[0]}, test on {other}"
+def _test_elsewhere(settings: FitSettings, run: Path, untested: TestReport) -> None:
+    finished, report = open_run(run, pick_device()), list[Evaluation]()
+    for row in crossing_rows(finished.predict, settings, untested.point):
+        other = row.name.removeprefix(f"fit on {settings.sources[0]}, test on ")
+        rows = [each for each in read_manifest(settings.manifest) if each.source == other]
         images = read_images(rows, settings.images, settings.spec)
-        report.append(
-            evaluate(name, predict(network, images.tensors, device), rows, untested.point)
-        )
-        report += _baseline_rows(name, settings, images)
+        report += [row, *_baseline_rows(row.name, settings, images)]
     untested.with_rows(report).save(run)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from model_store import PreprocessSpec
 from training.manifest import SHARES, Part, Row, read_manifest, split
 
-SETTINGS = "settings.json"
+SETTINGS, COMMAND = "settings.json", "command.txt"
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,11 @@ before: a resumed run therefore goes on as the unbroken one would have, and need
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -20,9 +21,11 @@ from torch.optim.lr_scheduler import LRScheduler, OneCycleLR, StepLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from training import processes
-from training.googlenet import GoogLeNet, Logits
+from training.googlenet import Logits
 
 NUMBERS = ("step", "best", "seconds", "loading_seconds")  # of a trainer, kept in checkpoints
+Net = TypeVar("Net", bound=nn.Module)  # (B, 1, S, S) of 0..255 -> Logits
+Loss = Callable[[Logits, Tensor, float], Tensor]  # of labels, or whatever the batches hold instead
 AUXILIARY_WEIGHT = 0.3  # of each auxiliary head's loss, as in Szegedy et al.
 
 
@@ -30,7 +33,10 @@ class Batches(Protocol):
     """Where a trainer's batches come from."""
 
     def batch(self, step: int) -> tuple[Tensor, Tensor]:
-        """This process's share of one step: (B, 1, S, S) float32 of 0..255, (B,) int64 labels."""
+        """This process's share of one step: (B, 1, S, S) float32 of 0..255, (B,) int64 labels.
+
+        In place of labels, what the trainer's loss asks for.
+        """
 
 
 @dataclass(frozen=True)
@@ -61,7 +67,7 @@ def loss_of(logits: Logits, labels: Tensor, smoothing: float) -> Tensor:
     return loss
 
 
-class Trainer:
+class Trainer(Generic[Net]):
     """The network, its running mean and its optimiser: all that a checkpoint holds.
 
     Args:
@@ -69,16 +75,22 @@ class Trainer:
         batches: What to train on.
         recipe: How.
         device: Where.
+        loss: Of the network's output, the batch's labels and the recipe's label smoothing.
     """
 
     def __init__(
-        self, network: GoogLeNet, batches: Batches, recipe: Recipe, device: torch.device
+        self,
+        network: Net,
+        batches: Batches,
+        recipe: Recipe,
+        device: torch.device,
+        loss: Loss = loss_of,
     ) -> None:
-        self.recipe, self.batches, self.device = recipe, batches, device
+        self.recipe, self.batches, self.device, self.loss = recipe, batches, device, loss
         self.step, self.best = 0, float("inf")
         self.seconds = self.loading_seconds = 0.0
         self.durations: list[float] = []  # seconds of each step of this process
-        self.network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks this form
+        self.network: Net = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks this form
         self.parallel: nn.Module = self.network
         if processes.count() > 1:
             self.parallel = DistributedDataParallel(self.network)
@@ -87,6 +99,7 @@ class Trainer:
             self.averaged = AveragedModel(
                 self.network,
                 multi_avg_fn=get_ema_multi_avg_fn(recipe.average_decay),  # type: ignore[no-untyped-call]  # torch's own
+                use_buffers=True,  # the means that a batch normalisation keeps
             )
         self.optimizer = torch.optim.SGD(
             [p for p in self.network.parameters() if p.requires_grad],
@@ -98,11 +111,9 @@ class Trainer:
         self.schedule = recipe.schedule(self.optimizer)
 
     @property
-    def result(self) -> GoogLeNet:
+    def result(self) -> Net:
         """What is judged and published: the running mean of the weights where there is one."""
-        network = self.averaged.module if self.averaged else self.network
-        assert isinstance(network, GoogLeNet)
-        return network
+        return cast("Net", self.averaged.module) if self.averaged else self.network
 
     @property
     def step_seconds(self) -> float:
@@ -128,7 +139,7 @@ class Trainer:
         self.loading_seconds += time.perf_counter() - began
         with torch.autocast(self.device.type, torch.bfloat16, self.recipe.autocast):
             logits = self.parallel(inputs)
-        loss = loss_of(logits, labels, self.recipe.label_smoothing)
+        loss = self.loss(logits, labels, self.recipe.label_smoothing)
         if not torch.isfinite(loss):
             raise FloatingPointError(f"loss became {loss.item()} at step {self.step}")
         self.optimizer.zero_grad(set_to_none=True)

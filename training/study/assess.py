@@ -12,6 +12,7 @@ import onnxruntime
 import torch
 
 from model_store import Evaluation, Interval, Plateau
+from training.assay import GRID_NOTE
 from training.calibration import (
     expected_calibration_error,
     fit_temperature,
@@ -38,7 +39,6 @@ from training.googlenet import PfiNetwork
 from training.manifest import Row, labels_of
 from training.processes import pick_device
 from training.publish import export
-from training.report import GRID_NOTE
 from training.study.candidates import Trained, validation_pairs
 from training.study.config import Study
 from training.study.data import Radiographs

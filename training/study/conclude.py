@@ -15,7 +15,7 @@ from training.calibration import scaled
 from training.cutoff import Rule
 from training.evaluate import evaluate
 from training.fit import load_best
-from training.googlenet import PfiNetwork
+from training.googlenet import ARCHITECTURE, PfiNetwork
 from training.publish import LIMITATIONS, build_version, data_sources, pretrained_source
 from training.study import leakage
 from training.study.assess import (
@@ -188,6 +188,7 @@ def _publish(
     review = reading.review
     at = np.concatenate([radiographs.of("train"), radiographs.of("validation")])
     version = build_version(
+        architecture=ARCHITECTURE,
         network=PfiNetwork(load_best(chosen.folder, torch.device("cpu")), reading.temperature),
         images=radiographs.images.tensors[radiographs.of("test")],
         probe=options.probe.read_bytes(),

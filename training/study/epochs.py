@@ -21,7 +21,7 @@ from training.trainer import Trainer
 
 
 def run_epochs(
-    trainer: Trainer,
+    trainer: Trainer[GoogLeNet],
     epoch_steps: int,
     epochs: int,
     judge: Callable[[GoogLeNet], float],
@@ -88,7 +88,7 @@ class _Stop:
 
 
 def _end_epoch(
-    trainer: Trainer, judge: Callable[[GoogLeNet], float], folder: Path, loss: float
+    trainer: Trainer[GoogLeNet], judge: Callable[[GoogLeNet], float], folder: Path, loss: float
 ) -> float:
     score = judge(trainer.result)
     if score < trainer.best:  # strictly: of equals the earlier one stays

@@ -11,10 +11,10 @@ from scipy.stats import t as student
 from sklearn.metrics import roc_auc_score
 
 from model_store import Evaluation
+from training.assay import mixed_sources
 from training.cutoff import choose_threshold, youden_plateau
 from training.evaluate import Pfi, evaluate, proportion
 from training.manifest import By
-from training.report import mixed_sources
 from training.study.assess import Reading, Tested
 from training.study.config import Study
 from training.study.crossing import only_source, resplit

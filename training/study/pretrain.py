@@ -94,7 +94,9 @@ def _train(study: Study, photos: list[Photograph], folder: Path, cache: Path) ->
     processes.wait()
 
 
-def _trainer(study: Study, classes: int, batches: PhotoBatches, device: torch.device) -> Trainer:
+def _trainer(
+    study: Study, classes: int, batches: PhotoBatches, device: torch.device
+) -> Trainer[GoogLeNet]:
     options: Pretrain = study.pretrain
     torch.manual_seed(study.seed)
     network = GoogLeNet(classes, auxiliary=options.size in AUXILIARY_SIDES)

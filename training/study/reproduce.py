@@ -9,9 +9,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from training import processes
+from training.assay import mixed_sources
 from training.calibration import images_needed
 from training.manifest import ManifestError, read_and_check, split
-from training.report import mixed_sources
 from training.study.candidates import Trained, train_candidate
 from training.study.conclude import Retrained, conclude
 from training.study.config import CONFIG, Study

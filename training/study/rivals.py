@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 
 from model_store import Evaluation, PreprocessSpec
+from training.assay import mixed_sources
 from training.baseline import HALF, header_evaluation, headers_of, profile_pfi, regression_pfi
 from training.evaluate import Pfi, evaluate
 from training.manifest import LabelledImages
-from training.report import mixed_sources
 from training.study.candidates import cached_features
 from training.study.config import Study
 from training.study.crossing import read_otherwise

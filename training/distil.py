@@ -1,0 +1,171 @@
+"""`distil`: a small network that answers as its teacher does, at a hundredth of the work.
+
+The student gets its teacher's patients: the split, the validation images and the tests are those of
+the teacher's run, at the student's own size.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from training.fit import (
+    AVERAGE_DECAY,
+    CUTOFF,
+    Judge,
+    load_best,
+    load_weights,
+    train_to_end,
+    validation_images,
+)
+from training.manifest import read_images
+from training.processes import pick_device
+from training.sampling import RandomBatches, sampling_weights
+from training.settings import COMMAND, FitSettings, rows_of
+from training.swift import SIDE, Swift
+from training.trainer import Recipe, Trainer
+from training.transfer import (
+    BATCH,
+    Originals,
+    TransferBatches,
+    TransferSet,
+    distillation_loss,
+    make_transfer_set,
+    photographs,
+)
+
+SETTINGS, TRANSFER = "distil.json", "transfer.npz"
+
+
+@dataclass(frozen=True)
+class DistilSettings:
+    """What defines a student. The same settings, teacher and machine give the same weights."""
+
+    teacher: Path  # the run of `fit` to learn from
+    photographs: Path  # zip or folder; without a label, for the teacher's answers alone
+    images: int = 10_000  # transformed radiographs in the transfer set
+    photograph_images: int = 5_000
+    steps: int = 8_000
+    batch: int = 64
+    rate: float = 0.1  # the peak of one cycle
+    weight_decay: float = 2e-4
+    label_smoothing: float = 0.02  # as the teacher's
+    check_every: int = 500  # steps
+    seed: int = 1
+    size: int = SIDE
+
+    @property
+    def of_student(self) -> FitSettings:
+        """The teacher's split and data, at the student's size."""
+        return replace(FitSettings.load(self.teacher), size=self.size)
+
+    def save(self, run: Path) -> None:
+        """Write distil.json.
+
+        Raises:
+            ValueError: The folder belongs to a run with other settings.
+        """
+        run.mkdir(parents=True, exist_ok=True)
+        text = json.dumps(asdict(self), default=str, indent=2) + "\n"
+        file = run / SETTINGS
+        if file.exists() and file.read_text() != text:
+            raise ValueError(f"{run} holds a run with other settings; choose another folder")
+        file.write_text(text)
+
+    @classmethod
+    def load(cls, run: Path) -> DistilSettings:
+        """Read distil.json."""
+        raw: dict[str, Any] = json.loads((run / SETTINGS).read_text())
+        return cls(**raw | {name: Path(raw[name]) for name in ("teacher", "photographs")})
+
+
+def distil(settings: DistilSettings, run: Path) -> None:
+    """Train a student, or go on where it stopped; leave best.pt and cutoff.json in `run`.
+
+    Raises:
+        FloatingPointError: The loss is no longer a number.
+        ManifestError, ValueError: The data or the settings cannot be used.
+    """
+    settings.save(run)
+    device = pick_device()
+    trainer = make_student(settings, transfer_set(settings, run, device), device)
+    judge = Judge(validation_images(settings.of_student), device)
+    train_to_end(trainer, judge, run, settings.check_every)
+    children = settings.of_student.children
+    plateau = judge.plateau(
+        load_weights(Swift(), run, device), f"validation images and {children} children of each"
+    )
+    (run / CUTOFF).write_text(plateau.model_dump_json(indent=2) + "\n")
+
+
+def transfer_set(settings: DistilSettings, run: Path, device: torch.device) -> TransferSet:
+    """The run's transfer set, made by the teacher where it is not there yet."""
+    file = run / TRANSFER
+    if not file.exists():
+        taught = FitSettings.load(settings.teacher)
+        rows = rows_of(taught, "train")
+        train = read_images(rows, taught.images, taught.double_spec)
+        batches = RandomBatches(
+            train, size=taught.size, batch=BATCH, seed=settings.seed, device=device
+        )
+        plain = read_images(rows, taught.images, settings.of_student.spec)
+        whole = read_images(rows, taught.images, taught.spec)
+        made = make_transfer_set(
+            load_best(settings.teacher, device),
+            Originals(plain.tensors, whole.tensors, plain.labels, sampling_weights(rows)),
+            (batches.batch(step) for step in range(-(-settings.images // BATCH))),
+            photographs(
+                settings.photographs, settings.photograph_images, taught.size, settings.seed
+            ),
+            settings.size,
+        )
+        made.save(file)
+    return TransferSet.load(file)
+
+
+def make_student(
+    settings: DistilSettings, data: TransferSet, device: torch.device
+) -> Trainer[Swift]:
+    """A trainer at step 0 of a run."""
+    torch.manual_seed(settings.seed)
+    recipe = Recipe(
+        steps=settings.steps,
+        rate=settings.rate,
+        weight_decay=settings.weight_decay,
+        label_smoothing=settings.label_smoothing,
+        average_decay=AVERAGE_DECAY,
+        seed=settings.seed,
+    )
+    batches = TransferBatches(data, batch=settings.batch, seed=settings.seed, device=device)
+    return Trainer(Swift(), batches, recipe, device, distillation_loss)
+
+
+def add_command(commands: Any) -> None:
+    """`distil`, among the commands of `python -m training`."""
+    default = {name: each.default for name, each in DistilSettings.__dataclass_fields__.items()}
+    command = commands.add_parser(
+        "distil", help="train the small network on a finished run's answers; run again to resume"
+    )
+    command.add_argument("run", type=Path, help="folder for checkpoints and results")
+    command.add_argument("--teacher", type=Path, required=True, help="a finished run of `fit`")
+    command.add_argument(
+        "--photographs", type=Path, required=True, help="zip or folder of any photographs"
+    )
+    for name in ("images", "photograph_images", "steps", "batch", "seed", "check_every"):
+        command.add_argument(f"--{name.replace('_', '-')}", type=int, default=default[name])
+    command.add_argument("--rate", type=float, default=default["rate"], help="peak of one cycle")
+    command.set_defaults(run_command=_run)
+
+
+def _run(options: argparse.Namespace) -> None:
+    fields = DistilSettings.__dataclass_fields__
+    given = {name: value for name, value in vars(options).items() if name in fields}
+    settings = DistilSettings(**given)
+    settings.save(options.run)  # first, so that a run with other settings keeps its command
+    (options.run / COMMAND).write_text(options.command_line + "\n")
+    distil(settings, options.run)

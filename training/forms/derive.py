@@ -1,0 +1,196 @@
+"""`derive`: a published model in other numbers, with a cutoff and a card of its own."""
+
+from __future__ import annotations
+
+import argparse
+import platform
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from importlib.metadata import version as version_of
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import torch
+
+from model_store import DEFAULT_ROOT, Evaluation, ModelCard, ModelVersion, Store
+from model_store.store import sha256
+from service.imaging import image_to_tensor
+from training.assay import crossing_rows, fitted_plateau, test_rows
+from training.evaluate import Pfi, Predict, as_table
+from training.finished import FinishedRun, open_run
+from training.forms.convert import Form, convert, differences, predictor
+from training.googlenet import PfiNetwork
+from training.publish import PublishError, export
+from training.report import TestReport
+from training.settings import FitSettings
+
+IN_WORDS: dict[Form, str] = {
+    "int8": "8-bit integers (weights 7) but for first convolution and normalisations",
+    "fp16": "half precision but for the classifier",
+}
+# Roundings fall otherwise on another processor, and on a GPU at each layer of half precision
+PROBE_TOLERANCE = 5e-3
+
+
+def derive(
+    parent: ModelVersion,
+    form: Form,
+    run: Path,
+    crossing: Path | None,
+    *,
+    name: str,
+    version: str,
+    limitations: tuple[str, ...],
+    command: str,
+) -> ModelVersion:
+    """Convert a published version, fit its cutoff as `fit` did, and test it as `test` did.
+
+    The rows of other sources are of the crossing runs' networks, each converted in the same way,
+    calibrated on its own training images and given its own cutoff.
+
+    Args:
+        parent: As `Store.load` returned it.
+        form: Which numbers.
+        run: The tested run that the parent was published from.
+        crossing: The run folder of `cross-source`; None: no such rows.
+        name: Of the new version.
+        version: As 1.0.0.
+        limitations: Sentences for the card, after the parent's.
+        command: The command line, for the card.
+
+    Raises:
+        PublishError: The run is not the parent's, or `crossing` holds no runs.
+        ManifestError: The run's data cannot be used.
+    """
+    _refuse_other_run(parent, run)
+    finished = open_run(run, torch.device("cpu"))
+    converted = convert(parent.model, form, finished.settings)
+    report = _tested(parent.card, predictor(converted), finished.settings)
+    crossed = [row for each in _crossings(crossing) for row in _crossed(parent.card, form, each)]
+    difference = differences(parent.model, converted, finished.settings)
+    card = _card(
+        parent,
+        report.with_rows((*report.evaluations, *crossed)),
+        converted,
+        (*limitations, _difference_in_words(parent, report, difference)),
+        float(difference.max()),
+        architecture=f"{parent.card.architecture}; {IN_WORDS[form]}",
+        name=name,
+        version=version,
+        publish_command=command,
+    )
+    return ModelVersion(card, converted, parent.probe)
+
+
+def add_command(commands: Any) -> None:
+    """`derive`, among the commands of `python -m training`."""
+    command = commands.add_parser(
+        "derive", help="publish a model's 8-bit or half-precision form, with a card of its own"
+    )
+    command.add_argument("model", metavar="NAME/VERSION", help="the published version")
+    command.add_argument("--form", choices=get_args(Form), required=True)
+    command.add_argument("--run", type=Path, required=True, help="what it was published from")
+    command.add_argument("--cross-source", type=Path, help="the run folder of `cross-source`")
+    command.add_argument("--name", required=True)
+    command.add_argument("--version", required=True, help="as 1.0.0; immutable once published")
+    command.add_argument(
+        "--limitation",
+        action="append",
+        default=[],
+        metavar="SENTENCE",
+        help="what the card must say besides; may be repeated",
+    )
+    command.add_argument("--store", type=Path, default=DEFAULT_ROOT)
+    command.set_defaults(run_command=_run)
+
+
+def _run(options: argparse.Namespace) -> None:
+    store = Store(options.store)
+    parent = (store if options.model in store.list() else Store()).load(options.model)
+    version = derive(
+        parent,
+        options.form,
+        options.run,
+        options.cross_source,
+        name=options.name,
+        version=options.version,
+        limitations=tuple(options.limitation),
+        command=options.command_line,
+    )
+    print(as_table(version.card.evaluations))  # noqa: T201  # a command
+    print(f"published {version.reference} in {store.add(version)}")  # noqa: T201
+
+
+def _refuse_other_run(parent: ModelVersion, run: Path) -> None:
+    if TestReport.load(run).plateau != parent.card.plateau:
+        raise PublishError(f"{parent.reference} was not published from {run}: cutoffs differ")
+
+
+def _untested(card: ModelCard, predict: Predict, settings: FitSettings) -> TestReport:
+    """The operating point, fitted by the parent's rule."""
+    return TestReport(
+        rule=card.threshold_rule,
+        margin_logits=card.review_margin_logits,
+        plateau=fitted_plateau(predict, settings),
+        evaluations=(),
+    )
+
+
+def _tested(card: ModelCard, predict: Predict, settings: FitSettings) -> TestReport:
+    untested = _untested(card, predict, settings)
+    return untested.with_rows(test_rows(predict, settings, untested.point))
+
+
+def _crossings(folder: Path | None) -> Iterator[FinishedRun]:
+    if folder is None:
+        return
+    runs = sorted(folder.glob("fit-on-*"))
+    if not runs:
+        raise PublishError(f"{folder} holds no run of `cross-source`")
+    for run in runs:
+        yield open_run(run, torch.device("cpu"))
+
+
+def _crossed(card: ModelCard, form: Form, finished: FinishedRun) -> list[Evaluation]:
+    settings = finished.settings
+    model = export(PfiNetwork(finished.network).eval(), settings.size)
+    predict = predictor(convert(model, form, settings))
+    point = _untested(card, predict, settings).point
+    return crossing_rows(predict, settings, point)
+
+
+def _difference_in_words(parent: ModelVersion, report: TestReport, difference: Pfi) -> str:
+    median, most, highest = np.quantile(difference, (0.5, 0.99, 1))
+    return (
+        f"On {report.plateau.measured_on}, PFIs differ from those of {parent.reference} by "
+        f"{median:.5f} in the median, {most:.4f} at the 99th percentile, {highest:.4f} at most."
+    )
+
+
+def _card(
+    parent: ModelVersion,
+    report: TestReport,
+    model: bytes,
+    limitations: tuple[str, ...],
+    difference: float,
+    **given: str,
+) -> ModelCard:
+    old, point = parent.card, report.point
+    tensor = image_to_tensor(parent.probe, old.preprocess)
+    software = ("torch", "onnx", "onnxruntime", "numpy")
+    changes = {
+        "created": datetime.now(UTC).replace(microsecond=0),
+        "limitations": (*old.limitations, *limitations),
+        "threshold": point.threshold,
+        "plateau": report.plateau.model_dump(),
+        "review_band": point.band.model_dump(),
+        "derived_from": parent.reference,
+        "evaluations": tuple(row.model_dump() for row in report.evaluations),
+        "software": {"python": platform.python_version()} | {p: version_of(p) for p in software},
+        "model_sha256": sha256(model),
+        "probe_pfi": float(predictor(model)(tensor[np.newaxis])[0]),
+        "probe_tolerance": PROBE_TOLERANCE,
+        "parity_max_abs_difference": difference,
+    }
+    return ModelCard.model_validate(old.model_dump() | changes | given)
