@@ -21,10 +21,11 @@ from model_store import DEFAULT_ROOT, Store, StoreError
 from service.api.app import create_app
 from service.api.problems import problem_of
 from service.api.schemas import Classification, line_of
-from service.api.settings import Settings, usable_cpus
+from service.api.settings import Settings
 from service.api.uploads import UnreadableFileError
+from service.api.wire import LargeBodyProtocol
 from service.imaging import ImageError, Radiograph, read_radiograph
-from service.inference import Network, NetworkError, open_network
+from service.inference import Network, NetworkError, open_network, usable_cpus
 
 Outcome = tuple[str, Classification | Exception]
 
@@ -46,6 +47,7 @@ def _parser() -> argparse.ArgumentParser:
     serve = commands.add_parser("serve", help="serve HTTP; settings are CXRVIEW_* variables")
     serve.add_argument("--host", default="127.0.0.1")
     serve.add_argument("--port", type=int, default=8000)
+    serve.add_argument("--access-log", action="store_true", help="log a line for every request")
     serve.set_defaults(run_command=_serve)
     classify = commands.add_parser("classify", help="classify files and folders, without a service")
     classify.add_argument("paths", nargs="+", type=Path, metavar="PATH")
@@ -63,7 +65,13 @@ def _serve(options: argparse.Namespace) -> int:
         Console(stderr=True).print(f"error: {error}", style="red", highlight=False)
         return 2
     # One process on purpose: scale by replicas, so that each has one owner of its metrics
-    uvicorn.run(create_app(settings), host=options.host, port=options.port)
+    uvicorn.run(
+        create_app(settings),
+        host=options.host,
+        port=options.port,
+        access_log=options.access_log,
+        http=LargeBodyProtocol,
+    )
     return 0
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 from python_multipart.exceptions import MultipartParseError
@@ -25,6 +25,8 @@ def boundary_of(content_type: str) -> bytes | None:
     Raises:
         MalformedMultipartError: It is multipart/form-data, but names no boundary.
     """
+    if not content_type.lower().lstrip().startswith("multipart/"):
+        return None  # nearly always; no need to parse it
     kind, options = parse_options_header(content_type)
     if kind != b"multipart/form-data":
         return None
@@ -34,7 +36,7 @@ def boundary_of(content_type: str) -> bytes | None:
 
 
 async def read_form(
-    chunks: AsyncIterator[bytes],
+    read: Callable[[Callable[[bytes], object]], Awaitable[None]],
     boundary: bytes,
     field_name: str,
     max_files: int,
@@ -45,6 +47,13 @@ async def read_form(
     Starlette's own form parser is not used: it writes parts over 1 MB to disk and does not limit
     them.
 
+    Args:
+        read: Reads the body, and passes its chunks on.
+        boundary: As `boundary_of` found it.
+        field_name: Other fields are skipped.
+        max_files: Of that field.
+        max_file_bytes: Of one file.
+
     Raises:
         MalformedMultipartError: The body is damaged, or holds no such field.
         TooManyEntriesError: More than `max_files` files.
@@ -52,8 +61,7 @@ async def read_form(
     form = _Form(field_name.encode(), max_files, max_file_bytes)
     try:
         parser = MultipartParser(boundary, callbacks=form.callbacks())
-        async for chunk in chunks:
-            parser.write(chunk)
+        await read(parser.write)
         parser.finalize()
     except MultipartParseError as error:
         raise MalformedMultipartError("the multipart body is damaged or cut off") from error
@@ -121,7 +129,7 @@ class _Form:
             error = EntryTooLargeError(f"the file exceeds {self._max_file_bytes} bytes")
             self.uploads.append(Upload(self._file_name, error=error))
         else:
-            self.uploads.append(Upload(self._file_name, bytes(self._data)))
+            self.uploads.append(Upload(self._file_name, self._data))
 
     def _finish(self) -> None:
         self.ended = True

@@ -1,13 +1,17 @@
-"""Bodies are counted while they stream in, and stay in memory: no upload ever touches a disk."""
+"""Bodies are counted, and stay in memory: no upload ever touches a disk."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from collections import deque
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self
 
-from fastapi import Request
-from starlette.requests import ClientDisconnect
+from service.inference import LANES, Lane
+
+# Of all bytes; the rest is kept free for interactive bodies
+BACKFILL_SHARE = 0.75
 
 
 class BodyError(Exception):
@@ -29,76 +33,123 @@ class ClientGoneError(BodyError):
 class ServiceFullError(BodyError):
     """Too many bytes of other requests are held in memory already."""
 
-    retry_after_seconds = 1
+    def __init__(self, retry_after_seconds: int) -> None:
+        super().__init__("too many uploads are in memory")
+        self.retry_after_seconds = retry_after_seconds
 
 
 class HeldBytes:
-    """How many bytes of bodies are in memory, over all requests."""
+    """How many bytes of bodies are in memory, over all requests.
 
-    def __init__(self, limit: int) -> None:
+    Whoever does not fit waits in order, interactive bodies before backfill, while its bytes wait
+    in its client.
+
+    Args:
+        limit: Bytes. Backfill may fill `BACKFILL_SHARE` of it.
+        retry_after_seconds: What those are told who waited in vain.
+    """
+
+    def __init__(
+        self, limit: int, retry_after_seconds: Callable[[Lane], int] = lambda _: 1
+    ) -> None:
         self.limit = limit
         self.held = 0
+        self.retry_after_seconds = retry_after_seconds
+        self._waiting: dict[Lane, deque[tuple[int, asyncio.Future[None]]]] = {
+            lane: deque() for lane in LANES
+        }
 
-    @contextmanager
-    def open(self) -> Iterator[Holding]:
-        """One request's share; given back at the end, however it ends."""
-        holding = Holding(self)
+    def open(self, lane: Lane, expected: int, patience_seconds: float) -> Holding:
+        """One request's share, of `expected` bytes; given back at the end, however it ends.
+
+        Raises (on entering):
+            ServiceFullError: There was no room for `patience_seconds`.
+        """
+        return Holding(self, lane, expected, patience_seconds)
+
+    def take(self, lane: Lane, count: int) -> bool:
+        """Count bytes that fit now; False if they do not."""
+        fits = self.held + count <= self.limit * (BACKFILL_SHARE if lane == "backfill" else 1)
+        if fits:
+            self.held += count
+        return fits
+
+    async def take_in_turn(self, lane: Lane, count: int, patience_seconds: float) -> None:
+        """Count bytes as soon as they fit.
+
+        Raises:
+            ServiceFullError: They did not for `patience_seconds`.
+        """
+        if not any(self._waiting.values()) and self.take(lane, count):
+            return
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting[lane].append((count, turn))
+        self._wake()
         try:
-            yield holding
-        finally:
-            self.held -= holding.bytes
+            async with asyncio.timeout(patience_seconds):
+                await turn
+        except BaseException as error:
+            if turn.done() and not turn.cancelled():  # it had just got them
+                self.give_back(count)
+            if isinstance(error, TimeoutError):
+                raise ServiceFullError(self.retry_after_seconds(lane)) from None
+            raise
+
+    def give_back(self, count: int) -> None:
+        """Bytes that are no longer in memory."""
+        self.held -= count
+        self._wake()
+
+    def _wake(self) -> None:
+        for lane in LANES:
+            waiting = self._waiting[lane]
+            while waiting:
+                count, turn = waiting[0]
+                if not turn.done():
+                    if not self.take(lane, count):
+                        return
+                    turn.set_result(None)
+                waiting.popleft()
 
 
 class Holding:
     """What one request holds."""
 
-    def __init__(self, total: HeldBytes) -> None:
+    def __init__(
+        self, total: HeldBytes, lane: Lane, expected: int, patience_seconds: float
+    ) -> None:
         self._total = total
-        self.bytes = 0
+        self._lane: Lane = lane
+        self._patience_seconds = patience_seconds
+        self._received = 0
+        self.bytes = expected
+
+    async def __aenter__(self) -> Self:
+        await self._total.take_in_turn(self._lane, self.bytes, self._patience_seconds)
+        return self
 
     def add(self, count: int) -> None:
-        """Count `count` more bytes.
+        """Count `count` bytes that came.
 
         Raises:
-            ServiceFullError: They do not fit beside those of the other requests.
+            ServiceFullError: They were not expected, and do not fit beside those of others.
         """
-        if self._total.held + count > self._total.limit:
-            raise ServiceFullError("too many uploads are in memory")
-        self._total.held += count
-        self.bytes += count
+        self._received += count
+        more = self._received - self.bytes
+        if more > 0:
+            if not self._total.take(self._lane, more):
+                raise ServiceFullError(self._total.retry_after_seconds(self._lane))
+            self.bytes += more
 
+    def settle(self) -> None:
+        """Keep no more than has come: a slow sender fills nobody's memory with promises."""
+        self._total.give_back(self.bytes - self._received)
+        self.bytes = self._received
 
-async def chunks_of(
-    request: Request, limit: int, idle_seconds: float, holding: Holding
-) -> AsyncIterator[bytes]:
-    """The body in chunks, none of which makes it exceed `limit` bytes.
-
-    Raises:
-        BodyTooLargeError, BodyTimeoutError, ServiceFullError, ClientGoneError
-    """
-    declared = request.headers.get("content-length", "")
-    if declared.isdecimal() and int(declared) > limit:
-        raise BodyTooLargeError(f"the body has {declared} bytes; the limit is {limit}")
-    received = 0
-    stream = aiter(request.stream())
-    while True:
-        try:
-            async with asyncio.timeout(idle_seconds):
-                chunk = await anext(stream)
-        except StopAsyncIteration:
-            return
-        except TimeoutError:
-            raise BodyTimeoutError(f"nothing was received for {idle_seconds:g} s") from None
-        except ClientDisconnect:
-            raise ClientGoneError("the client has gone") from None
-        received += len(chunk)
-        if received > limit:
-            raise BodyTooLargeError(f"the body exceeds the limit of {limit} bytes")
-        holding.add(len(chunk))
-        yield chunk
-
-
-async def until_disconnected(request: Request) -> None:
-    """Return when the client has gone; call after the body has been read."""
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
+    async def __aexit__(
+        self,
+        _: type[BaseException] | None,
+        __: BaseException | None,
+        ___: TracebackType | None,
+    ) -> None:
+        self._total.give_back(self.bytes)

@@ -12,8 +12,9 @@ from pydantic import BaseModel, ConfigDict
 from starlette.exceptions import HTTPException
 
 from service.api import limits, metrics, uploads
+from service.api.admission import QueueFullError
 from service.imaging import errors as imaging
-from service.inference import BatcherClosedError, QueueFullError
+from service.inference import BatcherClosedError
 
 MEDIA_TYPE = "application/problem+json"
 TYPE_PREFIX = "urn:cxrview:problem:"
@@ -111,8 +112,15 @@ def problem_of(error: Exception) -> Problem:
     """The problem object of one error. Details of unforeseen errors stay inside."""
     kind = kind_of(error)
     unforeseen = kind.status == HTTPStatus.INTERNAL_SERVER_ERROR
-    detail = "the service failed; its log says how" if unforeseen else str(error)
+    detail = "the service failed; its log says how" if unforeseen else _detail_of(error)
     return _problem(kind, detail)
+
+
+def _detail_of(error: Exception) -> str:
+    """Text for people; of a wrong parameter its name and what it may be, not what was sent."""
+    if isinstance(error, RequestValidationError):
+        return "; ".join(f"{found['loc'][-1]}: {found['msg']}" for found in error.errors())
+    return str(error)
 
 
 def _problem(kind: Kind, detail: str) -> Problem:

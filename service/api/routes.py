@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Coroutine, Iterator
-from typing import Annotated, Any
+from collections.abc import AsyncIterator, Iterator
+from functools import partial
+from typing import Annotated
 
 from anyio import to_thread
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
@@ -16,13 +17,24 @@ from model_store import ModelCard
 from service.api import metrics, openapi
 from service.api.archives import ArchiveLimits, read_archive
 from service.api.forms import boundary_of, read_form
-from service.api.limits import ClientGoneError, Holding, chunks_of, until_disconnected
+from service.api.limits import Holding
 from service.api.problems import RESPONSES, kind_of
+from service.api.receiving import lapsing, length_of, receive, receive_whole
 from service.api.runtime import Runtime
 from service.api.schemas import Classification, Health, line_of
+from service.api.settings import Settings
 from service.api.uploads import MalformedMultipartError, Upload, UploadError
+from service.inference import Buffer, Lane
 
 router = APIRouter()
+
+LaneQuery = Annotated[
+    Lane,
+    Query(
+        description="`interactive`: somebody waits; refused when it would take too long. "
+        "`backfill`: has only the time that the other lane leaves."
+    ),
+]
 
 
 def runtime_of(request: Request) -> Runtime:
@@ -34,72 +46,42 @@ def runtime_of(request: Request) -> Runtime:
 RuntimeDep = Annotated[Runtime, Depends(runtime_of)]
 
 
-async def holding_of(runtime: RuntimeDep) -> AsyncIterator[Holding]:
-    """This request's bytes in memory; given back after the last byte of the answer."""
-    with runtime.held.open() as holding:
+async def holding_of(request: Request, runtime: RuntimeDep) -> AsyncIterator[Holding]:
+    """A batch's bytes in memory; given back after the last byte of the answer."""
+    length = length_of(request, runtime.settings.max_batch_body_bytes)
+    patience_seconds = runtime.settings.max_receive_idle_seconds
+    async with runtime.held.open("backfill", length, patience_seconds) as holding:
         yield holding
 
 
 HoldingDep = Annotated[Holding, Depends(holding_of)]
 
 
-async def upload_of(request: Request, runtime: RuntimeDep, holding: HoldingDep) -> Upload:
-    """One file: the raw body, or the field `file` of a form."""
-    settings, start = runtime.settings, time.perf_counter()
-    chunks = chunks_of(
-        request, settings.max_upload_bytes, settings.max_receive_idle_seconds, holding
-    )
-    boundary = boundary_of(request.headers.get("content-type", ""))
-    if boundary is None:
-        upload = Upload("", b"".join([chunk async for chunk in chunks]))
-    else:
-        uploads = await read_form(chunks, boundary, "file", 2, settings.max_upload_bytes)
-        if len(uploads) != 1:
-            raise MalformedMultipartError("one file a request; many go to /v1/classify/batch")
-        upload = uploads[0]
-    metrics.STAGE_SECONDS.labels("receive").observe(time.perf_counter() - start)
-    return upload
-
-
-async def uploads_of(
-    request: Request, runtime: RuntimeDep, holding: HoldingDep
-) -> Iterator[Upload]:
-    """Many files: the field `files` of a form, or a zip or tar as the raw body."""
-    settings = runtime.settings
-    chunks = chunks_of(
-        request, settings.max_batch_body_bytes, settings.max_receive_idle_seconds, holding
-    )
-    boundary = boundary_of(request.headers.get("content-type", ""))
-    if boundary is not None:
-        most, largest = settings.max_archive_entries, settings.max_upload_bytes
-        return iter(await read_form(chunks, boundary, "files", most, largest))
-    limits = ArchiveLimits(
-        settings.max_archive_entries,
-        settings.max_upload_bytes,
-        settings.max_archive_ratio,
-        settings.max_archive_bytes,
-    )
-    return read_archive(b"".join([chunk async for chunk in chunks]), limits)
-
-
-UploadDep = Annotated[Upload, Depends(upload_of)]
-UploadsDep = Annotated[Iterator[Upload], Depends(uploads_of)]
-
-
 @router.post(
     "/v1/classify",
     tags=["classification"],
     summary="One radiograph",
+    response_model=Classification,
     responses=RESPONSES,
     openapi_extra=openapi.ONE_FILE,
 )
-async def classify(request: Request, upload: UploadDep, runtime: RuntimeDep) -> Classification:
+async def classify(request: Request, lane: LaneQuery = "interactive") -> Response:
     """Classify one chest radiograph, DICOM, PNG or JPEG, as frontal or lateral.
 
     The format is recognised by content. A DICOM header is compared with the answer, never used.
     """
-    answer = runtime.classify(upload.data, runtime.batcher.submit)
-    return await _unless_gone(request, answer)
+    runtime = runtime_of(request)
+    settings = runtime.settings
+    with runtime.admission.place(lane) as place:
+        length = length_of(request, settings.max_upload_bytes)
+        async with runtime.held.open(lane, length, settings.latency_budget_seconds) as holding:
+            start = time.perf_counter()
+            with lapsing(place.lapse, holding.settle):
+                data = await _one_file(request, settings, holding, length)
+            place.arrived()
+            metrics.observe_stage("receive", time.perf_counter() - start)
+            answer = await runtime.classify(data, lane, request)
+    return Response(answer.model_dump_json(), media_type="application/json")
 
 
 @router.post(
@@ -110,12 +92,17 @@ async def classify(request: Request, upload: UploadDep, runtime: RuntimeDep) -> 
     openapi_extra=openapi.MANY_FILES,
     response_class=StreamingResponse,
 )
-async def classify_batch(uploads: UploadsDep, runtime: RuntimeDep) -> StreamingResponse:
+async def classify_batch(
+    request: Request, runtime: RuntimeDep, holding: HoldingDep
+) -> StreamingResponse:
     """Classify many radiographs: many fields `files`, or one zip or tar as the body.
 
     Answers NDJSON as results come, one line a file, in no particular order: its `name` and the
-    answer, or its `name` and an `error`. A bad file never fails its neighbours.
+    answer, or its `name` and an `error`. A bad file never fails its neighbours. All take the lane
+    `backfill`, and wait for room in it.
     """
+    with lapsing(holding.settle):
+        uploads = await _many_files(request, runtime.settings, holding)
     return StreamingResponse(_lines(uploads, runtime), media_type="application/x-ndjson")
 
 
@@ -139,7 +126,7 @@ async def livez() -> Health:
 )
 async def readyz(runtime: RuntimeDep, response: Response) -> Health:
     """The model has answered its probe, and images are being taken."""
-    if runtime.batcher.alive:
+    if runtime.pipeline.alive:
         return Health(status="ready")
     response.status_code = 503
     return Health(status="not ready")
@@ -151,20 +138,42 @@ async def prometheus() -> Response:
     return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
 
 
-async def _unless_gone(
-    request: Request, answer: Coroutine[Any, Any, Classification]
-) -> Classification:
-    """Drop the image from the queue when its client has gone; nobody else notices."""
-    task = asyncio.create_task(answer)
-    gone = asyncio.create_task(until_disconnected(request))
-    try:
-        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            raise ClientGoneError("the client has gone")
-        return task.result()
-    finally:
-        task.cancel()
-        gone.cancel()
+async def _one_file(request: Request, settings: Settings, holding: Holding, length: int) -> Buffer:
+    """The raw body, or the field `file` of a form."""
+    read = partial(
+        receive, request, settings.max_upload_bytes, settings.max_receive_idle_seconds, holding
+    )
+    boundary = boundary_of(request.headers.get("content-type", ""))
+    if boundary is not None:
+        uploads = await read_form(read, boundary, "file", 2, settings.max_upload_bytes)
+        if len(uploads) != 1:
+            raise MalformedMultipartError("one file a request; many go to /v1/classify/batch")
+        return uploads[0].data
+    if length:
+        return await receive_whole(request, length, settings.max_receive_idle_seconds, holding)
+    chunks = bytearray()
+    await read(chunks.extend)
+    return chunks
+
+
+async def _many_files(request: Request, settings: Settings, holding: Holding) -> Iterator[Upload]:
+    """The field `files` of a form, or a zip or tar as the raw body."""
+    read = partial(
+        receive, request, settings.max_batch_body_bytes, settings.max_receive_idle_seconds, holding
+    )
+    boundary = boundary_of(request.headers.get("content-type", ""))
+    if boundary is not None:
+        most, largest = settings.max_archive_entries, settings.max_upload_bytes
+        return iter(await read_form(read, boundary, "files", most, largest))
+    limits = ArchiveLimits(
+        settings.max_archive_entries,
+        settings.max_upload_bytes,
+        settings.max_archive_ratio,
+        settings.max_archive_bytes,
+    )
+    chunks: list[bytes] = []
+    await read(chunks.append)
+    return read_archive(b"".join(chunks), limits)
 
 
 async def _lines(uploads: Iterator[Upload], runtime: Runtime) -> AsyncIterator[str]:
@@ -198,8 +207,10 @@ async def _line(upload: Upload, runtime: Runtime) -> str:
     try:
         if upload.error is not None:
             raise upload.error
-        answer = await runtime.classify(upload.data, runtime.batcher.submit_when_free)
-        return line_of(upload.name, answer)
+        await runtime.admission.wait_for_room("backfill")
+        with runtime.admission.place("backfill") as place:
+            place.arrived()
+            return line_of(upload.name, await runtime.classify(upload.data, "backfill"))
     except Exception as error:  # noqa: BLE001  # it becomes this file's line, and its neighbours go on
         metrics.REFUSED.labels(kind_of(error).code).inc()
         return line_of(upload.name, error)

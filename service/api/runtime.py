@@ -1,24 +1,38 @@
-"""Everything that lives as long as the process: the model, the batcher, the limits."""
+"""Everything that lives as long as the process: the model, the pipeline, the limits."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass
 
-from anyio import CapacityLimiter, to_thread
+from fastapi import Request
 
-from model_store import ModelCard, Store
+from model_store import ModelCard, ModelVersion, Store
 from service.api import metrics
+from service.api.admission import Admission
 from service.api.limits import HeldBytes
+from service.api.receiving import unless_gone
 from service.api.schemas import Classification
 from service.api.settings import Settings
-from service.imaging import Radiograph, Tensor, read_radiograph
-from service.inference import Batcher, Network, open_network
+from service.inference import (
+    Batcher,
+    Buffer,
+    Image,
+    Lane,
+    Network,
+    Pipeline,
+    Run,
+    Runner,
+    open_network,
+)
 
-Submit = Callable[[Tensor], Awaitable[float]]
+# Whoever comes just after a batch began waits for it, besides all that are ahead
+BATCH_SHARE_OF_BUDGET = 0.25
+# Batches at the same time on a GPU: while one computes, the next is copied there
+IN_FLIGHT = 2
 
 
 @dataclass(frozen=True)
@@ -28,7 +42,8 @@ class Runtime:
     settings: Settings
     network: Network
     batcher: Batcher
-    decoders: CapacityLimiter
+    pipeline: Pipeline
+    admission: Admission
     held: HeldBytes
 
     @property
@@ -36,56 +51,87 @@ class Runtime:
         """Of the model that answers."""
         return self.network.version.card
 
-    async def classify(self, data: bytes, submit: Submit) -> Classification:
+    async def classify(
+        self, data: Buffer, lane: Lane, request: Request | None = None
+    ) -> Classification:
         """One file from its bytes to its answer.
 
         Args:
             data: A DICOM, PNG or JPEG file.
-            submit: `batcher.submit` to be refused when it is busy, `submit_when_free` to wait.
+            lane: The way it takes.
+            request: When its client goes, the image is dropped wherever it is.
 
         Raises:
-            ImageError, QueueFullError, BatcherClosedError
+            ImageError, BatcherClosedError, ClientGoneError
         """
-        radiograph = await to_thread.run_sync(self._decode, data, limiter=self.decoders)
-        answer = Classification.of(radiograph, await submit(radiograph.tensor), self.card)
-        metrics.IMAGES.labels(answer.view).inc()
-        return answer
-
-    def _decode(self, data: bytes) -> Radiograph:
-        start = time.perf_counter()
-        radiograph = read_radiograph(data, self.card.preprocess)
-        metrics.STAGE_SECONDS.labels("decode").observe(time.perf_counter() - start)
-        return radiograph
+        image = Image(data, lane)
+        self.pipeline.submit(image)
+        answer = asyncio.wrap_future(image.answer)
+        with unless_gone(request, answer) if request else nullcontext():
+            pfi = await answer
+        assert image.radiograph is not None  # there is no PFI without it
+        classification = Classification.of(image.radiograph, pfi, self.card)
+        metrics.count_answer(classification.view, lane, image.radiograph.fallbacks)
+        metrics.observe_stage("respond", time.perf_counter() - image.answered)
+        return classification
 
 
 @asynccontextmanager
 async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
-    """Store -> session -> probe replay -> warm-up -> batcher; at the end, drain.
+    """Store -> session -> probe replay -> warm-up -> pipeline; at the end, drain.
 
     Raises:
         StoreError, NetworkError: The model must not serve; the process ends.
     """
     version = Store(settings.model_store).load(settings.model)
-    network = await asyncio.to_thread(
-        open_network,
+    network = await asyncio.to_thread(_open, version, settings)
+    batcher = Batcher(
+        runners_of(network, settings),
+        settings.max_batch_images,
+        settings.latency_budget_seconds * BATCH_SHARE_OF_BUDGET,
+        metrics.observe_batch,
+    )
+    pipeline = Pipeline(
+        version.card.preprocess, batcher, settings.decode_workers, metrics.observe_stage
+    )
+    admission = Admission(settings.max_queue_images, settings.latency_budget_seconds)
+    held = HeldBytes(settings.max_held_bytes, admission.retry_after_seconds)
+    runtime = Runtime(settings, network, batcher, pipeline, admission, held)
+    metrics.describe(runtime)
+    pipeline.start()
+    try:
+        yield runtime
+    finally:
+        await asyncio.to_thread(pipeline.close)
+
+
+def _open(version: ModelVersion, settings: Settings) -> Network:
+    network = open_network(
         version,
         settings.provider,
         settings.inference_threads,
         settings.allow_cpu_fallback,
+        settings.engine_cache,
     )
-    await asyncio.to_thread(network.warm_up, Batcher.sizes(settings.max_batch_images))
-    batcher = Batcher(
-        network.run, settings.max_batch_images, settings.max_queue_images, metrics.observe_batch
-    )
-    metrics.describe(network, batcher)
-    batcher.start()
-    try:
-        yield Runtime(
-            settings,
-            network,
-            batcher,
-            CapacityLimiter(settings.decode_workers),
-            HeldBytes(settings.max_held_bytes),
-        )
-    finally:
-        await batcher.close()
+    network.warm_up(Batcher.sizes(settings.max_batch_images))
+    return network
+
+
+def runners_of(network: Network, settings: Settings) -> list[Runner]:
+    """Who runs the batches.
+
+    A GPU serves both lanes in their order, with two batches in flight. On a CPU backfill has a
+    session of its own, whose threads yield to all others; it is opened with the first image of
+    that lane, because it takes as much memory as the first.
+    """
+    if network.provider != "cpu":
+        most = settings.max_batch_images
+        return [Runner(lambda: network.bound(most)) for _ in range(IN_FLIGHT)]
+
+    def for_backfill() -> Run:
+        return _open(network.version, settings.model_copy(update={"provider": "cpu"})).run
+
+    return [
+        Runner(lambda: network.run, ("interactive",)),
+        Runner(for_backfill, ("backfill",), background=True),
+    ]

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Self
 
 from annotated_types import Gt
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator
+from pydantic import (
+    Field,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from model_store import DEFAULT_ROOT
-from service.inference import Provider
-
-
-def usable_cpus() -> int:
-    """The cores that this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+from service.api.limits import BACKFILL_SHARE
+from service.inference import Provider, usable_cpus
 
 
 class Settings(BaseSettings):
@@ -34,8 +34,10 @@ class Settings(BaseSettings):
     model_store: Path = DEFAULT_ROOT
     provider: Provider = "cpu"
     allow_cpu_fallback: bool = False  # a GPU pod that serves from its CPU should fail, not crawl
+    engine_cache: Path | None = None  # what TensorRT compiles in minutes; None: at every start anew
+    # As many of each as there are cores within the CPU limit: whichever has work can use them all
     inference_threads: NonNegativeInt = 0  # 0: all cores
-    decode_workers: PositiveInt = Field(default_factory=usable_cpus)
+    decode_workers: PositiveInt = Field(default_factory=usable_cpus)  # of each lane
 
     max_upload_bytes: PositiveInt = 64 * 2**20  # one radiograph; uncompressed CR reaches 30 MB
     max_batch_body_bytes: PositiveInt = 128 * 2**20  # one archive or multipart body, held in memory
@@ -46,7 +48,8 @@ class Settings(BaseSettings):
     max_receive_idle_seconds: PositiveFloat = 30  # a client that sends nothing for so long is cut
 
     max_batch_images: PositiveInt = 8  # per ONNX call; more raises throughput and latency
-    max_queue_images: PositiveInt = 64  # beyond this: 503 with Retry-After
+    max_queue_images: PositiveInt = 256  # of each lane, worked on or waiting; beyond: 503
+    latency_budget_seconds: PositiveFloat = 2  # an interactive image that would take longer: 503
 
     @field_validator("max_batch_images")
     @classmethod
@@ -54,3 +57,14 @@ class Settings(BaseSettings):
         if value & (value - 1):
             raise ValueError(f"must be a power of two, as each batch size is warmed; not {value}")
         return value
+
+    @model_validator(mode="after")
+    def _one_body_always_fits(self) -> Self:
+        """Otherwise it would wait for room that can never be there."""
+        if self.max_upload_bytes > self.max_held_bytes:
+            raise ValueError("max_upload_bytes must not exceed max_held_bytes")
+        if self.max_batch_body_bytes > BACKFILL_SHARE * self.max_held_bytes:
+            raise ValueError(
+                f"max_batch_body_bytes must not exceed {BACKFILL_SHARE} max_held_bytes"
+            )
+        return self

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from service.inference import Buffer
+
 
 class UploadError(Exception):
     """The body, or one entry of it, is not what the endpoint takes."""
@@ -58,5 +60,5 @@ class Upload:
     """One file: its name, and its bytes or why it was refused."""
 
     name: str
-    data: bytes = field(default=b"", repr=False)
+    data: Buffer = field(default=b"", repr=False)
     error: UploadError | None = None

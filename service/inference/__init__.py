@@ -1,6 +1,8 @@
-"""ONNX Runtime: open a model version, prove it, run batches of tensors."""
+"""ONNX Runtime: open a model version, prove it; decode and run images in lanes and batches."""
 
-from service.inference.batcher import Batcher, BatcherClosedError, BatchReport, QueueFullError
+from service.inference.batcher import Batcher, BatcherClosedError, BatchReport, Run, Runner
+from service.inference.cpus import usable_cpus
+from service.inference.lanes import LANES, Lane
 from service.inference.network import (
     Network,
     NetworkError,
@@ -9,16 +11,25 @@ from service.inference.network import (
     ProviderError,
     open_network,
 )
+from service.inference.pipeline import Buffer, Image, Pipeline, Stage
 
 __all__ = [
+    "LANES",
     "BatchReport",
     "Batcher",
     "BatcherClosedError",
+    "Buffer",
+    "Image",
+    "Lane",
     "Network",
     "NetworkError",
+    "Pipeline",
     "ProbeError",
     "Provider",
     "ProviderError",
-    "QueueFullError",
+    "Run",
+    "Runner",
+    "Stage",
     "open_network",
+    "usable_cpus",
 ]

@@ -1,29 +1,22 @@
-"""Many requests, one network: images that wait together run together."""
+"""Many images, one network: those that wait together run together."""
 
 from __future__ import annotations
 
-import asyncio
-import math
+import threading
 import time
 from collections import deque
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
 from service.imaging import Tensor
+from service.inference.lanes import LANES, Lane, lower_priority
 
 Run = Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float32]]
-
-
-class QueueFullError(Exception):
-    """No room in the queue now; `retry_after_seconds` says when there should be."""
-
-    def __init__(self, retry_after_seconds: int) -> None:
-        super().__init__("the queue is full")
-        self.retry_after_seconds = retry_after_seconds
 
 
 class BatcherClosedError(Exception):
@@ -31,9 +24,24 @@ class BatcherClosedError(Exception):
 
 
 @dataclass(frozen=True)
+class Runner:
+    """A thread that runs batches.
+
+    `open` is called in that thread, at its first batch, and returns what runs them: (B, 1, S, S)
+    uint8 -> (B,) PFI. `background` gives the thread, and those that `open` starts, low
+    priority.
+    """
+
+    open: Callable[[], Run]
+    lanes: tuple[Lane, ...] = LANES  # which it serves; it looks for work in this order
+    background: bool = False
+
+
+@dataclass(frozen=True)
 class BatchReport:
     """What one batch was like, for whoever keeps the metrics."""
 
+    lane: Lane
     pfi: tuple[float, ...]
     waited_seconds: tuple[float, ...]  # each image, from submit to the start of its batch
     run_seconds: float
@@ -42,134 +50,147 @@ class BatchReport:
 @dataclass(frozen=True)
 class _Waiting:
     tensor: Tensor
-    answer: asyncio.Future[float]
+    answer: Future[float]
     since: float = field(default_factory=time.perf_counter)
 
 
+@dataclass(frozen=True)
+class _Batch:
+    lane: Lane
+    entries: list[_Waiting]
+
+    def answer(self, pfi: tuple[float, ...]) -> None:
+        for entry, value in zip(self.entries, pfi, strict=True):
+            with suppress(InvalidStateError):  # its caller has gone meanwhile
+                entry.answer.set_result(value)
+
+    def fail(self, error: Exception) -> None:
+        for entry in self.entries:
+            with suppress(InvalidStateError):
+                entry.answer.set_exception(error)
+
+
 class Batcher:
-    """Collects tensors, runs them in batches, hands each caller its PFI.
+    """Collects tensors, runs them in batches, fills in each caller's future with its PFI.
 
     It never waits for a batch to fill: what has queued up while the last batch ran is the next one,
-    so an idle service answers at once and a busy one batches by itself. Batches have fixed sizes
-    (1, 2, 4, ... up to `max_batch_images`), which are warmed; of 5 waiting images, 4 run, then 1.
+    so an idle service answers at once, and the busier it is, the longer the batches. They have
+    fixed sizes (1, 2, 4, ... up to `max_batch_images`), which are warmed: of 5 waiting images, 4
+    run, then 1. Images of one lane run together, interactive ones before all backfill. Nothing is
+    refused here: who calls bounds what waits.
 
     Args:
-        run: (B, 1, S, S) uint8 -> (B,) PFI; called in a thread of the batcher's own.
+        runners: One thread each.
         max_batch_images: The largest batch, a power of two.
-        max_queue_images: Images that may wait; beyond, `submit` refuses.
-        observe: Called after every batch.
+        max_batch_seconds: A batch that would last longer by the images measured so far is made
+            smaller, because whoever comes just after it began must wait for its end.
+        observe: Called after every batch, in the runner's thread.
     """
 
     def __init__(
         self,
-        run: Run,
+        runners: Iterable[Runner],
         max_batch_images: int,
-        max_queue_images: int,
+        max_batch_seconds: float = float("inf"),
         observe: Callable[[BatchReport], None] = lambda _: None,
     ) -> None:
-        self._run = run
         self.max_batch_images = max_batch_images
-        self._max_queue_images = max_queue_images
+        self._max_batch_seconds = max_batch_seconds
         self._observe = observe
-        self._waiting: deque[_Waiting] = deque()
-        self._arrived = asyncio.Event()
-        self._room = asyncio.Event()
+        self._queues: dict[Lane, deque[_Waiting]] = {lane: deque() for lane in LANES}
         self._closing = False
-        self._seconds_per_image = 0.05  # until the first batch has been measured
-        self._thread = ThreadPoolExecutor(1, "inference")
-        self._task: asyncio.Task[None] | None = None
+        self._lock = threading.Lock()
+        self._runners = [(runner, threading.Condition(self._lock)) for runner in runners]
+        self._threads = [
+            threading.Thread(target=self._serve, args=pair, name="inference", daemon=True)
+            for pair in self._runners
+        ]
 
     @staticmethod
     def sizes(max_batch_images: int) -> tuple[int, ...]:
         """The batch sizes that will occur."""
         return tuple(2**power for power in range(max_batch_images.bit_length()))
 
-    @property
-    def waiting(self) -> int:
-        """Images in the queue."""
-        return len(self._waiting)
+    def waiting(self, lane: Lane) -> int:
+        """Images of a lane in its queue."""
+        return len(self._queues[lane])
 
     @property
     def alive(self) -> bool:
         """Whether images are being taken and answered."""
-        return self._task is not None and not self._task.done() and not self._closing
+        return not self._closing and all(thread.is_alive() for thread in self._threads)
 
     def start(self) -> None:
-        """Begin to answer; call within the event loop."""
-        self._task = asyncio.create_task(self._serve())
+        """Begin to answer."""
+        for thread in self._threads:
+            thread.start()
 
-    async def close(self) -> None:
-        """Take no more, answer all that wait, stop."""
-        self._closing = True
-        self._arrived.set()
-        self._room.set()
-        if self._task is not None:
-            await self._task
-        self._thread.shutdown()
+    def close(self) -> None:
+        """Take no more, answer all that wait, stop; blocks until then."""
+        with self._lock:
+            self._closing = True
+            for _, work in self._runners:
+                work.notify()
+        for thread in self._threads:
+            if thread.ident is not None:  # it was started
+                thread.join()
 
-    async def submit(self, tensor: Tensor) -> float:
-        """The PFI of one (1, S, S) tensor.
+    def submit(self, tensor: Tensor, lane: Lane, answer: Future[float]) -> None:
+        """Queue one (1, S, S) tensor; `answer` gets its PFI, or the error of its batch.
 
-        Raises:
-            QueueFullError: At once, where the queue is full.
-            BatcherClosedError: The service is stopping.
-        """
-        if self._closing:
-            raise BatcherClosedError("the service is stopping")
-        if len(self._waiting) >= self._max_queue_images:
-            raise QueueFullError(self._retry_after_seconds())
-        entry = _Waiting(tensor, asyncio.get_running_loop().create_future())
-        self._waiting.append(entry)
-        self._arrived.set()
-        return await entry.answer
-
-    async def submit_when_free(self, tensor: Tensor) -> float:
-        """As `submit`, but waits for room instead of refusing: for work that can wait.
+        An image whose `answer` is cancelled before its batch begins never reaches the network.
 
         Raises:
             BatcherClosedError: The service is stopping.
         """
-        while len(self._waiting) >= self._max_queue_images and not self._closing:
-            self._room.clear()
-            await self._room.wait()
-        return await self.submit(tensor)
+        with self._lock:
+            if self._closing:
+                raise BatcherClosedError("the service is stopping")
+            self._queues[lane].append(_Waiting(tensor, answer))
+            for runner, work in self._runners:
+                if lane in runner.lanes:
+                    work.notify()
 
-    def _retry_after_seconds(self) -> int:
-        return math.ceil(max(1.0, len(self._waiting) * self._seconds_per_image))
+    def _serve(self, runner: Runner, work: threading.Condition) -> None:
+        if runner.background:
+            lower_priority()
+        run: Run | None = None
+        seconds_per_image = 0.0
+        while batch := self._next(runner, work, seconds_per_image):
+            start = time.perf_counter()
+            try:
+                run = run or runner.open()
+                pfi = tuple(map(float, run(np.stack([entry.tensor for entry in batch.entries]))))
+            except Exception as error:  # noqa: BLE001  # handed to every waiting caller; the loop goes on
+                batch.fail(error)
+                continue
+            seconds = time.perf_counter() - start
+            latest = seconds / len(pfi)
+            seconds_per_image += (0.2 if seconds_per_image else 1) * (latest - seconds_per_image)
+            waited = tuple(start - entry.since for entry in batch.entries)
+            self._observe(BatchReport(batch.lane, pfi, waited, seconds))
+            batch.answer(pfi)
 
-    async def _serve(self) -> None:
-        while not (self._closing and not self._waiting):
-            await self._arrived.wait()
-            batch = self._take()
-            if batch:
-                await self._answer(batch)
-            elif not self._closing:
-                self._arrived.clear()
+    def _next(
+        self, runner: Runner, work: threading.Condition, seconds_per_image: float
+    ) -> _Batch | None:
+        """Wait for the next batch, without those whose callers have gone; None at the end."""
+        with self._lock:
+            while True:
+                for lane in runner.lanes:
+                    live = [entry for entry in self._queues[lane] if not entry.answer.cancelled()]
+                    size = self._size(len(live), seconds_per_image)
+                    self._queues[lane] = deque(live[size:])
+                    if size:
+                        return _Batch(lane, live[:size])
+                if self._closing:
+                    return None
+                work.wait()
 
-    def _take(self) -> list[_Waiting]:
-        """The next batch, without those whose callers have gone."""
-        self._waiting = deque(entry for entry in self._waiting if not entry.answer.done())
-        count = min(len(self._waiting), self.max_batch_images)
-        size = 1 << (count.bit_length() - 1) if count else 0
-        batch = [self._waiting.popleft() for _ in range(size)]
-        self._room.set()
-        return batch
-
-    async def _answer(self, batch: list[_Waiting]) -> None:
-        start = time.perf_counter()
-        try:
-            tensors = np.stack([entry.tensor for entry in batch])
-            loop = asyncio.get_running_loop()
-            pfi = await loop.run_in_executor(self._thread, self._run, tensors)
-        except Exception as error:  # noqa: BLE001  # handed to every waiting caller; the loop goes on
-            for entry in batch:
-                if not entry.answer.done():
-                    entry.answer.set_exception(error)
-            return
-        seconds = time.perf_counter() - start
-        self._seconds_per_image += 0.2 * (seconds / len(batch) - self._seconds_per_image)
-        for entry, value in zip(batch, pfi, strict=True):
-            if not entry.answer.done():
-                entry.answer.set_result(float(value))
-        waited = tuple(start - entry.since for entry in batch)
-        self._observe(BatchReport(tuple(map(float, pfi)), waited, seconds))
+    def _size(self, count: int, seconds_per_image: float) -> int:
+        """The largest warmed size that `count` images fill and the time allows; 0 of none."""
+        fits = self.max_batch_images
+        if seconds_per_image * fits > self._max_batch_seconds:
+            fits = max(1, int(self._max_batch_seconds / seconds_per_image))
+        most = min(count, fits)
+        return 1 << (most.bit_length() - 1) if most else 0

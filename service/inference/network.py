@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -11,13 +12,17 @@ import onnxruntime
 
 from model_store import ModelVersion
 from service.imaging import Tensor, image_to_tensor
+from service.inference.binding import BoundRun
+from service.inference.cpus import usable_cpus
 
-Provider = Literal["cpu", "cuda"]
-PROVIDERS: dict[Provider, tuple[str, dict[str, str]]] = {
-    "cpu": ("CPUExecutionProvider", {}),
-    # EXHAUSTIVE, the default, searches anew for every batch size: hundreds of milliseconds each
-    "cuda": ("CUDAExecutionProvider", {"cudnn_conv_algo_search": "HEURISTIC"}),
+Provider = Literal["cpu", "cuda", "tensorrt"]
+PROVIDERS: dict[Provider, str] = {
+    "cpu": "CPUExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "tensorrt": "TensorrtExecutionProvider",
 }
+# EXHAUSTIVE, the default, searches anew for every batch size: hundreds of milliseconds each
+CUDA_OPTIONS = {"cudnn_conv_algo_search": "HEURISTIC"}
 
 
 class NetworkError(Exception):
@@ -44,6 +49,11 @@ class Network:
         """(B, 1, S, S) uint8 -> (B,) PFI, the probability of a frontal image, within 0..1."""
         (pfi,) = self.session.run(["pfi"], {"tensors": tensors})
         return np.asarray(pfi, dtype=np.float32)
+
+    def bound(self, max_batch_images: int) -> BoundRun:
+        """`run`, with buffers of its own: for one thread of those that keep a GPU busy."""
+        shape = (max_batch_images, 1, *2 * (self.version.card.preprocess.size,))
+        return BoundRun(self.session, shape, pinned=self.provider != "cpu")
 
     def replay_probe(self) -> None:
         """Classify the probe from its file on, as a request would.
@@ -72,34 +82,61 @@ def open_network(
     provider: Provider = "cpu",
     threads: int = 0,
     allow_cpu_fallback: bool = False,
+    engine_cache: Path | None = None,
 ) -> Network:
     """Open a verified version and replay its probe.
 
     Args:
         version: As `Store.load` returned it.
-        provider: Where to run.
-        threads: CPU threads for one batch; 0 leaves it to ONNX Runtime (all cores).
-        allow_cpu_fallback: Accept the CPU where CUDA was asked for and cannot be had.
+        provider: Where to run. TensorRT leaves to CUDA what it cannot run.
+        threads: CPU threads for one batch; 0: all cores that this process may use.
+        allow_cpu_fallback: Accept the CPU where a GPU was asked for and cannot be had.
+        engine_cache: Folder in which TensorRT keeps what it has compiled, which takes minutes;
+            without it every start compiles anew.
 
     Raises:
         ProviderError: `provider` cannot be had, and no fall-back is allowed.
         ProbeError: The model is not the one its card describes.
     """
-    wanted, provider_options = PROVIDERS[provider]
+    wanted = PROVIDERS[provider]
     available = onnxruntime.get_available_providers()
     if wanted not in available and not allow_cpu_fallback:
         raise ProviderError(f"{wanted} is not in this ONNX Runtime, which has {available}")
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.log_severity_level = 3  # errors only; it warns about every node it keeps on the CPU
-    providers: list[str | tuple[str, dict[str, str]]] = ["CPUExecutionProvider"]
-    if provider != "cpu" and wanted in available:
-        providers.insert(0, (wanted, provider_options))
-    session = onnxruntime.InferenceSession(version.model, options, providers=providers)
-    # Listed is not loaded: ONNX Runtime falls back in silence when CUDA's libraries are missing
-    actual: Provider = provider if session.get_providers()[0] == wanted else "cpu"
-    if actual != provider and not allow_cpu_fallback:
-        raise ProviderError(f"asked for {wanted}, but ONNX Runtime fell back to the CPU")
+    providers = [
+        (name, options)
+        for name, options in _wanted_providers(provider, engine_cache)
+        if name in available
+    ]
+    session = onnxruntime.InferenceSession(
+        version.model, _session_options(threads), providers=providers
+    )
+    # Listed is not loaded: ONNX Runtime falls back in silence when a provider's libraries are
+    # missing
+    first = session.get_providers()[0]
+    if first != wanted and not allow_cpu_fallback:
+        raise ProviderError(f"asked for {wanted}, but ONNX Runtime fell back to {first}")
+    actual = next(key for key, name in PROVIDERS.items() if name == first)
     network = Network(version, session, actual)
     network.replay_probe()
     return network
+
+
+def _session_options(threads: int) -> onnxruntime.SessionOptions:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads or usable_cpus()
+    # Threads that spin while they wait take the cores from decoding
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.log_severity_level = 3  # errors only; it warns about every node it keeps on the CPU
+    return options
+
+
+def _wanted_providers(
+    provider: Provider, engine_cache: Path | None
+) -> list[tuple[str, dict[str, str]]]:
+    wanted: list[tuple[str, dict[str, str]]] = [(PROVIDERS["cpu"], {})]
+    if provider != "cpu":
+        wanted.insert(0, (PROVIDERS["cuda"], CUDA_OPTIONS))
+    if provider == "tensorrt":
+        cache = {"trt_engine_cache_enable": "1", "trt_engine_cache_path": str(engine_cache)}
+        wanted.insert(0, (PROVIDERS["tensorrt"], cache if engine_cache else {}))
+    return wanted

@@ -100,13 +100,16 @@ def test_nothing_to_do_is_two(
     assert message in " ".join(capsys.readouterr().err.split())
 
 
-def test_serve_answers_and_stops_cleanly() -> None:
-    """The command serves on the given port, and ends by SIGTERM with everything answered."""
+@pytest.mark.parametrize("options", [[], ["--access-log"]])
+def test_serve_answers_and_stops_cleanly(options: list[str]) -> None:
+    """It serves on the given port, and ends by SIGTERM; requests are logged where asked for."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "service.cli", "serve", "--port", "0"],
+        [sys.executable, "-m", "service.cli", "serve", "--port", "0", *options],
+        stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
+    assert process.stdout is not None
     assert process.stderr is not None
     try:
         line = next(line for line in process.stderr if "running on" in line)
@@ -119,8 +122,10 @@ def test_serve_answers_and_stops_cleanly() -> None:
             assert time.monotonic() < deadline
             time.sleep(0.02)
         assert "Finished server process" in process.stderr.read()
+        assert ("POST /v1/classify" in process.stdout.read()) == bool(options)
     finally:
         process.kill()
+        process.stdout.close()
         process.stderr.close()
         process.wait()
 

@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from typing import Literal
 
 import httpx2
+import numpy as np
+import onnx
 import pytest
 import uvicorn
+from onnx import TensorProto, helper, numpy_helper
 
+from model_store import ModelVersion, Store
+from model_store.store import sha256
 from service.api.app import create_app
 from service.api.runtime import Runtime
 from service.api.settings import Settings
+from service.api.wire import LargeBodyProtocol
+from service.imaging import image_to_tensor
 
 MIB = 2**20
 SMALL = Settings(
@@ -24,7 +33,8 @@ SMALL = Settings(
     max_archive_entries=20,
     max_archive_bytes=24 * MIB,
     max_receive_idle_seconds=0.3,
-    max_queue_images=2,
+    max_queue_images=3,
+    latency_budget_seconds=20,
     decode_workers=2,
 )
 
@@ -48,25 +58,36 @@ class Service:
     def network_held(self) -> Iterator[None]:
         """Keep the network busy, so that images queue up."""
         release = threading.Event()
-        self.runtime.batcher._thread.submit(release.wait, 20)
+        holder: Future[float] = Future()
+        holder.add_done_callback(lambda _: release.wait(20))  # called in the network's own thread
+        size = self.runtime.card.preprocess.size
+        self.runtime.batcher.submit(np.zeros((1, size, size), np.uint8), "interactive", holder)
+        self.until(holder.done)
         try:
             yield
         finally:
             release.set()
 
     def until_waiting(self, count: int) -> None:
-        """Return when `count` images are in the queue and stay there."""
+        """Return when `count` images wait for the network."""
+        self.until(lambda: self.runtime.batcher.waiting("interactive") == count)
+
+    def until(self, holds: Callable[[], bool]) -> None:
+        """Return when it is so; it must become so soon."""
         deadline = time.monotonic() + 10
-        while self.runtime.batcher.waiting != count:
-            assert time.monotonic() < deadline, f"{self.runtime.batcher.waiting} images wait"
-            time.sleep(0.005)
+        while not holds():
+            assert time.monotonic() < deadline
+            time.sleep(0.002)
 
 
 @contextmanager
-def running(settings: Settings) -> Iterator[Service]:
+def running(settings: Settings, loop: Literal["auto", "asyncio"] = "auto") -> Iterator[Service]:
     """Serve until the block ends."""
     app = create_app(settings)
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning", lifespan="on"))
+    config = uvicorn.Config(
+        app, port=0, log_level="warning", lifespan="on", loop=loop, http=LargeBodyProtocol
+    )
+    server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     while not server.started:
@@ -82,6 +103,12 @@ def running(settings: Settings) -> Iterator[Service]:
 
 
 @pytest.fixture(scope="session")
+def start() -> Callable[..., AbstractContextManager[Service]]:
+    """How to run a service with other settings, for the length of a `with`."""
+    return running
+
+
+@pytest.fixture(scope="session")
 def service() -> Iterator[Service]:
     """The service with small limits."""
     with running(SMALL) as service:
@@ -93,3 +120,43 @@ def client(service: Service) -> Iterator[httpx2.Client]:
     """An HTTP client of it."""
     with service.client() as client:
         yield client
+
+
+def mean_model(size: int) -> bytes:
+    """A network that costs nothing: the sigmoid of the mean grey level over 32, less 4."""
+    graph = helper.make_graph(
+        [
+            helper.make_node("Cast", ["tensors"], ["grey"], to=TensorProto.FLOAT),
+            helper.make_node("ReduceMean", ["grey"], ["mean"], axes=[1, 2, 3], keepdims=0),
+            helper.make_node("Div", ["mean", "scale"], ["scaled"]),
+            helper.make_node("Sub", ["scaled", "offset"], ["logit"]),
+            helper.make_node("Sigmoid", ["logit"], ["pfi"]),
+        ],
+        "mean",
+        [helper.make_tensor_value_info("tensors", TensorProto.UINT8, ["batch", 1, size, size])],
+        [helper.make_tensor_value_info("pfi", TensorProto.FLOAT, ["batch"])],
+        [
+            numpy_helper.from_array(np.float32(value), name)
+            for name, value in {"scale": 32, "offset": 4}.items()
+        ],
+    )
+    opsets = [helper.make_opsetid("", 17)]
+    model: onnx.ModelProto = helper.make_model(graph, opset_imports=opsets, ir_version=9)
+    return model.SerializeToString()
+
+
+@pytest.fixture(scope="session")
+def light(version: ModelVersion, tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    """Settings with a model that costs nothing, for what has to do with the service alone."""
+    model = mean_model(128)
+    spec = version.card.preprocess.model_copy(update={"size": 128})
+    logit = float(image_to_tensor(version.probe, spec).mean()) / 32 - 4
+    update = {
+        "name": "mean",
+        "preprocess": spec,
+        "model_sha256": sha256(model),
+        "probe_pfi": 1 / (1 + np.exp(-logit)),
+    }
+    root = tmp_path_factory.mktemp("store")
+    Store(root).add(ModelVersion(version.card.model_copy(update=update), model, version.probe))
+    return SMALL.model_copy(update={"model_store": root, "model": "mean/1.0.0"})

@@ -14,10 +14,13 @@ from conftest import DATA, ROOT
 from pydantic import ValidationError
 
 from model_store import ModelCard, ModelNotFoundError, ModelVersion
+from service.api import metrics
 from service.api.app import create_app
+from service.api.metrics import STAGES
 from service.api.problems import CODES, KINDS
 from service.api.runtime import open_runtime
 from service.api.settings import Settings
+from service.inference import LANES
 
 BODY = (DATA / "frontal-0003.jpg").read_bytes()
 
@@ -28,26 +31,31 @@ def value(text: str, metric: str) -> float:
     return float(match[1]) if match else 0.0
 
 
-def test_an_image_moves_every_metric(client: httpx2.Client, version: ModelVersion) -> None:
-    """One answer and one refusal, and the documented metrics have counted them."""
-    names = [
-        'cxrview_images_total{view="frontal"}',
+def test_an_image_moves_every_metric(start, light: Settings) -> None:
+    """Answers of both lanes and one refusal, and the documented metrics have counted them."""
+    with start(light) as service, service.client() as client:
+        card = service.runtime.card
+        before = client.get("/metrics").text
+        view = client.post("/v1/classify", content=BODY).json()["view"]
+        client.post("/v1/classify?lane=backfill", content=BODY)
+        client.post("/v1/classify", content=b"no image")
+        after = client.get("/metrics").text
+    moved = [
+        *(f'cxrview_images_total{{lane="{lane}",view="{view}"}}' for lane in LANES),
+        *(f'cxrview_stage_seconds_count{{stage="{stage}"}}' for stage in STAGES),
         'cxrview_images_refused_total{reason="unrecognised_format"}',
         "cxrview_batch_images_count",
         "cxrview_pfi_ratio_count",
-        *(
-            f'cxrview_stage_seconds_count{{stage="{stage}"}}'
-            for stage in ("receive", "decode", "queue", "inference")
-        ),
     ]
-    before = client.get("/metrics").text
-    client.post("/v1/classify", content=BODY)
-    client.post("/v1/classify", content=b"no image")
-    after = client.get("/metrics").text
-    for name in names:
+    for name in moved:
         assert value(after, name) > value(before, name), name
-    assert "cxrview_queue_images 0.0" in after
-    info = f'name="googlenet",provider="cpu",sha256="{version.card.model_sha256}",version="1.0.0"'
+    for lane in LANES:
+        assert f'cxrview_queue_images{{lane="{lane}"}} 0.0' in after
+        assert f'cxrview_inside_images{{lane="{lane}"}} 0.0' in after
+        assert value(after, f'cxrview_capacity_images_per_second{{lane="{lane}"}}') > 0
+    assert "cxrview_decode_workers_busy 0.0" in after
+    assert "cxrview_held_bytes 0.0" in after
+    info = f'name="mean",provider="cpu",sha256="{card.model_sha256}",version="1.0.0"'
     assert f"cxrview_model_info{{{info}}} 1.0" in after
 
 
@@ -55,12 +63,20 @@ def test_metric_labels_come_from_closed_sets(client: httpx2.Client) -> None:
     """Whatever clients send, no label of ours has a value that is not in our tables."""
     client.post("/v1/classify", content=b"x", headers={"content-type": "Doe^Jane"})
     text = client.get("/metrics").text
-    sample = r'^cxrview_\w+\{(?:\w+="[^"]*",)*(view|reason|stage)="([^"]*)"'
+    sample = r'^cxrview_\w+\{(?:\w+="[^"]*",)*(view|reason|stage|lane)="([^"]*)"'
     labels = set(re.findall(sample, text, re.MULTILINE))
     allowed = {"view": {"frontal", "lateral"}, "reason": set(CODES)}
-    allowed["stage"] = {"receive", "decode", "queue", "inference"}
+    allowed |= {"stage": set(STAGES), "lane": set(LANES)}
     assert labels
     assert all(found in allowed[label] for label, found in labels)
+
+
+def test_decoders_that_failed_are_counted(client: httpx2.Client) -> None:
+    """An image that took the second decoder moves the first one's counter."""
+    sample = 'cxrview_decoder_fallbacks_total{decoder="imagecodecs-jpeg"}'
+    before = value(client.get("/metrics").text, sample)
+    metrics.count_answer("frontal", "interactive", ("imagecodecs-jpeg",))
+    assert value(client.get("/metrics").text, sample) == before + 1
 
 
 def test_the_card_is_served(client: httpx2.Client, version: ModelVersion) -> None:
@@ -99,6 +115,19 @@ def test_openapi_documents_bodies_and_problems(client: httpx2.Client) -> None:
     assert "examples" in api["components"]["schemas"]["Classification"]
 
 
+def test_the_lane_is_one_of_two(client: httpx2.Client) -> None:
+    """It is documented with its values; another one is told so, without what was sent."""
+    api = client.get("/openapi.json").json()
+    (lane,) = api["paths"]["/v1/classify"]["post"]["parameters"]
+    assert (lane["name"], lane["schema"]["enum"]) == ("lane", list(LANES))
+    assert lane["schema"]["default"] == "interactive"
+    response = client.post("/v1/classify?lane=Doe^Jane", content=BODY)
+    problem = response.json()
+    assert (response.status_code, problem["code"]) == (422, "invalid_request")
+    assert problem["detail"].startswith("lane: ")
+    assert "Doe" not in response.text
+
+
 def test_every_code_is_documented() -> None:
     """docs/problems.md lists exactly the codes of the table."""
     page = (ROOT / "docs" / "problems.md").read_text().split("## Warnings")[0]
@@ -131,6 +160,9 @@ def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> 
         ("MAX_UPLOAD_BYTES", "-1"),
         ("MAX_ARCHIVE_RATIO", "1"),
         ("DECODE_WORKERS", "many"),
+        ("LATENCY_BUDGET_SECONDS", "0"),
+        ("MAX_UPLOAD_BYTES", str(2**30)),
+        ("MAX_BATCH_BODY_BYTES", str(200 * 2**20)),
     ],
 )
 def test_wrong_settings_do_not_start(
@@ -167,7 +199,7 @@ def test_it_is_not_ready_once_it_stops() -> None:
         async with app.router.lifespan_context(app):
             transport = httpx2.ASGITransport(app)
             async with httpx2.AsyncClient(transport=transport, base_url="http://x") as client:
-                await app.state.runtime.batcher.close()
+                await asyncio.to_thread(app.state.runtime.pipeline.close)
                 ready = await client.get("/readyz")
                 refused = await client.post("/v1/classify", content=BODY)
         return ready.status_code, refused.json(), refused.status_code
@@ -204,8 +236,11 @@ def watch(event, arguments):
     if event == "open" and isinstance(arguments[1], str) and set(arguments[1]) & set("wax+"):
         opened.append(arguments[0])
 import asyncio, httpx2
+from service.api import metrics
 from service.api.app import create_app
+from service.api.metrics import STAGES
 from service.api.settings import Settings
+from service.inference import LANES
 async def main():
     app = create_app(Settings())
     async with app.router.lifespan_context(app):

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
+import os
+import sys
 import threading
-from collections.abc import Coroutine
+import time
+from collections.abc import Iterator
+from concurrent.futures import CancelledError, Future
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import pytest
 
-from service.inference import Batcher, BatcherClosedError, BatchReport, QueueFullError
+from service.inference import Batcher, BatcherClosedError, BatchReport, Lane, Run, Runner
+from service.inference.lanes import BACKGROUND_PRIORITY
 
 
 def tensor(value: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
@@ -20,197 +25,251 @@ def tensor(value: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
 class Gate:
     """A network whose answer is the first pixel over 255, and which can be held shut."""
 
-    def __init__(self) -> None:
+    def __init__(self, seconds: float = 0) -> None:
         self.open = threading.Event()
         self.open.set()
         self.batches: list[list[int]] = []
+        self._seconds = seconds
 
     def run(self, tensors: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         assert self.open.wait(5)
+        time.sleep(self._seconds * len(tensors))
         self.batches.append(tensors[:, 0, 0, 0].tolist())
         if 13 in self.batches[-1]:
             raise RuntimeError("the network stumbles over 13")
         return (tensors[:, 0, 0, 0] / np.float32(255)).astype(np.float32)
 
 
-async def started(gate: Gate, most: int = 8, queue: int = 64, **kwargs: Any) -> Batcher:
-    batcher = Batcher(gate.run, most, queue, **kwargs)
+@contextmanager
+def running(*runners: Runner, most: int = 8, **kwargs: Any) -> Iterator[Batcher]:
+    batcher = Batcher(runners, most, **kwargs)
     batcher.start()
-    return batcher
+    try:
+        yield batcher
+    finally:
+        batcher.close()
 
 
-async def blocked(gate: Gate, batcher: Batcher) -> asyncio.Task[float]:
+def only(gate: Gate) -> Runner:
+    return Runner(lambda: gate.run)
+
+
+def submit(batcher: Batcher, *values: int, lane: Lane = "interactive") -> list[Future[float]]:
+    answers: list[Future[float]] = [Future() for _ in values]
+    for value, answer in zip(values, answers, strict=True):
+        batcher.submit(tensor(value), lane, answer)
+    return answers
+
+
+def results(answers: list[Future[float]]) -> list[float]:
+    return [answer.result(5) for answer in answers]
+
+
+def blocked(gate: Gate, batcher: Batcher) -> Future[float]:
     """Shut the gate behind one image, so that all that follow must wait."""
     gate.open.clear()
-    first = asyncio.create_task(batcher.submit(tensor(0)))
-    while not first.done() and batcher.waiting == 0:
-        await asyncio.sleep(0)
-    while batcher.waiting:
-        await asyncio.sleep(0.001)
+    (first,) = submit(batcher, 0)
+    deadline = time.monotonic() + 5
+    while batcher.waiting("interactive"):
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
     return first
-
-
-async def queued(batcher: Batcher, *work: Coroutine[Any, Any, float]) -> list[asyncio.Task[float]]:
-    tasks = [asyncio.create_task(item) for item in work]
-    await asyncio.sleep(0.01)
-    return tasks
 
 
 def test_each_caller_gets_its_own_answer() -> None:
     """A hundred images in one go come back to those who sent them, in warmed batch sizes only."""
-
-    async def scenario() -> None:
-        gate = Gate()
-        batcher = await started(gate, queue=100)
-        answers = await asyncio.gather(*(batcher.submit(tensor(v)) for v in range(20, 120)))
-        assert answers == pytest.approx([v / 255 for v in range(20, 120)])
-        assert {len(batch) for batch in gate.batches} <= set(Batcher.sizes(8)) == {1, 2, 4, 8}
-        assert max(map(len, gate.batches)) == 8
-        await batcher.close()
-
-    asyncio.run(scenario())
-
-
-def test_a_full_queue_refuses_at_once_and_says_when_to_come_back() -> None:
-    """Beyond `max_queue_images` a caller is told so, and those inside are still answered."""
-
-    async def scenario() -> None:
-        gate = Gate()
-        batcher = await started(gate, queue=2)
-        first = await blocked(gate, batcher)
-        inside = await queued(batcher, *(batcher.submit(tensor(v)) for v in (1, 2)))
-        with pytest.raises(QueueFullError) as refusal:
-            await batcher.submit(tensor(3))
-        assert refusal.value.retry_after_seconds >= 1
+    gate = Gate()
+    with running(only(gate)) as batcher:
+        first = blocked(gate, batcher)
+        answers = submit(batcher, *range(20, 120))
         gate.open.set()
-        assert await asyncio.gather(first, *inside) == pytest.approx([0, 1 / 255, 2 / 255])
-        await batcher.close()
+        assert results([first, *answers]) == pytest.approx(
+            [0, *(value / 255 for value in range(20, 120))]
+        )
+    assert {len(batch) for batch in gate.batches} <= set(Batcher.sizes(8)) == {1, 2, 4, 8}
+    assert max(map(len, gate.batches)) == 8
 
-    asyncio.run(scenario())
+
+def test_an_idle_network_waits_for_no_second_image() -> None:
+    """One image alone is run at once, as a batch of one."""
+    gate = Gate()
+    with running(only(gate)) as batcher:
+        assert results(submit(batcher, 51)) == pytest.approx([0.2])
+    assert gate.batches == [[51]]
 
 
-def test_patient_work_waits_for_room() -> None:
-    """`submit_when_free` is never refused, however small the queue."""
+def test_interactive_images_come_before_backfill() -> None:
+    """Whatever came first, nobody who waits is behind an archive; batches never mix lanes."""
+    gate = Gate()
+    with running(only(gate), most=4) as batcher:
+        first = blocked(gate, batcher)
+        backfill = submit(batcher, *range(20, 28), lane="backfill")
+        people = submit(batcher, *range(40, 46))
+        assert (batcher.waiting("backfill"), batcher.waiting("interactive")) == (8, 6)
+        gate.open.set()
+        results([first, *backfill, *people])
+    assert gate.batches == [
+        [0],
+        [40, 41, 42, 43],
+        [44, 45],
+        [20, 21, 22, 23],
+        [24, 25, 26, 27],
+    ]
 
-    async def scenario() -> None:
-        gate = Gate()
-        batcher = await started(gate, most=2, queue=2)
-        work = [batcher.submit_when_free(tensor(v)) for v in range(20, 60)]
-        assert await asyncio.gather(*work) == pytest.approx([v / 255 for v in range(20, 60)])
-        await batcher.close()
 
-    asyncio.run(scenario())
+def test_lanes_with_runners_of_their_own_do_not_wait_for_each_other() -> None:
+    """While backfill's network is held, interactive images are answered, and the other way."""
+    gates: dict[Lane, Gate] = {"interactive": Gate(), "backfill": Gate()}
+
+    def runner(lane: Lane) -> Runner:
+        return Runner(lambda: gates[lane].run, (lane,))
+
+    with running(runner("interactive"), runner("backfill")) as batcher:
+        pairs: list[tuple[Lane, Lane]] = [
+            ("backfill", "interactive"),
+            ("interactive", "backfill"),
+        ]
+        for held, free in pairs:
+            gates[held].open.clear()
+            waits = submit(batcher, 1, lane=held)
+            assert results(submit(batcher, 2, lane=free)) == pytest.approx([2 / 255])
+            assert not waits[0].done()
+            gates[held].open.set()
+            assert results(waits) == pytest.approx([1 / 255])
+
+
+def test_two_batches_can_be_in_flight() -> None:
+    """With two runners, a second batch runs while the first one is not done."""
+    meeting = threading.Barrier(2, timeout=5)
+
+    def run(tensors: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        meeting.wait()  # nobody gets past it alone
+        return np.zeros(len(tensors), np.float32)
+
+    with running(Runner(lambda: run), Runner(lambda: run), most=1) as batcher:
+        assert results(submit(batcher, 1, 2)) == [0, 0]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere threads have no priorities")
+def test_a_background_runner_yields_and_opens_its_network_at_its_first_batch() -> None:
+    """What it opens starts threads, which inherit its priority; unused, it costs no memory."""
+    seen: list[int] = []
+
+    def open_run() -> Run:
+        seen.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
+        return Gate().run
+
+    before = os.getpriority(os.PRIO_PROCESS, 0)
+    runners = Runner(lambda: Gate().run, ("interactive",)), Runner(open_run, ("backfill",), True)
+    with running(*runners) as batcher:
+        results(submit(batcher, 1))
+        assert seen == []
+        results(submit(batcher, 1, lane="backfill"))
+        results(submit(batcher, 1, lane="backfill"))
+    assert seen == [BACKGROUND_PRIORITY]
+    assert os.getpriority(os.PRIO_PROCESS, 0) == before
+
+
+def test_a_network_that_does_not_open_is_told_and_tried_again() -> None:
+    """Its first callers get the reason; the next ones are answered."""
+    attempts = iter([RuntimeError("no memory"), None])
+
+    def open_run() -> Run:
+        if (error := next(attempts)) is not None:
+            raise error
+        return Gate().run
+
+    with running(Runner(open_run)) as batcher:
+        with pytest.raises(RuntimeError, match="no memory"):
+            results(submit(batcher, 1))
+        assert results(submit(batcher, 51)) == pytest.approx([0.2])
+        assert batcher.alive
+
+
+def test_batches_are_bounded_in_time() -> None:
+    """Once it is known that an image takes 20 ms, no batch is begun that would last over 50 ms."""
+    gate = Gate(seconds=0.02)
+    with running(only(gate), max_batch_seconds=0.05) as batcher:
+        results(submit(batcher, 1))
+        first = blocked(gate, batcher)
+        answers = submit(batcher, *range(20, 28))
+        gate.open.set()
+        results([first, *answers])
+    assert max(len(batch) for batch in gate.batches[1:]) <= 2
 
 
 def test_an_image_whose_client_has_gone_never_reaches_the_network() -> None:
     """A cancelled caller is dropped before the model sees its image; its peers are answered."""
-
-    async def scenario() -> None:
-        gate = Gate()
-        batcher = await started(gate)
-        first = await blocked(gate, batcher)
-        gone, peer = await queued(batcher, *(batcher.submit(tensor(v)) for v in (77, 78)))
-        gone.cancel()
+    gate = Gate()
+    with running(only(gate)) as batcher:
+        first = blocked(gate, batcher)
+        gone, peer = submit(batcher, 77, 78)
+        assert gone.cancel()
         gate.open.set()
-        assert await asyncio.gather(first, peer) == pytest.approx([0, 78 / 255])
-        assert 77 not in [value for batch in gate.batches for value in batch]
-        await batcher.close()
-
-    asyncio.run(scenario())
+        assert results([first, peer]) == pytest.approx([0, 78 / 255])
+        with pytest.raises(CancelledError):
+            gone.result(5)
+    assert 77 not in [value for batch in gate.batches for value in batch]
 
 
 def test_a_client_that_goes_while_its_batch_runs_harms_nobody() -> None:
-    """Cancellation in the middle of a batch leaves the loop and the next image alone."""
-
-    async def scenario() -> None:
-        gate = Gate()
-        batcher = await started(gate)
-        running = await blocked(gate, batcher)
-        running.cancel()
+    """Cancellation in the middle of a batch leaves the thread and the next image alone."""
+    gate = Gate()
+    with running(only(gate)) as batcher:
+        blocked(gate, batcher).cancel()
         gate.open.set()
-        assert await batcher.submit(tensor(5)) == pytest.approx(5 / 255)
-        await batcher.close()
-
-    asyncio.run(scenario())
+        assert results(submit(batcher, 5)) == pytest.approx([5 / 255])
 
 
-def test_the_loop_survives_any_exception() -> None:
-    """A batch that fails tells each of its callers; the next one is answered."""
-
-    async def scenario() -> None:
-        gate = Gate()
-        batcher = await started(gate)
+def test_the_thread_survives_any_exception() -> None:
+    """A batch that fails tells each of its callers who is still there; the next one is answered."""
+    gate = Gate()
+    with running(only(gate)) as batcher:
         with pytest.raises(RuntimeError, match="stumbles over 13"):
-            await batcher.submit(tensor(13))
-        first = await blocked(gate, batcher)
-        doomed = await queued(batcher, *(batcher.submit(tensor(v)) for v in (13, 14)))
-        doomed[0].cancel()
-        gone = await queued(batcher, batcher.submit(tensor(15)))
+            results(submit(batcher, 13))
+        first = blocked(gate, batcher)
+        doomed = submit(batcher, 13, 14)
         gate.open.set()
-        assert await first == 0
-        assert await doomed[1] == pytest.approx(14 / 255)
-        assert await gone[0] == pytest.approx(15 / 255)
-        assert batcher.alive
-        await batcher.close()
-
-    asyncio.run(scenario())
-
-
-def test_a_failing_batch_spares_callers_that_have_gone() -> None:
-    """An exception is not set on a future that was cancelled meanwhile."""
-
-    async def scenario() -> None:
-        gate = Gate()
-        batcher = await started(gate)
+        assert first.result(5) == 0
+        for answer in doomed:
+            with pytest.raises(RuntimeError, match="stumbles over 13"):
+                answer.result(5)
         gate.open.clear()
-        running = asyncio.create_task(batcher.submit(tensor(13)))
-        await asyncio.sleep(0.02)
-        running.cancel()
+        (running_one,) = submit(batcher, 13)
+        running_one.cancel()
         gate.open.set()
-        assert await batcher.submit(tensor(1)) == pytest.approx(1 / 255)
-        await batcher.close()
-
-    asyncio.run(scenario())
+        assert results(submit(batcher, 15)) == pytest.approx([15 / 255])
+        assert batcher.alive
 
 
 def test_closing_answers_all_that_wait_and_takes_no_more() -> None:
     """Nothing accepted is lost when the service stops; what comes later is told so."""
-
-    async def scenario() -> None:
-        gate = Gate()
-        batcher = await started(gate, queue=2)
-        first = await blocked(gate, batcher)
-        inside = await queued(batcher, *(batcher.submit(tensor(v)) for v in (1, 2)))
-        patient = await queued(batcher, batcher.submit_when_free(tensor(3)))
-        closing = asyncio.create_task(batcher.close())
-        await asyncio.sleep(0.01)
-        assert not batcher.alive
+    gate = Gate()
+    with running(only(gate)) as batcher:
+        first = blocked(gate, batcher)
+        inside = submit(batcher, 1, 2) + submit(batcher, 3, lane="backfill")
+        closing = threading.Thread(target=batcher.close)
+        closing.start()
+        while batcher.alive:
+            time.sleep(0.001)
         with pytest.raises(BatcherClosedError):
-            await batcher.submit(tensor(4))
-        with pytest.raises(BatcherClosedError):
-            await patient[0]
+            submit(batcher, 4)
         gate.open.set()
-        assert await asyncio.gather(first, *inside) == pytest.approx([0, 1 / 255, 2 / 255])
-        await closing
-
-    asyncio.run(scenario())
+        assert results([first, *inside]) == pytest.approx([0, 1 / 255, 2 / 255, 3 / 255])
+        closing.join(5)
+        assert not closing.is_alive()
 
 
 def test_every_batch_is_reported() -> None:
     """The reports add up to all images, each with its PFI, its wait and the batch's time."""
-
-    async def scenario() -> list[BatchReport]:
-        reports: list[BatchReport] = []
-        batcher = await started(Gate(), observe=reports.append)
-        await asyncio.gather(*(batcher.submit(tensor(v)) for v in range(20, 30)))
-        await batcher.close()
-        return reports
-
-    reports = asyncio.run(scenario())
+    reports: list[BatchReport] = []
+    with running(only(Gate()), observe=reports.append) as batcher:
+        results(submit(batcher, *range(20, 30), lane="backfill"))
     assert sorted(pfi for report in reports for pfi in report.pfi) == pytest.approx(
         [v / 255 for v in range(20, 30)]
     )
     for report in reports:
+        assert report.lane == "backfill"
         assert len(report.waited_seconds) == len(report.pfi)
         assert min(report.waited_seconds) >= 0
         assert report.run_seconds > 0
@@ -218,8 +277,4 @@ def test_every_batch_is_reported() -> None:
 
 def test_it_can_be_closed_before_it_was_started() -> None:
     """A start-up that fails half-way can still clean up."""
-
-    async def scenario() -> None:
-        await Batcher(Gate().run, 8, 8).close()
-
-    asyncio.run(scenario())
+    Batcher([only(Gate())], 8).close()

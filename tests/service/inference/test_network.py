@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import onnxruntime
@@ -10,7 +11,14 @@ import pytest
 
 from model_store import ModelVersion
 from service.imaging import image_to_tensor
-from service.inference import Network, ProbeError, ProviderError, open_network
+from service.inference import (
+    Network,
+    ProbeError,
+    Provider,
+    ProviderError,
+    open_network,
+    usable_cpus,
+)
 
 
 @pytest.fixture(scope="module")
@@ -44,13 +52,28 @@ def test_another_model_under_the_same_card_does_not_start(version: ModelVersion)
         open_network(replace(version, card=card))
 
 
-def test_asking_for_cuda_without_it_fails(version: ModelVersion) -> None:
+@pytest.mark.parametrize(
+    ("provider", "name"),
+    [("cuda", "CUDAExecutionProvider"), ("tensorrt", "TensorrtExecutionProvider")],
+)
+def test_asking_for_a_gpu_without_it_fails(
+    version: ModelVersion, tmp_path: Path, provider: Provider, name: str
+) -> None:
     """A silent fall-back to the CPU is a failed start, unless it is allowed."""
-    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
-        pytest.skip("this ONNX Runtime has CUDA")
-    with pytest.raises(ProviderError, match="CUDAExecutionProvider is not in this ONNX Runtime"):
-        open_network(version, "cuda")
-    assert open_network(version, "cuda", allow_cpu_fallback=True).provider == "cpu"
+    if name in onnxruntime.get_available_providers():
+        pytest.skip(f"this ONNX Runtime has {name}")
+    with pytest.raises(ProviderError, match=f"{name} is not in this ONNX Runtime"):
+        open_network(version, provider, engine_cache=tmp_path)
+    fallen = open_network(version, provider, allow_cpu_fallback=True, engine_cache=tmp_path)
+    assert fallen.provider == "cpu"
+
+
+def test_threads_do_not_spin_and_fit_the_cpu_limit(version: ModelVersion) -> None:
+    """Waiting threads leave the cores to decoding; there are as many as cores, or as asked for."""
+    options = open_network(version).session.get_session_options()
+    assert options.get_session_config_entry("session.intra_op.allow_spinning") == "0"
+    assert options.intra_op_num_threads == usable_cpus()
+    assert open_network(version, threads=1).session.get_session_options().intra_op_num_threads == 1
 
 
 def test_warm_up_runs_every_size(network: Network) -> None:

@@ -1,0 +1,185 @@
+"""Who may come in: an overloaded service refuses at the door, before it has spent anything."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self
+
+from service.inference import LANES, Lane
+
+# Of the budget, by the mean of the images measured; the rest is for those that take longer
+EXPECTED_SHARE = 0.75
+
+
+class QueueFullError(Exception):
+    """Too many images are ahead; `retry_after_seconds` says when they should be done."""
+
+    def __init__(self, detail: str, retry_after_seconds: int) -> None:
+        super().__init__(detail)
+        self.retry_after_seconds = retry_after_seconds
+
+
+class Drain:
+    """How fast one lane answers, measured while it has something to do.
+
+    The time from an answer, or from the arrival at an idle lane, to the next answer is that
+    image's. The means of the last hundred or so images counts; idle time never does.
+    """
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        self._now = now
+        self._inside = 0
+        self._since = 0.0
+        self._images, self._seconds = 4.0, 0.2  # a guess, soon forgotten
+
+    @property
+    def seconds_per_image(self) -> float:
+        """The measured mean."""
+        return self._seconds / self._images
+
+    def enter(self) -> None:
+        """An image is there, whole."""
+        if self._inside == 0:
+            self._since = self._now()
+        self._inside += 1
+
+    def leave(self, answered: bool) -> None:
+        """It has been answered, or has gone unanswered, which says nothing of the speed."""
+        self._inside -= 1
+        if answered:
+            now = self._now()
+            self._images = 0.99 * self._images + 1
+            self._seconds = 0.99 * self._seconds + now - self._since
+            self._since = now
+
+
+class Admission:
+    """The images of each lane that are arriving, waiting or worked on.
+
+    Args:
+        max_images: Of each lane.
+        budget_seconds: An interactive image is refused if those ahead should take more than
+            `EXPECTED_SHARE` of it.
+        now: A clock, in seconds.
+    """
+
+    def __init__(
+        self,
+        max_images: int,
+        budget_seconds: float,
+        now: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self._max_images = max_images
+        self._budget_seconds = budget_seconds
+        self._images = dict.fromkeys(LANES, 0)
+        self._drains = {lane: Drain(now) for lane in LANES}
+        self._left = asyncio.Event()
+
+    def images(self, lane: Lane) -> int:
+        """Images in a lane now."""
+        return self._images[lane]
+
+    def seconds_per_image(self, lane: Lane) -> float:
+        """What one image costs a lane, as measured while it was busy."""
+        return self._drains[lane].seconds_per_image
+
+    def images_per_second(self, lane: Lane) -> float:
+        """The inverse: what the lane can answer."""
+        return 1 / self.seconds_per_image(lane)
+
+    def retry_after_seconds(self, lane: Lane) -> int:
+        """When all that are in the lane now should be done."""
+        return math.ceil(max(1.0, self._images[lane] * self.seconds_per_image(lane)))
+
+    def check(self, lane: Lane) -> None:
+        """Whether one more image may come.
+
+        Raises:
+            QueueFullError: Not now.
+        """
+        ahead = self._images[lane]
+        if ahead >= self._max_images:
+            detail = f"the lane holds {ahead} images, which is its limit"
+        elif lane == "interactive" and self._too_late(ahead):
+            detail = f"the {ahead} images ahead would take longer than {self._budget_seconds:g} s"
+        else:
+            return
+        raise QueueFullError(detail, self.retry_after_seconds(lane))
+
+    def place(self, lane: Lane) -> Place:
+        """A place for one image, from when it begins to arrive until its answer.
+
+        Raises (on entering):
+            QueueFullError: There is none.
+        """
+        return Place(self, lane)
+
+    async def wait_for_room(self, lane: Lane) -> None:
+        """Return when `check` would pass: for work that can wait."""
+        while self._images[lane] >= self._max_images:
+            self._left.clear()
+            await self._left.wait()
+
+    def _too_late(self, ahead: int) -> bool:
+        expected = (ahead + 1) * self.seconds_per_image("interactive")
+        return ahead > 0 and expected > EXPECTED_SHARE * self._budget_seconds
+
+    def count(self, lane: Lane, change: int) -> None:
+        """For places: one more, or one less."""
+        self._images[lane] += change
+        if change < 0:
+            self._left.set()
+
+    def drain(self, lane: Lane) -> Drain:
+        """For places: the speed of a lane."""
+        return self._drains[lane]
+
+
+class Place:
+    """One image's place in its lane."""
+
+    def __init__(self, admission: Admission, lane: Lane) -> None:
+        self._admission = admission
+        self._lane: Lane = lane
+        self._counted = self._whole = False
+
+    def __enter__(self) -> Self:
+        self._take()
+        return self
+
+    def lapse(self) -> None:
+        """Whoever sends slowly does not keep a place that others could use."""
+        if self._counted and not self._whole:
+            self._counted = False
+            self._admission.count(self._lane, -1)
+
+    def arrived(self) -> None:
+        """The image is there, whole.
+
+        Raises:
+            QueueFullError: Its place had lapsed, and there is none now.
+        """
+        if not self._counted:
+            self._take()
+        self._whole = True
+        self._admission.drain(self._lane).enter()
+
+    def __exit__(
+        self,
+        _: type[BaseException] | None,
+        error: BaseException | None,
+        __: TracebackType | None,
+    ) -> None:
+        if self._counted:
+            self._admission.count(self._lane, -1)
+        if self._whole:
+            self._admission.drain(self._lane).leave(answered=error is None)
+
+    def _take(self) -> None:
+        self._admission.check(self._lane)
+        self._admission.count(self._lane, 1)
+        self._counted = True

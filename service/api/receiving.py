@@ -1,0 +1,164 @@
+"""Receiving a body, and noticing when its client goes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any
+
+import numpy as np
+from fastapi import Request
+
+from service.api.limits import BodyTimeoutError, BodyTooLargeError, ClientGoneError, Holding
+from service.api.wire import read_rest_of
+from service.inference import Buffer
+
+# A sender at more than 100 Mbit/s needs less for the largest uncompressed radiographs
+ARRIVAL_SECONDS = 1.0
+# Less is not worth asking the server to read it into its place
+LARGE_BYTES = 2**16
+
+
+class WholeBody:
+    """A body of declared length, in one buffer that is allocated once.
+
+    A `bytearray` would be filled with zeros first, and a list of chunks exist twice while it is
+    joined.
+    """
+
+    def __init__(self, length: int) -> None:
+        self._length = length
+        self._received = 0
+        self.data: Buffer = b""  # all of it, as soon as it has come
+
+    def write(self, chunk: bytes) -> None:
+        """Append; never beyond the declared length, which the HTTP parser ensures."""
+        if len(chunk) == self._length:
+            self.data = chunk  # all of it at once, as it came
+        elif chunk:
+            self.rest[: len(chunk)] = chunk
+            self._received += len(chunk)
+
+    @property
+    def rest(self) -> memoryview:
+        """The part of the buffer that nothing has been written to."""
+        if not self.data:
+            self.data = memoryview(np.empty(self._length, np.uint8))  # type: ignore[arg-type]
+        return memoryview(self.data)[self._received :]
+
+
+def length_of(request: Request, limit: int) -> int:
+    """The declared length of the body in bytes, 0 if it is not declared.
+
+    Raises:
+        BodyTooLargeError: It is more than `limit`.
+    """
+    declared = request.headers.get("content-length", "")
+    length = int(declared) if declared.isdecimal() else 0
+    if length > limit:
+        raise BodyTooLargeError(f"the body has {length} bytes; the limit is {limit}")
+    return length
+
+
+async def receive(
+    request: Request,
+    limit: int,
+    idle_seconds: float,
+    holding: Holding,
+    write: Callable[[bytes], object],
+) -> None:
+    """Write the body to `write` as it comes.
+
+    Raises:
+        BodyTooLargeError, BodyTimeoutError, ServiceFullError, ClientGoneError
+    """
+    async with _patience(idle_seconds, holding) as count:
+        received, more = 0, True
+        while more:
+            chunk, more = await _next_chunk(request)
+            received += len(chunk)
+            if received > limit:
+                raise BodyTooLargeError(f"the body exceeds the limit of {limit} bytes")
+            count(len(chunk))
+            write(chunk)
+
+
+async def receive_whole(
+    request: Request, length: int, idle_seconds: float, holding: Holding
+) -> Buffer:
+    """A body of declared length, in one buffer.
+
+    Raises:
+        BodyTimeoutError, ServiceFullError, ClientGoneError
+    """
+    body, more = WholeBody(length), True
+    read_rest = read_rest_of(request.scope)
+    async with _patience(idle_seconds, holding) as count:
+        while more:
+            chunk, more = await _next_chunk(request)
+            count(len(chunk))
+            body.write(chunk)
+            if more and read_rest and len(body.rest) > LARGE_BYTES:
+                await read_rest(body.rest, count)
+                break
+    return body.data
+
+
+async def _next_chunk(request: Request) -> tuple[bytes, bool]:
+    message = await request.receive()
+    if message["type"] == "http.disconnect":
+        raise ClientGoneError("the client has gone")
+    return message.get("body", b""), message.get("more_body", False)
+
+
+@asynccontextmanager
+async def _patience(idle_seconds: float, holding: Holding) -> AsyncIterator[Callable[[int], None]]:
+    """End the block if it does not call, for so long, what it is given to count bytes."""
+    loop = asyncio.get_running_loop()
+    try:
+        async with asyncio.timeout(idle_seconds) as timeout:
+
+            def count(received: int) -> None:
+                holding.add(received)
+                timeout.reschedule(loop.time() + idle_seconds)
+
+            yield count
+    except TimeoutError:
+        raise BodyTimeoutError(f"nothing was received for {idle_seconds:g} s") from None
+
+
+@contextmanager
+def lapsing(*lapse: Callable[[], None]) -> Iterator[None]:
+    """Call these if the block, in which a body is received, takes longer than most do."""
+    loop = asyncio.get_running_loop()
+    timers = [loop.call_later(ARRIVAL_SECONDS, call) for call in lapse]
+    try:
+        yield
+    finally:
+        for timer in timers:
+            timer.cancel()
+
+
+@contextmanager
+def unless_gone(request: Request, answer: asyncio.Future[Any]) -> Iterator[None]:
+    """Cancel `answer`, which the block waits for, when the client goes; for after the body.
+
+    Raises:
+        ClientGoneError: It has gone.
+    """
+    watch = asyncio.create_task(_until_disconnected(request))
+    watch.add_done_callback(lambda _: answer.cancel())
+    try:
+        yield
+    except asyncio.CancelledError:
+        if watch.done():
+            raise ClientGoneError("the client has gone") from None
+        raise
+    finally:
+        watch.cancel()
+
+
+async def _until_disconnected(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

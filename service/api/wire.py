@@ -1,0 +1,125 @@
+"""Large bodies go from the socket straight into their buffer.
+
+Read the usual way, in pieces through the HTTP parser, 13 MB of an uncompressed radiograph cost more
+time than decoding it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import cast
+
+import httptools
+from starlette.types import Scope
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+from service.api.limits import BodyError, ClientGoneError
+
+EXTENSION = "cxrview.body"
+ReadRest = Callable[[memoryview, Callable[[int], None]], Awaitable[None]]
+SCRATCH_BYTES = 2**16
+
+
+def read_rest_of(scope: Scope) -> ReadRest | None:
+    """How to read the rest of this request's body into a buffer; None under another server.
+
+    To be called with a writable buffer of exactly as many bytes as are missing, and with what is
+    to be told how many have come; this may raise a BodyError. Call it after a message that said
+    `more_body`, and never after another.
+
+    Raises (the result, when awaited):
+        ClientGoneError: The client has gone.
+        BodyError: As it was raised by the callback.
+    """
+    extension = scope.get("extensions", {}).get(EXTENSION, {})
+    return cast("ReadRest | None", extension.get("read_rest"))
+
+
+class LargeBodyProtocol(HttpToolsProtocol):
+    """uvicorn's HTTP protocol, which can step aside while the rest of a body comes in."""
+
+    def on_headers_complete(self) -> None:
+        """Offer it to the application, as an extension of the ASGI scope."""
+        super().on_headers_complete()
+        self.scope["extensions"] = {EXTENSION: {"read_rest": partial(self._read_rest, self.cycle)}}
+
+    async def _read_rest(
+        self, cycle: RequestResponseCycle, rest: memoryview, count: Callable[[int], None]
+    ) -> None:
+        reader = _RestReader(self, cycle, rest, count)
+        self.hand_over_to(reader)
+        self.flow.resume_reading()
+        try:
+            await reader.whole
+        finally:
+            reader.discard()
+
+    def hand_over_to(self, protocol: asyncio.BaseProtocol) -> None:
+        """Let another protocol read; it is asked for its buffer whenever reading begins."""
+        self.transport.pause_reading()
+        self.transport.set_protocol(protocol)
+        if not self.flow.read_paused:
+            self.transport.resume_reading()
+
+    def take_back(self, cycle: RequestResponseCycle) -> None:
+        """Go on with the next request, for which the parser must not wait for this one's body."""
+        self.parser = httptools.HttpRequestParser(self)
+        cycle.more_body = False
+        self.hand_over_to(self)
+
+
+class _RestReader(asyncio.BufferedProtocol):
+    """Reads exactly the rest of one body, and gives the connection back."""
+
+    def __init__(
+        self,
+        http: LargeBodyProtocol,
+        cycle: RequestResponseCycle,
+        rest: memoryview,
+        count: Callable[[int], None],
+    ) -> None:
+        self.whole: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._http, self._cycle, self._count = http, cycle, count
+        self._missing = len(rest)
+        self._rest: memoryview | None = rest
+
+    def discard(self) -> None:
+        """Read on, so that the connection stays usable, but keep nothing more."""
+        self._rest = None
+
+    def get_buffer(self, _: int) -> memoryview:
+        if self._rest is None:
+            return memoryview(bytearray(min(self._missing, SCRATCH_BYTES)))
+        return self._rest[-self._missing :]
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self._missing -= nbytes
+        if self._rest is not None:
+            try:
+                self._count(nbytes)
+            except BodyError as error:
+                self.discard()
+                self._settle(error)
+        if not self._missing:
+            self._http.take_back(self._cycle)
+            self._settle(None)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._http.connection_lost(exc)
+        self._settle(ClientGoneError("the client has gone"))
+
+    def pause_writing(self) -> None:
+        self._http.pause_writing()
+
+    def resume_writing(self) -> None:
+        self._http.resume_writing()
+
+    def _settle(self, error: Exception | None) -> None:
+        if self.whole.done():
+            return
+        if error is None:
+            self.whole.set_result(None)
+        else:
+            self.whole.set_exception(error)

@@ -1,0 +1,60 @@
+"""Runs whose input stays in one buffer, which a GPU can fetch by itself."""
+
+from __future__ import annotations
+
+import ctypes
+import weakref
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime
+
+CUDA_RUNTIMES = ("libcudart.so.13", "libcudart.so.12")  # one of them came with the provider
+HOST_REGISTER_PORTABLE = 1  # page-locked for every context of the process
+
+
+class BoundRun:
+    """(B, 1, S, S) uint8 -> (B,) PFI, for one thread at a time.
+
+    The tensors are copied into a buffer that lives as long as this object. For a GPU it is
+    page-locked, so that the copy to the device is done by the device while another thread's batch
+    computes; ONNX Runtime starts it when the input is bound.
+
+    Args:
+        session: With the input `tensors` and the output `pfi`.
+        shape: Of the largest batch: (B, 1, S, S).
+        pinned: Page-lock the buffer; where the CUDA runtime refuses, it stays as it is, and copies
+            take longer.
+    """
+
+    def __init__(
+        self, session: onnxruntime.InferenceSession, shape: tuple[int, ...], pinned: bool = False
+    ) -> None:
+        self._session = session
+        self._tensors = np.empty(shape, np.uint8)
+        self._binding = session.io_binding()
+        self.pinned = pinned and self._page_lock()
+
+    def __call__(self, tensors: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        """One batch, of at most as many images as the buffer holds."""
+        batch = self._tensors[: len(tensors)]
+        batch[:] = tensors
+        self._binding.bind_cpu_input("tensors", batch)
+        self._binding.bind_output("pfi")
+        self._session.run_with_iobinding(self._binding)
+        (pfi,) = self._binding.copy_outputs_to_cpu()
+        return np.asarray(pfi, dtype=np.float32)
+
+    def _page_lock(self) -> bool:
+        """Lock the buffer's pages until this object goes; False where that cannot be."""
+        address = ctypes.c_void_p(self._tensors.ctypes.data)
+        for name in CUDA_RUNTIMES:
+            try:
+                cuda = ctypes.CDLL(name)
+            except OSError:  # another version came with the provider, or none
+                continue
+            size = ctypes.c_size_t(self._tensors.nbytes)
+            if cuda.cudaHostRegister(address, size, HOST_REGISTER_PORTABLE) == 0:
+                weakref.finalize(self, cuda.cudaHostUnregister, address)
+                return True
+        return False

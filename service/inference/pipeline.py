@@ -1,0 +1,141 @@
+"""From the bytes of files to their PFIs: decode threads and a batcher, lane by lane."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
+from dataclasses import dataclass, field
+from queue import SimpleQueue
+from threading import Lock, Thread
+from typing import Literal
+
+from model_store import PreprocessSpec
+from service.imaging import Radiograph, read_radiograph
+from service.inference.batcher import Batcher, BatcherClosedError
+from service.inference.lanes import LANES, Lane, lower_priority
+
+Buffer = bytes | bytearray | memoryview
+Stage = Literal["wait_decode", "decode"]
+
+
+@dataclass(eq=False)
+class Image:
+    """One file on its way to its answer.
+
+    Cancelling `answer` takes it out wherever it is: it is neither decoded nor run any more.
+    """
+
+    data: Buffer | None  # None once it has been decoded
+    lane: Lane
+    answer: Future[float] = field(default_factory=Future)  # the PFI
+    radiograph: Radiograph | None = None  # as soon as there is one
+    since: float = field(default_factory=time.perf_counter)
+    answered: float = 0.0  # when; both by `time.perf_counter`
+
+    def __post_init__(self) -> None:
+        self.answer.add_done_callback(self._stamp)
+
+    def _stamp(self, _: Future[float]) -> None:
+        self.answered = time.perf_counter()
+
+
+class Pipeline:
+    """Threads that decode, and a batcher behind them.
+
+    Each lane has decode threads of its own, those of backfill with low priority, so that an
+    archive takes only the time that people leave.
+
+    Args:
+        spec: Of the model that the batcher runs.
+        batcher: Not started; the pipeline starts and closes it.
+        workers: Decode threads of each lane.
+        observe: Called with each image's seconds in each stage, in a decode thread.
+    """
+
+    def __init__(
+        self,
+        spec: PreprocessSpec,
+        batcher: Batcher,
+        workers: int,
+        observe: Callable[[Stage, float], None] = lambda _, __: None,
+    ) -> None:
+        self._spec = spec
+        self._workers = workers
+        self._batcher = batcher
+        self._observe = observe
+        self._closing = False
+        self._files: dict[Lane, SimpleQueue[Image | None]] = {lane: SimpleQueue() for lane in LANES}
+        self._decoding: set[Image] = set()
+        self._lock = Lock()
+        self._threads = [
+            Thread(target=self._work, args=(lane,), name=f"decode-{lane}", daemon=True)
+            for lane in LANES
+            for _ in range(workers)
+        ]
+
+    @property
+    def alive(self) -> bool:
+        """Whether images are being taken and answered."""
+        return not self._closing and self._batcher.alive
+
+    def waiting(self, lane: Lane) -> int:
+        """Files of a lane that no thread decodes yet."""
+        return self._files[lane].qsize()
+
+    def decoding(self) -> int:
+        """Files that are being decoded now."""
+        return len(self._decoding)
+
+    def start(self) -> None:
+        """Begin to answer."""
+        self._batcher.start()
+        for thread in self._threads:
+            thread.start()
+
+    def close(self) -> None:
+        """Take no more, answer all that was taken, stop; blocks until then."""
+        with self._lock:
+            self._closing = True
+            for lane in LANES:
+                for _ in range(self._workers):
+                    self._files[lane].put(None)
+        for thread in self._threads:
+            if thread.ident is not None:  # it was started
+                thread.join()
+        self._batcher.close()
+
+    def submit(self, image: Image) -> None:
+        """Take one image; its `answer` gets the PFI, or an ImageError, or the network's error.
+
+        Raises:
+            BatcherClosedError: The service is stopping.
+        """
+        with self._lock:
+            if self._closing:
+                raise BatcherClosedError("the service is stopping")
+            self._files[image.lane].put(image)
+
+    def _work(self, lane: Lane) -> None:
+        if lane == "backfill":
+            lower_priority()
+        while (image := self._files[lane].get()) is not None:
+            if image.answer.cancelled():
+                continue
+            self._decoding.add(image)
+            try:
+                self._decode(image)
+            except Exception as error:  # noqa: BLE001  # handed to whom it concerns; the thread goes on
+                with suppress(InvalidStateError):  # its caller has gone meanwhile
+                    image.answer.set_exception(error)
+            self._decoding.discard(image)
+
+    def _decode(self, image: Image) -> None:
+        assert image.data is not None  # nobody decodes twice
+        start = time.perf_counter()
+        self._observe("wait_decode", start - image.since)
+        image.radiograph = read_radiograph(image.data, self._spec)
+        image.data = None  # the bytes of a file are a hundred times its tensor
+        self._observe("decode", time.perf_counter() - start)
+        self._batcher.submit(image.radiograph.tensor, image.lane, image.answer)

@@ -1,0 +1,163 @@
+"""Large bodies take another way through the server; nobody notices but the clock."""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from images import dicom, png
+
+NOISE = np.random.default_rng(0).integers(0, 4096, (1024, 1024), dtype=np.uint16)
+LARGE = dicom(NOISE)  # 2 MB
+SMALL = png((NOISE[:64, :64] >> 4).astype(np.uint8))
+
+
+@pytest.fixture(scope="module", params=["auto", "asyncio"])
+def served(request, start, light) -> Iterator[object]:
+    """A service on each of the two event loops; `auto` is uvloop where there is one."""
+    patient = light.model_copy(update={"max_receive_idle_seconds": 2})
+    with start(patient, request.param) as service:
+        yield service
+
+
+def post(body: bytes, *headers: str, length: int | None = None) -> bytes:
+    lines = ("POST /v1/classify HTTP/1.1", "Host: x", *headers)
+    lines += (f"Content-Length: {len(body) if length is None else length}",)
+    return ("\r\n".join(lines) + "\r\n\r\n").encode() + body
+
+
+class Client:
+    """A connection on which every byte is ours."""
+
+    def __init__(self, service) -> None:
+        self.socket = socket.create_connection((service.host, service.port))
+        self.socket.settimeout(10)
+        self._rest = b""
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.socket.close()
+
+    def send(self, *pieces: bytes) -> None:
+        for piece in pieces:
+            self.socket.sendall(piece)
+
+    def _until(self, found) -> None:
+        while not found():
+            piece = self.socket.recv(65536)
+            assert piece, self._rest
+            self._rest += piece
+
+    def response(self) -> tuple[int, dict[str, object]]:
+        self._until(lambda: b"\r\n\r\n" in self._rest)
+        head, self._rest = self._rest.split(b"\r\n\r\n", 1)
+        if head.startswith(b"HTTP/1.1 100"):
+            return 100, {}
+        length = int(re.search(rb"content-length: (\d+)", head)[1])
+        self._until(lambda: len(self._rest) >= length)
+        body, self._rest = self._rest[:length], self._rest[length:]
+        return int(head.split()[1]), json.loads(body)
+
+
+def test_large_bodies_are_answered_one_after_another(served) -> None:
+    """On one connection large and small bodies in turn get the answers they get alone."""
+    with served.client() as client:
+        alone = [client.post("/v1/classify", content=body).json() for body in (LARGE, SMALL)]
+    assert alone[0] != alone[1]
+    with Client(served) as client:
+        for body, answer in [*zip((LARGE, SMALL), alone, strict=True)] * 3:
+            client.send(post(body))
+            assert client.response() == (200, answer)
+
+
+@pytest.mark.parametrize("piece", [300, 70_001, 2**20])
+def test_a_large_body_in_pieces_is_whole(served, piece: int) -> None:
+    """However the network cuts it, also within the head, the answer is the same."""
+    with Client(served) as client:
+        client.send(post(LARGE))
+        expected = client.response()
+        assert expected[0] == 200
+        whole = post(LARGE)
+        first = 20 * piece
+        client.send(*(whole[at : at + piece] for at in range(0, first, piece)), whole[first:])
+        assert client.response() == expected
+
+
+def test_requests_sent_ahead_are_answered_in_order(served) -> None:
+    """A second and a third request right behind a large body lose no byte."""
+    with Client(served) as client:
+        client.send(post(SMALL))
+        small = client.response()
+        client.send(post(LARGE) + post(SMALL) + post(LARGE) + post(b"no image"))
+        large = client.response()
+        assert large[0] == 200
+        assert [client.response() for _ in range(2)] == [small, large]
+        status, problem = client.response()
+        assert (status, problem["code"]) == (415, "unrecognised_format")
+
+
+def test_a_client_that_waits_for_leave_to_send_gets_it(served) -> None:
+    """With Expect: 100-continue the body comes after the leave, and is answered."""
+    with Client(served) as client:
+        client.send(post(b"", "Expect: 100-continue", length=len(LARGE)))
+        assert client.response()[0] == 100
+        client.send(LARGE)
+        assert client.response()[0] == 200
+
+
+def test_a_client_that_goes_in_the_middle_leaves_nothing(served) -> None:
+    """Its bytes are given back, and the next one is answered."""
+    with Client(served) as client:
+        client.send(post(LARGE)[: len(LARGE) // 2])
+        served.until(lambda: served.runtime.held.held > 0)
+    served.until(lambda: served.runtime.held.held == 0)
+    with Client(served) as client:
+        client.send(post(LARGE))
+        assert client.response()[0] == 200
+
+
+def test_a_client_that_stops_in_the_middle_is_cut(served) -> None:
+    """After the idle time 408, and the connection is closed."""
+    with Client(served) as client:
+        client.send(post(LARGE)[: len(LARGE) // 2])
+        status, problem = client.response()
+        assert (status, problem["code"]) == (408, "body_timeout")
+        assert client.socket.recv(1) == b""
+
+
+def test_a_slow_sender_that_fits_no_more_is_refused_and_may_go_on(served) -> None:
+    """Its place in memory had lapsed: 503; the rest is skipped, and the connection still works."""
+    held, middle = served.runtime.held, len(LARGE) // 2
+    whole = post(LARGE)
+    with Client(served) as client:
+        client.send(whole[:middle])
+        served.until(lambda: 0 < held.held < len(LARGE))  # less than it has promised
+        others = held.limit - held.held
+        assert held.take("interactive", others)
+        client.send(whole[middle:])
+        status, problem = client.response()
+        assert (status, problem["code"]) == (503, "service_full")
+        held.give_back(others)
+        client.send(whole)
+        assert client.response()[0] == 200
+    served.until(lambda: held.held == 0)
+
+
+def test_a_refused_body_is_skipped(served) -> None:
+    """Refused at the door, a large body that comes all the same is no request of its own."""
+    admission = served.runtime.admission
+    most = served.runtime.settings.max_queue_images
+    with Client(served) as client:
+        admission.count("interactive", most)
+        client.send(post(LARGE))
+        status, problem = client.response()
+        assert (status, problem["code"]) == (503, "queue_full")
+        admission.count("interactive", -most)
+        client.send(post(LARGE))
+        assert client.response()[0] == 200

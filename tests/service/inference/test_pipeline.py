@@ -1,0 +1,205 @@
+"""From bytes to PFIs, lane by lane."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import CancelledError
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import pytest
+from images import png
+
+from model_store import PreprocessSpec
+from service.imaging import UnrecognisedFormatError, image_to_tensor
+from service.inference import Batcher, BatcherClosedError, Image, Lane, Pipeline, Runner
+from service.inference.lanes import BACKGROUND_PRIORITY
+
+SPEC = PreprocessSpec(size=32)
+PICTURE = png(np.random.default_rng(0).integers(0, 256, (64, 64), dtype=np.uint8))
+
+
+class Mean:
+    """A network whose PFI is the mean of the tensor over 255; it can be held shut."""
+
+    def __init__(self) -> None:
+        self.open = threading.Event()
+        self.open.set()
+        self.entered = threading.Event()
+        self.images = 0
+
+    def run(self, tensors: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        self.entered.set()
+        assert self.open.wait(5)
+        self.images += len(tensors)
+        return (tensors.mean(axis=(1, 2, 3)) / 255).astype(np.float32)
+
+
+@contextmanager
+def running(network: Mean, workers: int = 1, **kwargs: Any) -> Iterator[Pipeline]:
+    pipeline = Pipeline(SPEC, Batcher([Runner(lambda: network.run)], 8), workers, **kwargs)
+    pipeline.start()
+    try:
+        yield pipeline
+    finally:
+        network.open.set()
+        pipeline.close()
+
+
+def submit(pipeline: Pipeline, data: bytes = PICTURE, lane: Lane = "interactive") -> Image:
+    image = Image(data, lane)
+    pipeline.submit(image)
+    return image
+
+
+def until(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 5
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+
+
+@contextmanager
+def decoders_held(pipeline: Pipeline, lane: Lane = "interactive") -> Iterator[None]:
+    """Keep a lane's only decode thread busy: it waits within the callback of a refused image."""
+    release = threading.Event()
+    holder = Image(b"no image", lane)
+    holder.answer.add_done_callback(lambda _: release.wait(5))
+    pipeline.submit(holder)
+    until(holder.answer.done)
+    try:
+        yield
+    finally:
+        release.set()
+
+
+@pytest.mark.parametrize("lane", ["interactive", "backfill"])
+def test_bytes_become_a_pfi(lane: Lane) -> None:
+    """The answer is the network's, of the tensor that `image_to_tensor` makes."""
+    with running(Mean()) as pipeline:
+        image = submit(pipeline, lane=lane)
+        expected = image_to_tensor(PICTURE, SPEC).mean() / 255
+        assert image.answer.result(5) == pytest.approx(expected, abs=1e-5)
+        assert image.radiograph is not None
+        assert image.radiograph.format == "png"
+        assert image.since < image.answered <= time.perf_counter()
+
+
+def test_a_bad_file_is_its_own_problem() -> None:
+    """It gets its error; the thread goes on to its neighbours."""
+    with running(Mean()) as pipeline:
+        bad, good = submit(pipeline, b"no image"), submit(pipeline)
+        with pytest.raises(UnrecognisedFormatError):
+            bad.answer.result(5)
+        assert 0 < good.answer.result(5) < 1
+
+
+def test_an_image_whose_client_has_gone_is_not_decoded() -> None:
+    """Cancelled while it waits for a thread, it costs nothing more."""
+    stages: Counter[str] = Counter()
+    network = Mean()
+    with running(network, observe=lambda stage, _: stages.update([stage])) as pipeline:
+        with decoders_held(pipeline):
+            gone, peer = submit(pipeline), submit(pipeline)
+            assert pipeline.waiting("interactive") == 2
+            gone.answer.cancel()
+        peer.answer.result(5)
+    assert stages["decode"] == network.images == 1
+    assert gone.radiograph is None
+
+
+def test_an_image_whose_client_goes_after_decoding_is_not_run() -> None:
+    """Cancelled while it waits for the network, it never gets there."""
+    network = Mean()
+    with running(network) as pipeline:
+        network.open.clear()
+        first = submit(pipeline)
+        assert network.entered.wait(5)
+        gone = submit(pipeline)
+        until(lambda: gone.radiograph is not None)
+        gone.answer.cancel()
+        network.open.set()
+        first.answer.result(5)
+        with pytest.raises(CancelledError):
+            gone.answer.result(5)
+    assert network.images == 1
+
+
+def test_a_client_that_goes_while_its_file_fails_harms_nobody() -> None:
+    """An error for which nobody waits is dropped; the thread goes on."""
+    with running(Mean()) as pipeline:
+        with decoders_held(pipeline):
+            bad = submit(pipeline, b"no image")
+            bad.answer.cancel()
+        assert 0 < submit(pipeline).answer.result(5) < 1
+
+
+def test_lanes_decode_in_threads_of_their_own() -> None:
+    """While backfill's decoders are busy, an interactive image is answered."""
+    with running(Mean()) as pipeline, decoders_held(pipeline, "backfill"):
+        waits = submit(pipeline, lane="backfill")
+        assert 0 < submit(pipeline).answer.result(5) < 1
+        assert not waits.answer.done()
+        assert pipeline.waiting("backfill") == 1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere threads have no priorities")
+def test_backfill_decodes_with_low_priority() -> None:
+    """The scheduler gives its threads only what the interactive ones leave."""
+    found: dict[str, int] = {}
+
+    def observe(_: str, __: float) -> None:
+        priority = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+        found[threading.current_thread().name] = priority
+
+    with running(Mean(), observe=observe) as pipeline:
+        for lane in ("interactive", "backfill"):
+            submit(pipeline, lane=lane).answer.result(5)
+    assert found["decode-backfill"] == BACKGROUND_PRIORITY
+    assert found["decode-interactive"] == os.getpriority(os.PRIO_PROCESS, 0)
+
+
+def test_the_bytes_go_as_soon_as_they_are_decoded() -> None:
+    """A file is a hundred times its tensor: nothing keeps it while its tensor waits."""
+    network = Mean()
+    with running(network) as pipeline:
+        network.open.clear()
+        image = submit(pipeline)
+        until(lambda: image.radiograph is not None and image.data is None)
+        assert not image.answer.done()
+        network.open.set()
+        image.answer.result(5)
+
+
+def test_what_is_being_decoded_is_counted() -> None:
+    """The gauge shows the threads that are busy, and none afterwards."""
+    with running(Mean(), workers=2) as pipeline:
+        with decoders_held(pipeline):
+            assert pipeline.decoding() == 1
+        submit(pipeline).answer.result(5)
+        until(lambda: pipeline.decoding() == 0)
+
+
+def test_closing_answers_all_that_was_taken_and_takes_no_more() -> None:
+    """Nothing accepted is lost, wherever it was; what comes later is told so."""
+    with running(Mean()) as pipeline:
+        with decoders_held(pipeline):
+            inside = [submit(pipeline), submit(pipeline, lane="backfill")]
+            closing = threading.Thread(target=pipeline.close)
+            closing.start()
+            until(lambda: not pipeline.alive)
+            with pytest.raises(BatcherClosedError):
+                submit(pipeline)
+        assert all(0 < image.answer.result(5) < 1 for image in inside)
+        closing.join(5)
+
+
+def test_it_can_be_closed_before_it_was_started() -> None:
+    """A start-up that fails half-way can still clean up."""
+    Pipeline(SPEC, Batcher([Runner(lambda: Mean().run)], 8), 2).close()
