@@ -30,11 +30,20 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# Start-up, memory and latency of the service, and the speed of training, as ratios to their parts
-# measured in the same run
-bench: $(VENV)/.dev
+# What others would run instead, each in its usual form; one of its decoders is GPL-3, so it has an
+# environment of its own, which nothing else uses
+.venv-rivals/.done: benchmarks/rivals/requirements.txt
+	$(PYTHON) -m venv .venv-rivals
+	.venv-rivals/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
+	touch $@
+
+# Start-up, memory, latency, the speed of training, and throughput beside others', as ratios in one
+# run; docs/throughput.md is written from what it leaves in benchmarks/results. BENCH_ARGS=--quick
+bench: $(VENV)/.dev .venv-rivals/.done
 	$(BIN)/python benchmarks/serving.py
 	$(BIN)/python benchmarks/train_step.py
+	$(BIN)/python benchmarks/throughput.py $(BENCH_ARGS)
+	$(BIN)/python benchmarks/plot.py
 
 clean:
-	rm -rf $(VENV) .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-rivals .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -9,17 +9,15 @@ in turn with the requests, because machines are noisy. Prints one table.
 from __future__ import annotations
 
 import statistics
-import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import httpx2
 import numpy as np
-import psutil
 from pydicom import uid
+from servers import running, service
 
 from model_store import Store
 from service.imaging import read_radiograph
@@ -28,29 +26,10 @@ from service.inference import open_network
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 from images import dicom, jpeg, png, radiograph  # lies beside the tests, as above
 
-PORT = 8766
-URL = f"http://127.0.0.1:{PORT}"
+MODEL = "googlenet/1.0.0"
 STARTS = 5
 ROUNDS = 60
 MIXED_IMAGES = 200
-
-
-@contextmanager
-def service() -> Iterator[tuple[psutil.Process, float]]:
-    """A running service and the seconds it took to become ready."""
-    start = time.perf_counter()
-    command = [sys.executable, "-m", "service.cli", "serve", "--port", str(PORT)]
-    with subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as process:
-        try:
-            while True:
-                try:
-                    httpx2.get(f"{URL}/readyz", timeout=1).raise_for_status()
-                    break
-                except httpx2.HTTPError:
-                    time.sleep(0.01)
-            yield psutil.Process(process.pid), time.perf_counter() - start
-        finally:
-            process.terminate()
 
 
 def mixed() -> list[bytes]:
@@ -78,7 +57,7 @@ def timed(work: Callable[[], object]) -> float:
 
 def latency(client: httpx2.Client) -> list[tuple[str, str]]:
     """Requests and their unavoidable parts, in turn."""
-    network = open_network(Store().load("googlenet/1.0.0"))
+    network = open_network(Store().load(MODEL))
     spec = network.version.card.preprocess
     body = png((radiograph(1024, 1024) >> 4).astype(np.uint8))
 
@@ -109,19 +88,23 @@ def main() -> None:
     """Measure and print."""
     starts = []
     for _ in range(STARTS):
-        with service() as (_, seconds):
-            starts.append(seconds)
+        with running(service(MODEL)) as server:
+            starts.append(server.ready_s)
     rows = [("ready after start (bar: 5 s)", median_ms(starts))]
     bodies = mixed()
-    with service() as (process, _), httpx2.Client(base_url=URL, timeout=60) as client:
-        idle = process.memory_info().rss
-        for number in range(MIXED_IMAGES):
-            body = bodies[number % len(bodies)]
-            client.post("/v1/classify", content=body).raise_for_status()
-        used = process.memory_info().rss
-        rows.append(("resident memory when ready", f"{idle / 1e6:.0f} MB"))
-        rows.append((f"after {MIXED_IMAGES} mixed images (bar: 700 MB)", f"{used / 1e6:.0f} MB"))
-        rows += latency(client)
+    with running(service(MODEL)) as server:
+        url = f"http://127.0.0.1:{server.port}"
+        with httpx2.Client(base_url=url, timeout=60) as client:
+            idle = server.rss_bytes()
+            for number in range(MIXED_IMAGES):
+                body = bodies[number % len(bodies)]
+                client.post("/v1/classify", content=body).raise_for_status()
+            used = server.rss_bytes()
+            rows.append(("resident memory when ready", f"{idle / 1e6:.0f} MB"))
+            rows.append(
+                (f"after {MIXED_IMAGES} mixed images (bar: 700 MB)", f"{used / 1e6:.0f} MB")
+            )
+            rows += latency(client)
     print("\n".join(f"| {name} | {value} |" for name, value in rows))
 
 

@@ -1,0 +1,122 @@
+"""More cores, more processes, and ten minutes of work."""
+
+from __future__ import annotations
+
+import threading
+from contextlib import ExitStack
+from itertools import groupby
+from typing import Self
+
+import numpy as np
+import servers
+from bench import Bench, Measured, Row, latencies_of, middle, rounded, row_of, say
+from load import Answer, Outcome
+from servers import Server
+
+SCALING_SYNTAX = "jpeg2000"
+SCALING_CONNECTIONS = 16
+SOAK_SHARE = 0.9  # of the capacity measured just before
+SOAK_CONNECTIONS = 64
+RSS_SECONDS = 1.0
+
+
+def scaling(bench: Bench, model: str) -> dict[str, Row]:
+    """By processes and the cores that they may use: images/s of one syntax."""
+    every = list(range(bench.cores))
+    shapes: dict[str, list[list[int]]] = {
+        "1 process on 1 core": [every[:1]],
+        f"1 process on {bench.cores} cores": [every],
+        f"{bench.cores} processes on a core each": [[core] for core in every],
+    }
+    name = SCALING_SYNTAX if SCALING_SYNTAX in bench.bodies else next(iter(bench.bodies))
+    load = {"bodies": bench.files(name), "connections": SCALING_CONNECTIONS}
+    rounds: dict[str, list[Measured]] = {shape: [] for shape in shapes}
+    with ExitStack() as stack:
+        running = {
+            shape: [
+                stack.enter_context(servers.running(servers.service(model), cpus))
+                for cpus in processes
+            ]
+            for shape, processes in shapes.items()
+        }
+        for group in running.values():
+            bench.measure(group, **load, seconds=0, images=16)
+        for _ in range(bench.plan.rounds):
+            for shape, group in running.items():
+                rounds[shape].append(bench.measure(group, **load, seconds=bench.plan.seconds))
+    found = {shape: row_of(each) for shape, each in rounds.items()}
+    for shape, row in found.items():
+        say(f"scaling, {model}, {name}, {shape}: {middle(row['images_s']):.1f} images/s")
+    return found
+
+
+def soak(bench: Bench, model: str, minutes: float) -> Row:
+    """Memory and latency at 90 % load, by minute; all syntaxes, evenly spaced."""
+    load = {"bodies": bench.files(), "connections": SOAK_CONNECTIONS}
+    with servers.running(servers.service(model)) as server:
+        bench.measure([server], bodies=bench.files(), connections=16, seconds=0, images=32)
+        capacity = bench.measure(
+            [server], bodies=bench.files(), connections=16, seconds=5 * bench.plan.seconds
+        ).outcome.images_s
+        rate = SOAK_SHARE * capacity
+        say(f"soak, {model}: {rate:.1f} images/s for {minutes:g} minutes")
+        with Watch(server) as watch:
+            outcome = bench.measure([server], **load, seconds=60 * minutes, rate=rate).outcome
+    row = {
+        "minutes": minutes,
+        "capacity": rounded(capacity),
+        "rate": rounded(rate),
+        "refused": outcome.statuses[503],
+        "errors": outcome.errors,
+        **latencies_of(outcome.latencies_s),
+        "by_minute": by_minute(outcome),
+        **watch.growth(),
+    }
+    say(f"soak, {model}: {row['errors']} errors, {row['rss_mb_a_minute']:+.2f} MB a minute")
+    return row
+
+
+def by_minute(outcome: Outcome) -> list[Row]:
+    """Percentiles of the images that were due in each minute."""
+
+    def minute(answer: Answer) -> int:
+        return int(answer.sent_s // 60)
+
+    ordered = sorted(outcome.good)
+    return [
+        latencies_of([answer.latency_s for answer in same]) for _, same in groupby(ordered, minute)
+    ]
+
+
+class Watch:
+    """Resident memory through a block, a value a second."""
+
+    def __init__(self, server: Server) -> None:
+        self.server = server
+        self.rss_mb: list[float] = []
+        self.done = threading.Event()
+        self.thread = threading.Thread(target=self._sample)
+
+    def __enter__(self) -> Self:
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.done.set()
+        self.thread.join()
+
+    def growth(self) -> Row:
+        """First, last and peak; the slope leaves the first fifth out, in which pools fill."""
+        settled = np.array(self.rss_mb[len(self.rss_mb) // 5 :])
+        minutes = np.arange(len(settled)) * RSS_SECONDS / 60
+        slope = float(np.polyfit(minutes, settled, 1)[0]) if len(settled) > 1 else 0.0
+        return {
+            "rss_mb_first": round(float(settled[0])),
+            "rss_mb_last": round(float(settled[-1])),
+            "rss_mb_peak": round(max(self.rss_mb)),
+            "rss_mb_a_minute": rounded(slope),
+        }
+
+    def _sample(self) -> None:
+        while not self.done.wait(RSS_SECONDS):
+            self.rss_mb.append(self.server.rss_bytes() / 1e6)

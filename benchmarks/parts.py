@@ -1,0 +1,71 @@
+"""The parts of an answer, each alone: decoding, and the network at its steady state.
+
+One JSON line in, {"part": "decode" or "network", ...}, one out. Decoding runs in one thread; the
+network on all cores, as the service opens it.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from functools import cache
+from itertools import cycle
+from pathlib import Path
+
+import numpy as np
+
+from model_store import ModelVersion, Store
+from service.imaging import read_radiograph
+from service.inference import Network, open_network
+
+Seconds = dict[str, float]
+
+
+@cache
+def version_of(model: str) -> ModelVersion:
+    """Loaded once."""
+    return Store().load(model)
+
+
+@cache
+def network_of(model: str) -> Network:
+    """Opened once."""
+    return open_network(version_of(model))
+
+
+def decode(model: str, paths: list[str], seconds: float) -> Seconds:
+    """Seconds an image, from bytes in memory to the model's tensor; each file at least once."""
+    spec = version_of(model).card.preprocess
+    files = cycle([Path(path).read_bytes() for path in paths])
+    return timed(lambda: read_radiograph(next(files), spec), 1, len(paths), seconds)
+
+
+def network(model: str, batch: int, seconds: float) -> Seconds:
+    """Seconds an image, of tensors that wait in memory."""
+    opened = network_of(model)
+    size = opened.version.card.preprocess.size
+    shape = (batch, 1, size, size)
+    tensors = np.random.default_rng(1).integers(0, 256, shape).astype(np.uint8)
+    opened.run(tensors)
+    return timed(lambda: opened.run(tensors), batch, 1, seconds)
+
+
+def timed(work: Callable[[], object], images: int, times: int, seconds: float) -> Seconds:
+    """CPU and wall seconds an image; `work` does so many, at least so many times."""
+    done = 0
+    cpu, wall = time.process_time(), time.perf_counter()
+    while done < times or time.perf_counter() - wall < seconds:
+        work()
+        done += 1
+    cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
+    return {"cpu_s": cpu / (done * images), "wall_s": wall / (done * images)}
+
+
+PARTS: dict[str, Callable[..., Seconds]] = {"decode": decode, "network": network}
+
+if __name__ == "__main__":
+    for line in sys.stdin:
+        request = json.loads(line)
+        print(json.dumps(PARTS[request.pop("part")](**request)), flush=True)

@@ -1,0 +1,170 @@
+"""Servers, ours and the rivals', each in its own processes: started, watched, held still, stopped.
+
+Those that are not measured are stopped by signal, as idle servers still poll and spin.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Self
+from urllib.error import URLError
+from urllib.request import urlopen
+
+import psutil
+
+from model_store import DEFAULT_ROOT, Store
+
+HERE = Path(__file__).parent
+READY_SECONDS = 120
+STOP_SECONDS = 20
+SAMPLE_SECONDS = 0.05
+
+Command = tuple[list[str], dict[str, str], str, str]  # words, environment, readiness, target
+
+
+def service(model: str, **settings: object) -> Command:
+    """`cxrview serve`; settings as keywords, without their prefix."""
+    words = [sys.executable, "-m", "service.cli", "serve", "--port", "{port}"]
+    named = {f"CXRVIEW_{name.upper()}": str(value) for name, value in settings.items()}
+    return words, {"CXRVIEW_MODEL": model, **named}, "/readyz", "/v1/classify"
+
+
+def receiver() -> Command:
+    """The bare application, under the uvicorn that serves ours."""
+    words = [sys.executable, "-m", "uvicorn", "--app-dir", str(HERE), "receive:app"]
+    words += ["--lifespan", "off", "--no-access-log", "--log-level", "warning", "--port", "{port}"]
+    return words, {}, "/", "/"
+
+
+def plain(python: Path, model: str) -> Command:
+    """The plain stack."""
+    words = [str(python), "-m", "uvicorn", "--app-dir", str(HERE / "rivals"), "plain:app"]
+    return [*words, "--port", "{port}"], _rival_model(model), "/health", "/predict"
+
+
+def litserve(python: Path, model: str, workers: int) -> Command:
+    """LitServe."""
+    words = [str(python), str(HERE / "rivals" / "litserve_app.py"), "{port}", str(workers)]
+    return words, _rival_model(model), "/health", "/predict"
+
+
+def _rival_model(model: str) -> dict[str, str]:
+    size = Store().load(model).card.preprocess.size
+    return {"RIVAL_MODEL": str(DEFAULT_ROOT / model / "model.onnx"), "RIVAL_SIZE": str(size)}
+
+
+class Server:
+    """One server and its children; `said` takes what it writes."""
+
+    def __init__(
+        self, command: Command, said: IO[bytes], cpus: Sequence[int] | None = None
+    ) -> None:
+        words, environment, ready, self.target = command
+        self.port = _free_port()
+        began = time.perf_counter()
+        self.process = psutil.Popen(
+            [word.format(port=self.port) for word in words],
+            env=os.environ | environment,
+            stdout=said,
+            stderr=said,
+        )
+        if cpus is not None:  # before it has looked at its processors or started a thread
+            self.process.cpu_affinity(list(cpus))
+        self._until_ready(f"http://127.0.0.1:{self.port}{ready}")
+        self.ready_s = time.perf_counter() - began
+        self.tree: list[psutil.Process] = [self.process, *self.process.children(recursive=True)]
+
+    def cpu_s(self) -> float:
+        """CPU seconds used so far."""
+        times = [process.cpu_times() for process in self.tree]
+        return sum(each.user + each.system for each in times)
+
+    def rss_bytes(self) -> int:
+        """Resident memory, now."""
+        return sum(process.memory_info().rss for process in self.tree)
+
+    def pause(self) -> None:
+        """Hold still."""
+        for process in self.tree:
+            process.suspend()
+
+    def resume(self) -> None:
+        """Go on."""
+        for process in self.tree:
+            process.resume()
+
+    def stop(self) -> None:
+        """End all of it, and wait."""
+        self.resume()
+        for process in reversed(self.tree):
+            process.terminate()
+        for process in psutil.wait_procs(self.tree, STOP_SECONDS)[1]:
+            process.kill()
+        self.process.wait()
+
+    def _until_ready(self, url: str) -> None:
+        deadline = time.monotonic() + READY_SECONDS
+        while self.process.poll() is None and time.monotonic() < deadline:
+            try:
+                with urlopen(url, timeout=1):
+                    return
+            except (URLError, ConnectionError, TimeoutError):
+                time.sleep(0.01)
+        if self.process.poll() is None:
+            self.process.kill()
+        raise RuntimeError(f"{self.process.args} did not become ready")
+
+
+@contextmanager
+def running(command: Command, cpus: Sequence[int] | None = None) -> Iterator[Server]:
+    """A server, until the end of the block."""
+    with tempfile.TemporaryFile() as said:
+        try:
+            server = Server(command, said, cpus)
+        except RuntimeError:
+            said.seek(0)
+            sys.stderr.write(said.read().decode(errors="replace"))
+            raise
+        try:
+            yield server
+        finally:
+            server.stop()
+
+
+class Peak:
+    """The largest resident memory within a block, by sampling."""
+
+    def __init__(self, servers: Sequence[Server]) -> None:
+        self.servers = servers
+        self.rss_bytes = 0
+        self.done = threading.Event()
+        self.thread = threading.Thread(target=self._sample)
+
+    def __enter__(self) -> Self:
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.done.set()
+        self.thread.join()
+
+    def _sample(self) -> None:
+        while True:
+            now = sum(server.rss_bytes() for server in self.servers)
+            self.rss_bytes = max(self.rss_bytes, now)
+            if self.done.wait(SAMPLE_SECONDS):
+                return
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port

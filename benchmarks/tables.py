@@ -1,0 +1,302 @@
+"""The results in words and tables: docs/throughput.md, which follows from the JSON alone."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from bars import against
+
+Results = dict[str, Any]
+Cells = Sequence[str]
+
+HEAD = """# Throughput
+
+Made by `python benchmarks/plot.py` from
+[benchmarks/results/throughput.json](../benchmarks/results/throughput.json), which
+`python benchmarks/throughput.py` measured.
+
+![Images a second by transfer syntax, beside what else one could use](throughput.png)
+"""
+METHOD = """## How it was measured
+
+Four radiographs in each syntax, made from the [bundled ones](../tests/data/ATTRIBUTION.md):
+enlarged to 2828 x 2320 pixels of 12 bits, with grain, and PNGs of 1024 x 1024 pixels of 8 bits.
+Every figure is the median of the rounds, within which all systems take turns; those that are not
+measured are held still. Ratios are of the same round. CPU seconds include the kernel's and all
+threads'. The load generator is a process on the same machine: what it uses is stated where it
+counts.
+
+- **plain stack**: pydicom's default decoding with pylibjpeg-openjpeg, -libjpeg and -rle, Pillow's
+  resize, FastAPI with a `def` endpoint that takes the raw body, ONNX Runtime, one image a call, all
+  at their defaults, with the same network
+- **LitServe**: the same reading and network, batches of up to 8 within 10 ms, and the number of
+  workers (1 or 2) that did better here
+- **torchxrayvision's way**: its reading, centre crop and skimage resize to 224, then a ResNet-50
+  with random weights in torch, one image after another, in process, without a service
+- **efficiency**: images/s over (cores less what the load generator used) / (CPU seconds an image to
+  receive, decode and run the network, each measured alone in the same round). Receiving alone is a
+  bare ASGI application under the same uvicorn, decoding alone one thread, the network alone batches
+  of 8 on all cores.
+- Throughput was measured with room for what waits (`CXRVIEW_LATENCY_BUDGET_SECONDS=120`,
+  `CXRVIEW_MAX_HELD_BYTES` of 1 GiB), all else with the defaults. Images/s runs from the first image
+  sent to the last answer.
+"""
+GROUPS = {"service": "cxrview", "plain": "plain stack", "litserve": "LitServe"}
+
+
+def document(results: Results) -> str:
+    """The whole page."""
+    parts = [HEAD, *_machine(results), *_bars(results)]
+    sections = {
+        "syntaxes": (_speeds, _costs),
+        "decode": (_decode,),
+        "network": (_network,),
+        "lanes": (_lanes,),
+        "overload": (_overload,),
+        "scaling": (_scaling,),
+        "soak": (_soak,),
+    }
+    for section, writers in sections.items():
+        if section in results:
+            for write in writers:
+                parts += write(results)
+    return "\n".join([*parts, METHOD, *_end_to_end(results)])
+
+
+def _machine(results: Results) -> Iterator[str]:
+    machine = results["machine"]
+    packages = ", ".join(f"{name} {version}" for name, version in machine["packages"].items())
+    yield (
+        f"{machine['processor']}, {machine['cores']} cores, {machine['memory_gb']} GB, "
+        f"Python {machine['python']}; {packages}.\n"
+    )
+    rows = [
+        (section, each["date"], each["commit"], "one short round" if each["quick"] else "full")
+        for section, each in results["measured"].items()
+    ]
+    yield table(("section", "measured on", "at commit", "rounds"), rows)
+
+
+def _bars(results: Results) -> Iterator[str]:
+    yield "## The bars\n"
+    rows = []
+    for row in results["bars"]:
+        value = "not measured" if row["value"] is None else f"{row['value']:.3g}"
+        found = f"{value} ({row['remark']})" if row["remark"] else value
+        sign = "at least" if row["at_least"] else "at most"
+        rows.append((row["name"], f"{sign} {row['limit']:g}", found, "yes" if row["met"] else "no"))
+    yield table(("bar", "limit", "measured", "met"), rows)
+
+
+def _speeds(results: Results) -> Iterator[str]:
+    yield "## Images a second, end to end over HTTP at concurrency 8\n"
+    for model in _models(results):
+        rows = []
+        for name, syntax, row in _of_model(results, model):
+            speeds = [_rate(row.get(who, {}).get("8")) for who in GROUPS]
+            ratio = against(results, name, model, "plain", "8")
+            rows.append((
+                name, f"{syntax['megabytes']:.1f}", *speeds, f"{ratio:.1f}" if ratio else "",
+                _one_way(results, name),
+            ))  # fmt: skip
+        heads = ("stored as", "MB", *GROUPS.values(), "times the plain stack", "torchxrayvision")
+        yield f"`{model}`:\n"
+        yield table(heads, rows)
+
+
+def _one_way(results: Results, name: str) -> str:
+    seconds = results.get("decode", {}).get(name, {}).get("xrv_wall_s")
+    return f"{1 / middle(seconds):.2f}" if seconds else ""
+
+
+def _costs(results: Results) -> Iterator[str]:
+    yield "## CPU milliseconds an image, and efficiency\n"
+    for model in _models(results):
+        rows = []
+        for name, syntax, row in _of_model(results, model):
+            parts = (
+                syntax["receive"]["cpu_s"],
+                row["decode_cpu_s"],
+                row["decode_on_all_cores_cpu_s"],
+                row["network_cpu_s"],
+            )
+            whole = [row["service"][each]["cpu_s"] for each in row["service"]]
+            shares = [f"{middle(each):.2f}" for each in row["efficiency"].values()]
+            of_all = [f"{middle(each):.2f}" for each in row["efficiency_of_all_cores"].values()]
+            rows.append((name, *map(ms, parts), *map(ms, whole), *shares, " / ".join(of_all)))
+        at = next(row["service"].keys() for _, _, row in _of_model(results, model))
+        heads = ["stored as", "receive", "decode", "decode, all cores at once", "network"]
+        heads += [*(f"end to end, at {each}" for each in at)]
+        heads += [*(f"efficiency at {each}" for each in at), "of all cores"]
+        yield f"`{model}`:\n"
+        yield table(heads, rows)
+    yield (
+        "`of all cores` counts what the load generator used as the service's. Beside the systems\n"
+        f"and it, other processes kept {_others(results):.2f} cores busy (median).\n"
+    )
+
+
+def _others(results: Results) -> float:
+    return middle([
+        share
+        for syntax in results["syntaxes"].values()
+        for row in syntax["models"].values()
+        for served in row["service"].values()
+        for share in served["others_share"]
+    ])  # fmt: skip
+
+
+def _end_to_end(results: Results) -> Iterator[str]:
+    yield "## All rows, end to end\n"
+    for model in _models(results):
+        rows = [
+            (name, who, connections, _rate(row), ms1(row["p50_s"]), ms1(row["p99_s"]),
+             f"{row['n']}", f"{middle(row['images_s']) * syntax['megabytes']:.0f}",
+             f"{row['peak_rss_mb']}", f"{row['errors'] + row['refused']}")
+            for name, syntax, systems in _of_model(results, model)
+            for key, who in GROUPS.items()
+            for connections, row in systems[key].items()
+        ]  # fmt: skip
+        heads = ("stored as", "system", "concurrency", "images/s", "p50 ms", "p99 ms", "n", "MB/s")
+        yield f"`{model}`:\n"
+        yield table((*heads, "peak MB", "unanswered"), rows)
+
+
+def _decode(results: Results) -> Iterator[str]:
+    yield "## Decoding alone, to a tensor of 256 x 256, one thread\n"
+    rows = []
+    for name, row in results["decode"].items():
+        ratios = [
+            theirs / ours
+            for theirs, ours in zip(row["rival_cpu_s"], row["ours_cpu_s"], strict=True)
+        ]
+        cpu = ms(row["ours_cpu_s"]), ms(row["rival_cpu_s"])
+        rows.append((name, *cpu, f"{middle(ratios):.1f}", f"{len(ratios)}"))
+    heads = ("stored as", "cxrview, CPU ms", "pydicom and Pillow, CPU ms", "times", "rounds")
+    yield table(heads, rows)
+    yield (
+        "RLE is compared with pydicom's own decoder; the last line is with pylibjpeg-rle, which\n"
+        "the plain stack above has as well.\n"
+    )
+
+
+def _network(results: Results) -> Iterator[str]:
+    yield "## The networks alone\n"
+    rows = [
+        (model, batch, f"{middle(row['images_s']):.1f}", ms(row["cpu_s"]), f"{len(row['cpu_s'])}")
+        for model, batches in results["network"].items()
+        for batch, row in batches.items()
+    ]
+    yield table(("model", "batch", "images/s", "CPU ms an image", "rounds"), rows)
+
+
+def _lanes(results: Results) -> Iterator[str]:
+    yield "## Interactive images beside a full backfill lane\n"
+    rows = []
+    for model, row in results["lanes"].items():
+        for state, words in (("idle", "idle"), ("full", "full")):
+            found = row[state]
+            speed = f"{middle(row['backfill_images_s']):.1f}" if state == "full" else ""
+            times = ms1(found["p50_s"]), ms1(found["p99_s"]), ms(found["p99_s_by_round"])
+            rows.append((model, words, *times, f"{found['n']}", f"{found['unanswered']}", speed))
+    heads = ("model", "backfill lane", "p50 ms", "p99 ms", "median of the rounds' p99")
+    yield table((*heads, "n", "unanswered", "backfill images/s"), rows)
+    yield (
+        "PNGs at a tenth of capacity, evenly spaced; the backfill keeps 16 connections busy with\n"
+        "all syntaxes. Its clients run at low priority, as elsewhere they were other machines.\n"
+    )
+
+
+def _overload(results: Results) -> Iterator[str]:
+    yield "## Three times too much\n"
+    rows = [
+        (model, f"{middle(row['capacity']):.1f}", f"{middle(row['goodput']):.1f}",
+         f"{middle(row['goodput_share']):.2f}", ms(row["p99_s"]), f"{1e3 * row['budget_s']:.0f}",
+         f"{middle(row['refused_share']):.0%}", f"{row['without_retry_after']}",
+         f"{row['errors']}")
+        for model, row in results["overload"].items()
+    ]  # fmt: skip
+    heads = ("model", "capacity, images/s", "goodput, images/s", "share", "p99 ms of accepted")
+    heads += ("budget ms", "refused", "refusals without Retry-After", "errors")
+    yield table(heads, rows)
+    yield "The share is of what the cores that the load generator left could do.\n"
+
+
+def _scaling(results: Results) -> Iterator[str]:
+    yield "## Cores and processes\n"
+    rows = [
+        (model, shape, _rate(row), ms1(row["p50_s"]), ms1(row["p99_s"]), ms(row["cpu_s"]),
+         f"{row['peak_rss_mb']}")
+        for model, shapes in results["scaling"].items()
+        for shape, row in shapes.items()
+    ]  # fmt: skip
+    heads = ("model", "service", "images/s", "p50 ms", "p99 ms", "CPU ms an image", "peak MB")
+    yield table(heads, rows)
+    yield (
+        "JPEG 2000 at concurrency 16. The load generator may use all cores, and so has one for\n"
+        "itself beside a service on one.\n"
+    )
+
+
+def _soak(results: Results) -> Iterator[str]:
+    yield "## Minutes at 90 % load\n"
+    heads = ("model", "images/s", "of capacity", "n", "errors", "refusals")
+    heads += ("MB at first", "at last", "at most", "MB a minute")
+    rows = [
+        (model, three(row["rate"]), three(row["capacity"]), f"{row['n']}", f"{row['errors']}",
+         f"{row['refused']}", f"{row['rss_mb_first']}", f"{row['rss_mb_last']}",
+         f"{row['rss_mb_peak']}", f"{row['rss_mb_a_minute']:+.2f}")
+        for model, row in results["soak"].items()
+    ]  # fmt: skip
+    yield table(heads, rows)
+    for model, row in results["soak"].items():
+        yield f"`{model}`, by minute:\n"
+        minutes = [
+            (f"{minute}", ms1(each["p50_s"]), ms1(each["p99_s"]), f"{each['n']}")
+            for minute, each in enumerate(row["by_minute"], 1)
+        ]
+        yield table(("minute", "p50 ms", "p99 ms", "n"), minutes)
+
+
+def table(heads: Cells, rows: Iterable[Cells]) -> str:
+    """In Markdown."""
+    lines = [heads, ["---"] * len(heads), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+
+
+def middle(values: Sequence[float]) -> float:
+    """The median."""
+    return statistics.median(values)
+
+
+def ms(seconds: Sequence[float]) -> str:
+    """The median, in milliseconds."""
+    return ms1(middle(seconds))
+
+
+def ms1(seconds: float | None) -> str:
+    """Milliseconds."""
+    return "" if seconds is None else three(1e3 * seconds)
+
+
+def three(value: float) -> str:
+    """Three digits that count."""
+    return f"{float(f'{value:.3g}'):g}"
+
+
+def _rate(row: Results | None) -> str:
+    return three(middle(row["images_s"])) if row else ""
+
+
+def _of_model(results: Results, model: str) -> Iterator[tuple[str, Results, Results]]:
+    """By syntax: its name, all of it, and what is of this model."""
+    for name, syntax in results["syntaxes"].items():
+        if model in syntax["models"]:
+            yield name, syntax, syntax["models"][model]
+
+
+def _models(results: Results) -> list[str]:
+    found = [model for syntax in results["syntaxes"].values() for model in syntax["models"]]
+    return list(dict.fromkeys(found))
