@@ -11,13 +11,11 @@ import numpy as np
 from fastapi import Request
 
 from service.api.limits import BodyTimeoutError, BodyTooLargeError, ClientGoneError, Holding
-from service.api.wire import read_rest_of
+from service.api.wire import LARGE_BYTES, read_rest_of
 from service.inference import Buffer
 
 # A sender at more than 100 Mbit/s needs less for the largest uncompressed radiographs
 ARRIVAL_SECONDS = 1.0
-# Less is not worth asking the server to read it into its place
-LARGE_BYTES = 2**16
 
 
 class WholeBody:

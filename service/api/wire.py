@@ -19,7 +19,10 @@ from service.api.limits import BodyError, ClientGoneError
 
 EXTENSION = "cxrview.body"
 ReadRest = Callable[[memoryview, Callable[[int], None]], Awaitable[None]]
-SCRATCH_BYTES = 2**16
+# Bodies with less to come are not worth the change of protocols
+LARGE_BYTES = 2**16
+# Where all skipped bytes of all connections go; nobody ever reads them
+SCRATCH = memoryview(bytearray(2**20))
 
 
 def read_rest_of(scope: Scope) -> ReadRest | None:
@@ -44,11 +47,28 @@ class LargeBodyProtocol(HttpToolsProtocol):
         """Offer it to the application, as an extension of the ASGI scope."""
         super().on_headers_complete()
         self.scope["extensions"] = {EXTENSION: {"read_rest": partial(self._read_rest, self.cycle)}}
+        declared = dict(self.headers).get(b"content-length", b"0")
+        self._missing = int(declared)  # the parser has refused what is no number
+
+    def on_body(self, body: bytes) -> None:
+        """Know how much is still to come."""
+        self._missing -= len(body)
+        super().on_body(body)
+
+    def on_response_complete(self) -> None:
+        """Skip the rest of a large body that was refused: it costs half of parsing it."""
+        super().on_response_complete()
+        answered = self.cycle.response_complete  # and not only the one before it
+        reading = self.transport.get_protocol() is self and not self.transport.is_closing()
+        if answered and reading and self._missing > LARGE_BYTES:
+            reader = _RestReader(self, self.cycle, self._missing)
+            reader.discard()
+            self.hand_over_to(reader)
 
     async def _read_rest(
         self, cycle: RequestResponseCycle, rest: memoryview, count: Callable[[int], None]
     ) -> None:
-        reader = _RestReader(self, cycle, rest, count)
+        reader = _RestReader(self, cycle, len(rest), rest, count)
         self.hand_over_to(reader)
         self.flow.resume_reading()
         try:
@@ -66,32 +86,34 @@ class LargeBodyProtocol(HttpToolsProtocol):
     def take_back(self, cycle: RequestResponseCycle) -> None:
         """Go on with the next request, for which the parser must not wait for this one's body."""
         self.parser = httptools.HttpRequestParser(self)
-        cycle.more_body = False
+        cycle.more_body, self._missing = False, 0
         self.hand_over_to(self)
 
 
 class _RestReader(asyncio.BufferedProtocol):
-    """Reads exactly the rest of one body, and gives the connection back."""
+    """Reads exactly the rest of one body, or skips it, and gives the connection back."""
 
     def __init__(
         self,
         http: LargeBodyProtocol,
         cycle: RequestResponseCycle,
-        rest: memoryview,
-        count: Callable[[int], None],
+        missing: int,
+        rest: memoryview | None = None,
+        count: Callable[[int], None] = lambda _: None,
     ) -> None:
         self.whole: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._http, self._cycle, self._count = http, cycle, count
-        self._missing = len(rest)
-        self._rest: memoryview | None = rest
+        self._missing = missing
+        self._rest = rest  # None: skip it
 
     def discard(self) -> None:
         """Read on, so that the connection stays usable, but keep nothing more."""
         self._rest = None
+        self.whole.cancel()  # of what has ended already, that changes nothing
 
     def get_buffer(self, _: int) -> memoryview:
         if self._rest is None:
-            return memoryview(bytearray(min(self._missing, SCRATCH_BYTES)))
+            return SCRATCH[: self._missing]
         return self._rest[-self._missing :]
 
     def buffer_updated(self, nbytes: int) -> None:
@@ -100,8 +122,8 @@ class _RestReader(asyncio.BufferedProtocol):
             try:
                 self._count(nbytes)
             except BodyError as error:
-                self.discard()
                 self._settle(error)
+                self.discard()
         if not self._missing:
             self._http.take_back(self._cycle)
             self._settle(None)

@@ -161,3 +161,10 @@ def test_a_refused_body_is_skipped(served) -> None:
         admission.count("interactive", -most)
         client.send(post(LARGE))
         assert client.response()[0] == 200
+
+
+def test_refused_and_taken_bodies_sent_ahead_are_told_apart(served) -> None:
+    """Skipping one body ends exactly where the next request begins."""
+    with Client(served) as client:
+        client.send((post(LARGE).replace(b"/classify", b"/nope") + post(LARGE)) * 2)
+        assert [client.response()[0] for _ in range(4)] == [404, 200, 404, 200]
