@@ -48,9 +48,9 @@ class DistilSettings:
 
     teacher: Path  # the run of `fit` to learn from
     photographs: Path  # zip or folder; without a label, for the teacher's answers alone
-    images: int = 10_000  # transformed radiographs in the transfer set
-    photograph_images: int = 5_000
-    steps: int = 8_000
+    images: int = 24_000  # transformed radiographs in the transfer set
+    photograph_images: int = 6_000
+    steps: int = 10_000
     batch: int = 64
     rate: float = 0.1  # the peak of one cycle
     weight_decay: float = 2e-4

@@ -14,10 +14,10 @@ from training.googlenet import MEAN, Logits
 
 ARCHITECTURE = "Swift: separable convolutions with shortcuts, distilled from GoogLeNet"
 
-SIDE = 96  # S of its input, in pixels
+SIDE = 128  # S of its input, in pixels: at 96, corners and halves were too coarse to tell
 SPREAD = 60.0  # grey levels: about the standard deviation of windowed radiographs
 STEM = 16  # channels at S/2
-# (channels, stride) of each block: S/4, S/8, and S/16, where half a thorax still has six rows
+# (channels, stride) of each block: S/4, S/8, and S/16, where half a thorax still has four rows
 BLOCKS = (
     *((32, 2), (48, 1)),
     *((80, 2), (80, 1), (80, 1)),

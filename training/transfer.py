@@ -63,7 +63,7 @@ class TransferSet:
 
     `tensors` is (N, 1, S, S) uint8; `labels` (N,) int64 of 0 lateral, 1 frontal and NO_LABEL;
     `logits` (N, 2) float32; `features` (N, 1024) float16; `weights` (N,) float64, how often each is
-    to be drawn.
+    to be drawn; `whole` (N,) bool, the radiographs as they are.
     """
 
     tensors: npt.NDArray[np.uint8]
@@ -71,6 +71,7 @@ class TransferSet:
     logits: npt.NDArray[np.float32]
     features: npt.NDArray[np.float16]
     weights: npt.NDArray[np.float64]
+    whole: npt.NDArray[np.bool_]
 
     def save(self, file: Path) -> None:
         """Write an npz file, whole or not at all."""
@@ -110,7 +111,9 @@ def make_transfer_set(
     seen, labels, logits, features = (torch.cat(part).numpy() for part in zip(*parts, strict=True))
     rest = len(seen) - len(originals.weights)
     drawn = originals.weights * (ORIGINALS_SHARE / (1 - ORIGINALS_SHARE) * rest)
-    return TransferSet(seen, labels, logits, features, np.concatenate((drawn, np.ones(rest))))
+    weights = np.concatenate((drawn, np.ones(rest)))
+    whole = np.arange(len(seen)) < len(drawn)
+    return TransferSet(seen, labels, logits, features, weights, whole)
 
 
 def photographs(images: Path, count: int, size: int, seed: int) -> Iterator[Tensor]:
@@ -150,14 +153,14 @@ class TransferBatches:
         labels, logits = torch.from_numpy(data.labels), torch.from_numpy(data.logits)
         self.targets = torch.cat((labels[:, None].float(), logits, hints), dim=1)
         self.photographs = self.tensors[labels == NO_LABEL]
-        self.weights = torch.from_numpy(data.weights)
+        self.weights, self.whole = torch.from_numpy(data.weights), torch.from_numpy(data.whole)
         self.count, self.seed, self.device = batch, seed, device
 
     def batch(self, step: int) -> tuple[Tensor, Tensor]:
         """(B, 1, S, S) float32 of 0..255, and (B, 3 + F): label, the teacher's logits, hints."""
         random = torch.Generator().manual_seed(step_seed(self.seed, step))
         picked = torch.multinomial(self.weights, self.count, replacement=True, generator=random)
-        tensors = Variation(random, self.photographs)(self.tensors[picked])
+        tensors = Variation(random, self.photographs)(self.tensors[picked], self.whole[picked])
         return tensors.to(self.device), self.targets[picked].to(self.device)
 
 

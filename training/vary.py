@@ -3,7 +3,7 @@
 A teacher that began with a million photographs knows shapes; a small student that sees the
 radiographs of a few dozen patients finds brightness and texture first, which another hospital's
 machines change. So those are made arbitrary: tone curves, shading, the texture of photographs.
-Halves are hidden, so that either half tells the view.
+Halves of whole ones are hidden, so that either half tells the view.
 
 References:
     Geirhos et al., ImageNet-trained CNNs are biased towards texture, ICLR 2019.
@@ -29,10 +29,13 @@ class Variation:
     def __init__(self, random: torch.Generator, photographs: Tensor) -> None:
         self.random, self.photographs = random, photographs
 
-    def __call__(self, tensors: Tensor) -> Tensor:
-        """(B, 1, S, S) of 0..255 -> the same, each varied by itself; the view stays."""
+    def __call__(self, tensors: Tensor, whole: Tensor) -> Tensor:
+        """(B, 1, S, S) of 0..255 -> the same, each varied by itself; the view stays.
+
+        `whole` is (B,) bool: what may lose a half. Of a crop, too little might be left.
+        """
         pictures = self._tone(self._move(tensors.float() / 255).clamp(0, 1))
-        pictures = self._hide(self._blend(self._shade(pictures)))
+        pictures = self._hide(self._blend(self._shade(pictures)), whole)
         strength = self._uniform(0, 0.06, len(pictures)) * self._chance(len(pictures), 0.3)
         noise = torch.randn(pictures.shape, generator=self.random)
         return (pictures + noise * strength).clamp(0, 1) * 255
@@ -78,7 +81,7 @@ class Variation:
         coarse = self._uniform(-1, 1, count, 1, knots, knots)
         return interpolate(coarse, size=size, mode="bicubic", align_corners=False)
 
-    def _hide(self, pictures: Tensor) -> Tensor:
+    def _hide(self, pictures: Tensor, whole: Tensor) -> Tensor:
         """Half of the picture, more or less, is black or another grey."""
         count, side = len(pictures), pictures.shape[2]
         place = (torch.arange(side) + 0.5) / side
@@ -86,7 +89,8 @@ class Variation:
         hidden = torch.where(self._chance(count, 0.5), hidden, hidden.flip(2))
         hidden = torch.where(self._chance(count, 0.7), hidden, hidden.transpose(2, 3))
         level = self._uniform(0, 1, count) * self._chance(count, 0.4)
-        return torch.where(hidden & self._chance(count, 0.25), level, pictures)
+        hidden &= whole[:, None, None, None] & self._chance(count, 0.4)
+        return torch.where(hidden, level, pictures)
 
     def _blend(self, pictures: Tensor) -> Tensor:
         """A photograph shines through."""

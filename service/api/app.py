@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
@@ -10,6 +11,7 @@ from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
 from service.api import problems, routes
+from service.api.door import Door
 from service.api.runtime import open_runtime
 from service.api.settings import Settings
 
@@ -26,12 +28,16 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with open_runtime(settings) as runtime:
             app.state.runtime = runtime
+            # What is there by now stays; searching all of it for garbage, again and again, would
+            # stop everything for tens of milliseconds each time
+            gc.freeze()
             yield
 
     # Hospitals' browsers often reach no CDN, from where FastAPI's own /docs loads its scripts
     app = FastAPIOffline(
         title="cxrview", version=version("cxrview"), description=DESCRIPTION, lifespan=lifespan
     )
+    app.add_middleware(Door)
     problems.install(app)
     app.include_router(routes.router)
     return app

@@ -137,7 +137,8 @@ def _response(problem: Problem, headers: dict[str, str] | None = None) -> JSONRe
     return JSONResponse(problem.model_dump(), problem.status, headers, media_type=MEDIA_TYPE)
 
 
-async def _answer_error(_: Request, error: Exception) -> JSONResponse:
+def answer_to(error: Exception) -> JSONResponse:
+    """The response to one error, which is counted."""
     metrics.REFUSED.labels(kind_of(error).code).inc()
     headers = {}
     if (seconds := getattr(error, "retry_after_seconds", None)) is not None:
@@ -145,6 +146,10 @@ async def _answer_error(_: Request, error: Exception) -> JSONResponse:
     if isinstance(error, limits.BodyTimeoutError):
         headers["Connection"] = "close"  # the rest of the body would be taken for a request
     return _response(problem_of(error), headers)
+
+
+async def _answer_error(_: Request, error: Exception) -> JSONResponse:
+    return answer_to(error)
 
 
 async def _answer_http_error(_: Request, error: Exception) -> JSONResponse:

@@ -18,6 +18,7 @@ from service.api.receiving import unless_gone
 from service.api.schemas import Classification
 from service.api.settings import Settings
 from service.inference import (
+    NETWORK_NICENESS,
     Batcher,
     Buffer,
     Image,
@@ -133,5 +134,5 @@ def runners_of(network: Network, settings: Settings) -> list[Runner]:
 
     return [
         Runner(lambda: network.run, ("interactive",)),
-        Runner(for_backfill, ("backfill",), background=True),
+        Runner(for_backfill, ("backfill",), NETWORK_NICENESS["backfill"]),
     ]

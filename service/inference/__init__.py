@@ -2,7 +2,7 @@
 
 from service.inference.batcher import Batcher, BatcherClosedError, BatchReport, Run, Runner
 from service.inference.cpus import usable_cpus
-from service.inference.lanes import LANES, Lane
+from service.inference.lanes import LANES, NETWORK_NICENESS, Lane
 from service.inference.network import (
     Network,
     NetworkError,
@@ -15,6 +15,7 @@ from service.inference.pipeline import Buffer, Image, Pipeline, Stage
 
 __all__ = [
     "LANES",
+    "NETWORK_NICENESS",
     "BatchReport",
     "Batcher",
     "BatcherClosedError",

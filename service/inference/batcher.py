@@ -28,13 +28,12 @@ class Runner:
     """A thread that runs batches.
 
     `open` is called in that thread, at its first batch, and returns what runs them: (B, 1, S, S)
-    uint8 -> (B,) PFI. `background` gives the thread, and those that `open` starts, low
-    priority.
+    uint8 -> (B,) PFI. The thread, and those that `open` starts, yield by `niceness`.
     """
 
     open: Callable[[], Run]
     lanes: tuple[Lane, ...] = LANES  # which it serves; it looks for work in this order
-    background: bool = False
+    niceness: int = 0
 
 
 @dataclass(frozen=True)
@@ -152,8 +151,7 @@ class Batcher:
                     work.notify()
 
     def _serve(self, runner: Runner, work: threading.Condition) -> None:
-        if runner.background:
-            lower_priority()
+        lower_priority(runner.niceness)
         run: Run | None = None
         seconds_per_image = 0.0
         while batch := self._next(runner, work, seconds_per_image):

@@ -10,17 +10,22 @@ from typing import Literal
 Lane = Literal["interactive", "backfill"]
 LANES: tuple[Lane, ...] = ("interactive", "backfill")  # in the order in which they are served
 
-# A tenth of the weight of others. With the lowest, 19, an interactive image waited up to 100 ms for
-# a thread that held Python's lock and got no time to release it
-BACKGROUND_PRIORITY = 10
+# Niceness; each step is a quarter of a CPU's share. Decoding yields to the network, whose threads
+# wait for one another, busily, when one of them loses its CPU: that cost a tenth of all images/s.
+# Backfill has a twentieth of the weight of others: with the least, an interactive image waited up
+# to 100 ms for a thread that held Python's lock and got no time to release it
+NETWORK_NICENESS: dict[Lane, int] = {"interactive": 0, "backfill": 13}
+DECODE_NICENESS: dict[Lane, int] = {"interactive": 8, "backfill": 15}
 
 
-def lower_priority() -> None:
-    """Let the calling thread, and those it starts, have little more than what no other wants.
+def lower_priority(niceness: int) -> None:
+    """Let the calling thread, and those it starts, yield to others by so much more.
 
     A batch of eight images keeps a CPU for a fifth of a second, so the order of a queue alone
     cannot help whom it keeps waiting; the scheduler takes the CPU away from it at once. Outside
     Linux priorities belong to whole processes, and nothing is changed.
     """
-    if sys.platform == "linux":
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), BACKGROUND_PRIORITY)
+    if sys.platform == "linux" and niceness:
+        thread = threading.get_native_id()
+        before = os.getpriority(os.PRIO_PROCESS, thread)
+        os.setpriority(os.PRIO_PROCESS, thread, before + niceness)

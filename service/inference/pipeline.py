@@ -8,13 +8,17 @@ from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from dataclasses import dataclass, field
 from queue import SimpleQueue
-from threading import Lock, Thread
+from threading import Event, Lock, Thread
 from typing import Literal
 
 from model_store import PreprocessSpec
 from service.imaging import Radiograph, read_radiograph
 from service.inference.batcher import Batcher, BatcherClosedError
-from service.inference.lanes import LANES, Lane, lower_priority
+from service.inference.lanes import DECODE_NICENESS, LANES, Lane, lower_priority
+
+# At most so long does backfill leave its next image to the people who are being served, so that it
+# never stands still
+MOST_PATIENCE_SECONDS = 0.25
 
 Buffer = bytes | bytearray | memoryview
 Stage = Literal["wait_decode", "decode"]
@@ -44,8 +48,8 @@ class Image:
 class Pipeline:
     """Threads that decode, and a batcher behind them.
 
-    Each lane has decode threads of its own, those of backfill with low priority, so that an
-    archive takes only the time that people leave.
+    Each lane has decode threads of its own, with a priority below that of its network; those of
+    backfill have the lowest, so that an archive takes only the time that people leave.
 
     Args:
         spec: Of the model that the batcher runs.
@@ -68,6 +72,9 @@ class Pipeline:
         self._closing = False
         self._files: dict[Lane, SimpleQueue[Image | None]] = {lane: SimpleQueue() for lane in LANES}
         self._decoding: set[Image] = set()
+        self._interactive = 0  # images of that lane without an answer
+        self._quiet = Event()  # there are none
+        self._quiet.set()
         self._lock = Lock()
         self._threads = [
             Thread(target=self._work, args=(lane,), name=f"decode-{lane}", daemon=True)
@@ -115,12 +122,26 @@ class Pipeline:
         with self._lock:
             if self._closing:
                 raise BatcherClosedError("the service is stopping")
+            if image.lane == "interactive":
+                self._interactive += 1
+                self._quiet.clear()
             self._files[image.lane].put(image)
+        if image.lane == "interactive":
+            image.answer.add_done_callback(self._one_less)
+
+    def _one_less(self, _: Future[float]) -> None:
+        with self._lock:
+            self._interactive -= 1
+            if not self._interactive:
+                self._quiet.set()
 
     def _work(self, lane: Lane) -> None:
-        if lane == "backfill":
-            lower_priority()
+        lower_priority(DECODE_NICENESS[lane])
         while (image := self._files[lane].get()) is not None:
+            if lane == "backfill":
+                # A low priority is not enough: with Python's lock in its hands, a thread that gets
+                # no time keeps everybody waiting
+                self._quiet.wait(MOST_PATIENCE_SECONDS)
             if image.answer.cancelled():
                 continue
             self._decoding.add(image)

@@ -144,6 +144,7 @@ def test_the_transfer_set(run: Path) -> None:
     assert (made.labels == NO_LABEL).sum() == PHOTOGRAPHS
     assert set(made.labels[: shown + IMAGES]) == {0, 1}
     assert made.weights[:shown].sum() == pytest.approx(ORIGINALS_SHARE * made.weights.sum())
+    assert np.flatnonzero(made.whole).tolist() == list(range(shown))
     assert made.logits.shape == (len(made.labels), 2)
     assert np.isfinite(made.features).all()
 
@@ -181,6 +182,7 @@ def test_batches_follow_from_seed_and_step() -> None:
         random.normal(size=(20, 2)).astype(np.float32),
         random.normal(size=(20, 8)).astype(np.float16),
         np.ones(20),
+        np.arange(20) < 5,
     )
     first, second = (TransferBatches(made, batch=6, seed=3, device=CPU) for _ in range(2))
     first.batch(1)
@@ -194,11 +196,23 @@ def test_variants_keep_range_and_shape() -> None:
     picture = torch.from_numpy(radiograph(64, 64, bits=8)[None, None].astype(np.uint8))
     for blended in (picture, picture[:0]):
         variation = Variation(torch.Generator().manual_seed(1), blended)
-        varied = variation(picture.repeat(8, 1, 1, 1))
+        varied = variation(picture.repeat(8, 1, 1, 1), torch.ones(8, dtype=torch.bool))
         assert varied.shape == (8, 1, 64, 64)
         assert float(varied.min()) >= 0
         assert float(varied.max()) <= 255
         assert not torch.equal(varied[0], varied[1])
+
+
+def test_only_whole_radiographs_lose_a_half() -> None:
+    """Of white pictures, some of those that are whole get a large part of one other grey."""
+    variation = Variation(torch.Generator().manual_seed(1), torch.empty(0, 1, 32, 32))
+    white, whole = torch.ones(200, 1, 32, 32), torch.arange(200) < 100
+    hidden = (variation._hide(white, whole) != 1).flatten(1).float().mean(1)
+    assert not hidden[~whole].any()
+    cut = hidden[whole & (hidden > 0)]
+    assert 20 < len(cut) < 60
+    assert float(cut.min()) > 0.25
+    assert float(cut.max()) < 0.6
 
 
 def test_the_student_is_small_and_exports_as_it_is() -> None:

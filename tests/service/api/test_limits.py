@@ -17,7 +17,7 @@ from conftest import DATA
 from service.api.limits import HeldBytes, ServiceFullError
 from service.api.receiving import WholeBody
 from service.api.settings import Settings
-from service.inference import Lane
+from service.inference import LANES, Lane
 
 MIB = 2**20
 BODY = (DATA / "frontal-0003.jpg").read_bytes()
@@ -228,6 +228,22 @@ def test_an_overloaded_service_refuses_before_the_body_is_sent(start, light: Set
             connection.sendall(head + BODY)
             status, answer = response_of(connection)
         assert (status, answer["model"]["name"]) == (200, "mean")
+
+
+def test_only_images_are_refused_for_load(start, light: Settings) -> None:
+    """With both lanes full a wrong lane is still called wrong, and everything else answers."""
+    with start(light) as service, service.client() as client:
+        for lane in LANES:
+            service.runtime.admission.count(lane, light.max_queue_images)
+            refused = client.post(f"/v1/classify?lane={lane}", content=BODY)
+            assert (refused.status_code, refused.json()["code"]) == (503, "queue_full")
+            assert refused.headers["content-type"] == "application/problem+json"
+        wrong = client.post("/v1/classify?lane=fast", content=BODY)
+        assert (wrong.status_code, wrong.json()["code"]) == (422, "invalid_request")
+        again = client.post("/v1/classify?lane=interactive&lane=backfill", content=BODY)
+        assert again.json()["code"] == "queue_full"
+        assert client.get("/v1/classify").json()["code"] == "method_not_allowed"
+        assert client.get("/readyz").status_code == 200
 
 
 def test_a_slow_sender_keeps_no_place(start, light: Settings) -> None:

@@ -10,7 +10,7 @@ import pytest
 from model_store import Store
 from service.api.runtime import IN_FLIGHT, runners_of
 from service.api.settings import Settings
-from service.inference import LANES, Network, open_network
+from service.inference import LANES, NETWORK_NICENESS, Network, open_network
 
 
 @pytest.fixture(scope="module")
@@ -21,8 +21,8 @@ def network(light: Settings) -> Network:
 def test_on_a_cpu_backfill_has_a_session_that_yields(network: Network, light: Settings) -> None:
     """People's network is the one that is open; the archive's is another, in the background."""
     people, archive = runners_of(network, light)
-    assert (people.lanes, people.background) == (("interactive",), False)
-    assert (archive.lanes, archive.background) == (("backfill",), True)
+    assert (people.lanes, people.niceness) == (("interactive",), 0)
+    assert (archive.lanes, archive.niceness) == (("backfill",), NETWORK_NICENESS["backfill"])
     tensors = np.full((2, 1, 128, 128), 200, np.uint8)
     assert people.open().__self__ is network
     assert archive.open().__self__ is not network
@@ -35,7 +35,7 @@ def test_on_a_gpu_two_batches_are_in_flight_for_both_lanes(
     """Each runner serves people first, and has buffers of its own; here they lie on the CPU."""
     runners = runners_of(replace(network, provider="cuda"), light)
     assert [runner.lanes for runner in runners] == [LANES] * IN_FLIGHT
-    assert not any(runner.background for runner in runners)
+    assert not any(runner.niceness for runner in runners)
     one, other = (runner.open() for runner in runners)
     assert one is not other
     tensors = np.full((3, 1, 128, 128), 200, np.uint8)

@@ -19,7 +19,8 @@ from images import png
 from model_store import PreprocessSpec
 from service.imaging import UnrecognisedFormatError, image_to_tensor
 from service.inference import Batcher, BatcherClosedError, Image, Lane, Pipeline, Runner
-from service.inference.lanes import BACKGROUND_PRIORITY
+from service.inference.lanes import DECODE_NICENESS, LANES
+from service.inference.pipeline import MOST_PATIENCE_SECONDS
 
 SPEC = PreprocessSpec(size=32)
 PICTURE = png(np.random.default_rng(0).integers(0, 256, (64, 64), dtype=np.uint8))
@@ -150,8 +151,9 @@ def test_lanes_decode_in_threads_of_their_own() -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere threads have no priorities")
-def test_backfill_decodes_with_low_priority() -> None:
-    """The scheduler gives its threads only what the interactive ones leave."""
+def test_decoding_yields_to_the_network_and_backfill_to_all() -> None:
+    """The scheduler gives these threads only what those before them leave."""
+    own = os.getpriority(os.PRIO_PROCESS, 0)
     found: dict[str, int] = {}
 
     def observe(_: str, __: float) -> None:
@@ -159,10 +161,33 @@ def test_backfill_decodes_with_low_priority() -> None:
         found[threading.current_thread().name] = priority
 
     with running(Mean(), observe=observe) as pipeline:
-        for lane in ("interactive", "backfill"):
+        for lane in LANES:
             submit(pipeline, lane=lane).answer.result(5)
-    assert found["decode-backfill"] == BACKGROUND_PRIORITY
-    assert found["decode-interactive"] == os.getpriority(os.PRIO_PROCESS, 0)
+    expected = {f"decode-{lane}": min(19, own + DECODE_NICENESS[lane]) for lane in LANES}
+    assert found == expected
+    assert own < found["decode-interactive"] < found["decode-backfill"]
+
+
+def test_backfill_waits_while_people_are_served_but_not_for_ever() -> None:
+    """Its next image is left alone for a while; then it goes on, so that it never stands still."""
+    waited: list[float] = []
+
+    def observe(stage: str, seconds: float) -> None:
+        if stage == "wait_decode":
+            waited.append(seconds)
+
+    network = Mean()
+    with running(network, observe=observe) as pipeline:
+        network.open.clear()
+        people = submit(pipeline)
+        assert network.entered.wait(5)
+        archive = submit(pipeline, lane="backfill")
+        until(lambda: archive.radiograph is not None)
+        assert waited[-1] >= MOST_PATIENCE_SECONDS
+        network.open.set()
+        people.answer.result(5)
+        archive.answer.result(5)
+        assert pipeline._quiet.is_set()
 
 
 def test_the_bytes_go_as_soon_as_they_are_decoded() -> None:
