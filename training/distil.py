@@ -14,6 +14,8 @@ from typing import Any
 
 import torch
 
+from training.assay import fitted_plateau
+from training.evaluate import predict
 from training.fit import (
     AVERAGE_DECAY,
     CUTOFF,
@@ -58,11 +60,14 @@ class DistilSettings:
     check_every: int = 500  # steps
     seed: int = 1
     size: int = SIDE
+    # augmented copies of a validation image, for the cutoff alone: a student has close calls, and
+    # among few laterals one of them would decide
+    children: int = 64
 
     @property
     def of_student(self) -> FitSettings:
         """The teacher's split and data, at the student's size."""
-        return replace(FitSettings.load(self.teacher), size=self.size)
+        return replace(FitSettings.load(self.teacher), size=self.size, children=self.children)
 
     def save(self, run: Path) -> None:
         """Write distil.json.
@@ -94,12 +99,10 @@ def distil(settings: DistilSettings, run: Path) -> None:
     settings.save(run)
     device = pick_device()
     trainer = make_student(settings, transfer_set(settings, run, device), device)
-    judge = Judge(validation_images(settings.of_student), device)
-    train_to_end(trainer, judge, run, settings.check_every)
-    children = settings.of_student.children
-    plateau = judge.plateau(
-        load_weights(Swift(), run, device), f"validation images and {children} children of each"
-    )
+    checked = replace(FitSettings.load(settings.teacher), size=settings.size)
+    train_to_end(trainer, Judge(validation_images(checked), device), run, settings.check_every)
+    student = load_weights(Swift(), run, device)
+    plateau = fitted_plateau(lambda tensors: predict(student, tensors, device), settings.of_student)
     (run / CUTOFF).write_text(plateau.model_dump_json(indent=2) + "\n")
 
 
@@ -156,7 +159,15 @@ def add_command(commands: Any) -> None:
     command.add_argument(
         "--photographs", type=Path, required=True, help="zip or folder of any photographs"
     )
-    for name in ("images", "photograph_images", "steps", "batch", "seed", "check_every"):
+    for name in (
+        "images",
+        "photograph_images",
+        "steps",
+        "batch",
+        "seed",
+        "check_every",
+        "children",
+    ):
         command.add_argument(f"--{name.replace('_', '-')}", type=int, default=default[name])
     command.add_argument("--rate", type=float, default=default["rate"], help="peak of one cycle")
     command.set_defaults(run_command=_run)

@@ -71,7 +71,8 @@ def teacher(data: Path) -> Path:
 def options(data: Path, teacher: Path) -> list[str]:
     paths = ["--teacher", str(teacher), "--photographs", str(data / "photographs")]
     counts = ["--images", str(IMAGES), "--photograph-images", str(PHOTOGRAPHS)]
-    return [*paths, *counts, "--steps", "3", "--batch", "8", "--check-every", "2"]
+    steps = ["--steps", "3", "--batch", "8", "--check-every", "2"]
+    return [*paths, *counts, *steps, "--children", "2"]
 
 
 @pytest.fixture(scope="module")
