@@ -18,11 +18,14 @@ from training.fit import validation_images
 from training.manifest import Row, read_images, read_manifest
 from training.settings import FitSettings, rows_of
 
+# Augmented copies of a validation image, for the cutoff of what is not `fit`'s own network: a
+# student or an 8-bit form has more close calls, and among few laterals one of them would decide
+CUTOFF_CHILDREN = 64
 GRID_NOTE = "all transformations of each image; the interval takes them for independent"
 
 
 def fitted_plateau(predict: Predict, settings: FitSettings) -> Plateau:
-    """Youden's plateau on the run's validation images and their children, as `fit` finds it.
+    """Youden's plateau on the run's validation images and `settings.children` copies of each.
 
     Args:
         predict: (N, 1, S, S) uint8 -> (N,) PFI, for any N; S is `settings.size`.

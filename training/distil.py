@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from training.assay import fitted_plateau
+from training.assay import CUTOFF_CHILDREN, fitted_plateau
 from training.evaluate import predict
 from training.fit import (
     AVERAGE_DECAY,
@@ -60,9 +60,7 @@ class DistilSettings:
     check_every: int = 500  # steps
     seed: int = 1
     size: int = SIDE
-    # augmented copies of a validation image, for the cutoff alone: a student has close calls, and
-    # among few laterals one of them would decide
-    children: int = 64
+    children: int = CUTOFF_CHILDREN  # for the cutoff alone; steps are judged on the teacher's
 
     @property
     def of_student(self) -> FitSettings:

@@ -90,6 +90,7 @@ def shown(spec: PreprocessSpec) -> np.ndarray:
 
 def derive(runs: Path, *more: str) -> list[str]:
     command = ["derive", "tiny/1.0.0", "--run", str(runs / "run"), "--form", "fp16"]
+    command += ["--children", "1"]
     return [*command, "--name", "tiny-fp16", "--store", str(runs / "store"), *more]
 
 

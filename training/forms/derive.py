@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import platform
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import version as version_of
 from pathlib import Path
@@ -16,7 +17,7 @@ import torch
 from model_store import DEFAULT_ROOT, Evaluation, ModelCard, ModelVersion, Store
 from model_store.store import sha256
 from service.imaging import image_to_tensor
-from training.assay import crossing_rows, fitted_plateau, test_rows
+from training.assay import CUTOFF_CHILDREN, crossing_rows, fitted_plateau, test_rows
 from training.evaluate import Pfi, Predict, as_table
 from training.finished import FinishedRun, open_run
 from training.forms.convert import Form, convert, differences, predictor
@@ -41,6 +42,7 @@ def derive(
     *,
     name: str,
     version: str,
+    children: int,
     limitations: tuple[str, ...],
     command: str,
 ) -> ModelVersion:
@@ -56,6 +58,7 @@ def derive(
         crossing: The run folder of `cross-source`; None: no such rows.
         name: Of the new version.
         version: As 1.0.0.
+        children: Copies of each validation image that the cutoff is measured on.
         limitations: Sentences for the card, after the parent's.
         command: The command line, for the card.
 
@@ -66,8 +69,10 @@ def derive(
     _refuse_other_run(parent, run)
     finished = open_run(run, torch.device("cpu"))
     converted = convert(parent.model, form, finished.settings)
-    report = _tested(parent.card, predictor(converted), finished.settings)
-    crossed = [row for each in _crossings(crossing) for row in _crossed(parent.card, form, each)]
+    report = _tested(parent.card, predictor(converted), finished.settings, children)
+    crossed = [
+        row for each in _crossings(crossing) for row in _crossed(parent.card, form, each, children)
+    ]
     difference = differences(parent.model, converted, finished.settings)
     card = _card(
         parent,
@@ -95,6 +100,12 @@ def add_command(commands: Any) -> None:
     command.add_argument("--name", required=True)
     command.add_argument("--version", required=True, help="as 1.0.0; immutable once published")
     command.add_argument(
+        "--children",
+        type=int,
+        default=CUTOFF_CHILDREN,
+        help="copies of each validation image that the cutoff is measured on",
+    )
+    command.add_argument(
         "--limitation",
         action="append",
         default=[],
@@ -115,6 +126,7 @@ def _run(options: argparse.Namespace) -> None:
         options.cross_source,
         name=options.name,
         version=options.version,
+        children=options.children,
         limitations=tuple(options.limitation),
         command=options.command_line,
     )
@@ -127,18 +139,20 @@ def _refuse_other_run(parent: ModelVersion, run: Path) -> None:
         raise PublishError(f"{parent.reference} was not published from {run}: cutoffs differ")
 
 
-def _untested(card: ModelCard, predict: Predict, settings: FitSettings) -> TestReport:
+def _untested(
+    card: ModelCard, predict: Predict, settings: FitSettings, children: int
+) -> TestReport:
     """The operating point, fitted by the parent's rule."""
     return TestReport(
         rule=card.threshold_rule,
         margin_logits=card.review_margin_logits,
-        plateau=fitted_plateau(predict, settings),
+        plateau=fitted_plateau(predict, replace(settings, children=children)),
         evaluations=(),
     )
 
 
-def _tested(card: ModelCard, predict: Predict, settings: FitSettings) -> TestReport:
-    untested = _untested(card, predict, settings)
+def _tested(card: ModelCard, predict: Predict, settings: FitSettings, children: int) -> TestReport:
+    untested = _untested(card, predict, settings, children)
     return untested.with_rows(test_rows(predict, settings, untested.point))
 
 
@@ -152,11 +166,11 @@ def _crossings(folder: Path | None) -> Iterator[FinishedRun]:
         yield open_run(run, torch.device("cpu"))
 
 
-def _crossed(card: ModelCard, form: Form, finished: FinishedRun) -> list[Evaluation]:
+def _crossed(card: ModelCard, form: Form, finished: FinishedRun, children: int) -> list[Evaluation]:
     settings = finished.settings
     model = export(PfiNetwork(finished.network).eval(), settings.size)
     predict = predictor(convert(model, form, settings))
-    point = _untested(card, predict, settings).point
+    point = _untested(card, predict, settings, children).point
     return crossing_rows(predict, settings, point)
 
 
