@@ -14,7 +14,8 @@ BUDGET_SECONDS = 2.0
 BACKFILL = {"target": "/v1/classify?lane=backfill", "connections": 16}
 SETTLE_SECONDS = 1.0  # from the first image of the backfill to a full lane
 OVERLOAD = 3
-OVERLOAD_CONNECTIONS = 256
+# More than the lane holds, so that what is refused never waits for a connection
+OVERLOAD_CONNECTIONS = 512
 INTERACTIVE_SHARE = 0.1  # of capacity: interactive work alone leaves the service idle
 
 
