@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import threading
 from contextlib import ExitStack
 from itertools import groupby
-from typing import Self
 
 import numpy as np
 import servers
 from bench import Bench, Measured, Row, latencies_of, middle, rounded, row_of, say
 from load import Answer, Outcome
-from servers import Server
+from servers import Sampler, Server
 
 SCALING_SYNTAX = "jpeg2000"
 SCALING_CONNECTIONS = 16
@@ -88,22 +86,12 @@ def by_minute(outcome: Outcome) -> list[Row]:
     ]
 
 
-class Watch:
+class Watch(Sampler):
     """Resident memory through a block, a value a second."""
 
     def __init__(self, server: Server) -> None:
-        self.server = server
+        super().__init__(lambda: self.rss_mb.append(server.rss_bytes() / 1e6), RSS_SECONDS)
         self.rss_mb: list[float] = []
-        self.done = threading.Event()
-        self.thread = threading.Thread(target=self._sample)
-
-    def __enter__(self) -> Self:
-        self.thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.done.set()
-        self.thread.join()
 
     def growth(self) -> Row:
         """First, last and peak; the slope leaves the first fifth out, in which pools fill."""
@@ -116,7 +104,3 @@ class Watch:
             "rss_mb_peak": round(max(self.rss_mb)),
             "rss_mb_a_minute": rounded(slope),
         }
-
-    def _sample(self) -> None:
-        while not self.done.wait(RSS_SECONDS):
-            self.rss_mb.append(self.server.rss_bytes() / 1e6)

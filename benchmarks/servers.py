@@ -11,7 +11,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Self
@@ -139,29 +139,41 @@ def running(command: Command, cpus: Sequence[int] | None = None) -> Iterator[Ser
             server.stop()
 
 
-class Peak:
-    """The largest resident memory within a block, by sampling."""
+class Sampler:
+    """Calls `sample` every so many seconds within a block, in a thread."""
 
-    def __init__(self, servers: Sequence[Server]) -> None:
-        self.servers = servers
-        self.rss_bytes = 0
-        self.done = threading.Event()
-        self.thread = threading.Thread(target=self._sample)
+    def __init__(self, sample: Callable[[], object], seconds: float) -> None:
+        self._sample, self._seconds = sample, seconds
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._work)
 
     def __enter__(self) -> Self:
-        self.thread.start()
+        self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.done.set()
-        self.thread.join()
+        self._done.set()
+        self._thread.join()
 
-    def _sample(self) -> None:
-        while True:
-            now = sum(server.rss_bytes() for server in self.servers)
-            self.rss_bytes = max(self.rss_bytes, now)
-            if self.done.wait(SAMPLE_SECONDS):
-                return
+    def _work(self) -> None:
+        while not self._done.wait(self._seconds):
+            self._sample()
+
+
+class Peak(Sampler):
+    """The largest resident memory within a block, by sampling."""
+
+    def __init__(self, servers: Sequence[Server]) -> None:
+        super().__init__(self._look, SAMPLE_SECONDS)
+        self.servers = servers
+        self.rss_bytes = 0
+
+    def __enter__(self) -> Self:
+        self._look()  # however short the block
+        return super().__enter__()
+
+    def _look(self) -> None:
+        self.rss_bytes = max(self.rss_bytes, sum(server.rss_bytes() for server in self.servers))
 
 
 def _free_port() -> int:

@@ -20,6 +20,7 @@ from model_store.store import (
     Store,
     StoreError,
     TamperedModelError,
+    load_published,
 )
 
 __all__ = [
@@ -40,4 +41,5 @@ __all__ = [
     "StoreError",
     "TamperedModelError",
     "View",
+    "load_published",
 ]

@@ -136,6 +136,15 @@ class Store:
         return self.root / match["name"] / match["version"]
 
 
+def load_published(reference: str, store: Store) -> ModelVersion:
+    """Load a version from `store`, or from the package's own where it is not there.
+
+    Raises:
+        StoreError: As `Store.load`.
+    """
+    return (store if reference in store.list() else Store()).load(reference)
+
+
 def _by_version(reference: str) -> tuple[str, tuple[int, ...]]:
     name, version = reference.split("/")
     return name, tuple(map(int, version.split(".")))

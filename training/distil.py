@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from training.fit import (
 from training.manifest import read_images
 from training.processes import pick_device
 from training.sampling import RandomBatches, sampling_weights
-from training.settings import COMMAND, FitSettings, rows_of
+from training.settings import COMMAND, FitSettings, rows_of, save_settings
 from training.swift import SIDE, Swift
 from training.trainer import Recipe, Trainer
 from training.transfer import (
@@ -73,12 +73,7 @@ class DistilSettings:
         Raises:
             ValueError: The folder belongs to a run with other settings.
         """
-        run.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(asdict(self), default=str, indent=2) + "\n"
-        file = run / SETTINGS
-        if file.exists() and file.read_text() != text:
-            raise ValueError(f"{run} holds a run with other settings; choose another folder")
-        file.write_text(text)
+        save_settings(self, run / SETTINGS)
 
     @classmethod
     def load(cls, run: Path) -> DistilSettings:

@@ -22,6 +22,7 @@ from model_store import (
     ReviewBound,
     Store,
     View,
+    load_published,
 )
 from service.inference import open_network
 from training.calibration import (
@@ -204,7 +205,7 @@ def add_command(commands: Any) -> None:
 
 def _run(options: argparse.Namespace) -> None:
     store = Store(options.store)
-    parent = (store if options.model in store.list() else Store()).load(options.model)
+    parent = load_published(options.model, store)
     found = calibrate(
         parent,
         options.manifest,

@@ -49,12 +49,7 @@ class FitSettings:
         Raises:
             ValueError: The folder belongs to a run with other settings.
         """
-        run.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(asdict(self), default=str, indent=2) + "\n"
-        file = run / SETTINGS
-        if file.exists() and file.read_text() != text:
-            raise ValueError(f"{run} holds a run with other settings; choose another folder")
-        file.write_text(text)
+        save_settings(self, run / SETTINGS)
 
     @classmethod
     def load(cls, run: Path) -> FitSettings:
@@ -64,6 +59,24 @@ class FitSettings:
         raw["weights"] = Path(raw["weights"]) if raw["weights"] else None
         raw |= {name: tuple(raw[name]) for name in ("sources", "window_percentiles")}
         return cls(**raw)
+
+
+def save_settings(settings: Any, file: Path) -> None:
+    """Write what defines a run into its folder; what has other settings there is another run.
+
+    Args:
+        settings: A dataclass of what JSON and `str` can show.
+        file: In the run's folder, which is made.
+
+    Raises:
+        ValueError: The folder belongs to a run with other settings.
+    """
+    run = file.parent
+    run.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(asdict(settings), default=str, indent=2) + "\n"
+    if file.exists() and file.read_text() != text:
+        raise ValueError(f"{run} holds a run with other settings; choose another folder")
+    file.write_text(text)
 
 
 def rows_of(settings: FitSettings, part: Part) -> list[Row]:

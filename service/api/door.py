@@ -12,7 +12,7 @@ from service.api import problems
 from service.api.admission import QueueFullError
 from service.inference import Lane
 
-PATH = "/v1/classify"
+CLASSIFY = "/v1/classify"  # one image
 # Any other query goes on to the route, which checks it, and the lane
 LANES_OF_QUERIES: dict[bytes, Lane] = {
     b"": "interactive",
@@ -44,6 +44,6 @@ class Door:
 
     @staticmethod
     def _lane_of(scope: Scope) -> Lane | None:
-        if scope["type"] != "http" or scope["path"] != PATH or scope["method"] != "POST":
+        if scope["type"] != "http" or scope["path"] != CLASSIFY or scope["method"] != "POST":
             return None
         return LANES_OF_QUERIES.get(scope["query_string"])

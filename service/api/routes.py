@@ -16,6 +16,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from model_store import ModelCard
 from service.api import metrics, openapi
 from service.api.archives import ArchiveLimits, read_archive
+from service.api.door import CLASSIFY
 from service.api.forms import boundary_of, read_form
 from service.api.limits import Holding
 from service.api.problems import RESPONSES, kind_of
@@ -58,7 +59,7 @@ HoldingDep = Annotated[Holding, Depends(holding_of)]
 
 
 @router.post(
-    "/v1/classify",
+    CLASSIFY,
     tags=["classification"],
     summary="One radiograph",
     response_model=Classification,

@@ -14,6 +14,7 @@ import pytest
 import torch
 from images import png, radiograph
 from PIL import Image
+from resuming import assert_resumes_exactly
 
 from model_store import Store
 from service.inference import open_network
@@ -126,14 +127,7 @@ def test_a_resumed_student_ends_where_an_unbroken_one_does(run: Path, tmp_path: 
     """Stopped after any step, the checkpoint goes on to the same weights."""
     settings = replace(DistilSettings.load(run), steps=3)
     taught = transfer_set(settings, run, CPU)
-    unbroken = make_student(settings, taught, CPU)
-    losses = [unbroken.train_step() for _ in range(3)]
-    broken = make_student(settings, taught, CPU)
-    assert broken.train_step() == losses[0]
-    broken.save(tmp_path / "checkpoint.pt")
-    resumed = make_student(settings, taught, CPU)
-    resumed.resume(tmp_path / "checkpoint.pt")
-    assert [resumed.train_step() for _ in range(2)] == losses[1:]
+    assert_resumes_exactly(lambda: make_student(settings, taught, CPU), tmp_path / "checkpoint.pt")
 
 
 def test_the_transfer_set(run: Path) -> None:

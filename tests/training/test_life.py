@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 import torch
 from conftest import DATA
 from images import dicom, png, radiograph
+from resuming import assert_resumes_exactly
 
 from model_store import PreprocessSpec, Store
 from service.imaging import ImageError, image_to_tensor
@@ -95,16 +97,8 @@ def test_a_resumed_run_ends_where_an_unbroken_one_does(run: Path, tmp_path: Path
     settings = replace(FitSettings.load(run), steps=3)
     train = read_images(rows_of(settings, "train"), settings.images, settings.spec)
     device = torch.device("cpu")
-    unbroken = make_trainer(settings, train, device)
-    losses = [unbroken.train_step() for _ in range(3)]
-    broken = make_trainer(settings, train, device)
-    assert broken.train_step() == losses[0]
-    broken.save(tmp_path / "checkpoint.pt")
-    resumed = make_trainer(settings, train, device)
-    resumed.resume(tmp_path / "checkpoint.pt")
-    assert [resumed.train_step() for _ in range(2)] == losses[1:]
-    for name, value in unbroken.result.state_dict().items():
-        torch.testing.assert_close(resumed.result.state_dict()[name], value, rtol=0, atol=0)
+    make = partial(make_trainer, settings, train, device)
+    assert_resumes_exactly(make, tmp_path / "checkpoint.pt")
 
 
 def test_a_loss_that_is_no_number_stops_the_run(run: Path) -> None:

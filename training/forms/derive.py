@@ -14,7 +14,14 @@ from typing import Any, get_args
 import numpy as np
 import torch
 
-from model_store import DEFAULT_ROOT, Evaluation, ModelCard, ModelVersion, Store
+from model_store import (
+    DEFAULT_ROOT,
+    Evaluation,
+    ModelCard,
+    ModelVersion,
+    Store,
+    load_published,
+)
 from model_store.store import sha256
 from service.imaging import image_to_tensor
 from training.assay import CUTOFF_CHILDREN, crossing_rows, fitted_plateau, test_rows
@@ -118,7 +125,7 @@ def add_command(commands: Any) -> None:
 
 def _run(options: argparse.Namespace) -> None:
     store = Store(options.store)
-    parent = (store if options.model in store.list() else Store()).load(options.model)
+    parent = load_published(options.model, store)
     version = derive(
         parent,
         options.form,
