@@ -21,6 +21,7 @@ from PIL import Image
 
 from service.imaging.codestream import Frame, Stream, is_whole, read_frame_header, without_wrapper
 from service.imaging.errors import CorruptImageError
+from service.imaging.openjpeg import MAX_BITS, OPENJPEG, decode_openjpeg
 from service.imaging.tensor import Wavelet, check_size
 
 Samples = npt.NDArray[Any]
@@ -29,6 +30,7 @@ Decoder = Literal[
     "imagecodecs-jpeg-2000",
     "imagecodecs-jpeg-ls",
     "imagecodecs-png",
+    "openjpeg",
     "pillow-jpeg",
     "pillow-jpeg-2000",
     "pillow-png",
@@ -81,8 +83,8 @@ def first_to_read(decoders: Decoders, what: str) -> Decoded:
 def decode_frame(stream: Stream, min_side: int) -> Decoded:
     """Decode one frame no finer than needed.
 
-    In memory are the samples, for JPEG 2000 and HTJ2K three times as many bytes, and one copy of
-    the frame where Pillow reads it.
+    In memory are the samples, for JPEG 2000 and HTJ2K three times as many bytes and one copy of
+    the frame, as for JPEG where Pillow reads it.
 
     Args:
         stream: A JPEG (baseline, extended, lossless), JPEG-LS, JPEG 2000 or HTJ2K codestream.
@@ -141,10 +143,14 @@ def _decoders(stream: bytes, frame: Frame, min_side: int) -> Decoders:
     if frame.family == "jpeg":
         return _jpeg_decoders(stream, frame, min_side)
     reduce = min(frame.halvings, halvings(frame.rows, frame.columns, min_side))
-    return {
-        "pillow-jpeg-2000": lambda: _pillow_jpeg_2000(stream, frame, reduce),
-        "imagecodecs-jpeg-2000": lambda: _of_size(imagecodecs.jpeg2k_decode(stream), frame),
-    }
+    decoders: Decoders = {}
+    if OPENJPEG and frame.components == 1 and frame.precision <= MAX_BITS:
+        library = OPENJPEG
+        decoders["openjpeg"] = lambda: decode_openjpeg(library, stream, frame, reduce)
+    else:
+        decoders["pillow-jpeg-2000"] = lambda: _pillow_jpeg_2000(stream, frame, reduce)
+    decoders["imagecodecs-jpeg-2000"] = lambda: _of_size(imagecodecs.jpeg2k_decode(stream), frame)
+    return decoders
 
 
 def _jpeg_decoders(stream: bytes, frame: Frame, min_side: int) -> Decoders:

@@ -14,6 +14,7 @@ from PIL import Image
 from pydicom import uid
 from pydicom.encaps import get_frame
 
+from service.imaging import decoders
 from service.imaging.codestream import JPEG_START, read_frame_header
 from service.imaging.decoders import decode_frame, decode_rle
 from service.imaging.errors import (
@@ -21,8 +22,16 @@ from service.imaging.errors import (
     ImageTooLargeError,
     UnsupportedTransferSyntaxError,
 )
+from service.imaging.openjpeg import OPENJPEG, load
 
 FULL_SIZE = 2**31
+WAVELETS = [
+    uid.JPEG2000Lossless,
+    uid.JPEG2000,
+    uid.HTJ2KLossless,
+    uid.HTJ2KLosslessRPCL,
+    uid.HTJ2K,
+]
 PIXELS = radiograph(72, 64)
 EXACT = [
     uid.JPEGLossless,
@@ -174,6 +183,41 @@ def test_signed_samples_keep_their_sign():
     signed = PIXELS.astype(np.int16) - 2000
     data = imagecodecs.jpeg2k_encode(signed, 0, codecformat="j2k", reversible=True)
     np.testing.assert_array_equal(decode_frame(bytes(data), FULL_SIZE).samples, signed)
+
+
+@pytest.mark.skipif(OPENJPEG is None, reason="Pillow's wheel does not hold OpenJPEG here")
+@pytest.mark.parametrize("syntax", WAVELETS)
+@settings(deadline=None, max_examples=10)
+@given(
+    rows=st.integers(32, 90),
+    columns=st.integers(32, 90),
+    signed=st.booleans(),
+    min_side=st.sampled_from([4, 8, 16, 32]),
+)
+def test_openjpeg_and_pillow_agree(syntax, rows, columns, signed, min_side):
+    """Called directly or by Pillow, it is the same decoder: sample for sample, at every size."""
+    pixels = radiograph(rows, columns)
+    pixels = pixels.astype(np.int16) - 2000 if signed else pixels
+    data = bytes(CODECS[syntax](pixels, 12))
+    found = decode_frame(data, min_side)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(decoders, "OPENJPEG", None)
+        by_pillow = decode_frame(data, min_side)
+    np.testing.assert_array_equal(found.samples, by_pillow.samples)
+    assert found.fallbacks == by_pillow.fallbacks == ()
+
+
+def test_without_the_wheel_there_is_no_library(tmp_path):
+    """A Pillow that was built from source keeps none: then Pillow itself decodes."""
+    assert load(tmp_path / "PIL") is None
+
+
+def test_a_coarser_component_is_refused():
+    """XRsiz 2 would make the picture half as wide as the header that was checked says."""
+    data = bytearray(stream(uid.JPEG2000Lossless))
+    data[43] = 2
+    with pytest.raises(CorruptImageError):
+        decode_frame(bytes(data), FULL_SIZE)
 
 
 def test_a_jp2_file_in_a_frame_is_read():
