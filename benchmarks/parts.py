@@ -18,7 +18,7 @@ import numpy as np
 
 from model_store import ModelVersion, Store
 from service.imaging import read_radiograph
-from service.inference import Network, open_network
+from service.inference import Network, keep_freed_memory, open_network
 
 Seconds = dict[str, float]
 
@@ -66,6 +66,7 @@ def timed(work: Callable[[], object], images: int, times: int, seconds: float) -
 PARTS: dict[str, Callable[..., Seconds]] = {"decode": decode, "network": network}
 
 if __name__ == "__main__":
+    keep_freed_memory()  # as the service does
     for line in sys.stdin:
         request = json.loads(line)
         print(json.dumps(PARTS[request.pop("part")](**request)), flush=True)

@@ -25,7 +25,13 @@ from service.api.settings import Settings
 from service.api.uploads import UnreadableFileError
 from service.api.wire import LargeBodyProtocol
 from service.imaging import ImageError, Radiograph, read_radiograph
-from service.inference import Network, NetworkError, open_network, usable_cpus
+from service.inference import (
+    Network,
+    NetworkError,
+    keep_freed_memory,
+    open_network,
+    usable_cpus,
+)
 
 Outcome = tuple[str, Classification | Exception]
 
@@ -77,6 +83,7 @@ def _serve(options: argparse.Namespace) -> int:
 
 def _classify(options: argparse.Namespace) -> int:
     """0 when every file was answered, 1 when any was not, 2 when there was nothing to do."""
+    keep_freed_memory()
     errors = Console(stderr=True)
     try:
         network = open_network(Store(options.model_store).load(options.model))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Iterator
 from functools import partial
 from typing import Annotated
@@ -19,13 +18,14 @@ from service.api.archives import ArchiveLimits, read_archive
 from service.api.door import CLASSIFY
 from service.api.forms import boundary_of, read_form
 from service.api.limits import Holding
+from service.api.one_image import classify_one
 from service.api.problems import RESPONSES, kind_of
-from service.api.receiving import lapsing, length_of, receive, receive_whole
+from service.api.receiving import lapsing, length_of, receive
 from service.api.runtime import Runtime
 from service.api.schemas import Classification, Health, line_of
 from service.api.settings import Settings
-from service.api.uploads import MalformedMultipartError, Upload, UploadError
-from service.inference import Buffer, Lane
+from service.api.uploads import Upload, UploadError
+from service.inference import Lane
 
 router = APIRouter()
 
@@ -71,18 +71,7 @@ async def classify(request: Request, lane: LaneQuery = "interactive") -> Respons
 
     The format is recognised by content. A DICOM header is compared with the answer, never used.
     """
-    runtime = runtime_of(request)
-    settings = runtime.settings
-    with runtime.admission.place(lane) as place:
-        length = length_of(request, settings.max_upload_bytes)
-        async with runtime.held.open(lane, length, settings.latency_budget_seconds) as holding:
-            start = time.perf_counter()
-            with lapsing(place.lapse, holding.settle):
-                data = await _one_file(request, settings, holding, length)
-            place.arrived()
-            metrics.observe_stage("receive", time.perf_counter() - start)
-            answer = await runtime.classify(data, lane, request)
-    return Response(answer.model_dump_json(), media_type="application/json")
+    return await classify_one(request, lane)  # the door has answered most of them already
 
 
 @router.post(
@@ -137,24 +126,6 @@ async def readyz(runtime: RuntimeDep, response: Response) -> Health:
 async def prometheus() -> Response:
     """Prometheus metrics; images/s is `rate(cxrview_images_total[1m])`."""
     return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
-
-
-async def _one_file(request: Request, settings: Settings, holding: Holding, length: int) -> Buffer:
-    """The raw body, or the field `file` of a form."""
-    read = partial(
-        receive, request, settings.max_upload_bytes, settings.max_receive_idle_seconds, holding
-    )
-    boundary = boundary_of(request.headers.get("content-type", ""))
-    if boundary is not None:
-        uploads = await read_form(read, boundary, "file", 2, settings.max_upload_bytes)
-        if len(uploads) != 1:
-            raise MalformedMultipartError("one file a request; many go to /v1/classify/batch")
-        return uploads[0].data
-    if length:
-        return await receive_whole(request, length, settings.max_receive_idle_seconds, holding)
-    chunks = bytearray()
-    await read(chunks.extend)
-    return chunks
 
 
 async def _many_files(request: Request, settings: Settings, holding: Holding) -> Iterator[Upload]:

@@ -27,6 +27,7 @@ from service.inference import (
     Pipeline,
     Run,
     Runner,
+    keep_freed_memory,
     open_network,
 )
 
@@ -84,6 +85,7 @@ async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
     Raises:
         StoreError, NetworkError: The model must not serve; the process ends.
     """
+    keep_freed_memory()
     version = Store(settings.model_store).load(settings.model)
     network = await asyncio.to_thread(_open, version, settings)
     batcher = Batcher(
@@ -93,7 +95,11 @@ async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
         metrics.observe_batch,
     )
     pipeline = Pipeline(
-        version.card.preprocess, batcher, settings.decode_workers, metrics.observe_stage
+        version.card.preprocess,
+        batcher,
+        settings.decode_workers,
+        yields=network.threads > 1,
+        observe=metrics.observe_stage,
     )
     admission = Admission(settings.max_queue_images, settings.latency_budget_seconds)
     held = HeldBytes(settings.max_held_bytes, admission.retry_after_seconds)
@@ -130,7 +136,8 @@ def runners_of(network: Network, settings: Settings) -> list[Runner]:
         return [Runner(lambda: network.bound(most)) for _ in range(IN_FLIGHT)]
 
     def for_backfill() -> Run:
-        return _open(network.version, settings.model_copy(update={"provider": "cpu"})).run
+        same = {"provider": "cpu", "inference_threads": network.threads}
+        return _open(network.version, settings.model_copy(update=same)).run
 
     return [
         Runner(lambda: network.run, ("interactive",)),

@@ -110,6 +110,9 @@ def load(package: Path = Path(PIL.__file__).parent) -> Functions | None:
 
 
 OPENJPEG = load()
+# That of ctypes would keep Python's lock; megabytes are copied at once
+MEMMOVE = ctypes.CDLL(None).memmove
+MEMMOVE.restype, MEMMOVE.argtypes = None, (c_void_p, c_void_p, c_size_t)
 
 
 def decode_openjpeg(
@@ -176,7 +179,7 @@ def _reading(openjpeg: Functions, source: npt.NDArray[np.uint8]) -> Iterator[int
         count = min(wanted, length - at)
         if not count:
             return NOTHING_LEFT
-        ctypes.memmove(target, start + at, count)
+        MEMMOVE(target, start + at, count)
         at += count
         return count
 

@@ -176,9 +176,7 @@ def fields(
 
 def area_mean(values: Pixels, fields: Fields) -> Pixels:
     """Average rows: (count, columns) -> (side, columns)."""
-    means: Pixels = values[fields.taps[:, 0]] * fields.shares[:, :1]
-    for tap in range(1, fields.taps.shape[1]):
-        means += values[fields.taps[:, tap]] * fields.shares[:, tap, np.newaxis]
+    means: Pixels = np.einsum("stc,st->sc", values[fields.taps], fields.shares)
     return means
 
 

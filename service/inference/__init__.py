@@ -3,6 +3,7 @@
 from service.inference.batcher import Batcher, BatcherClosedError, BatchReport, Run, Runner
 from service.inference.cpus import usable_cpus
 from service.inference.lanes import LANES, NETWORK_NICENESS, Lane
+from service.inference.memory import keep_freed_memory
 from service.inference.network import (
     Network,
     NetworkError,
@@ -31,6 +32,7 @@ __all__ = [
     "Run",
     "Runner",
     "Stage",
+    "keep_freed_memory",
     "open_network",
     "usable_cpus",
 ]

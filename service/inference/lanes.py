@@ -10,8 +10,9 @@ from typing import Literal
 Lane = Literal["interactive", "backfill"]
 LANES: tuple[Lane, ...] = ("interactive", "backfill")  # in the order in which they are served
 
-# Niceness; each step is a quarter of a CPU's share. Decoding yields to the network, whose threads
-# wait for one another, busily, when one of them loses its CPU: that cost a tenth of all images/s.
+# Niceness; each step is a quarter of a CPU's share. Decoding yields to a network of several
+# threads, which wait for one another, busily, when one of them loses its CPU: that cost a tenth of
+# all images/s. A network of one thread needs no such favour, which would cost as much.
 # Backfill has a twentieth of the weight of others: with the least, an interactive image waited up
 # to 100 ms for a thread that held Python's lock and got no time to release it
 NETWORK_NICENESS: dict[Lane, int] = {"interactive": 0, "backfill": 13}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -23,6 +24,9 @@ PROVIDERS: dict[Provider, str] = {
 }
 # EXHAUSTIVE, the default, searches anew for every batch size: hundreds of milliseconds each
 CUDA_OPTIONS = {"cudnn_conv_algo_search": "HEURISTIC"}
+# Of one image on all cores. Where it takes less, one thread is faster than several that have to be
+# woken for every layer, and costs half of their time
+TOO_SHORT_TO_SHARE_SECONDS = 2e-3
 
 
 class NetworkError(Exception):
@@ -44,6 +48,7 @@ class Network:
     version: ModelVersion
     session: onnxruntime.InferenceSession
     provider: Provider  # the one that really runs
+    threads: int  # of the CPU, that share a batch
 
     def run(self, tensors: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """(B, 1, S, S) uint8 -> (B,) PFI, the probability of a frontal image, within 0..1."""
@@ -70,6 +75,17 @@ class Network:
                 f"but its card says {card.probe_pfi:.6f}"
             )
 
+    def seconds_of_one(self) -> float:
+        """What a batch of one takes, at its best."""
+        size = self.version.card.preprocess.size
+        tensors = np.zeros((1, 1, size, size), np.uint8)
+        seconds = []
+        for _ in range(4):
+            start = time.perf_counter()
+            self.run(tensors)
+            seconds.append(time.perf_counter() - start)
+        return min(seconds)
+
     def warm_up(self, batch_sizes: tuple[int, ...]) -> None:
         """Run every batch size once, so that no request pays for the first time."""
         size = self.version.card.preprocess.size
@@ -89,7 +105,8 @@ def open_network(
     Args:
         version: As `Store.load` returned it.
         provider: Where to run. TensorRT leaves to CUDA what it cannot run.
-        threads: CPU threads for one batch; 0: all cores that this process may use.
+        threads: CPU threads for one batch; 0: all cores that this process may use, or one if the
+            model is so small that this is faster.
         allow_cpu_fallback: Accept the CPU where a GPU was asked for and cannot be had.
         engine_cache: Folder in which TensorRT keeps what it has compiled, which takes minutes;
             without it every start compiles anew.
@@ -107,6 +124,21 @@ def open_network(
         for name, options in _wanted_providers(provider, engine_cache)
         if name in available
     ]
+    network = _open(version, wanted, providers, threads or usable_cpus(), allow_cpu_fallback)
+    free_to_choose = not threads and network.threads > 1 and network.provider == "cpu"
+    if free_to_choose and network.seconds_of_one() < TOO_SHORT_TO_SHARE_SECONDS:
+        network = _open(version, wanted, providers, 1, allow_cpu_fallback)
+    network.replay_probe()
+    return network
+
+
+def _open(
+    version: ModelVersion,
+    wanted: str,
+    providers: list[tuple[str, dict[str, str]]],
+    threads: int,
+    allow_cpu_fallback: bool,
+) -> Network:
     session = onnxruntime.InferenceSession(
         version.model, _session_options(threads), providers=providers
     )
@@ -116,14 +148,12 @@ def open_network(
     if first != wanted and not allow_cpu_fallback:
         raise ProviderError(f"asked for {wanted}, but ONNX Runtime fell back to {first}")
     actual = next(key for key, name in PROVIDERS.items() if name == first)
-    network = Network(version, session, actual)
-    network.replay_probe()
-    return network
+    return Network(version, session, actual, threads)
 
 
 def _session_options(threads: int) -> onnxruntime.SessionOptions:
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads or usable_cpus()
+    options.intra_op_num_threads = threads
     # Threads that spin while they wait take the cores from decoding
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 3  # errors only; it warns about every node it keeps on the CPU
