@@ -5,15 +5,17 @@ from __future__ import annotations
 import gc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from importlib.metadata import version
 
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
 from service.api import problems, routes
-from service.api.door import Door
+from service.api.door import Door, refusal
 from service.api.runtime import open_runtime
 from service.api.settings import Settings
+from service.api.wire import REFUSE, Refuse
 
 DESCRIPTION = """Frontal or lateral, from the pixels of a chest radiograph.
 
@@ -25,13 +27,13 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     settings = settings or Settings()
 
     @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Refuse]]:
         async with open_runtime(settings) as runtime:
             app.state.runtime = runtime
             # What is there by now stays; searching all of it for garbage, again and again, would
             # stop everything for tens of milliseconds each time
             gc.freeze()
-            yield
+            yield {REFUSE: partial(refusal, runtime.admission)}
 
     # Hospitals' browsers often reach no CDN, from where FastAPI's own /docs loads its scripts
     app = FastAPIOffline(

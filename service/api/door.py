@@ -1,7 +1,7 @@
 """One image takes the short way, past the framework's layers.
 
-Routing, dependencies and exception handlers take as long as receiving a PNG, and Python's lock
-with them; and at three times the load, two of three requests are but refusals.
+Routing, dependencies and exception handlers take longer than receiving a PNG, and keep Python's
+lock meanwhile.
 """
 
 from __future__ import annotations
@@ -9,9 +9,11 @@ from __future__ import annotations
 from http import HTTPStatus
 
 from starlette.requests import Request
+from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.api import problems
+from service.api.admission import Admission, QueueFullError
 from service.api.one_image import classify_one
 from service.inference import Lane
 
@@ -22,6 +24,25 @@ LANES_OF_QUERIES: dict[bytes, Lane] = {
     b"lane=interactive": "interactive",
     b"lane=backfill": "backfill",
 }
+
+
+def lane_of(scope: Scope) -> Lane | None:
+    """The lane of a request for one image; None of any other request."""
+    if scope["type"] != "http" or scope["path"] != CLASSIFY or scope["method"] != "POST":
+        return None
+    return LANES_OF_QUERIES.get(scope["query_string"])
+
+
+def refusal(admission: Admission, scope: Scope) -> Response | None:
+    """The answer to an image for which there is no place; None if it may come in."""
+    lane = lane_of(scope)
+    if lane is None:
+        return None
+    try:
+        admission.check(lane)
+    except QueueFullError as error:
+        return problems.answer_to(error)
+    return None
 
 
 class Door:
@@ -36,7 +57,7 @@ class Door:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer, or pass the request on."""
-        lane = self._lane_of(scope)
+        lane = lane_of(scope)
         if lane is None:
             await self._app(scope, receive, send)
             return
@@ -47,9 +68,3 @@ class Door:
                 raise  # to those who answer and log what nobody foresaw
             response = problems.answer_to(error)
         await response(scope, receive, send)
-
-    @staticmethod
-    def _lane_of(scope: Scope) -> Lane | None:
-        if scope["type"] != "http" or scope["path"] != CLASSIFY or scope["method"] != "POST":
-            return None
-        return LANES_OF_QUERIES.get(scope["query_string"])
