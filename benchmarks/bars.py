@@ -125,8 +125,15 @@ def _small(results: Results) -> Iterator[Bar]:
     speeds = results.get("network", {})
     value = None
     if all(model in speeds for model in MODELS):
-        value = paired(*(speeds[model]["8"]["images_s"] for model in (SMALL, NETWORK)))
-    yield Bar(f"network alone: {SMALL} times the images/s of {NETWORK}", True, 100.0, value)
+        value = paired(*(_best(speeds[model]) for model in (SMALL, NETWORK)))
+    title = f"network alone, each at its best: {SMALL} times the images/s of {NETWORK}"
+    yield Bar(title, True, 100.0, value)
+
+
+def _best(ways: Results) -> list[float]:
+    """Images/s, round by round, by the fastest way of running a network on all cores."""
+    speeds: list[list[float]] = [row["images_s"] for row in ways.values()]
+    return max(speeds, key=statistics.median)
 
 
 def _soak(results: Results) -> Iterator[Bar]:

@@ -8,6 +8,7 @@ from companion import Companion, parts, rival
 SIZE = 256  # the model's tensor that decoding is compared for
 # pydicom's own decoder is the default; pylibjpeg-rle comes first where it is installed
 RIVAL_PLUGINS = {"rle": "pydicom"}
+NETWORK_BATCHES = (1, 8, 32)
 FASTEST_RLE = "rle (pylibjpeg-rle)"
 
 
@@ -56,18 +57,27 @@ def _compare(bench: Bench, name: str, plugin: str, ours: Companion, plain: Compa
 
 
 def network(bench: Bench, every_model: tuple[str, ...]) -> dict[str, dict[str, Row]]:
-    """By model and batch size: images/s and CPU seconds an image, on all cores."""
+    """By model and way: images/s and CPU seconds an image, on all cores.
+
+    They share each batch, or each runs batches of its own.
+    """
+    cores = bench.cores
+    ways = {
+        f"{batch}, {words}": {"batch": batch, "threads": threads, "streams": streams}
+        for batch in NETWORK_BATCHES
+        for words, threads, streams in (("shared", cores, 1), ("one a core", 1, cores))
+    }
     found: dict[str, dict[str, Row]] = {
-        model: {str(batch): {"images_s": [], "cpu_s": []} for batch in (1, 8)}
-        for model in every_model
+        model: {way: {"images_s": [], "cpu_s": []} for way in ways} for model in every_model
     }
     with parts() as ours:
         for _ in range(bench.plan.rounds):
-            for model, batches in found.items():
-                for batch, row in batches.items():
-                    answer = ours.ask(part="network", model=model, batch=int(batch), seconds=1)
+            for model, rows in found.items():
+                for way, row in rows.items():
+                    answer = ours.ask(part="network", model=model, seconds=1, **ways[way])
                     row["images_s"].append(rounded(1 / answer["wall_s"]))
                     row["cpu_s"].append(rounded(answer["cpu_s"]))
-    for model, batches in found.items():
-        say(f"network {model}: {middle(batches['8']['images_s']):.1f} images/s in batches of 8")
+    for model, rows in found.items():
+        best = max(rows, key=lambda way: middle(rows[way]["images_s"]))
+        say(f"network {model}: {middle(rows[best]['images_s']):.1f} images/s, batches of {best}")
     return found

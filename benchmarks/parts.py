@@ -1,7 +1,7 @@
 """The parts of an answer, each alone: decoding, and the network at its steady state.
 
 One JSON line in, {"part": "decode" or "network", ...}, one out. Decoding runs in one thread; the
-network on all cores, as the service opens it.
+network as the service opens it, or with so many threads a batch, and so many batches at once.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import json
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from itertools import cycle
 from pathlib import Path
@@ -30,9 +31,9 @@ def version_of(model: str) -> ModelVersion:
 
 
 @cache
-def network_of(model: str) -> Network:
+def network_of(model: str, threads: int) -> Network:
     """Opened once."""
-    return open_network(version_of(model))
+    return open_network(version_of(model), threads=threads)
 
 
 def decode(model: str, paths: list[str], seconds: float) -> Seconds:
@@ -42,14 +43,18 @@ def decode(model: str, paths: list[str], seconds: float) -> Seconds:
     return timed(lambda: read_radiograph(next(files), spec), 1, len(paths), seconds)
 
 
-def network(model: str, batch: int, seconds: float) -> Seconds:
-    """Seconds an image, of tensors that wait in memory."""
-    opened = network_of(model)
+def network(model: str, batch: int, seconds: float, threads: int = 0, streams: int = 1) -> Seconds:
+    """Seconds an image, of tensors that wait in memory, run by so many callers at once."""
+    opened = network_of(model, threads)
     size = opened.version.card.preprocess.size
     shape = (batch, 1, size, size)
     tensors = np.random.default_rng(1).integers(0, 256, shape).astype(np.uint8)
     opened.run(tensors)
-    return timed(lambda: opened.run(tensors), batch, 1, seconds)
+    if streams == 1:
+        return timed(lambda: opened.run(tensors), batch, 1, seconds)
+    with ThreadPoolExecutor(streams) as callers:
+        inputs = [tensors] * streams
+        return timed(lambda: list(callers.map(opened.run, inputs)), batch * streams, 1, seconds)
 
 
 def timed(work: Callable[[], object], images: int, times: int, seconds: float) -> Seconds:

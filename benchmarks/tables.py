@@ -38,7 +38,7 @@ counts.
 - **efficiency**: images/s over (cores less what the load generator used) / (CPU seconds an image to
   receive, decode and run the network, each measured alone in the same round). Receiving alone is a
   bare ASGI application under the same uvicorn, decoding alone one thread, the network alone batches
-  of 8 on all cores.
+  of 8, as the service runs it.
 - Throughput was measured with room for what waits (`CXRVIEW_LATENCY_BUDGET_SECONDS=120`,
   `CXRVIEW_MAX_HELD_BYTES` of 1 GiB), all else with the defaults. Images/s runs from the first image
   sent to the last answer.
@@ -185,11 +185,13 @@ def _decode(results: Results) -> Iterator[str]:
 def _network(results: Results) -> Iterator[str]:
     yield "## The networks alone\n"
     rows = [
-        (model, batch, f"{middle(row['images_s']):.1f}", ms(row["cpu_s"]), f"{len(row['cpu_s'])}")
-        for model, batches in results["network"].items()
-        for batch, row in batches.items()
+        (model, way, f"{middle(row['images_s']):.1f}", ms(row["cpu_s"]), f"{len(row['cpu_s'])}")
+        for model, ways in results["network"].items()
+        for way, row in ways.items()
     ]
-    yield table(("model", "batch", "images/s", "CPU ms an image", "rounds"), rows)
+    yield table(
+        ("model", "batch, and how the cores take it", "images/s", "CPU ms an image", "rounds"), rows
+    )
 
 
 def _lanes(results: Results) -> Iterator[str]:
