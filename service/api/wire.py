@@ -98,6 +98,7 @@ class LargeBodyProtocol(HttpToolsProtocol):
         self.transport.write(b"".join([status, *lines, b"\r\n", bytes(response.body)]))
         cycle.response_started = cycle.response_complete = True
         cycle.on_response()
+        cycle.on_response = lambda: None  # as uvicorn leaves it: no circle to collect
 
     async def _read_rest(
         self, cycle: RequestResponseCycle, rest: memoryview, count: Callable[[int], None]

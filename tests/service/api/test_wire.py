@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import socket
 from collections.abc import Iterator
 
@@ -37,6 +36,7 @@ class Client:
         self.socket = socket.create_connection((service.host, service.port))
         self.socket.settimeout(10)
         self._rest = b""
+        self.headers: dict[str, str] = {}  # of the last response
 
     def __enter__(self):
         return self
@@ -59,7 +59,9 @@ class Client:
         head, self._rest = self._rest.split(b"\r\n\r\n", 1)
         if head.startswith(b"HTTP/1.1 100"):
             return 100, {}
-        length = int(re.search(rb"content-length: (\d+)", head)[1])
+        lines = head.decode("latin-1").lower().split("\r\n")
+        self.headers = dict(line.split(": ", 1) for line in lines[1:])
+        length = int(self.headers["content-length"])
         self._until(lambda: len(self._rest) >= length)
         body, self._rest = self._rest[:length], self._rest[length:]
         return int(head.split()[1]), json.loads(body)
@@ -161,6 +163,29 @@ def test_a_refused_body_is_skipped(served) -> None:
         admission.count("interactive", -most)
         client.send(post(LARGE))
         assert client.response()[0] == 200
+
+
+@pytest.mark.parametrize("body", [SMALL, LARGE])
+@pytest.mark.parametrize("header", [(), ("Connection: close",), ("Expect: 100-continue",)])
+def test_a_refusal_is_the_same_whoever_writes_it(served, body: bytes, header: tuple[str]) -> None:
+    """Written by the protocol or by the application: status, headers and body do not differ."""
+    admission = served.runtime.admission
+    most = served.runtime.settings.max_queue_images
+    admission.count("interactive", most)
+    try:
+        with served.client() as client:
+            # Another query goes the usual way, through routing and handlers
+            usual = client.post("/v1/classify?lane=interactive&more", content=body)
+        with Client(served) as client:
+            client.send(post(body, *header))
+            status, problem = client.response()
+    finally:
+        admission.count("interactive", -most)
+    assert (status, problem) == (usual.status_code, usual.json()) == (503, usual.json())
+    closing = {"connection"} if header == ("Connection: close",) else set()
+    assert client.headers.keys() == {name.lower() for name in usual.headers} | closing
+    assert client.headers["retry-after"] == usual.headers["retry-after"]
+    assert client.headers["content-type"] == "application/problem+json"
 
 
 def test_refused_and_taken_bodies_sent_ahead_are_told_apart(served) -> None:

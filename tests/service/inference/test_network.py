@@ -76,6 +76,25 @@ def test_threads_do_not_spin_and_fit_the_cpu_limit(version: ModelVersion) -> Non
     assert open_network(version, threads=1).session.get_session_options().intra_op_num_threads == 1
 
 
+@pytest.mark.parametrize(
+    ("seconds", "asked", "found"), [(1e-4, 0, 1), (1e-2, 0, 3), (1e-4, 2, 2), (1e-2, 2, 2)]
+)
+def test_a_small_network_runs_in_one_thread(
+    version: ModelVersion, monkeypatch, seconds: float, asked: int, found: int
+) -> None:
+    """Unless told otherwise: waking others for each of its layers takes longer than the layer."""
+    monkeypatch.setattr("service.inference.network.usable_cpus", lambda: 3)
+    monkeypatch.setattr(Network, "seconds_of_one", lambda _: seconds)
+    network = open_network(version, threads=asked)
+    assert network.threads == found
+    assert network.session.get_session_options().intra_op_num_threads == found
+
+
+def test_the_time_of_one_image_is_measured(network: Network) -> None:
+    """It is more than nothing, and less than a second."""
+    assert 0 < network.seconds_of_one() < 1
+
+
 def test_warm_up_runs_every_size(network: Network) -> None:
     """Sizes that the model cannot run would fail here, before the service is ready."""
     network.warm_up((1, 2, 4, 8))
