@@ -29,6 +29,7 @@ from service.inference import (
     Runner,
     keep_freed_memory,
     open_network,
+    usable_cpus,
 )
 
 # Whoever comes just after a batch began waits for it, besides all that are ahead
@@ -127,19 +128,24 @@ def _open(version: ModelVersion, settings: Settings) -> Network:
 def runners_of(network: Network, settings: Settings) -> list[Runner]:
     """Who runs the batches.
 
-    A GPU serves both lanes in their order, with two batches in flight. On a CPU backfill has a
-    session of its own, whose threads yield to all others; it is opened with the first image of
-    that lane, because it takes as much memory as the first.
+    A GPU serves both lanes in their order, with two batches in flight. On a CPU each lane has its
+    own. A network of one thread runs in its runner's; who asked for one gets a runner a core, and
+    who did not has a network so fast that one runner is enough. The threads of a larger one belong
+    to its session, so backfill has another, whose threads yield to all others; it is opened with
+    the first image of that lane, because it takes as much memory as the first.
     """
     if network.provider != "cpu":
         most = settings.max_batch_images
         return [Runner(lambda: network.bound(most)) for _ in range(IN_FLIGHT)]
 
     def for_backfill() -> Run:
-        same = {"provider": "cpu", "inference_threads": network.threads}
-        return _open(network.version, settings.model_copy(update=same)).run
+        alike = {"provider": "cpu", "inference_threads": network.threads}
+        return _open(network.version, settings.model_copy(update=alike)).run
 
-    return [
-        Runner(lambda: network.run, ("interactive",)),
-        Runner(for_backfill, ("backfill",), NETWORK_NICENESS["backfill"]),
-    ]
+    def same() -> Run:
+        return network.run
+
+    shared = network.threads == 1
+    people = Runner(same, ("interactive",))
+    archive = Runner(same if shared else for_backfill, ("backfill",), NETWORK_NICENESS["backfill"])
+    return [people, archive] * (usable_cpus() if settings.inference_threads == 1 else 1)
