@@ -30,10 +30,11 @@ def machine() -> dict[str, Any]:
 
 
 def moment() -> dict[str, Any]:
-    """The date and the commit, with + where files differ from it."""
+    """The date and the commit, with + where files differ from it, other than the results."""
+    changed = _git("status", "-s", "--", ".", ":!benchmarks/results")
     return {
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
-        "commit": _git("rev-parse", "--short", "HEAD") + ("+" if _git("status", "-s") else ""),
+        "commit": _git("rev-parse", "--short", "HEAD") + ("+" if changed else ""),
     }
 
 

@@ -1,20 +1,46 @@
-"""What the benchmarks calculate."""
+"""What the benchmarks calculate, and that the documentation shows what they found."""
 
 from __future__ import annotations
 
+import json
 import sys
 import threading
 import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import ROOT
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 import bars
+import tables
 from load import Load, Outcome, percentile, run
+
+RESULTS = ROOT / "benchmarks" / "results" / "throughput.json"
+
+
+@pytest.fixture(scope="module")
+def results() -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(RESULTS.read_text())
+    return found
+
+
+def test_the_bars_follow_from_the_results(results: dict[str, Any]) -> None:
+    """Their rows are not written by hand."""
+    assert results["bars"] == bars.rows(results)
+
+
+def test_what_is_committed_was_measured_in_full(results: dict[str, Any]) -> None:
+    """A quick run is for a look, not for the documentation."""
+    assert not [name for name, each in results["measured"].items() if each["quick"]]
+
+
+def test_the_page_follows_from_the_results(results: dict[str, Any]) -> None:
+    """Written anew, it is the same to the letter."""
+    assert tables.document(results) == (ROOT / "docs" / "throughput.md").read_text()
 
 
 @pytest.mark.parametrize(
