@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import sys
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # <malloc.h>
 LARGEST_POOLED = 32 * 2**20  # bytes; the most that glibc takes
@@ -18,7 +19,7 @@ def keep_freed_memory() -> bool:
     Returns:
         Whether the C library knows these settings; others are left as they are.
     """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is None:
         return False
     pooled = mallopt(M_MMAP_THRESHOLD, LARGEST_POOLED)
