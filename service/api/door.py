@@ -6,8 +6,6 @@ lock meanwhile.
 
 from __future__ import annotations
 
-from http import HTTPStatus
-
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -64,7 +62,7 @@ class Door:
         try:
             response = await classify_one(Request(scope, receive), lane)
         except Exception as error:
-            if problems.kind_of(error).status == HTTPStatus.INTERNAL_SERVER_ERROR:
+            if not problems.kind_of(error).foreseen:
                 raise  # to those who answer and log what nobody foresaw
             response = problems.answer_to(error)
         await response(scope, receive, send)

@@ -39,6 +39,11 @@ class Kind(NamedTuple):
     status: HTTPStatus
     title: str
 
+    @property
+    def foreseen(self) -> bool:
+        """Whether there is more to say than that the service failed."""
+        return self.status != HTTPStatus.INTERNAL_SERVER_ERROR
+
 
 BAD = HTTPStatus.BAD_REQUEST
 TOO_LARGE = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
@@ -111,8 +116,7 @@ def kind_of(error: Exception) -> Kind:
 def problem_of(error: Exception) -> Problem:
     """The problem object of one error. Details of unforeseen errors stay inside."""
     kind = kind_of(error)
-    unforeseen = kind.status == HTTPStatus.INTERNAL_SERVER_ERROR
-    detail = "the service failed; its log says how" if unforeseen else _detail_of(error)
+    detail = _detail_of(error) if kind.foreseen else "the service failed; its log says how"
     return _problem(kind, detail)
 
 

@@ -14,7 +14,7 @@ def keep_freed_memory() -> bool:
     """Let glibc keep what is freed, instead of returning it to the kernel after every image.
 
     Images need buffers of a megabyte or more. Fetched from the kernel each time, and filled with
-    zeros by it page by page, they made a quarter of the time of decoding a PNG.
+    zeros by it page by page, they made a fifth of the time of decoding a PNG.
 
     Returns:
         Whether the C library knows these settings; others are left as they are.
