@@ -58,22 +58,30 @@ class Bench:
         """One run of the load against servers that hold still before and after."""
         for server in servers:
             server.resume()
-        before, busy = sum(server.cpu_s() for server in servers), _busy_s()
+        before, machine = sum(server.cpu_s() for server in servers), _machine_s()
         with Peak(servers) as peak:
             ports = [server.port for server in servers]
             load.setdefault("target", servers[0].target)
             outcome = Outcome(self.generator.ask(ports=ports, **load))
         cpu_s = sum(server.cpu_s() for server in servers) - before
-        others_s = _busy_s() - busy - cpu_s - outcome.cpu_s
+        busy_s, interrupts_s = (
+            after - at_first for after, at_first in zip(_machine_s(), machine, strict=True)
+        )
+        others_s = busy_s - interrupts_s - cpu_s - outcome.cpu_s
         for server in servers:
             server.pause()
-        return Measured(outcome, cpu_s, max(0.0, others_s), peak.rss_bytes)
+        return Measured(outcome, cpu_s, interrupts_s, max(0.0, others_s), peak.rss_bytes)
 
 
-def _busy_s() -> float:
-    """CPU seconds that all processes have used."""
+def _machine_s() -> tuple[float, float]:
+    """CPU seconds that have been used, and those of them that interrupts used.
+
+    The kernel takes packets in while it serves an interrupt, and charges that to no process.
+    """
     times = psutil.cpu_times()
-    return sum(times) - times.idle - getattr(times, "iowait", 0.0)
+    idle = times.idle + getattr(times, "iowait", 0.0)
+    interrupts = getattr(times, "irq", 0.0) + getattr(times, "softirq", 0.0)
+    return sum(times) - idle, interrupts
 
 
 @dataclass(frozen=True)
@@ -82,6 +90,7 @@ class Measured:
 
     outcome: Outcome
     cpu_s: float
+    interrupts_s: float  # of the whole machine, in which nothing else sends or receives much
     others_s: float  # CPU seconds of all other processes: on a quiet machine next to none
     peak_rss_bytes: int
 
@@ -93,6 +102,9 @@ def row_of(rounds: Sequence[Measured]) -> Row:
     return {
         "images_s": [rounded(outcome.images_s) for outcome in outcomes],
         "cpu_s": [rounded(each.cpu_s / max(1, len(each.outcome.good))) for each in rounds],
+        "interrupts_s": [
+            rounded(each.interrupts_s / max(1, len(each.outcome.good))) for each in rounds
+        ],
         "generator_share": [rounded(outcome.share_of_cpu) for outcome in outcomes],
         "others_share": [rounded(each.others_s / each.outcome.elapsed_s) for each in rounds],
         **latencies_of(latencies),

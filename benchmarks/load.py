@@ -3,8 +3,8 @@
 It reads one JSON line a run (the fields of `Load`) and writes one (`elapsed_s`, `cpu_s` and
 `answers`). Closed loop: each connection sends its next image when it has the answer to the last.
 Open loop: images leave at a given rate whatever becomes of them, and latency counts from when each
-was due, so that a server that stalls is not spared. Raw sockets and requests made beforehand keep
-its own share of the processors small.
+was due, so that a server that stalls is not spared. Raw sockets, and connections and requests made
+beforehand, keep its own share of the processors small.
 """
 
 from __future__ import annotations
@@ -60,6 +60,11 @@ class Connection:
     def __init__(self, port: int) -> None:
         self.port = port
         self.socket: socket.socket | None = None
+
+    def open(self) -> None:
+        """Connect; who refuses is met again by `exchange`."""
+        with suppress(OSError):
+            self._connected()
 
     def exchange(self, request: bytes) -> tuple[int, bool]:
         """The status and whether it came with Retry-After; status 0 when no answer came."""
@@ -120,13 +125,22 @@ class Run:
 
     load: Load
     requests: list[bytes]
-    began: float = field(default_factory=time.perf_counter)
+    began: float = 0.0
+    cpu_began: float = 0.0
     numbers: count[int] = field(default_factory=count)  # next() on it is atomic
     answers: list[Answer] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._all_open = threading.Barrier(self.load.connections, self._begin)
+
+    def _begin(self) -> None:
+        self.began, self.cpu_began = time.perf_counter(), time.process_time()
 
     def connect(self, place: int) -> None:
         """What one connection does, to the end of the run."""
         connection = Connection(self.load.ports[place % len(self.load.ports)])
+        connection.open()
+        self._all_open.wait()
         send = self._closed if self.load.rate is None else self._open
         send(connection)
         connection.close()
@@ -161,7 +175,6 @@ def run(load: Load) -> dict[str, Any]:
     for path in load.bodies:
         body = Path(path).read_bytes()
         requests.append(HEAD.format(target=load.target, length=len(body)).encode() + body)
-    cpu = time.process_time()
     state = Run(load, requests)
     threads = [
         threading.Thread(target=state.connect, args=(place,)) for place in range(load.connections)
@@ -173,7 +186,7 @@ def run(load: Load) -> dict[str, Any]:
     elapsed = time.perf_counter() - state.began
     return {
         "elapsed_s": elapsed,
-        "cpu_s": time.process_time() - cpu,
+        "cpu_s": time.process_time() - state.cpu_began,
         "answers": sorted(state.answers),
     }
 

@@ -24,9 +24,9 @@ METHOD = """## How it was measured
 Four radiographs in each syntax, made from the [bundled ones](../tests/data/ATTRIBUTION.md):
 enlarged to 2828 x 2320 pixels of 12 bits, with grain, and PNGs of 1024 x 1024 pixels of 8 bits.
 Every figure is the median of the rounds, within which all systems take turns; those that are not
-measured are held still. Ratios are of the same round. CPU seconds include the kernel's and all
-threads'. The load generator is a process on the same machine: what it uses is stated where it
-counts.
+measured are held still. Ratios are of the same round. CPU seconds are a process's, its threads'
+and system calls included. The load generator is a process on the same machine: what it uses is
+stated where it counts.
 
 - **plain stack**: pydicom's default decoding with pylibjpeg-openjpeg, -libjpeg and -rle, Pillow's
   resize, FastAPI with a `def` endpoint that takes the raw body, ONNX Runtime, one image a call, all
@@ -37,8 +37,9 @@ counts.
   with random weights in torch, one image after another, in process, without a service
 - **efficiency**: images/s over (cores less what the load generator used) / (CPU seconds an image to
   receive, decode and run the network, each measured alone in the same round). Receiving alone is a
-  bare ASGI application under the same uvicorn, decoding alone one thread, the network alone batches
-  of 8, as the service runs it.
+  bare ASGI application under the same uvicorn, with the interrupts in which the kernel takes the
+  packets in, which it charges to no process; decoding alone is one thread, the network alone
+  batches of 8, as the service runs it.
 - Throughput was measured with room for what waits (`CXRVIEW_LATENCY_BUDGET_SECONDS=120`,
   `CXRVIEW_MAX_HELD_BYTES` of 1 GiB), all else with the defaults. Images/s runs from the first image
   sent to the last answer.
@@ -118,6 +119,7 @@ def _costs(results: Results) -> Iterator[str]:
         for name, syntax, row in _of_model(results, model):
             parts = (
                 syntax["receive"]["cpu_s"],
+                syntax["receive"]["interrupts_s"],
                 row["decode_cpu_s"],
                 row["decode_on_all_cores_cpu_s"],
                 row["network_cpu_s"],
@@ -127,7 +129,8 @@ def _costs(results: Results) -> Iterator[str]:
             of_all = [f"{middle(each):.2f}" for each in row["efficiency_of_all_cores"].values()]
             rows.append((name, *map(ms, parts), *map(ms, whole), *shares, " / ".join(of_all)))
         at = next(row["service"].keys() for _, _, row in _of_model(results, model))
-        heads = ["stored as", "receive", "decode", "decode, all cores at once", "network"]
+        heads = ["stored as", "receive", "its interrupts", "decode", "decode, all cores at once"]
+        heads += ["network"]
         heads += [*(f"end to end, at {each}" for each in at)]
         heads += [*(f"efficiency at {each}" for each in at), "of all cores"]
         yield f"`{model}`:\n"

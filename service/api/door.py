@@ -6,6 +6,8 @@ lock meanwhile.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -39,8 +41,14 @@ def refusal(admission: Admission, scope: Scope) -> Response | None:
     try:
         admission.check(lane)
     except QueueFullError as error:
-        return problems.answer_to(error)
+        problems.count(error)
+        return _response_to(str(error), error.retry_after_seconds)
     return None
+
+
+@lru_cache(maxsize=1024)  # who is overloaded says the same thing many times a second
+def _response_to(detail: str, retry_after_seconds: int) -> Response:
+    return problems.response_to(QueueFullError(detail, retry_after_seconds))
 
 
 class Door:

@@ -15,7 +15,7 @@ from service.api.receiving import lapsing, length_of, receive, receive_whole
 from service.api.runtime import Runtime
 from service.api.settings import Settings
 from service.api.uploads import MalformedMultipartError
-from service.inference import Buffer, Lane
+from service.inference import Buffer, Image, Lane
 
 
 async def classify_one(request: Request, lane: Lane) -> Response:
@@ -32,10 +32,10 @@ async def classify_one(request: Request, lane: Lane) -> Response:
         async with runtime.held.open(lane, length, settings.latency_budget_seconds) as holding:
             start = time.perf_counter()
             with lapsing(place.lapse, holding.settle):
-                data = await _one_file(request, settings, holding, length)
+                image = Image(await _one_file(request, settings, holding, length), lane)
             place.arrived()
             metrics.observe_stage("receive", time.perf_counter() - start)
-            answer = await runtime.classify(data, lane, request)
+            answer = await runtime.classify(image, request)
     return Response(answer.model_dump_json(), media_type="application/json")
 
 

@@ -143,7 +143,17 @@ def _response(problem: Problem, headers: dict[str, str] | None = None) -> JSONRe
 
 def answer_to(error: Exception) -> JSONResponse:
     """The response to one error, which is counted."""
+    count(error)
+    return response_to(error)
+
+
+def count(error: Exception) -> None:
+    """Count one image that was refused."""
     metrics.REFUSED.labels(kind_of(error).code).inc()
+
+
+def response_to(error: Exception) -> JSONResponse:
+    """The response to one error."""
     headers = {}
     if (seconds := getattr(error, "retry_after_seconds", None)) is not None:
         headers["Retry-After"] = str(seconds)

@@ -25,7 +25,7 @@ from service.api.runtime import Runtime
 from service.api.schemas import Classification, Health, line_of
 from service.api.settings import Settings
 from service.api.uploads import Upload, UploadError
-from service.inference import Lane
+from service.inference import Image, Lane
 
 router = APIRouter()
 
@@ -176,13 +176,16 @@ async def _each(uploads: Iterator[Upload]) -> AsyncIterator[Upload]:
 
 
 async def _line(upload: Upload, runtime: Runtime) -> str:
+    name = upload.name
     try:
         if upload.error is not None:
             raise upload.error
         await runtime.admission.wait_for_room("backfill")
         with runtime.admission.place("backfill") as place:
             place.arrived()
-            return line_of(upload.name, await runtime.classify(upload.data, "backfill"))
+            image = Image(upload.data, "backfill")
+            del upload  # so that its bytes can go when they are decoded
+            return line_of(name, await runtime.classify(image))
     except Exception as error:  # noqa: BLE001  # it becomes this file's line, and its neighbours go on
         metrics.REFUSED.labels(kind_of(error).code).inc()
-        return line_of(upload.name, error)
+        return line_of(name, error)

@@ -20,9 +20,7 @@ from service.api.settings import Settings
 from service.inference import (
     NETWORK_NICENESS,
     Batcher,
-    Buffer,
     Image,
-    Lane,
     Network,
     Pipeline,
     Run,
@@ -34,6 +32,9 @@ from service.inference import (
 
 # Whoever comes just after a batch began waits for it, besides all that are ahead
 BATCH_SHARE_OF_BUDGET = 0.25
+# How long a batch may wait to fill up, which makes it cheaper, while there is enough to decode
+PATIENCE_SECONDS = 0.04
+PATIENCE_SHARE_OF_BUDGET = 0.02
 # Batches at the same time on a GPU: while one computes, the next is copied there
 IN_FLIGHT = 2
 
@@ -54,27 +55,24 @@ class Runtime:
         """Of the model that answers."""
         return self.network.version.card
 
-    async def classify(
-        self, data: Buffer, lane: Lane, request: Request | None = None
-    ) -> Classification:
+    async def classify(self, image: Image, request: Request | None = None) -> Classification:
         """One file from its bytes to its answer.
 
         Args:
-            data: A DICOM, PNG or JPEG file.
-            lane: The way it takes.
+            image: Not submitted yet. To let its bytes go when they are decoded, its caller must
+                not hold them.
             request: When its client goes, the image is dropped wherever it is.
 
         Raises:
             ImageError, BatcherClosedError, ClientGoneError
         """
-        image = Image(data, lane)
         self.pipeline.submit(image)
         answer = asyncio.wrap_future(image.answer)
         with unless_gone(request, answer) if request else nullcontext():
             pfi = await answer
         assert image.radiograph is not None  # there is no PFI without it
         classification = Classification.of(image.radiograph, pfi, self.card)
-        metrics.count_answer(classification.view, lane, image.radiograph.fallbacks)
+        metrics.count_answer(classification.view, image.lane, image.radiograph.fallbacks)
         metrics.observe_stage("respond", time.perf_counter() - image.answered)
         return classification
 
@@ -89,10 +87,12 @@ async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
     keep_freed_memory()
     version = Store(settings.model_store).load(settings.model)
     network = await asyncio.to_thread(_open, version, settings)
+    budget = settings.latency_budget_seconds
     batcher = Batcher(
         runners_of(network, settings),
         settings.max_batch_images,
-        settings.latency_budget_seconds * BATCH_SHARE_OF_BUDGET,
+        budget * BATCH_SHARE_OF_BUDGET,
+        min(budget * PATIENCE_SHARE_OF_BUDGET, PATIENCE_SECONDS),
         metrics.observe_batch,
     )
     pipeline = Pipeline(

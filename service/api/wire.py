@@ -8,6 +8,7 @@ refusal costs, the images that were let in miss.
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import cast
@@ -32,7 +33,8 @@ ReadRest = Callable[[memoryview, Callable[[int], None]], Awaitable[None]]
 # Bodies with less to come are not worth the change of protocols
 LARGE_BYTES = 2**16
 # Where all skipped bytes of all connections go; nobody ever reads them
-SCRATCH = memoryview(bytearray(2**20))
+SCRATCH_BYTES = 2**19
+SCRATCH = memoryview(bytearray(SCRATCH_BYTES))
 
 
 def read_rest_of(scope: Scope) -> ReadRest | None:
@@ -58,7 +60,9 @@ class LargeBodyProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """Offer it to the application, as an extension of the ASGI scope."""
         super().on_headers_complete()
-        self.scope["extensions"] = {EXTENSION: {"read_rest": partial(self._read_rest, self.cycle)}}
+        if self.cycle is not self._refused:
+            read_rest = partial(self._read_rest, self.cycle)
+            self.scope["extensions"] = {EXTENSION: {"read_rest": read_rest}}
         declared = dict(self.headers).get(b"content-length", b"0")
         self._missing = int(declared)  # the parser has refused what is no number
 
@@ -76,6 +80,7 @@ class LargeBodyProtocol(HttpToolsProtocol):
         if answered and reading and self._missing > LARGE_BYTES:
             reader = _RestReader(self, self.cycle, self._missing)
             reader.discard()
+            self.wake_after(min(self._missing, SCRATCH_BYTES))
             self.hand_over_to(reader)
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
@@ -118,6 +123,12 @@ class LargeBodyProtocol(HttpToolsProtocol):
         if not self.flow.read_paused:
             self.transport.resume_reading()
 
+    def wake_after(self, count: int) -> None:
+        """Be told of bytes only when so many are there."""
+        wire = self.transport.get_extra_info("socket")
+        if wire is not None:
+            wire.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, count)
+
     def take_back(self, cycle: RequestResponseCycle) -> None:
         """Go on with the next request, for which the parser must not wait for this one's body."""
         self.parser = httptools.HttpRequestParser(self)
@@ -153,6 +164,8 @@ class _RestReader(asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         self._missing -= nbytes
+        if self._rest is None and self._missing < SCRATCH_BYTES:
+            self._http.wake_after(max(1, self._missing))
         if self._rest is not None:
             try:
                 self._count(nbytes)

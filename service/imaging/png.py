@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import struct
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -14,6 +13,7 @@ from service.imaging.decoders import Samples
 from service.imaging.errors import CorruptImageError
 
 START = b"\x89PNG\r\n\x1a\n"
+END = b"\0\0\0\0IEND\xaeB`\x82"
 CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by colour type
 # Colour types and bits that `decode_png` reads: palettes and errors are left to Pillow, because
 # libpng prints warnings of them
@@ -100,19 +100,16 @@ def decode_png(png: Png) -> Samples:
     rows = memoryview(imagecodecs.deflate_decode(png.packed, out=size))
     if len(rows) != size:
         raise ValueError("too few rows")
-    stored: list[bytes | memoryview] = [START, png.header]
+    blocks: list[bytes | memoryview] = []
     for at in range(0, size, BLOCK):
         block = rows[at : at + BLOCK]
-        head = struct.pack("<BHH", at + BLOCK >= size, len(block), len(block) ^ 0xFFFF)
-        stored += _chunk(b"IDAT", (b"" if at else b"\x78\x01") + head, block)
-    stored += _chunk(b"IDAT", png.packed[-4:])  # the checksum of the rows, which libdeflate proved
-    stored += _chunk(b"IEND")
-    return np.asarray(imagecodecs.png_decode(b"".join(stored)))
-
-
-def _chunk(kind: bytes, *parts: bytes | memoryview) -> list[bytes | memoryview]:
-    checksum = zlib.crc32(kind)
-    for part in parts:
-        checksum = zlib.crc32(part, checksum)
-    length = sum(map(len, parts))
-    return [struct.pack(">I", length), kind, *parts, struct.pack(">I", checksum)]
+        blocks += [struct.pack("<BHH", at + BLOCK >= size, len(block), len(block) ^ 0xFFFF), block]
+    # The checksum of the rows, which libdeflate proved, ends the stream. One chunk for all of it:
+    # a chunk a block would let go of Python's lock, and wait for it, as many times
+    stream = [b"IDAT\x78\x01", *blocks, png.packed[-4:]]
+    length = struct.pack(">I", sum(map(len, stream)) - 4)
+    file = bytearray().join([START, png.header, length, *stream, bytes(4), END])
+    chunk = slice(len(START) + len(png.header) + 4, -len(END) - 4)
+    checksum = imagecodecs.deflate_crc32(memoryview(file)[chunk])  # type: ignore[arg-type]
+    file[chunk.stop : -len(END)] = struct.pack(">I", checksum)
+    return np.asarray(imagecodecs.png_decode(file))

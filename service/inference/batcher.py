@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -50,6 +50,7 @@ class BatchReport:
 class _Waiting:
     tensor: Tensor
     answer: Future[float]
+    more: bool
     since: float = field(default_factory=time.perf_counter)
 
 
@@ -72,17 +73,18 @@ class _Batch:
 class Batcher:
     """Collects tensors, runs them in batches, fills in each caller's future with its PFI.
 
-    It never waits for a batch to fill: what has queued up while the last batch ran is the next one,
-    so an idle service answers at once, and the busier it is, the longer the batches. They have
-    fixed sizes (1, 2, 4, ... up to `max_batch_images`), which are warmed: of 5 waiting images, 4
-    run, then 1. Images of one lane run together, interactive ones before all backfill. Nothing is
-    refused here: who calls bounds what waits.
+    An idle service answers at once: a batch waits for others only while more are sure to come, and
+    not for long. So the busier it is, the longer the batches. They have fixed sizes (1, 2, 4, ...
+    up to `max_batch_images`), which are warmed: of 5 waiting images, 4 run, then 1. Images of one
+    lane run together, interactive ones before all backfill. Nothing is refused here: who calls
+    bounds what waits.
 
     Args:
         runners: One thread each.
         max_batch_images: The largest batch, a power of two.
         max_batch_seconds: A batch that would last longer by the images measured so far is made
             smaller, because whoever comes just after it began must wait for its end.
+        patience_seconds: The longest that an image waits for its batch to fill.
         observe: Called after every batch, in the runner's thread.
     """
 
@@ -91,10 +93,12 @@ class Batcher:
         runners: Iterable[Runner],
         max_batch_images: int,
         max_batch_seconds: float = float("inf"),
+        patience_seconds: float = 0.0,
         observe: Callable[[BatchReport], None] = lambda _: None,
     ) -> None:
         self.max_batch_images = max_batch_images
         self._max_batch_seconds = max_batch_seconds
+        self._patience_seconds = patience_seconds
         self._observe = observe
         self._queues: dict[Lane, deque[_Waiting]] = {lane: deque() for lane in LANES}
         self._closing = False
@@ -134,10 +138,16 @@ class Batcher:
             if thread.ident is not None:  # it was started
                 thread.join()
 
-    def submit(self, tensor: Tensor, lane: Lane, answer: Future[float]) -> None:
+    def submit(self, tensor: Tensor, lane: Lane, answer: Future[float], more: bool = False) -> None:
         """Queue one (1, S, S) tensor; `answer` gets its PFI, or the error of its batch.
 
         An image whose `answer` is cancelled before its batch begins never reaches the network.
+
+        Args:
+            tensor: The image.
+            lane: Whose queue.
+            answer: Of whoever waits.
+            more: Others are sure to come, so that the batch may wait for them.
 
         Raises:
             BatcherClosedError: The service is stopping.
@@ -145,10 +155,13 @@ class Batcher:
         with self._lock:
             if self._closing:
                 raise BatcherClosedError("the service is stopping")
-            self._queues[lane].append(_Waiting(tensor, answer))
-            for runner, work in self._runners:
-                if lane in runner.lanes:
-                    work.notify()
+            queue = self._queues[lane]
+            queue.append(_Waiting(tensor, answer, more))
+            # Who waits for a batch to fill is not woken in vain
+            if not more or len(queue) in self.sizes(self.max_batch_images):
+                for runner, work in self._runners:
+                    if lane in runner.lanes:
+                        work.notify()
 
     def _serve(self, runner: Runner, work: threading.Condition) -> None:
         lower_priority(runner.niceness)
@@ -175,15 +188,28 @@ class Batcher:
         """Wait for the next batch, without those whose callers have gone; None at the end."""
         with self._lock:
             while True:
+                patience = None
                 for lane in runner.lanes:
                     live = [entry for entry in self._queues[lane] if not entry.answer.cancelled()]
+                    patience = self._patience(live, seconds_per_image)
+                    if patience is not None:
+                        self._queues[lane] = deque(live)
+                        break
                     size = self._size(len(live), seconds_per_image)
                     self._queues[lane] = deque(live[size:])
                     if size:
                         return _Batch(lane, live[:size])
-                if self._closing:
+                if self._closing and patience is None:
                     return None
-                work.wait()
+                work.wait(patience)
+
+    def _patience(self, live: Sequence[_Waiting], seconds_per_image: float) -> float | None:
+        """How long these may still wait for others; None: they run now, or there are none."""
+        full = len(live) >= self._size(self.max_batch_images, seconds_per_image)
+        if not live or full or not live[-1].more or self._closing:
+            return None
+        left = live[0].since + self._patience_seconds - time.perf_counter()
+        return left if left > 0 else None
 
     def _size(self, count: int, seconds_per_image: float) -> int:
         """The largest warmed size that `count` images fill and the time allows; 0 of none."""

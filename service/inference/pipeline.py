@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from queue import SimpleQueue
 from threading import Event, Lock, Thread
+from traceback import clear_frames
 from typing import Literal
 
 from model_store import PreprocessSpec
@@ -43,6 +44,18 @@ class Image:
 
     def _stamp(self, _: Future[float]) -> None:
         self.answered = time.perf_counter()
+
+
+def let_go(error: BaseException | None) -> None:
+    """Empty the finished frames of an error and of those behind it; its lines stay.
+
+    An error holds its frames, these the file, and whoever waits for the answer the error: none of
+    it would be freed before the next search for garbage, and bad files of some megabytes each fill
+    the memory before that.
+    """
+    while error is not None:
+        clear_frames(error.__traceback__)
+        error = error.__context__
 
 
 class Pipeline:
@@ -151,6 +164,8 @@ class Pipeline:
             try:
                 self._decode(image)
             except Exception as error:  # noqa: BLE001  # handed to whom it concerns; the thread goes on
+                image.data = None
+                let_go(error)
                 with suppress(InvalidStateError):  # its caller has gone meanwhile
                     image.answer.set_exception(error)
             self._decoding.discard(image)
@@ -162,4 +177,6 @@ class Pipeline:
         image.radiograph = read_radiograph(image.data, self._spec)
         image.data = None  # the bytes of a file are a hundred times its tensor
         self._observe("decode", time.perf_counter() - start)
-        self._batcher.submit(image.radiograph.tensor, image.lane, image.answer)
+        # With work left for every thread, a batch may fill up
+        more = self.waiting(image.lane) >= self._workers
+        self._batcher.submit(image.radiograph.tensor, image.lane, image.answer, more)

@@ -80,10 +80,15 @@ class Server(ThreadingHTTPServer):
     seconds = 0.0
     hangs_up = False  # after an answer, without a word
     received: list[int]
+    opened = 0
 
     @property
     def port(self) -> int:
         return int(self.server_address[1])
+
+    def process_request(self, *args: Any) -> None:
+        self.opened += 1
+        super().process_request(*args)
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -157,6 +162,12 @@ def test_an_open_loop_keeps_its_rate(server: Server, bodies: list[str]) -> None:
     assert [answer.sent_s for answer in outcome.answers] == pytest.approx(
         [number / 50 for number in range(15)]
     )
+
+
+def test_connections_are_open_before_the_clock_starts(server: Server, bodies: list[str]) -> None:
+    """All of them, also those that will send nothing; who accepts slowly is not charged for it."""
+    run(Load([server.port], bodies, connections=5, seconds=0, images=2))
+    assert (server.opened, len(server.received)) == (5, 2)
 
 
 def test_a_stall_is_on_the_bill_of_all_who_wait(server: Server, bodies: list[str]) -> None:

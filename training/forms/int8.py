@@ -29,7 +29,6 @@ from training.forms.graph import add_constant, constant, insert, normalisations,
 
 INPUT = "tensors"
 QUANTISED = ["Conv", "MaxPool", "Concat", "Relu", "Gemm"]  # the normalisations stay in float
-PERCENTILE = 99.99  # of a tensor's values that its scale spans; chosen on validation images
 AT_ONCE = 4  # images whose intermediate tensors are held in memory
 
 
@@ -87,8 +86,10 @@ def to_int8(model: bytes, images: npt.NDArray[np.uint8]) -> bytes:
             reduce_range=True,
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
-            calibrate_method=CalibrationMethod.Percentile,
-            extra_options={"CalibPercentile": PERCENTILE, "CalibStridedMinMax": AT_ONCE},
+            # Scales span all values. Of 925 validation images, the logits changed by 0.045 in the
+            # median and 0.36 at most so; by 0.087 and 0.54 where 99.99 % of the values were spanned
+            calibrate_method=CalibrationMethod.MinMax,
+            extra_options={"CalibStridedMinMax": AT_ONCE},
         )
         return quantised.read_bytes()
 

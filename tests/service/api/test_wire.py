@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import socket
+import time
+import weakref
 from collections.abc import Iterator
 
 import numpy as np
 import pytest
 from images import dicom, png
+
+from service.api.metrics import REFUSED
 
 NOISE = np.random.default_rng(0).integers(0, 4096, (1024, 1024), dtype=np.uint16)
 LARGE = dicom(NOISE)  # 2 MB
@@ -113,6 +118,30 @@ def test_a_client_that_waits_for_leave_to_send_gets_it(served) -> None:
         assert client.response()[0] == 200
 
 
+def test_bodies_go_with_their_answers(served, monkeypatch) -> None:
+    """Good or bad: none waits in memory for a search for garbage, which comes too late."""
+    made, empty = [], np.empty
+
+    def recorded(*args, **kwargs):
+        made.append((array := empty(*args, **kwargs)).nbytes > 2**20 and weakref.ref(array))
+        return array
+
+    gc.disable()
+    try:
+        with Client(served) as client:
+            client.send(post(LARGE))  # what the first one leaves is not meant
+            client.response()
+            monkeypatch.setattr(np, "empty", recorded)
+            for body, status in ((LARGE, 200), (LARGE[: -(2**19)], 422), (bytes(2**21), 415)):
+                client.send(post(body))
+                assert client.response()[0] == status
+        bodies = [found for found in made if found]
+        assert len(bodies) >= 3
+        served.until(lambda: not any(body() is not None for body in bodies))
+    finally:
+        gc.enable()
+
+
 def test_a_client_that_goes_in_the_middle_leaves_nothing(served) -> None:
     """Its bytes are given back, and the next one is answered."""
     with Client(served) as client:
@@ -155,11 +184,18 @@ def test_a_refused_body_is_skipped(served) -> None:
     """Refused at the door, a large body that comes all the same is no request of its own."""
     admission = served.runtime.admission
     most = served.runtime.settings.max_queue_images
+    refused = REFUSED.labels("queue_full")._value
     with Client(served) as client:
         admission.count("interactive", most)
-        client.send(post(LARGE))
-        status, problem = client.response()
-        assert (status, problem["code"]) == (503, "queue_full")
+        for place in range(2):  # the second in pieces, whose last ones come late
+            before = refused.get()
+            client.send(post(LARGE)[:500_000] if place else post(LARGE))
+            status, problem = client.response()
+            assert (status, problem["code"]) == (503, "queue_full")
+            assert refused.get() == before + 1
+        for start in range(500_000, len(post(LARGE)), 300_000):
+            time.sleep(0.01)
+            client.send(post(LARGE)[start : start + 300_000])
         admission.count("interactive", -most)
         client.send(post(LARGE))
         assert client.response()[0] == 200

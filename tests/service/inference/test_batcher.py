@@ -53,10 +53,12 @@ def only(gate: Gate) -> Runner:
     return Runner(lambda: gate.run)
 
 
-def submit(batcher: Batcher, *values: int, lane: Lane = "interactive") -> list[Future[float]]:
+def submit(
+    batcher: Batcher, *values: int, lane: Lane = "interactive", more: bool = False
+) -> list[Future[float]]:
     answers: list[Future[float]] = [Future() for _ in values]
     for value, answer in zip(values, answers, strict=True):
-        batcher.submit(tensor(value), lane, answer)
+        batcher.submit(tensor(value), lane, answer, more)
     return answers
 
 
@@ -95,6 +97,38 @@ def test_an_idle_network_waits_for_no_second_image() -> None:
     with running(only(gate)) as batcher:
         assert results(submit(batcher, 51)) == pytest.approx([0.2])
     assert gate.batches == [[51]]
+
+
+def test_a_batch_waits_for_images_that_are_sure_to_come() -> None:
+    """Until it is full, or the last has come; and it is run by then."""
+    gate = Gate()
+    with running(only(gate), most=4, patience_seconds=60) as batcher:
+        some = submit(batcher, 20, 21, more=True)
+        time.sleep(0.05)
+        assert not any(answer.done() for answer in some)
+        results(some + submit(batcher, 22))
+        results(submit(batcher, 30, 31, 32, 33, more=True))
+    assert gate.batches == [[20, 21], [22], [30, 31, 32, 33]]
+
+
+def test_its_patience_ends() -> None:
+    """Who should have come may have gone, or their files may be bad."""
+    gate = Gate()
+    with running(only(gate), patience_seconds=0.05) as batcher:
+        start = time.perf_counter()
+        results(submit(batcher, 20, more=True))
+        assert time.perf_counter() - start > 0.04
+
+
+def test_nobody_waits_for_more_than_a_batch_may_take() -> None:
+    """Where time allows two images a batch, two are full; closing ends all patience."""
+    gate = Gate(seconds=0.02)
+    with running(only(gate), patience_seconds=60, max_batch_seconds=0.05) as batcher:
+        results(submit(batcher, 20))  # how long one takes is known from here on
+        results(submit(batcher, 30, 31, more=True))
+        last = submit(batcher, 40, more=True)
+    assert gate.batches == [[20], [30, 31], [40]]
+    assert results(last) == pytest.approx([40 / 255])
 
 
 def test_interactive_images_come_before_backfill() -> None:

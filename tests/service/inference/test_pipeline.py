@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 import threading
 import time
+import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
@@ -17,8 +19,17 @@ import pytest
 from images import png
 
 from model_store import PreprocessSpec
-from service.imaging import UnrecognisedFormatError, image_to_tensor
-from service.inference import Batcher, BatcherClosedError, Image, Lane, Pipeline, Runner
+from service.imaging import CorruptImageError, UnrecognisedFormatError, image_to_tensor
+from service.inference import (
+    Batcher,
+    BatcherClosedError,
+    BatchReport,
+    Buffer,
+    Image,
+    Lane,
+    Pipeline,
+    Runner,
+)
 from service.inference.lanes import DECODE_NICENESS, LANES
 from service.inference.pipeline import MOST_PATIENCE_SECONDS
 
@@ -53,7 +64,7 @@ def running(network: Mean, workers: int = 1, **kwargs: Any) -> Iterator[Pipeline
         pipeline.close()
 
 
-def submit(pipeline: Pipeline, data: bytes = PICTURE, lane: Lane = "interactive") -> Image:
+def submit(pipeline: Pipeline, data: Buffer = PICTURE, lane: Lane = "interactive") -> Image:
     image = Image(data, lane)
     pipeline.submit(image)
     return image
@@ -64,6 +75,16 @@ def until(holds: Callable[[], bool]) -> None:
     while not holds():
         assert time.monotonic() < deadline
         time.sleep(0.001)
+
+
+@contextmanager
+def no_search_for_garbage() -> Iterator[None]:
+    """Only what nothing refers to goes."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 @contextmanager
@@ -205,6 +226,37 @@ def test_the_bytes_go_as_soon_as_they_are_decoded() -> None:
         assert not image.answer.done()
         network.open.set()
         image.answer.result(5)
+
+
+def test_a_bad_file_goes_with_its_error() -> None:
+    """Whoever keeps the error does not keep the file, which the error's frames have held."""
+    picture = np.frombuffer(PICTURE, np.uint8).copy()
+    picture[len(picture) // 2 :] = 0
+    gone = weakref.ref(picture)
+    with running(Mean()) as pipeline, no_search_for_garbage():
+        image = submit(pipeline, memoryview(picture))
+        error = image.answer.exception(5)
+        del picture
+        assert isinstance(error, CorruptImageError)
+        assert error.__traceback__ is not None  # where it came from stays
+        until(lambda: gone() is None)
+
+
+def test_batches_fill_up_while_there_is_enough_to_decode() -> None:
+    """Of four files for one thread, three know that more will come; one alone never waits."""
+    reports: list[BatchReport] = []
+    network = Mean()
+    batcher = Batcher([Runner(lambda: network.run)], 8, patience_seconds=60, observe=reports.append)
+    pipeline = Pipeline(SPEC, batcher, workers=1)
+    pipeline.start()
+    try:
+        submit(pipeline).answer.result(5)
+        with decoders_held(pipeline):
+            images = [submit(pipeline) for _ in range(4)]
+        assert all(0 < image.answer.result(5) < 1 for image in images)
+    finally:
+        pipeline.close()
+    assert [len(report.pfi) for report in reports] == [1, 4]
 
 
 def test_what_is_being_decoded_is_counted() -> None:
