@@ -18,8 +18,8 @@ from training.fit import validation_images
 from training.manifest import Row, read_images, read_manifest
 from training.settings import FitSettings, rows_of
 
-# Augmented copies of a validation image, for the cutoff of what is not `fit`'s own network: a
-# student or an 8-bit form has more close calls, and among few laterals one of them would decide
+# Augmented copies of a validation image, for the cutoff of a student: it has more close calls, and
+# among few laterals one of them would decide
 CUTOFF_CHILDREN = 64
 GRID_NOTE = "all transformations of each image; the interval takes them for independent"
 

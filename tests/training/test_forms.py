@@ -69,9 +69,8 @@ def runs(settings: FitSettings, tmp_path_factory: pytest.TempPathFactory) -> Pat
         own.save(run)
         torch.save(network.state_dict(), run / BEST)
         (run / COMMAND).write_text("by hand")
-    plateau = fitted_plateau(brightness, settings)
-    (folder / "run" / CUTOFF).write_text(plateau.model_dump_json())
-    assert main(["test", str(folder / "run")]) == 0
+        (run / CUTOFF).write_text(fitted_plateau(brightness, own).model_dump_json())
+        assert main(["test", str(run)]) == 0
     publish = ["publish", str(folder / "run"), "--name", "tiny", "--version", "1.0.0"]
     publish += ["--probe", str(DATA / "frontal-0003.jpg"), "--store", str(folder / "store")]
     assert main(publish) == 0
@@ -90,7 +89,6 @@ def shown(spec: PreprocessSpec) -> np.ndarray:
 
 def derive(runs: Path, *more: str) -> list[str]:
     command = ["derive", "tiny/1.0.0", "--run", str(runs / "run"), "--form", "fp16"]
-    command += ["--children", "1"]
     return [*command, "--name", "tiny-fp16", "--store", str(runs / "store"), *more]
 
 
@@ -170,7 +168,7 @@ def test_calibration_sees_training_images_and_their_copies(settings: FitSettings
 def test_a_form_is_published_with_rows_of_its_own(
     runs: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Cutoff, test, Figure 6 and crossings are those of the converted network."""
+    """Test, Figure 6 and crossings are those of the converted network, at its parent's cutoff."""
     command = derive(runs, "--version", "1.0.0", "--cross-source", str(runs / "crossing"))
     assert main([*command, "--limitation", "Random."]) == 0
     table = capsys.readouterr().out
@@ -183,8 +181,9 @@ def test_a_form_is_published_with_rows_of_its_own(
     assert card.evaluations[-1].images == 2 * PATIENTS
     assert card.derived_from == "tiny/1.0.0"
     assert card.publish_command.startswith("python -m training derive")
-    validation = rows_of(FitSettings.load(runs / "run"), "validation")
-    assert card.plateau.images == 2 * len(validation)
+    parent = Store(runs / "store").load("tiny/1.0.0").card
+    assert (card.threshold, card.plateau) == (parent.threshold, parent.plateau)
+    assert card.review_band == parent.review_band
     assert "half precision" in card.architecture
     assert card.limitations[-2] == "Random."
     assert "PFIs differ from those of tiny/1.0.0" in card.limitations[-1]
@@ -210,7 +209,7 @@ def test_a_form_needs_finished_crossings(
 ) -> None:
     """An empty folder is a mistyped one."""
     assert main(derive(runs, "--version", "3.0.0", "--cross-source", str(tmp_path))) == 1
-    assert "holds no run" in capsys.readouterr().err
+    assert "holds no tested run" in capsys.readouterr().err
 
 
 def test_any_network_is_assayed_at_its_own_size(runs: Path) -> None:

@@ -1,11 +1,10 @@
-"""`derive`: a published model in other numbers, with a cutoff and a card of its own."""
+"""`derive`: a published model in other numbers, tested at its parent's cutoff."""
 
 from __future__ import annotations
 
 import argparse
 import platform
 from collections.abc import Iterator
-from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import version as version_of
 from pathlib import Path
@@ -24,14 +23,13 @@ from model_store import (
 )
 from model_store.store import sha256
 from service.imaging import image_to_tensor
-from training.assay import CUTOFF_CHILDREN, crossing_rows, fitted_plateau, test_rows
-from training.evaluate import Pfi, Predict, as_table
-from training.finished import FinishedRun, open_run
+from training.assay import crossing_rows, test_rows
+from training.evaluate import Pfi, as_table
+from training.finished import open_run
 from training.forms.convert import Form, convert, differences, predictor
 from training.googlenet import PfiNetwork
 from training.publish import PublishError, export
-from training.report import TestReport
-from training.settings import FitSettings
+from training.report import TEST, TestReport
 
 IN_WORDS: dict[Form, str] = {
     "int8": "8-bit integers (weights 7) but for first convolution and normalisations",
@@ -49,43 +47,43 @@ def derive(
     *,
     name: str,
     version: str,
-    children: int,
     limitations: tuple[str, ...],
     command: str,
 ) -> ModelVersion:
-    """Convert a published version, fit its cutoff as `fit` did, and test it as `test` did.
+    """Convert a published version, and test it as `test` did.
 
-    The rows of other sources are of the crossing runs' networks, each converted in the same way,
-    calibrated on its own training images and given its own cutoff.
+    It is the same network, whose answers are to be the same: so it keeps its parent's cutoff and
+    review band, and is tested at them. The rows of other sources are of the crossing runs'
+    networks, each converted in the same way, calibrated on its own training images, and tested at
+    the cutoff it had.
 
     Args:
         parent: As `Store.load` returned it.
         form: Which numbers.
         run: The tested run that the parent was published from.
-        crossing: The run folder of `cross-source`; None: no such rows.
+        crossing: The folder of tested runs of `cross-source`; None: no such rows.
         name: Of the new version.
         version: As 1.0.0.
-        children: Copies of each validation image that the cutoff is measured on.
         limitations: Sentences for the card, after the parent's.
         command: The command line, for the card.
 
     Raises:
-        PublishError: The run is not the parent's, or `crossing` holds no runs.
+        PublishError: The run is not the parent's, or `crossing` holds no runs that were tested.
         ManifestError: The run's data cannot be used.
     """
     _refuse_other_run(parent, run)
     finished = open_run(run, torch.device("cpu"))
     converted = convert(parent.model, form, finished.settings)
-    report = _tested(parent.card, predictor(converted), finished.settings, children)
-    crossed = [
-        row for each in _crossings(crossing) for row in _crossed(parent.card, form, each, children)
-    ]
+    untested = TestReport.load(run)
+    rows = test_rows(predictor(converted), finished.settings, untested.point)
+    for each in _crossings(crossing):
+        rows += _crossed(form, each)
     difference = differences(parent.model, converted, finished.settings)
     card = _card(
         parent,
-        report.with_rows((*report.evaluations, *crossed)),
+        untested.with_rows(rows),
         converted,
-        (*limitations, _difference_in_words(parent, report, difference)),
+        (*limitations, _difference_in_words(parent, difference)),
         float(difference.max()),
         architecture=f"{parent.card.architecture}; {IN_WORDS[form]}",
         name=name,
@@ -107,12 +105,6 @@ def add_command(commands: Any) -> None:
     command.add_argument("--name", required=True)
     command.add_argument("--version", required=True, help="as 1.0.0; immutable once published")
     command.add_argument(
-        "--children",
-        type=int,
-        default=CUTOFF_CHILDREN,
-        help="copies of each validation image that the cutoff is measured on",
-    )
-    command.add_argument(
         "--limitation",
         action="append",
         default=[],
@@ -133,7 +125,6 @@ def _run(options: argparse.Namespace) -> None:
         options.cross_source,
         name=options.name,
         version=options.version,
-        children=options.children,
         limitations=tuple(options.limitation),
         command=options.command_line,
     )
@@ -146,45 +137,29 @@ def _refuse_other_run(parent: ModelVersion, run: Path) -> None:
         raise PublishError(f"{parent.reference} was not published from {run}: cutoffs differ")
 
 
-def _untested(
-    card: ModelCard, predict: Predict, settings: FitSettings, children: int
-) -> TestReport:
-    """The operating point, fitted by the parent's rule."""
-    return TestReport(
-        rule=card.threshold_rule,
-        margin_logits=card.review_margin_logits,
-        plateau=fitted_plateau(predict, replace(settings, children=children)),
-        evaluations=(),
-    )
-
-
-def _tested(card: ModelCard, predict: Predict, settings: FitSettings, children: int) -> TestReport:
-    untested = _untested(card, predict, settings, children)
-    return untested.with_rows(test_rows(predict, settings, untested.point))
-
-
-def _crossings(folder: Path | None) -> Iterator[FinishedRun]:
+def _crossings(folder: Path | None) -> Iterator[Path]:
     if folder is None:
         return
-    runs = sorted(folder.glob("fit-on-*"))
+    runs = sorted(folder.glob(f"fit-on-*/{TEST}"))
     if not runs:
-        raise PublishError(f"{folder} holds no run of `cross-source`")
-    for run in runs:
-        yield open_run(run, torch.device("cpu"))
+        raise PublishError(f"{folder} holds no tested run of `cross-source`")
+    for test in runs:
+        yield test.parent
 
 
-def _crossed(card: ModelCard, form: Form, finished: FinishedRun, children: int) -> list[Evaluation]:
+def _crossed(form: Form, run: Path) -> list[Evaluation]:
+    finished = open_run(run, torch.device("cpu"))
     settings = finished.settings
     model = export(PfiNetwork(finished.network).eval(), settings.size)
     predict = predictor(convert(model, form, settings))
-    point = _untested(card, predict, settings, children).point
-    return crossing_rows(predict, settings, point)
+    return crossing_rows(predict, settings, TestReport.load(run).point)
 
 
-def _difference_in_words(parent: ModelVersion, report: TestReport, difference: Pfi) -> str:
+def _difference_in_words(parent: ModelVersion, difference: Pfi) -> str:
     median, most, highest = np.quantile(difference, (0.5, 0.99, 1))
     return (
-        f"On {report.plateau.measured_on}, PFIs differ from those of {parent.reference} by "
+        f"Cutoff, plateau and review band are those of {parent.reference}. On "
+        f"{parent.card.plateau.measured_on} (n = {len(difference)}), PFIs differ from its own by "
         f"{median:.5f} in the median, {most:.4f} at the 99th percentile, {highest:.4f} at most."
     )
 
@@ -197,15 +172,12 @@ def _card(
     difference: float,
     **given: str,
 ) -> ModelCard:
-    old, point = parent.card, report.point
+    old = parent.card
     tensor = image_to_tensor(parent.probe, old.preprocess)
     software = ("torch", "onnx", "onnxruntime", "numpy")
     changes = {
         "created": datetime.now(UTC).replace(microsecond=0),
         "limitations": (*old.limitations, *limitations),
-        "threshold": point.threshold,
-        "plateau": report.plateau.model_dump(),
-        "review_band": point.band.model_dump(),
         "derived_from": parent.reference,
         "evaluations": tuple(row.model_dump() for row in report.evaluations),
         "software": {"python": platform.python_version()} | {p: version_of(p) for p in software},
