@@ -8,6 +8,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
+from service.api import metrics
 from service.inference import LANES, Lane
 
 # Of all bytes; the rest is kept free for interactive bodies
@@ -153,3 +154,4 @@ class Holding:
         ___: TracebackType | None,
     ) -> None:
         self._total.give_back(self.bytes)
+        metrics.count_bytes(self._lane, self._received)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, get_args
+from importlib.metadata import version
+from itertools import product
+from typing import TYPE_CHECKING, Literal, get_args
 
+import onnxruntime
 from prometheus_client import Counter, Gauge, Histogram
 
 from model_store import View
@@ -12,8 +15,30 @@ from service.inference import LANES, BatchReport, Lane
 
 if TYPE_CHECKING:
     from service.api.runtime import Runtime
+    from service.api.schemas import Classification
 
-IMAGES = Counter("cxrview_images_total", "Images classified.", ["view", "lane"])
+Source = Literal["classify", "batch"]
+SOURCES: tuple[Source, ...] = get_args(Source)
+Agreement = Literal["agrees", "disagrees", "silent"]
+AGREEMENTS: tuple[Agreement, ...] = get_args(Agreement)
+
+IMAGES = Counter(
+    "cxrview_images_total",
+    "Images classified, by the endpoint that they came through.",
+    ["view", "lane", "source"],
+)
+REVIEW = Counter(
+    "cxrview_images_review_total",
+    "Images classified and marked for review: their PFI lies in the model's uncertain band.",
+    ["view"],
+)
+HEADERS = Counter(
+    "cxrview_headers_total",
+    "DICOM images classified, by what their header says of the view; silent: neither view, or"
+    " nothing.",
+    ["agreement"],
+)
+RECEIVED_BYTES = Counter("cxrview_received_bytes_total", "Bytes of bodies taken.", ["lane"])
 REFUSED = Counter("cxrview_images_refused_total", "Images refused, by problem code.", ["reason"])
 FALLBACKS = Counter(
     "cxrview_decoder_fallbacks_total",
@@ -53,10 +78,19 @@ MODEL_INFO = Gauge(
     "Always 1; the labels say which model answers, and where it runs.",
     ["name", "version", "sha256", "provider"],
 )
+BUILD_INFO = Gauge(
+    "cxrview_build_info",
+    "Always 1; the labels say what answers.",
+    ["version", "onnxruntime"],
+)
 
 # Looked up once: finding a child by its labels costs more than counting
 _STAGES = {stage: STAGE_SECONDS.labels(stage) for stage in STAGES}
-_IMAGES = {(view, lane): IMAGES.labels(view, lane) for view in get_args(View) for lane in LANES}
+_IMAGES = {labels: IMAGES.labels(*labels) for labels in product(get_args(View), LANES, SOURCES)}
+_REVIEW = {view: REVIEW.labels(view) for view in get_args(View)}
+_HEADERS = {agreement: HEADERS.labels(agreement) for agreement in AGREEMENTS}
+_AGREEMENT_OF: dict[bool | None, Agreement] = {True: "agrees", False: "disagrees", None: "silent"}
+_RECEIVED_BYTES = {lane: RECEIVED_BYTES.labels(lane) for lane in LANES}
 
 
 def observe_stage(stage: str, seconds: float) -> None:
@@ -73,9 +107,20 @@ def observe_batch(report: BatchReport) -> None:
         _STAGES["queue"].observe(waited)
 
 
-def count_answer(view: View, lane: Lane, fallbacks: tuple[str, ...]) -> None:
+def count_bytes(lane: Lane, received: int) -> None:
+    """Count what came of one body."""
+    _RECEIVED_BYTES[lane].inc(received)
+
+
+def count_answer(
+    answer: Classification, lane: Lane, source: Source, fallbacks: tuple[str, ...]
+) -> None:
     """Count one image that was answered, and the decoders that could not read it."""
-    _IMAGES[view, lane].inc()
+    _IMAGES[answer.view, lane, source].inc()
+    if answer.review:
+        _REVIEW[answer.view].inc()
+    if answer.header is not None:
+        _HEADERS[_AGREEMENT_OF[answer.header.agrees]].inc()
     for decoder in fallbacks:
         FALLBACKS.labels(decoder).inc()
 
@@ -83,6 +128,7 @@ def count_answer(view: View, lane: Lane, fallbacks: tuple[str, ...]) -> None:
 def describe(runtime: Runtime) -> None:
     """Publish what is fixed after start-up, and what is read whenever somebody looks."""
     card, admission, batcher = runtime.card, runtime.admission, runtime.batcher
+    BUILD_INFO.labels(version("cxrview"), onnxruntime.__version__).set(1)
     MODEL_INFO.clear()
     MODEL_INFO.labels(card.name, card.version, card.model_sha256, runtime.network.provider).set(1)
     for lane in LANES:

@@ -35,7 +35,7 @@ async def classify_one(request: Request, lane: Lane) -> Response:
                 image = Image(await _one_file(request, settings, holding, length), lane)
             place.arrived()
             metrics.observe_stage("receive", time.perf_counter() - start)
-            answer = await runtime.classify(image, request)
+            answer = await runtime.classify(image, "classify", request)
     return Response(answer.model_dump_json(), media_type="application/json")
 
 

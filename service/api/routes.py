@@ -185,7 +185,7 @@ async def _line(upload: Upload, runtime: Runtime) -> str:
             place.arrived()
             image = Image(upload.data, "backfill")
             del upload  # so that its bytes can go when they are decoded
-            return line_of(name, await runtime.classify(image))
+            return line_of(name, await runtime.classify(image, "batch"))
     except Exception as error:  # noqa: BLE001  # it becomes this file's line, and its neighbours go on
         metrics.REFUSED.labels(kind_of(error).code).inc()
         return line_of(name, error)

@@ -55,12 +55,15 @@ class Runtime:
         """Of the model that answers."""
         return self.network.version.card
 
-    async def classify(self, image: Image, request: Request | None = None) -> Classification:
+    async def classify(
+        self, image: Image, source: metrics.Source, request: Request | None = None
+    ) -> Classification:
         """One file from its bytes to its answer.
 
         Args:
             image: Not submitted yet. To let its bytes go when they are decoded, its caller must
                 not hold them.
+            source: Whence it came.
             request: When its client goes, the image is dropped wherever it is.
 
         Raises:
@@ -72,7 +75,7 @@ class Runtime:
             pfi = await answer
         assert image.radiograph is not None  # there is no PFI without it
         classification = Classification.of(image.radiograph, pfi, self.card)
-        metrics.count_answer(classification.view, image.lane, image.radiograph.fallbacks)
+        metrics.count_answer(classification, image.lane, source, image.radiograph.fallbacks)
         metrics.observe_stage("respond", time.perf_counter() - image.answered)
         return classification
 

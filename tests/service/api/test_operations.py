@@ -9,16 +9,19 @@ import sys
 from pathlib import Path
 
 import httpx2
+import onnxruntime
 import pytest
 from conftest import DATA, ROOT
+from prometheus_client.metrics import MetricWrapperBase
 from pydantic import ValidationError
 
 from model_store import ModelCard, ModelNotFoundError, ModelVersion
 from service.api import metrics
 from service.api.app import create_app
-from service.api.metrics import STAGES
+from service.api.metrics import AGREEMENTS, SOURCES, STAGES
 from service.api.problems import CODES, KINDS
 from service.api.runtime import open_runtime
+from service.api.schemas import Classification, Header, ModelReference
 from service.api.settings import Settings
 from service.inference import LANES
 
@@ -39,9 +42,17 @@ def test_an_image_moves_every_metric(start, light: Settings) -> None:
         view = client.post("/v1/classify", content=BODY).json()["view"]
         client.post("/v1/classify?lane=backfill", content=BODY)
         client.post("/v1/classify", content=b"no image")
+        dicom = (DATA / "lateral-0013-header-says-pa.dcm").read_bytes()
+        found = client.post("/v1/classify", content=dicom).json()
+        client.post("/v1/classify/batch", files={"files": ("a.jpg", BODY)})
         after = client.get("/metrics").text
     moved = [
-        *(f'cxrview_images_total{{lane="{lane}",view="{view}"}}' for lane in LANES),
+        *(
+            f'cxrview_images_total{{lane="{lane}",source="classify",view="{view}"}}'
+            for lane in LANES
+        ),
+        f'cxrview_images_total{{lane="backfill",source="batch",view="{view}"}}',
+        f'cxrview_headers_total{{agreement="{"" if found["header"]["agrees"] else "dis"}agrees"}}',
         *(f'cxrview_stage_seconds_count{{stage="{stage}"}}' for stage in STAGES),
         'cxrview_images_refused_total{reason="unrecognised_format"}',
         "cxrview_batch_images_count",
@@ -49,6 +60,10 @@ def test_an_image_moves_every_metric(start, light: Settings) -> None:
     ]
     for name in moved:
         assert value(after, name) > value(before, name), name
+    received = 'cxrview_received_bytes_total{lane="interactive"}'
+    sent = len(BODY) + len(b"no image") + len(dicom)
+    assert value(after, received) - value(before, received) == sent
+    assert f'cxrview_build_info{{onnxruntime="{onnxruntime.__version__}",version="' in after
     for lane in LANES:
         assert f'cxrview_queue_images{{lane="{lane}"}} 0.0' in after
         assert f'cxrview_inside_images{{lane="{lane}"}} 0.0' in after
@@ -63,20 +78,56 @@ def test_metric_labels_come_from_closed_sets(client: httpx2.Client) -> None:
     """Whatever clients send, no label of ours has a value that is not in our tables."""
     client.post("/v1/classify", content=b"x", headers={"content-type": "Doe^Jane"})
     text = client.get("/metrics").text
-    sample = r'^cxrview_\w+\{(?:\w+="[^"]*",)*(view|reason|stage|lane)="([^"]*)"'
+    named = "view|reason|stage|lane|source|agreement"
+    sample = rf'^cxrview_\w+\{{(?:\w+="[^"]*",)*({named})="([^"]*)"'
     labels = set(re.findall(sample, text, re.MULTILINE))
     allowed = {"view": {"frontal", "lateral"}, "reason": set(CODES)}
     allowed |= {"stage": set(STAGES), "lane": set(LANES)}
+    allowed |= {"source": set(SOURCES), "agreement": set(AGREEMENTS)}
     assert labels
     assert all(found in allowed[label] for label, found in labels)
 
 
-def test_decoders_that_failed_are_counted(client: httpx2.Client) -> None:
-    """An image that took the second decoder moves the first one's counter."""
-    sample = 'cxrview_decoder_fallbacks_total{decoder="imagecodecs-jpeg"}'
-    before = value(client.get("/metrics").text, sample)
-    metrics.count_answer("frontal", "interactive", ("imagecodecs-jpeg",))
-    assert value(client.get("/metrics").text, sample) == before + 1
+@pytest.mark.parametrize(
+    ("agrees", "agreement"), [(True, "agrees"), (False, "disagrees"), (None, "silent")]
+)
+def test_what_is_rare_is_counted(
+    client: httpx2.Client, agrees: bool | None, agreement: str
+) -> None:
+    """A decoder that failed, an image for a person to look at, a header that agrees or not."""
+    samples = (
+        'cxrview_decoder_fallbacks_total{decoder="imagecodecs-jpeg"}',
+        'cxrview_images_review_total{view="frontal"}',
+        f'cxrview_headers_total{{agreement="{agreement}"}}',
+    )
+    before = client.get("/metrics").text
+    answer = Classification(
+        view="frontal",
+        pfi=0.5,
+        threshold=0.5,
+        review=True,
+        header=Header(view_position="PA", agrees=agrees),
+        sop_instance_uid=None,
+        model=ModelReference(name="mean", version="1.0.0", sha256=""),
+        warnings=[],
+    )
+    metrics.count_answer(answer, "interactive", "classify", ("imagecodecs-jpeg",))
+    after = client.get("/metrics").text
+    for sample in samples:
+        assert value(after, sample) == value(before, sample) + 1, sample
+
+
+def test_every_metric_is_documented() -> None:
+    """docs/metrics.md has one line of each, and of no other: name, type, labels, meaning."""
+    text = (ROOT / "docs" / "metrics.md").read_text()
+    ours = [metric for metric in vars(metrics).values() if isinstance(metric, MetricWrapperBase)]
+    lines = set()
+    for metric in ours:
+        (family,) = metric.describe()
+        name = f"{family.name}_total" if family.type == "counter" else family.name
+        labels = ", ".join(f"`{label}`" for label in metric._labelnames)
+        lines.add(f"| `{name}` | {family.type} | {labels} | {family.documentation} |")
+    assert {line for line in text.splitlines() if line.startswith("| `cxrview_")} == lines
 
 
 def test_the_card_is_served(client: httpx2.Client, version: ModelVersion) -> None:
