@@ -116,6 +116,8 @@ def open_network(
         ProbeError: The model is not the one its card describes.
     """
     wanted = PROVIDERS[provider]
+    if provider != "cpu":
+        onnxruntime.preload_dlls()  # finds the libraries of CUDA where pip has put them
     available = onnxruntime.get_available_providers()
     if wanted not in available and not allow_cpu_fallback:
         raise ProviderError(f"{wanted} is not in this ONNX Runtime, which has {available}")

@@ -1,0 +1,67 @@
+#!/usr/bin/env bash
+# Build the image for a CPU with buildah, and see it answer radiographs as in a hardened pod: as a
+# user who is not root, on a root file system that is read-only.
+#
+#   sudo deploy/image.sh FOLDER
+#
+# FOLDER keeps the base, the layers and the image (cxrview.tar) for the next run. Needs buildah and
+# root. The base is pulled; where there is no registry, debootstrap makes it of Debian's packages.
+set -euo pipefail
+
+root=$(git -C "$(dirname "$0")" rev-parse --show-toplevel)
+folder=$(realpath "${1:?where to keep layers and image}")
+base=docker.io/library/debian:bookworm-slim
+image=localhost/cxrview:cpu
+port=${PORT:-8766}
+mkdir -p "$folder"
+
+buildah() {
+    command buildah --root "$folder/store" --runroot "$folder/run" --storage-driver overlay "$@"
+}
+
+if ! buildah inspect --type image "$base" >"$folder/log" 2>&1 && ! buildah pull "$base" >"$folder/log" 2>&1; then
+    echo "no $base to be pulled: debootstrap"
+    [ -d "$folder/base" ] || debootstrap --variant=minbase bookworm "$folder/base" >"$folder/log"
+    made=$(buildah from scratch)
+    buildah add --quiet "$made" "$folder/base" / >/dev/null
+    buildah commit --quiet --rm "$made" "$base" >/dev/null
+fi
+
+# Certificates and index of the machine that builds, if it has its own
+own=()
+for path in /etc/ssl/certs /etc/pip.conf; do
+    [ ! -e "$path" ] || own+=(--volume "$path:$path:ro")
+done
+buildah build --isolation chroot --pull-never --format docker --target cpu "${own[@]}" \
+    --build-arg REVISION="$(git -C "$root" rev-parse HEAD)" --tag "$image" "$root"
+rm -f "$folder/cxrview.tar"
+buildah push --quiet "$image" "docker-archive:$folder/cxrview.tar:cxrview:cpu"
+echo "compressed: $(gzip -1 <"$folder/cxrview.tar" | wc -c) bytes"
+
+made=$(buildah from --pull-never "$image")
+mounted=$(buildah mount "$made")
+sealed=$(mktemp -d)
+mount --bind "$mounted" "$sealed"
+mount -o remount,ro,bind "$sealed"
+mount --bind -o ro /proc "$sealed/proc"
+finish() {
+    [ -z "${service:-}" ] || kill "$service" || true
+    wait || true
+    umount "$sealed/proc" "$sealed"
+    rmdir "$sealed"
+    buildah rm "$made" >/dev/null
+}
+trap finish EXIT
+
+start=$(date +%s%N)
+env -i chroot --userspec=10001:10001 "$sealed" /opt/cxrview/bin/cxrview serve --port "$port" &
+service=$!
+until curl --silent --fail "http://127.0.0.1:$port/readyz" >/dev/null; do
+    kill -0 "$service"
+    sleep 0.05
+done
+echo "ready after $((($(date +%s%N) - start) / 1000000)) ms"
+for file in "$root"/tests/data/*.dcm "$root"/tests/data/*.jpg; do
+    curl --silent --show-error --fail --data-binary "@$file" "http://127.0.0.1:$port/v1/classify"
+    echo
+done
