@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import ipaddress
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -19,6 +20,7 @@ from rich.table import Column, Table
 
 from model_store import DEFAULT_ROOT, Store, StoreError
 from service.api.app import create_app
+from service.api.keys import PERMISSIONS, KeyFileError, new_key
 from service.api.problems import problem_of
 from service.api.schemas import Classification, line_of
 from service.api.settings import Settings
@@ -55,6 +57,11 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--port", type=int, default=8000)
     serve.add_argument("--access-log", action="store_true", help="log a line for every request")
     serve.set_defaults(run_command=_serve)
+    key = commands.add_parser("key", help="make an API key, and add its hash to a file")
+    key.add_argument("name", metavar="NAME", help="of who will hold it")
+    key.add_argument("permissions", nargs="+", choices=PERMISSIONS, metavar="PERMISSION")
+    key.add_argument("--file", type=Path, required=True, help="CXRVIEW_KEYS of the service")
+    key.set_defaults(run_command=_key)
     classify = commands.add_parser("classify", help="classify files and folders, without a service")
     classify.add_argument("paths", nargs="+", type=Path, metavar="PATH")
     classify.add_argument("--json", action="store_true", help="NDJSON on standard output")
@@ -68,16 +75,53 @@ def _serve(options: argparse.Namespace) -> int:
     try:
         settings = Settings()
     except ValidationError as error:
-        Console(stderr=True).print(f"error: {error}", style="red", highlight=False)
+        _complain(str(error))
+        return 2
+    if settings.keys is None and not settings.allow_anonymous and not _is_loopback(options.host):
+        _complain(
+            f"anybody who reaches {options.host} would be answered: set CXRVIEW_KEYS, or "
+            "CXRVIEW_ALLOW_ANONYMOUS=true where something before the service asks who comes"
+        )
+        return 2
+    try:
+        app = create_app(settings)
+    except KeyFileError as error:
+        _complain(str(error))
         return 2
     # One process on purpose: scale by replicas, so that each has one owner of its metrics
     uvicorn.run(
-        create_app(settings),
+        app,
         host=options.host,
         port=options.port,
         access_log=options.access_log,
         http=LargeBodyProtocol,
     )
+    return 0
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _complain(text: str) -> None:
+    Console(stderr=True).print(f"error: {text}", style="red", highlight=False, markup=False)
+
+
+def _key(options: argparse.Namespace) -> int:
+    """Add a key to the file; it is shown once, here."""
+    try:
+        key, line = new_key(options.name, frozenset(options.permissions))
+        # Only its owner may read what is made here; who may is for others to widen
+        opened = os.open(options.file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        with os.fdopen(opened, "a") as file:
+            file.write(f"{line}\n")
+    except (KeyFileError, OSError) as error:
+        _complain(str(error))
+        return 2
+    sys.stdout.write(f"{key}\n")
     return 0
 
 
@@ -89,10 +133,10 @@ def _classify(options: argparse.Namespace) -> int:
         network = open_network(Store(options.model_store).load(options.model))
         files = [file for path in options.paths for file in _files_below(path)]
     except (StoreError, NetworkError, FileNotFoundError) as error:
-        errors.print(f"error: {error}", style="red", highlight=False)
+        _complain(str(error))
         return 2
     if not files:
-        errors.print("error: no files there", style="red")
+        _complain("no files there")
         return 2
     progress = track(
         _outcomes(files, network), "classify", len(files), console=errors, transient=True

@@ -13,6 +13,8 @@ from fastapi_offline import FastAPIOffline
 
 from service.api import problems, routes
 from service.api.door import Door, refusal
+from service.api.gate import Gate
+from service.api.keys import Keys
 from service.api.runtime import open_runtime
 from service.api.settings import Settings
 from service.api.wire import REFUSE, Refuse
@@ -27,7 +29,11 @@ PFI is the probability of a frontal image. Not a medical device."""
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
-    """The service; without settings, those of the CXRVIEW_* variables."""
+    """The service; without settings, those of the CXRVIEW_* variables.
+
+    Raises:
+        KeyFileError: The file of keys cannot be used.
+    """
     settings = settings or Settings()
 
     @asynccontextmanager
@@ -45,6 +51,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         title="cxrview", version=version("cxrview"), description=DESCRIPTION, lifespan=lifespan
     )
     app.add_middleware(Door)
+    if settings.keys is not None:
+        app.add_middleware(Gate, keys=Keys(settings.keys))
     problems.install(app)
     app.include_router(routes.router)
     return app

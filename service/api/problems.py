@@ -11,7 +11,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict
 from starlette.exceptions import HTTPException
 
-from service.api import limits, metrics, uploads
+from service.api import keys, limits, metrics, uploads
 from service.api.admission import QueueFullError
 from service.imaging import errors as imaging
 from service.inference import BatcherClosedError
@@ -48,6 +48,7 @@ class Kind(NamedTuple):
 BAD = HTTPStatus.BAD_REQUEST
 TOO_LARGE = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
 UNSUPPORTED = HTTPStatus.UNSUPPORTED_MEDIA_TYPE
+UNAUTHORISED = HTTPStatus.UNAUTHORIZED
 UNPROCESSABLE = HTTPStatus.UNPROCESSABLE_ENTITY
 UNAVAILABLE = HTTPStatus.SERVICE_UNAVAILABLE
 
@@ -70,6 +71,8 @@ KINDS: dict[type[Exception], Kind] = {
     ),
     imaging.ColourImageError: Kind("colour_image", UNSUPPORTED, "Colour image"),
     imaging.MultiFrameError: Kind("multi_frame_image", UNSUPPORTED, "More than one frame"),
+    keys.NotAuthenticatedError: Kind("not_authenticated", UNAUTHORISED, "Authentication required"),
+    keys.NotPermittedError: Kind("not_permitted", HTTPStatus.FORBIDDEN, "Not permitted"),
     limits.BodyTooLargeError: Kind("body_too_large", TOO_LARGE, "Body too large"),
     limits.BodyTimeoutError: Kind("body_timeout", HTTPStatus.REQUEST_TIMEOUT, "Body incomplete"),
     limits.ClientGoneError: Kind("client_gone", HTTPStatus.REQUEST_TIMEOUT, "Client has gone"),
@@ -157,6 +160,8 @@ def response_to(error: Exception) -> JSONResponse:
     headers = {}
     if (seconds := getattr(error, "retry_after_seconds", None)) is not None:
         headers["Retry-After"] = str(seconds)
+    if isinstance(error, keys.NotAuthenticatedError):
+        headers["WWW-Authenticate"] = 'Bearer realm="cxrview"'
     if isinstance(error, limits.BodyTimeoutError):
         headers["Connection"] = "close"  # the rest of the body would be taken for a request
     return _response(problem_of(error), headers)

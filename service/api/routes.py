@@ -8,8 +8,9 @@ from functools import partial
 from typing import Annotated
 
 from anyio import to_thread
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import APIRouter, Depends, Query, Request, Response, Security
 from fastapi.responses import StreamingResponse
+from fastapi.security import HTTPBearer
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from model_store import ModelCard
@@ -28,6 +29,8 @@ from service.api.uploads import Upload, UploadError
 from service.inference import Image, Lane
 
 router = APIRouter()
+# Documents how to show one's key; the gate has looked at it by then
+KEY = [Security(HTTPBearer(auto_error=False, description="a key from `cxrview key`"))]
 
 LaneQuery = Annotated[
     Lane,
@@ -65,6 +68,7 @@ HoldingDep = Annotated[Holding, Depends(holding_of)]
     response_model=Classification,
     responses=RESPONSES,
     openapi_extra=openapi.ONE_FILE,
+    dependencies=KEY,
 )
 async def classify(request: Request, lane: LaneQuery = "interactive") -> Response:
     """Classify one chest radiograph, DICOM, PNG or JPEG, as frontal or lateral.
@@ -80,6 +84,7 @@ async def classify(request: Request, lane: LaneQuery = "interactive") -> Respons
     summary="Many radiographs",
     responses=RESPONSES | {200: openapi.NDJSON_ANSWER},
     openapi_extra=openapi.MANY_FILES,
+    dependencies=KEY,
     response_class=StreamingResponse,
 )
 async def classify_batch(
@@ -96,7 +101,13 @@ async def classify_batch(
     return StreamingResponse(_lines(uploads, runtime), media_type="application/x-ndjson")
 
 
-@router.get("/v1/model", tags=["classification"], summary="The model's card")
+@router.get(
+    "/v1/model",
+    tags=["classification"],
+    summary="The model's card",
+    responses={401: RESPONSES[401]},
+    dependencies=KEY,
+)
 async def model(runtime: RuntimeDep) -> ModelCard:
     """The card of the model that answers: cutoff, results with confidence intervals, provenance."""
     return runtime.card

@@ -47,6 +47,9 @@ class Settings(BaseSettings):
     max_archive_ratio: Annotated[float, Gt(1)] = 200  # inflated / deflated of one entry
     max_receive_idle_seconds: PositiveFloat = 30  # a client that sends nothing for so long is cut
 
+    keys: Path | None = None  # who may ask for what; None: anybody, on this machine only
+    allow_anonymous: bool = False  # anybody, from anywhere: where something before it asks who
+
     max_batch_images: PositiveInt = 8  # per ONNX call; more raises throughput and latency
     max_queue_images: PositiveInt = 256  # of each lane, worked on or waiting; beyond: 503
     latency_budget_seconds: PositiveFloat = 2  # an interactive image that would take longer: 503
