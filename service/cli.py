@@ -8,11 +8,11 @@ import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
-import uvicorn
 from pydantic import ValidationError
 from rich.console import Console
 from rich.progress import track
@@ -23,9 +23,9 @@ from service.api.app import create_app
 from service.api.keys import PERMISSIONS, KeyFileError, new_key
 from service.api.problems import problem_of
 from service.api.schemas import Classification, line_of
+from service.api.serving import Server
 from service.api.settings import Settings
 from service.api.uploads import UnreadableFileError
-from service.api.wire import LargeBodyProtocol
 from service.imaging import ImageError, Radiograph, read_radiograph
 from service.inference import (
     Network,
@@ -38,6 +38,7 @@ from service.inference import (
 Outcome = tuple[str, Classification | Exception]
 
 BATCH_IMAGES = 8
+START_FAILED = 3  # as uvicorn's own command says it
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -89,14 +90,16 @@ def _serve(options: argparse.Namespace) -> int:
         _complain(str(error))
         return 2
     # One process on purpose: scale by replicas, so that each has one owner of its metrics
-    uvicorn.run(
+    server = Server(
         app,
-        host=options.host,
-        port=options.port,
+        options.host,
+        options.port,
         access_log=options.access_log,
-        http=LargeBodyProtocol,
+        drain_seconds=settings.drain_seconds,
     )
-    return 0
+    with suppress(KeyboardInterrupt):
+        server.run()
+    return 0 if server.started else START_FAILED
 
 
 def _is_loopback(host: str) -> bool:

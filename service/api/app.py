@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 from importlib.metadata import version
+from threading import Event
 
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
@@ -17,7 +18,7 @@ from service.api.gate import Gate
 from service.api.keys import Keys
 from service.api.runtime import open_runtime
 from service.api.settings import Settings
-from service.api.wire import REFUSE, Refuse
+from service.api.wire import DRAINING, REFUSE, Refuse
 
 # Objects more than there were, before the next search. After every 700, as usual, it took a
 # twentieth of the event loop's time; what requests leave in circles is small
@@ -37,14 +38,14 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     settings = settings or Settings()
 
     @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Refuse]]:
+    async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Refuse | Event]]:
         async with open_runtime(settings) as runtime:
             app.state.runtime = runtime
             # What is there by now stays; searching all of it for garbage, again and again, would
             # stop everything for tens of milliseconds each time
             gc.freeze()
             gc.set_threshold(GARBAGE)
-            yield {REFUSE: partial(refusal, runtime.admission)}
+            yield {REFUSE: partial(refusal, runtime.admission), DRAINING: runtime.draining}
 
     # Hospitals' browsers often reach no CDN, from where FastAPI's own /docs loads its scripts
     app = FastAPIOffline(

@@ -127,7 +127,7 @@ async def livez() -> Health:
 )
 async def readyz(runtime: RuntimeDep, response: Response) -> Health:
     """The model has answered its probe, and images are being taken."""
-    if runtime.pipeline.alive:
+    if runtime.ready:
         return Health(status="ready")
     response.status_code = 503
     return Health(status="not ready")

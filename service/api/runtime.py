@@ -6,7 +6,8 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from threading import Event
 
 from fastapi import Request
 
@@ -49,6 +50,12 @@ class Runtime:
     pipeline: Pipeline
     admission: Admission
     held: HeldBytes
+    draining: Event = field(default_factory=Event)  # it goes on, but wants no more to be sent
+
+    @property
+    def ready(self) -> bool:
+        """Whether more images are wanted."""
+        return self.pipeline.alive and not self.draining.is_set()
 
     @property
     def card(self) -> ModelCard:

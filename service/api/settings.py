@@ -8,6 +8,7 @@ from typing import Annotated, Self
 from annotated_types import Gt
 from pydantic import (
     Field,
+    NonNegativeFloat,
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
@@ -52,6 +53,7 @@ class Settings(BaseSettings):
 
     max_batch_images: PositiveInt = 8  # per ONNX call; more raises throughput and latency
     max_queue_images: PositiveInt = 256  # of each lane, worked on or waiting; beyond: 503
+    drain_seconds: NonNegativeFloat = 0  # after SIGTERM: not ready, but still answering
     latency_budget_seconds: PositiveFloat = 2  # an interactive image that would take longer: 503
 
     @field_validator("max_batch_images")

@@ -11,6 +11,7 @@ import asyncio
 import socket
 from collections.abc import Awaitable, Callable
 from functools import partial
+from threading import Event
 from typing import cast
 
 import httptools
@@ -28,6 +29,8 @@ from service.api.limits import BodyError, ClientGoneError
 EXTENSION = "cxrview.body"
 # In the state that an application's lifespan yields: what refuses requests by their heads
 REFUSE = "cxrview.refuse"
+# In the same state, an Event: once set, each connection is closed after its next request
+DRAINING = "cxrview.draining"
 Refuse = Callable[[Scope], Response | None]
 ReadRest = Callable[[memoryview, Callable[[int], None]], Awaitable[None]]
 # Bodies with less to come are not worth the change of protocols
@@ -56,6 +59,7 @@ class LargeBodyProtocol(HttpToolsProtocol):
     """uvicorn's HTTP protocol, which can step aside while the rest of a body comes in."""
 
     _refused: RequestResponseCycle | None = None
+    _leaving = False  # after the body that is being skipped
 
     def on_headers_complete(self) -> None:
         """Offer it to the application, as an extension of the ASGI scope."""
@@ -89,6 +93,9 @@ class LargeBodyProtocol(HttpToolsProtocol):
         usual = not cycle.keep_alive or cycle.waiting_for_100_continue or self.access_log
         refusal = None if refuse is None or usual else refuse(cast("Scope", cycle.scope))
         if refusal is None:
+            draining = cast("Event | None", self.app_state.get(DRAINING))
+            if draining is not None and draining.is_set():
+                cycle.keep_alive = False
             super()._start_asgi_task(cycle, app)
         else:  # when all that came together with the head has been parsed
             self._refused = cycle
@@ -123,6 +130,13 @@ class LargeBodyProtocol(HttpToolsProtocol):
         if not self.flow.read_paused:
             self.transport.resume_reading()
 
+    def shutdown(self) -> None:
+        """End after what is in flight; whose body is being skipped must get its answer first."""
+        if self.transport.get_protocol() is not self and self.cycle.response_complete:
+            self._leaving = True  # closed now, with bytes unread, it would be reset
+        else:
+            super().shutdown()
+
     def wake_after(self, count: int) -> None:
         """Be told of bytes only when so many are there."""
         wire = self.transport.get_extra_info("socket")
@@ -134,6 +148,8 @@ class LargeBodyProtocol(HttpToolsProtocol):
         self.parser = httptools.HttpRequestParser(self)
         cycle.more_body, self._missing = False, 0
         self.hand_over_to(self)
+        if self._leaving:
+            self.transport.close()
 
 
 class _RestReader(asyncio.BufferedProtocol):
