@@ -56,6 +56,9 @@ def _parser() -> argparse.ArgumentParser:
     serve = commands.add_parser("serve", help="serve HTTP; settings are CXRVIEW_* variables")
     serve.add_argument("--host", default="127.0.0.1")
     serve.add_argument("--port", type=int, default=8000)
+    serve.add_argument(
+        "--operations-port", type=int, help="for /livez, /readyz and /metrics; by default --port"
+    )
     serve.add_argument("--access-log", action="store_true", help="log a line for every request")
     serve.set_defaults(run_command=_serve)
     key = commands.add_parser("key", help="make an API key, and add its hash to a file")
@@ -85,7 +88,7 @@ def _serve(options: argparse.Namespace) -> int:
         )
         return 2
     try:
-        app = create_app(settings)
+        app = create_app(settings, options.operations_port)
     except KeyFileError as error:
         _complain(str(error))
         return 2
@@ -93,12 +96,12 @@ def _serve(options: argparse.Namespace) -> int:
     server = Server(
         app,
         options.host,
-        options.port,
+        [options.port, *filter(None, [options.operations_port])],
         access_log=options.access_log,
         drain_seconds=settings.drain_seconds,
     )
     with suppress(KeyboardInterrupt):
-        server.run()
+        server.listen()
     return 0 if server.started else START_FAILED
 
 

@@ -16,6 +16,7 @@ from service.api import problems, routes
 from service.api.door import Door, refusal
 from service.api.gate import Gate
 from service.api.keys import Keys
+from service.api.ports import Ports
 from service.api.runtime import open_runtime
 from service.api.settings import Settings
 from service.api.wire import DRAINING, REFUSE, Refuse
@@ -29,8 +30,13 @@ DESCRIPTION = """Frontal or lateral, from the pixels of a chest radiograph.
 PFI is the probability of a frontal image. Not a medical device."""
 
 
-def create_app(settings: Settings | None = None) -> FastAPI:
-    """The service; without settings, those of the CXRVIEW_* variables.
+def create_app(settings: Settings | None = None, operations_port: int | None = None) -> FastAPI:
+    """The service.
+
+    Args:
+        settings: None: those of the CXRVIEW_* variables.
+        operations_port: Where probes and metrics are to be found, and nothing else; None: beside
+            all others.
 
     Raises:
         KeyFileError: The file of keys cannot be used.
@@ -54,6 +60,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_middleware(Door)
     if settings.keys is not None:
         app.add_middleware(Gate, keys=Keys(settings.keys))
+    if operations_port is not None:
+        app.add_middleware(Ports, operations=operations_port)
     problems.install(app)
     app.include_router(routes.router)
     return app

@@ -150,6 +150,11 @@ def answer_to(error: Exception) -> JSONResponse:
     return response_to(error)
 
 
+def not_found() -> JSONResponse:
+    """The response to a request for what is not there."""
+    return _response(_problem(HTTP_KINDS[HTTPStatus.NOT_FOUND], HTTPStatus.NOT_FOUND.phrase))
+
+
 def count(error: Exception) -> None:
     """Count one image that was refused."""
     metrics.REFUSED.labels(kind_of(error).code).inc()

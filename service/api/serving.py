@@ -8,6 +8,8 @@ idle at the end.
 from __future__ import annotations
 
 import signal
+from collections.abc import Sequence
+from functools import partial
 from threading import Timer
 from types import FrameType
 
@@ -24,19 +26,32 @@ class Server(uvicorn.Server):
     Args:
         app: As `create_app` makes it.
         host: Address to bind to.
-        port: 0 for any.
+        ports: 0 for any; the same application on all of them.
         access_log: Log a line for every request.
         drain_seconds: From the first SIGTERM, during which it answers but is not ready.
     """
 
     def __init__(
-        self, app: FastAPI, host: str, port: int, *, access_log: bool, drain_seconds: float
+        self,
+        app: FastAPI,
+        host: str,
+        ports: Sequence[int],
+        *,
+        access_log: bool,
+        drain_seconds: float,
     ) -> None:
-        super().__init__(
-            uvicorn.Config(app, host=host, port=port, access_log=access_log, http=LargeBodyProtocol)
+        config = partial(
+            uvicorn.Config, app, host=host, access_log=access_log, http=LargeBodyProtocol
         )
+        self._configs = [config(port=port) for port in ports]
+        super().__init__(self._configs[0])
         self._app = app
         self._drain_seconds = drain_seconds
+
+    def listen(self) -> None:
+        """Serve until told to stop; a port that is taken ends the process."""
+        several = len(self._configs) > 1
+        self.run([config.bind_socket() for config in self._configs] if several else None)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Drain at the first SIGTERM; stop at once at the second, or at Ctrl-C."""

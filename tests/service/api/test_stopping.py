@@ -6,6 +6,7 @@ import asyncio
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -24,10 +25,10 @@ HEAD = f"POST /v1/classify HTTP/1.1\r\nHost: x\r\nContent-Length: {len(BODY)}\r\
 
 
 @contextmanager
-def serving(**settings: str) -> Iterator[tuple[subprocess.Popen[str], int]]:
+def serving(*options: str, **settings: str) -> Iterator[tuple[subprocess.Popen[str], int]]:
     """The command in a process of its own, and its port."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "service.cli", "serve", "--port", "0"],
+        [sys.executable, "-m", "service.cli", "serve", "--port", "0", *options],
         env=os.environ | {"CXRVIEW_MODEL": "swift/1.0.0"} | settings,
         stderr=subprocess.PIPE,
         text=True,
@@ -40,6 +41,18 @@ def serving(**settings: str) -> Iterator[tuple[subprocess.Popen[str], int]]:
         process.kill()
         process.stderr.close()
         process.wait()
+
+
+def until_it_listens(port: int) -> None:
+    deadline = time.monotonic() + 10
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port)).close()
+        except ConnectionRefusedError:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        else:
+            return
 
 
 async def response(reader: asyncio.StreamReader) -> tuple[int, dict[str, str]]:
@@ -106,6 +119,21 @@ def test_a_second_signal_ends_the_wait() -> None:
             assert time.monotonic() < deadline
         process.send_signal(signal.SIGTERM)
         assert process.wait(10) == 0
+
+
+def test_operations_have_a_port_of_their_own() -> None:
+    """There are probes and metrics and nothing else; elsewhere there is all but those."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        operations = free.getsockname()[1]
+    with serving("--operations-port", str(operations)) as (_, port):
+        until_it_listens(operations)
+        until_it_listens(port)
+        for path in ("/livez", "/readyz", "/metrics"):
+            assert asyncio.run(get(operations, path))[0] == 200
+            assert asyncio.run(get(port, path))[0] == 404
+        for path in ("/docs", "/v1/model", "/openapi.json"):
+            assert asyncio.run(get(operations, path))[0] == 404
+            assert asyncio.run(get(port, path))[0] == 200
 
 
 def test_ctrl_c_ends_it_too() -> None:
