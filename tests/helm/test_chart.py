@@ -1,0 +1,199 @@
+"""The chart: what it renders is valid, hardened, and configures the service that is there."""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import json
+from typing import Any
+
+import helm_python
+import kubernetes_validate
+import pytest
+import yaml
+from conftest import DATA, ROOT
+
+from service.api.settings import Settings
+from service.cli import _parser
+
+CHART = ROOT / "helm" / "cxrview"
+ANYBODY = {"allowAnonymous": True}
+KEYS = {"keys": {"secretName": "keys"}}
+ALL = yaml.safe_load((CHART / "ci" / "all-values.yaml").read_text())
+DEFAULTS = yaml.safe_load((CHART / "values.yaml").read_text())
+# What the chart sets itself, from values of other names; what is in the image, or needs a disk
+SET_BY_CHART = {"allow_anonymous", "drain_seconds", "keys", "provider"}
+NOT_OFFERED = {"engine_cache", "model_store"}
+CASES = {"anybody": ANYBODY, "keys": KEYS, "all": ALL}
+UNKNOWN_KINDS = {"ServiceMonitor"}  # custom resources, whose schemas Kubernetes does not have
+
+Object = dict[str, Any]
+
+
+def render(values: Object) -> list[Object]:
+    """The objects of a release, in no order."""
+    with helm_python.Chart.load(CHART) as chart:
+        chart.validate_schema(values)
+        files = chart.render(values, name="release", namespace="here")
+    texts = [text for path, text in files.items() if not path.endswith("NOTES.txt")]
+    return [one for text in texts for one in yaml.safe_load_all(text) if one]
+
+
+def of_kind(objects: list[Object], kind: str) -> list[Object]:
+    return [each for each in objects if each["kind"] == kind]
+
+
+def pod_of(objects: list[Object]) -> Object:
+    (deployment,) = of_kind(objects, "Deployment")
+    pod: Object = deployment["spec"]["template"]["spec"]
+    return pod
+
+
+def environment(pod: Object) -> dict[str, str]:
+    return {each["name"]: each["value"] for each in pod["containers"][0]["env"]}
+
+
+@pytest.fixture(scope="module", params=CASES)
+def objects(request: pytest.FixtureRequest) -> list[Object]:
+    return render(CASES[request.param])
+
+
+@pytest.mark.parametrize("values", CASES.values(), ids=CASES)
+def test_helm_has_nothing_to_say(values: Object) -> None:
+    """Not even a warning."""
+    report = helm_python.lint(CHART, values, strict=True)
+    assert not report["errors"]
+    assert all("icon" in each["error"] for each in report["messages"])
+
+
+@pytest.mark.parametrize("version", ["1.31", "1.33", "1.34"])
+def test_all_objects_are_valid(objects: list[Object], version: str) -> None:
+    """Every key is one that Kubernetes knows."""
+    for each in objects:
+        if each["kind"] not in UNKNOWN_KINDS:
+            kubernetes_validate.validate(each, version, strict=True)
+
+
+def test_each_value_has_its_object() -> None:
+    """With all values there is one of each; without, what is needed and the walls around it."""
+    always = {"Deployment", "Service", "ServiceAccount", "PodDisruptionBudget", "NetworkPolicy"}
+    assert {each["kind"] for each in render(KEYS)} == always
+    more = {"HorizontalPodAutoscaler", "Ingress", "ServiceMonitor", "ConfigMap", "Pod"}
+    assert {each["kind"] for each in render(ALL)} == always | more
+
+
+def test_pods_meet_the_restricted_standard(objects: list[Object]) -> None:
+    """Not root, no escalation, no capabilities, a sealed root, no token of the cluster."""
+    for pod in (pod_of(objects), *(each["spec"] for each in of_kind(objects, "Pod"))):
+        assert pod["securityContext"]["runAsNonRoot"]
+        assert pod["securityContext"]["runAsUser"] > 0
+        assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        assert pod["automountServiceAccountToken"] is False
+        for container in pod["containers"]:
+            own = container["securityContext"]
+            assert own["allowPrivilegeEscalation"] is False
+            assert own["capabilities"] == {"drop": ["ALL"]}
+            assert own["readOnlyRootFilesystem"]
+            assert container["resources"].keys() == {"requests", "limits"}
+
+
+def test_values_are_closed_and_all_are_tried() -> None:
+    """What the schema does not know is refused; ci/all-values.yaml sets every value there is."""
+
+    def paths(values: Object, schema: Object) -> set[str]:
+        found = set()
+        for key, value in values.items():
+            inner = schema["properties"][key]
+            if "properties" in inner:
+                found |= {f"{key}.{each}" for each in paths(value, inner)}
+            else:
+                found.add(key)
+        return found
+
+    schema = json.loads((CHART / "values.schema.json").read_text())
+    assert paths(DEFAULTS, schema) == paths(ALL, schema)
+    unset = {path for path in paths(ALL, schema) if at(ALL, path) == at(DEFAULTS, path)}
+    assert unset == {
+        # as they are: the other choice excludes values that are to be seen
+        "allowAnonymous", "serviceAccount.name", "disruption.enabled", "networkPolicy.enabled",
+    }  # fmt: skip
+    for wrong in ({"replica": 1}, {"config": {"port": 1}}, {"gpu": {"enabled": "yes"}}):
+        with pytest.raises(helm_python.HelmError):
+            render(KEYS | wrong)
+
+
+def at(values: Object, path: str) -> Any:
+    for key in path.split("."):
+        values = values[key]
+    return values
+
+
+def test_the_configuration_is_that_of_the_service(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All settings and no others; and the variables of a pod are understood as they were meant."""
+    assert DEFAULTS["config"].keys() == Settings.model_fields.keys() - SET_BY_CHART - NOT_OFFERED
+    for name, value in environment(pod_of(render(ALL))).items():
+        monkeypatch.setenv(name, value)
+    settings = Settings()
+    assert {name: getattr(settings, name) for name in ALL["config"]} == ALL["config"]
+    assert (settings.provider, settings.drain_seconds) == ("cuda", 15)
+    assert str(settings.keys) == "/keys/keys"
+
+
+def test_the_service_is_started_as_it_can_be(objects: list[Object]) -> None:
+    """The arguments are its own, its ports are those of probes and Services."""
+    pod = pod_of(objects)
+    container = pod["containers"][0]
+    options: argparse.Namespace = _parser().parse_args(container["args"])
+    ports = {each["name"]: each["containerPort"] for each in container["ports"]}
+    assert ports == {"http": options.port, "operations": options.operations_port}
+    for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+        assert container[probe]["httpGet"]["port"] == "operations"
+    for service in of_kind(objects, "Service"):
+        assert all(each["targetPort"] in ports for each in service["spec"]["ports"])
+    assert pod["enableServiceLinks"] is False
+    drain = float(environment(pod)["CXRVIEW_DRAIN_SECONDS"])
+    assert pod["terminationGracePeriodSeconds"] > drain
+
+
+def test_nobody_gets_in_unasked() -> None:
+    """Keys, or a decision; TLS where there is an Ingress; nothing goes out."""
+    with pytest.raises(helm_python.HelmError, match="secretName: a Secret"):
+        render({})
+    with pytest.raises(helm_python.HelmError, match="tlsSecretName"):
+        render(KEYS | {"ingress": {"enabled": True, "host": "x"}})
+    assert environment(pod_of(render(ANYBODY)))["CXRVIEW_ALLOW_ANONYMOUS"] == "true"
+    assert "CXRVIEW_ALLOW_ANONYMOUS" not in environment(pod_of(render(KEYS)))
+    (policy,) = of_kind(render(KEYS), "NetworkPolicy")
+    assert policy["spec"]["policyTypes"] == ["Ingress", "Egress"]
+    assert "egress" not in policy["spec"]
+    assert [each["ports"] for each in policy["spec"]["ingress"]] == [[{"port": "http"}]]
+
+
+def test_a_gpu_is_one_value() -> None:
+    """It brings image, resource, runtime class, node selector and tolerations with it."""
+    gpu = {key: value for key, value in ALL["gpu"].items() if key != "enabled"}
+    without = pod_of(render(KEYS | {"gpu": gpu}))
+    assert without == pod_of(render(KEYS))
+    pod = pod_of(render(KEYS | {"gpu": ALL["gpu"]}))
+    container = pod["containers"][0]
+    assert container["image"].endswith("-gpu")
+    assert container["resources"]["limits"]["nvidia.com/gpu"] == 2
+    assert pod["runtimeClassName"] == "nvidia"
+    assert pod["nodeSelector"] == {"gpu": "h200"}
+    assert pod["tolerations"] == ALL["gpu"]["tolerations"]
+
+
+def test_the_trial_classifies_a_real_radiograph() -> None:
+    """`helm test` sends one of ours, with the key, and its script is Python."""
+    objects = render(ALL)
+    (files,) = of_kind(objects, "ConfigMap")
+    sent = base64.b64decode(files["binaryData"]["lateral.jpg"])
+    assert sent == (DATA / "lateral-0048.jpg").read_bytes()
+    compile(files["data"]["classify.py"], "classify.py", "exec")
+    (pod,) = of_kind(objects, "Pod")
+    url = pod["spec"]["containers"][0]["args"][0]
+    assert url == "http://release-cxrview:8080/v1/classify"
+    (policy,) = of_kind(objects, "NetworkPolicy")
+    peers = policy["spec"]["ingress"][0]["from"]
+    labels = pod["metadata"]["labels"]
+    assert any(labels == peer.get("podSelector", {}).get("matchLabels") for peer in peers)
