@@ -54,6 +54,15 @@ STAGE_SECONDS = Histogram(
     ["stage"],
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
 )
+ANSWER_SECONDS = Histogram(
+    "cxrview_answer_seconds",
+    "Time of one image of POST /v1/classify, from the head of its request to its answer.",
+    ["lane"],
+    buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10, 30),
+)
+BUDGET_SECONDS = Gauge(
+    "cxrview_latency_budget_seconds", "Interactive images that would take longer are refused."
+)
 BATCH_IMAGES = Histogram(
     "cxrview_batch_images", "Images per ONNX call.", buckets=(1, 2, 4, 8, 16, 32, 64)
 )
@@ -78,6 +87,9 @@ MODEL_INFO = Gauge(
     "Always 1; the labels say which model answers, and where it runs.",
     ["name", "version", "sha256", "provider"],
 )
+CPU_FALLBACK = Gauge(
+    "cxrview_cpu_fallback", "1 where a GPU was asked for, and the CPU answers; else 0."
+)
 BUILD_INFO = Gauge(
     "cxrview_build_info",
     "Always 1; the labels say what answers.",
@@ -87,6 +99,7 @@ BUILD_INFO = Gauge(
 # Looked up once: finding a child by its labels costs more than counting
 _STAGES = {stage: STAGE_SECONDS.labels(stage) for stage in STAGES}
 _IMAGES = {labels: IMAGES.labels(*labels) for labels in product(get_args(View), LANES, SOURCES)}
+_ANSWER_SECONDS = {lane: ANSWER_SECONDS.labels(lane) for lane in LANES}
 _REVIEW = {view: REVIEW.labels(view) for view in get_args(View)}
 _HEADERS = {agreement: HEADERS.labels(agreement) for agreement in AGREEMENTS}
 _AGREEMENT_OF: dict[bool | None, Agreement] = {True: "agrees", False: "disagrees", None: "silent"}
@@ -105,6 +118,11 @@ def observe_batch(report: BatchReport) -> None:
     for pfi, waited in zip(report.pfi, report.waited_seconds, strict=True):
         PFI.observe(pfi)
         _STAGES["queue"].observe(waited)
+
+
+def observe_answer(lane: Lane, seconds: float) -> None:
+    """Count the whole time of one image that was answered."""
+    _ANSWER_SECONDS[lane].observe(seconds)
 
 
 def count_bytes(lane: Lane, received: int) -> None:
@@ -129,6 +147,9 @@ def describe(runtime: Runtime) -> None:
     """Publish what is fixed after start-up, and what is read whenever somebody looks."""
     card, admission, batcher = runtime.card, runtime.admission, runtime.batcher
     BUILD_INFO.labels(version("cxrview"), onnxruntime.__version__).set(1)
+    BUDGET_SECONDS.set(runtime.settings.latency_budget_seconds)
+    asked, found = runtime.settings.provider, runtime.network.provider
+    CPU_FALLBACK.set(found == "cpu" and asked != "cpu")
     MODEL_INFO.clear()
     MODEL_INFO.labels(card.name, card.version, card.model_sha256, runtime.network.provider).set(1)
     for lane in LANES:

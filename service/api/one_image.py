@@ -25,6 +25,7 @@ async def classify_one(request: Request, lane: Lane) -> Response:
         QueueFullError, BodyError, UploadError, ImageError, BatcherClosedError: As problems.py
             shows them.
     """
+    begin = time.perf_counter()
     runtime: Runtime = request.app.state.runtime
     settings = runtime.settings
     with runtime.admission.place(lane) as place:
@@ -36,6 +37,7 @@ async def classify_one(request: Request, lane: Lane) -> Response:
             place.arrived()
             metrics.observe_stage("receive", time.perf_counter() - start)
             answer = await runtime.classify(image, "classify", request)
+            metrics.observe_answer(lane, time.perf_counter() - begin)
     return Response(answer.model_dump_json(), media_type="application/json")
 
 

@@ -60,6 +60,12 @@ def test_an_image_moves_every_metric(start, light: Settings) -> None:
     ]
     for name in moved:
         assert value(after, name) > value(before, name), name
+    for lane in LANES:
+        counted = f'cxrview_answer_seconds_count{{lane="{lane}"}}'
+        assert value(after, counted) > value(before, counted)
+    budget = service.runtime.settings.latency_budget_seconds
+    assert value(after, "cxrview_latency_budget_seconds") == budget
+    assert value(after, "cxrview_cpu_fallback") == 0
     received = 'cxrview_received_bytes_total{lane="interactive"}'
     sent = len(BODY) + len(b"no image") + len(dicom)
     assert value(after, received) - value(before, received) == sent
