@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import base64
 import json
+import re
 from typing import Any
 
 import helm_python
@@ -25,7 +26,10 @@ DEFAULTS = yaml.safe_load((CHART / "values.yaml").read_text())
 SET_BY_CHART = {"allow_anonymous", "drain_seconds", "keys", "provider"}
 NOT_OFFERED = {"engine_cache", "model_store"}
 CASES = {"anybody": ANYBODY, "keys": KEYS, "all": ALL}
-UNKNOWN_KINDS = {"ServiceMonitor"}  # custom resources, whose schemas Kubernetes does not have
+UNKNOWN_KINDS = {
+    "PrometheusRule",
+    "ServiceMonitor",
+}  # custom resources, whose schemas Kubernetes does not have
 
 Object = dict[str, Any]
 
@@ -78,7 +82,14 @@ def test_each_value_has_its_object() -> None:
     """With all values there is one of each; without, what is needed and the walls around it."""
     always = {"Deployment", "Service", "ServiceAccount", "PodDisruptionBudget", "NetworkPolicy"}
     assert {each["kind"] for each in render(KEYS)} == always
-    more = {"HorizontalPodAutoscaler", "Ingress", "ServiceMonitor", "ConfigMap", "Pod"}
+    more = {
+        "HorizontalPodAutoscaler",
+        "Ingress",
+        "ServiceMonitor",
+        "PrometheusRule",
+        "ConfigMap",
+        "Pod",
+    }
     assert {each["kind"] for each in render(ALL)} == always | more
 
 
@@ -181,6 +192,28 @@ def test_a_gpu_is_one_value() -> None:
     assert pod["runtimeClassName"] == "nvidia"
     assert pod["nodeSelector"] == {"gpu": "h200"}
     assert pod["tolerations"] == ALL["gpu"]["tolerations"]
+
+
+def test_alerts_lead_to_the_runbook_and_look_at_metrics_that_exist() -> None:
+    """Each has a section of its own, and only names that docs/metrics.md or the rules know."""
+    (made,) = of_kind(render(ALL), "PrometheusRule")
+    rules = [rule for group in made["spec"]["groups"] for rule in group["rules"]]
+    assert made["spec"] == yaml.safe_load((CHART / "files" / "rules.yaml").read_text())
+    sections = re.findall("^## (.*)$", (ROOT / "deploy" / "runbook.md").read_text(), re.MULTILINE)
+    alerts = [rule["alert"] for rule in rules if "alert" in rule]
+    assert alerts == sections
+    for rule in rules:
+        if "alert" in rule:
+            assert rule["labels"]["severity"] in {"page", "ticket"}
+            url = rule["annotations"]["runbook_url"]
+            assert url.endswith(f"deploy/runbook.md#{rule['alert'].lower()}")
+    known = set(
+        re.findall(r"^\| `(cxrview_\w+)`", (ROOT / "docs/metrics.md").read_text(), re.MULTILINE)
+    )
+    known |= {rule["record"] for rule in rules if "record" in rule}
+    for rule in rules:
+        for name in re.findall(r"\bcxrview[_:][\w:]+", rule["expr"]):
+            assert name in known or name.removesuffix("_bucket") in known, name
 
 
 def test_the_trial_classifies_a_real_radiograph() -> None:
