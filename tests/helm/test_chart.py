@@ -6,6 +6,7 @@ import argparse
 import base64
 import json
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import helm_python
@@ -25,7 +26,11 @@ DEFAULTS = yaml.safe_load((CHART / "values.yaml").read_text())
 # What the chart sets itself, from values of other names; what is in the image, or needs a disk
 SET_BY_CHART = {"allow_anonymous", "drain_seconds", "keys", "provider"}
 NOT_OFFERED = {"engine_cache", "model_store"}
-CASES = {"anybody": ANYBODY, "keys": KEYS, "all": ALL}
+DEV, PROD = (
+    yaml.safe_load((ROOT / "deploy" / f"values-{name}.yaml").read_text())
+    for name in ("dev", "prod")
+)
+CASES = {"anybody": ANYBODY, "keys": KEYS, "all": ALL, "dev": DEV, "prod": PROD}
 UNKNOWN_KINDS = {
     "PrometheusRule",
     "ServiceMonitor",
@@ -137,6 +142,20 @@ def at(values: Object, path: str) -> Any:
     for key in path.split("."):
         values = values[key]
     return values
+
+
+@pytest.mark.parametrize("values", [DEV, PROD], ids=["dev", "prod"])
+def test_examples_state_only_what_differs(values: Object) -> None:
+    """A value that is the default says nothing, and would hide when that changes."""
+
+    def same(values: Object, defaults: Object) -> Iterator[str]:
+        for key, value in values.items():
+            if isinstance(value, dict) and isinstance(defaults.get(key), dict) and defaults[key]:
+                yield from same(value, defaults[key])
+            elif value == defaults.get(key):
+                yield key
+
+    assert list(same(values, DEFAULTS | {"resources": {}})) == []
 
 
 def test_the_configuration_is_that_of_the_service(monkeypatch: pytest.MonkeyPatch) -> None:
