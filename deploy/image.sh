@@ -27,11 +27,12 @@ if ! buildah inspect --type image "$base" >"$folder/log" 2>&1 && ! buildah pull 
     buildah commit --quiet --rm "$made" "$base" >/dev/null
 fi
 
-# Certificates and index of the machine that builds, if it has its own
+# Certificates and index of the machine that builds, if it has its own: beside the image's
 own=()
-for path in /etc/ssl/certs /etc/pip.conf; do
-    [ ! -e "$path" ] || own+=(--volume "$path:$path:ro")
-done
+if [ -e /etc/pip.conf ]; then
+    sed 's#/etc/ssl/certs/#/own/certs/#' /etc/pip.conf >"$folder/pip.conf"
+    own=(--volume /etc/ssl/certs:/own/certs:ro --volume "$folder/pip.conf:/etc/pip.conf:ro")
+fi
 buildah build --isolation chroot --pull-never --format docker --target cpu "${own[@]}" \
     --build-arg REVISION="$(git -C "$root" rev-parse HEAD)" --tag "$image" "$root"
 rm -f "$folder/cxrview.tar"
@@ -54,7 +55,7 @@ finish() {
 trap finish EXIT
 
 start=$(date +%s%N)
-env -i chroot --userspec=10001:10001 "$sealed" /opt/cxrview/bin/cxrview serve --port "$port" &
+env -i PATH=/usr/sbin:/usr/bin chroot --userspec=10001:10001 "$sealed" /opt/cxrview/bin/cxrview serve --port "$port" &
 service=$!
 until curl --silent --fail "http://127.0.0.1:$port/readyz" >/dev/null; do
     kill -0 "$service"
