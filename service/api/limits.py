@@ -8,7 +8,6 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
-from service.api import metrics
 from service.inference import LANES, Lane
 
 # Of all bytes; the rest is kept free for interactive bodies
@@ -48,14 +47,19 @@ class HeldBytes:
     Args:
         limit: Bytes. Backfill may fill `BACKFILL_SHARE` of it.
         retry_after_seconds: What those are told who waited in vain.
+        count: Called with the bytes that came of each body, at its end.
     """
 
     def __init__(
-        self, limit: int, retry_after_seconds: Callable[[Lane], int] = lambda _: 1
+        self,
+        limit: int,
+        retry_after_seconds: Callable[[Lane], int] = lambda _: 1,
+        count: Callable[[Lane, int], None] = lambda _, __: None,
     ) -> None:
         self.limit = limit
         self.held = 0
         self.retry_after_seconds = retry_after_seconds
+        self.count = count
         self._waiting: dict[Lane, deque[tuple[int, asyncio.Future[None]]]] = {
             lane: deque() for lane in LANES
         }
@@ -154,4 +158,4 @@ class Holding:
         ___: TracebackType | None,
     ) -> None:
         self._total.give_back(self.bytes)
-        metrics.count_bytes(self._lane, self._received)
+        self._total.count(self._lane, self._received)

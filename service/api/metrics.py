@@ -15,7 +15,6 @@ from service.inference import LANES, BatchReport, Lane
 
 if TYPE_CHECKING:
     from service.api.runtime import Runtime
-    from service.api.schemas import Classification
 
 Source = Literal["classify", "batch"]
 SOURCES: tuple[Source, ...] = get_args(Source)
@@ -131,16 +130,19 @@ def count_bytes(lane: Lane, received: int) -> None:
 
 
 def count_answer(
-    answer: Classification, lane: Lane, source: Source, fallbacks: tuple[str, ...]
+    view: View, lane: Lane, source: Source, fallbacks: tuple[str, ...], *, review: bool
 ) -> None:
     """Count one image that was answered, and the decoders that could not read it."""
-    _IMAGES[answer.view, lane, source].inc()
-    if answer.review:
-        _REVIEW[answer.view].inc()
-    if answer.header is not None:
-        _HEADERS[_AGREEMENT_OF[answer.header.agrees]].inc()
+    _IMAGES[view, lane, source].inc()
+    if review:
+        _REVIEW[view].inc()
     for decoder in fallbacks:
         FALLBACKS.labels(decoder).inc()
+
+
+def count_header(agrees: bool | None) -> None:
+    """Count what the header of an answered DICOM image says; None: of neither view."""
+    _HEADERS[_AGREEMENT_OF[agrees]].inc()
 
 
 def describe(runtime: Runtime) -> None:

@@ -82,7 +82,15 @@ class Runtime:
             pfi = await answer
         assert image.radiograph is not None  # there is no PFI without it
         classification = Classification.of(image.radiograph, pfi, self.card)
-        metrics.count_answer(classification, image.lane, source, image.radiograph.fallbacks)
+        metrics.count_answer(
+            classification.view,
+            image.lane,
+            source,
+            image.radiograph.fallbacks,
+            review=classification.review,
+        )
+        if classification.header is not None:
+            metrics.count_header(classification.header.agrees)
         metrics.observe_stage("respond", time.perf_counter() - image.answered)
         return classification
 
@@ -113,7 +121,7 @@ async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
         observe=metrics.observe_stage,
     )
     admission = Admission(settings.max_queue_images, settings.latency_budget_seconds)
-    held = HeldBytes(settings.max_held_bytes, admission.retry_after_seconds)
+    held = HeldBytes(settings.max_held_bytes, admission.retry_after_seconds, metrics.count_bytes)
     runtime = Runtime(settings, network, batcher, pipeline, admission, held)
     metrics.describe(runtime)
     pipeline.start()

@@ -21,7 +21,6 @@ from service.api.app import create_app
 from service.api.metrics import AGREEMENTS, SOURCES, STAGES
 from service.api.problems import CODES, KINDS
 from service.api.runtime import open_runtime
-from service.api.schemas import Classification, Header, ModelReference
 from service.api.settings import Settings
 from service.inference import LANES
 
@@ -107,17 +106,8 @@ def test_what_is_rare_is_counted(
         f'cxrview_headers_total{{agreement="{agreement}"}}',
     )
     before = client.get("/metrics").text
-    answer = Classification(
-        view="frontal",
-        pfi=0.5,
-        threshold=0.5,
-        review=True,
-        header=Header(view_position="PA", agrees=agrees),
-        sop_instance_uid=None,
-        model=ModelReference(name="mean", version="1.0.0", sha256=""),
-        warnings=[],
-    )
-    metrics.count_answer(answer, "interactive", "classify", ("imagecodecs-jpeg",))
+    metrics.count_answer("frontal", "interactive", "classify", ("imagecodecs-jpeg",), review=True)
+    metrics.count_header(agrees)
     after = client.get("/metrics").text
     for sample in samples:
         assert value(after, sample) == value(before, sample) + 1, sample
