@@ -14,13 +14,13 @@ from fastapi.security import HTTPBearer
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from model_store import ModelCard
-from service.api import metrics, openapi
+from service.api import openapi, problems
 from service.api.archives import ArchiveLimits, read_archive
 from service.api.door import CLASSIFY
 from service.api.forms import boundary_of, read_form
 from service.api.limits import Holding
 from service.api.one_image import classify_one
-from service.api.problems import RESPONSES, kind_of
+from service.api.problems import RESPONSES
 from service.api.receiving import lapsing, length_of, receive
 from service.api.runtime import Runtime
 from service.api.schemas import Classification, Health, line_of
@@ -198,5 +198,5 @@ async def _line(upload: Upload, runtime: Runtime) -> str:
             del upload  # so that its bytes can go when they are decoded
             return line_of(name, await runtime.classify(image, "batch"))
     except Exception as error:  # noqa: BLE001  # it becomes this file's line, and its neighbours go on
-        metrics.REFUSED.labels(kind_of(error).code).inc()
+        problems.count(error)
         return line_of(name, error)

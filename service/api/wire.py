@@ -180,14 +180,14 @@ class _RestReader(asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         self._missing -= nbytes
-        if self._rest is None and self._missing < SCRATCH_BYTES:
-            self._http.wake_after(max(1, self._missing))
         if self._rest is not None:
             try:
                 self._count(nbytes)
             except BodyError as error:
                 self._settle(error)
                 self.discard()
+        elif self._missing < SCRATCH_BYTES:
+            self._http.wake_after(max(1, self._missing))
         if not self._missing:
             self._http.take_back(self._cycle)
             self._settle(None)

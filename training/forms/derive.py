@@ -24,7 +24,7 @@ from model_store import (
 from model_store.store import sha256
 from service.imaging import image_to_tensor
 from training.assay import crossing_rows, test_rows
-from training.evaluate import Pfi, as_table
+from training.evaluate import OperatingPoint, Pfi, as_table
 from training.finished import open_run
 from training.forms.convert import Form, convert, differences, predictor
 from training.googlenet import PfiNetwork
@@ -71,17 +71,16 @@ def derive(
         PublishError: The run is not the parent's, or `crossing` holds no runs that were tested.
         ManifestError: The run's data cannot be used.
     """
-    _refuse_other_run(parent, run)
+    point = _tested_at(parent, run)
     finished = open_run(run, torch.device("cpu"))
     converted = convert(parent.model, form, finished.settings)
-    untested = TestReport.load(run)
-    rows = test_rows(predictor(converted), finished.settings, untested.point)
+    rows = test_rows(predictor(converted), finished.settings, point)
     for each in _crossings(crossing):
         rows += _crossed(form, each)
     difference = differences(parent.model, converted, finished.settings)
     card = _card(
         parent,
-        untested.with_rows(rows),
+        rows,
         converted,
         (*limitations, _difference_in_words(parent, difference)),
         float(difference.max()),
@@ -132,9 +131,11 @@ def _run(options: argparse.Namespace) -> None:
     print(f"published {version.reference} in {store.add(version)}")  # noqa: T201
 
 
-def _refuse_other_run(parent: ModelVersion, run: Path) -> None:
-    if TestReport.load(run).plateau != parent.card.plateau:
+def _tested_at(parent: ModelVersion, run: Path) -> OperatingPoint:
+    report = TestReport.load(run)
+    if report.plateau != parent.card.plateau:
         raise PublishError(f"{parent.reference} was not published from {run}: cutoffs differ")
+    return report.point
 
 
 def _crossings(folder: Path | None) -> Iterator[Path]:
@@ -166,7 +167,7 @@ def _difference_in_words(parent: ModelVersion, difference: Pfi) -> str:
 
 def _card(
     parent: ModelVersion,
-    report: TestReport,
+    evaluations: list[Evaluation],
     model: bytes,
     limitations: tuple[str, ...],
     difference: float,
@@ -179,7 +180,7 @@ def _card(
         "created": datetime.now(UTC).replace(microsecond=0),
         "limitations": (*old.limitations, *limitations),
         "derived_from": parent.reference,
-        "evaluations": tuple(row.model_dump() for row in report.evaluations),
+        "evaluations": tuple(row.model_dump() for row in evaluations),
         "software": {"python": platform.python_version()} | {p: version_of(p) for p in software},
         "model_sha256": sha256(model),
         "probe_pfi": float(predictor(model)(tensor[np.newaxis])[0]),
