@@ -19,12 +19,16 @@ from rich.progress import track
 from rich.table import Column, Table
 
 from model_store import DEFAULT_ROOT, Store, StoreError
+from service.api.access.clients import PERMISSIONS
+from service.api.access.keys import KeyFileError, new_key
 from service.api.app import create_app
-from service.api.keys import PERMISSIONS, KeyFileError, new_key
+from service.api.audit import AuditError
+from service.api.ndjson import line_of
 from service.api.problems import problem_of
-from service.api.schemas import Classification, line_of
+from service.api.schemas import Classification
 from service.api.serving import Server
 from service.api.settings import Settings
+from service.api.tracing import TracingError
 from service.api.uploads import UnreadableFileError
 from service.imaging import ImageError, Radiograph, read_radiograph
 from service.inference import (
@@ -59,7 +63,6 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument(
         "--operations-port", type=int, help="for /livez, /readyz and /metrics; by default --port"
     )
-    serve.add_argument("--access-log", action="store_true", help="log a line for every request")
     serve.set_defaults(run_command=_serve)
     key = commands.add_parser("key", help="make an API key, and add its hash to a file")
     key.add_argument("name", metavar="NAME", help="of who will hold it")
@@ -81,15 +84,17 @@ def _serve(options: argparse.Namespace) -> int:
     except ValidationError as error:
         _complain(str(error))
         return 2
-    if settings.keys is None and not settings.allow_anonymous and not _is_loopback(options.host):
+    asked = settings.keys or settings.oidc_issuer or settings.allow_anonymous
+    if not asked and not _is_loopback(options.host):
         _complain(
-            f"anybody who reaches {options.host} would be answered: set CXRVIEW_KEYS, or "
-            "CXRVIEW_ALLOW_ANONYMOUS=true where something before the service asks who comes"
+            f"anybody who reaches {options.host} would be answered: set CXRVIEW_KEYS or "
+            "CXRVIEW_OIDC_ISSUER, or CXRVIEW_ALLOW_ANONYMOUS=true where something before the "
+            "service asks who comes"
         )
         return 2
     try:
         app = create_app(settings, options.operations_port)
-    except KeyFileError as error:
+    except (KeyFileError, AuditError, TracingError) as error:
         _complain(str(error))
         return 2
     # One process on purpose: scale by replicas, so that each has one owner of its metrics
@@ -97,8 +102,8 @@ def _serve(options: argparse.Namespace) -> int:
         app,
         options.host,
         [options.port, *filter(None, [options.operations_port])],
-        access_log=options.access_log,
         drain_seconds=settings.drain_seconds,
+        log_format=settings.log_format,
     )
     with suppress(KeyboardInterrupt):
         server.listen()

@@ -13,17 +13,23 @@ from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
 from service.api import problems, routes
+from service.api.access.gate import Access, Gate
+from service.api.audit import Audit, AuditError
 from service.api.door import Door, refusal
-from service.api.gate import Gate
-from service.api.keys import Keys
+from service.api.entrance import Entrance
 from service.api.ports import Ports
 from service.api.runtime import open_runtime
 from service.api.settings import Settings
+from service.api.tracing import send_traces
 from service.api.wire import DRAINING, REFUSE, Refuse
 
 # Objects more than there were, before the next search. After every 700, as usual, it took a
 # twentieth of the event loop's time; what requests leave in circles is small
 GARBAGE = 20_000
+
+# The framework's own spans hold paths and queries, and its logs what errors say: the entrance says
+# what may be said
+NO_TELEMETRY = dict.fromkeys(("tracing", "metrics", "logs", "operation_spans"), False)
 
 DESCRIPTION = """Frontal or lateral, from the pixels of a chest radiograph.
 
@@ -39,9 +45,12 @@ def create_app(settings: Settings | None = None, operations_port: int | None = N
             all others.
 
     Raises:
-        KeyFileError: The file of keys cannot be used.
+        KeyFileError, AuditError, TracingError: A file, or a package, cannot be used.
     """
     settings = settings or Settings()
+    access, audit = Access.of(settings), _audit_of(settings)
+    if settings.tracing:
+        send_traces()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Refuse | Event]]:
@@ -51,17 +60,35 @@ def create_app(settings: Settings | None = None, operations_port: int | None = N
             # stop everything for tens of milliseconds each time
             gc.freeze()
             gc.set_threshold(GARBAGE)
-            yield {REFUSE: partial(refusal, runtime.admission), DRAINING: runtime.draining}
+            state: dict[str, Refuse | Event] = {DRAINING: runtime.draining}
+            if not settings.access_log:  # what is refused by the protocol itself has no line there
+                state[REFUSE] = partial(refusal, runtime.admission)
+            yield state
 
     # Hospitals' browsers often reach no CDN, from where FastAPI's own /docs loads its scripts
     app = FastAPIOffline(
-        title="cxrview", version=version("cxrview"), description=DESCRIPTION, lifespan=lifespan
+        title="cxrview",
+        version=version("cxrview"),
+        description=DESCRIPTION,
+        lifespan=lifespan,
+        telemetry=NO_TELEMETRY,
     )
     app.add_middleware(Door)
-    if settings.keys is not None:
-        app.add_middleware(Gate, keys=Keys(settings.keys))
+    app.add_middleware(Gate, access=access)
     if operations_port is not None:
         app.add_middleware(Ports, operations=operations_port)
+    app.add_middleware(Entrance, audit=audit, access_log=settings.access_log)
+    app.state.access, app.state.audit = access, audit
     problems.install(app)
     app.include_router(routes.router)
     return app
+
+
+def _audit_of(settings: Settings) -> Audit | None:
+    if settings.audit_log is None or settings.audit_key is None:
+        return None
+    try:
+        key = settings.audit_key.read_bytes()
+    except OSError as error:
+        raise AuditError(f"the key of the audit log cannot be read: {error}") from error
+    return Audit(settings.audit_log, key)

@@ -14,10 +14,11 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.api import problems
 from service.api.admission import Admission, QueueFullError
+from service.api.entrance import SECURITY_HEADERS
 from service.api.one_image import classify_one
+from service.api.paths import CLASSIFY
 from service.inference import Lane
 
-CLASSIFY = "/v1/classify"
 # Any other query goes on to the route, which checks it, and says what is wrong
 LANES_OF_QUERIES: dict[bytes, Lane] = {
     b"": "interactive",
@@ -48,7 +49,9 @@ def refusal(admission: Admission, scope: Scope) -> Response | None:
 
 @lru_cache(maxsize=1024)  # who is overloaded says the same thing many times a second
 def _response_to(detail: str, retry_after_seconds: int) -> Response:
-    return problems.response_to(QueueFullError(detail, retry_after_seconds))
+    response = problems.response_to(QueueFullError(detail, retry_after_seconds))
+    response.raw_headers.extend(SECURITY_HEADERS)  # nobody else adds them here
+    return response
 
 
 class Door:
@@ -72,5 +75,5 @@ class Door:
         except Exception as error:
             if not problems.kind_of(error).foreseen:
                 raise  # to those who answer and log what nobody foresaw
-            response = problems.answer_to(error)
+            response = problems.answer_to(error, scope)
         await response(scope, receive, send)

@@ -14,6 +14,7 @@ from service.api.limits import Holding
 from service.api.receiving import lapsing, length_of, receive, receive_whole
 from service.api.runtime import Runtime
 from service.api.settings import Settings
+from service.api.trail import trail_of
 from service.api.uploads import MalformedMultipartError
 from service.inference import Buffer, Image, Lane
 
@@ -37,6 +38,7 @@ async def classify_one(request: Request, lane: Lane) -> Response:
             place.arrived()
             metrics.observe_stage("receive", time.perf_counter() - start)
             answer = await runtime.classify(image, "classify", request)
+            trail_of(request.scope).classified(answer)
             metrics.observe_answer(lane, time.perf_counter() - begin)
     return Response(answer.model_dump_json(), media_type="application/json")
 

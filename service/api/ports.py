@@ -5,8 +5,7 @@ from __future__ import annotations
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.api import problems
-
-OPERATIONS = {"/livez", "/readyz", "/metrics"}
+from service.api.paths import OPERATIONS
 
 
 class Ports:

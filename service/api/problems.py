@@ -10,9 +10,14 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict
 from starlette.exceptions import HTTPException
+from starlette.types import Scope
 
-from service.api import keys, limits, metrics, uploads
+from service.api import limits, metrics, uploads
+from service.api.access import clients
+from service.api.access.rates import RateLimitedError
 from service.api.admission import QueueFullError
+from service.api.audit import AuditError
+from service.api.trail import Trail, trail_of
 from service.imaging import errors as imaging
 from service.inference import BatcherClosedError
 
@@ -71,8 +76,15 @@ KINDS: dict[type[Exception], Kind] = {
     ),
     imaging.ColourImageError: Kind("colour_image", UNSUPPORTED, "Colour image"),
     imaging.MultiFrameError: Kind("multi_frame_image", UNSUPPORTED, "More than one frame"),
-    keys.NotAuthenticatedError: Kind("not_authenticated", UNAUTHORISED, "Authentication required"),
-    keys.NotPermittedError: Kind("not_permitted", HTTPStatus.FORBIDDEN, "Not permitted"),
+    clients.NotAuthenticatedError: Kind(
+        "not_authenticated", UNAUTHORISED, "Authentication required"
+    ),
+    clients.NotPermittedError: Kind("not_permitted", HTTPStatus.FORBIDDEN, "Not permitted"),
+    clients.IssuerUnreachableError: Kind(
+        "issuer_unreachable", UNAVAILABLE, "Identity provider unreachable"
+    ),
+    RateLimitedError: Kind("rate_limited", HTTPStatus.TOO_MANY_REQUESTS, "Too many images"),
+    AuditError: Kind("audit_failed", UNAVAILABLE, "Answer cannot be recorded"),
     limits.BodyTooLargeError: Kind("body_too_large", TOO_LARGE, "Body too large"),
     limits.BodyTimeoutError: Kind("body_timeout", HTTPStatus.REQUEST_TIMEOUT, "Body incomplete"),
     limits.ClientGoneError: Kind("client_gone", HTTPStatus.REQUEST_TIMEOUT, "Client has gone"),
@@ -144,9 +156,9 @@ def _response(problem: Problem, headers: dict[str, str] | None = None) -> JSONRe
     return JSONResponse(problem.model_dump(), problem.status, headers, media_type=MEDIA_TYPE)
 
 
-def answer_to(error: Exception) -> JSONResponse:
-    """The response to one error, which is counted."""
-    count(error)
+def answer_to(error: Exception, scope: Scope) -> JSONResponse:
+    """The response to one error of this request, which is recorded."""
+    record(error, trail_of(scope))
     return response_to(error)
 
 
@@ -160,31 +172,39 @@ def count(error: Exception) -> None:
     metrics.REFUSED.labels(kind_of(error).code).inc()
 
 
+def record(error: Exception, trail: Trail) -> None:
+    """Count one image that was refused, and leave it in its request's trail."""
+    count(error)
+    kind = kind_of(error)
+    trail.failed(kind.code, kind.status)
+
+
 def response_to(error: Exception) -> JSONResponse:
     """The response to one error."""
     headers = {}
     if (seconds := getattr(error, "retry_after_seconds", None)) is not None:
         headers["Retry-After"] = str(seconds)
-    if isinstance(error, keys.NotAuthenticatedError):
-        headers["WWW-Authenticate"] = 'Bearer realm="cxrview"'
+    if isinstance(error, clients.NotAuthenticatedError | clients.NotPermittedError):
+        headers["WWW-Authenticate"] = error.challenge
     if isinstance(error, limits.BodyTimeoutError):
         headers["Connection"] = "close"  # the rest of the body would be taken for a request
     return _response(problem_of(error), headers)
 
 
-async def _answer_error(_: Request, error: Exception) -> JSONResponse:
-    return answer_to(error)
+async def _answer_error(request: Request, error: Exception) -> JSONResponse:
+    return answer_to(error, request.scope)
 
 
-async def _answer_http_error(_: Request, error: Exception) -> JSONResponse:
+async def _answer_http_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
     status = HTTPStatus(error.status_code)
     kind = HTTP_KINDS.get(status, Kind("invalid_request", status, status.phrase))
+    trail_of(request.scope).code = kind.code
     return _response(_problem(kind, str(error.detail)), dict(error.headers or {}))
 
 
 def install(app: FastAPI) -> None:
     """Make `app` answer every error with a problem."""
-    for cls in KINDS:
+    for cls in KINDS.keys() - {Exception}:  # which the entrance answers
         app.add_exception_handler(cls, _answer_error)
     app.add_exception_handler(HTTPException, _answer_http_error)

@@ -15,16 +15,19 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from model_store import ModelCard
 from service.api import openapi, problems
+from service.api.access.gate import Access
 from service.api.archives import ArchiveLimits, read_archive
-from service.api.door import CLASSIFY
 from service.api.forms import boundary_of, read_form
 from service.api.limits import Holding
+from service.api.ndjson import line_of
 from service.api.one_image import classify_one
+from service.api.paths import BATCH, CLASSIFY, CLIENTS, MODEL
 from service.api.problems import RESPONSES
 from service.api.receiving import lapsing, length_of, receive
 from service.api.runtime import Runtime
-from service.api.schemas import Classification, Health, line_of
+from service.api.schemas import Classification, ClientUsage, Health
 from service.api.settings import Settings
+from service.api.trail import trail_of
 from service.api.uploads import Upload, UploadError
 from service.inference import Image, Lane
 
@@ -45,6 +48,12 @@ def runtime_of(request: Request) -> Runtime:
     """The process's runtime, which the lifespan opened."""
     runtime: Runtime = request.app.state.runtime
     return runtime
+
+
+def access_of(request: Request) -> Access:
+    """Who may come in, and how much they send."""
+    access: Access = request.app.state.access
+    return access
 
 
 RuntimeDep = Annotated[Runtime, Depends(runtime_of)]
@@ -79,7 +88,7 @@ async def classify(request: Request, lane: LaneQuery = "interactive") -> Respons
 
 
 @router.post(
-    "/v1/classify/batch",
+    BATCH,
     tags=["classification"],
     summary="Many radiographs",
     responses=RESPONSES | {200: openapi.NDJSON_ANSWER},
@@ -98,19 +107,38 @@ async def classify_batch(
     """
     with lapsing(holding.settle):
         uploads = await _many_files(request, runtime.settings, holding)
-    return StreamingResponse(_lines(uploads, runtime), media_type="application/x-ndjson")
+    lines = _lines(uploads, runtime, request)
+    return StreamingResponse(lines, media_type="application/x-ndjson")
 
 
 @router.get(
-    "/v1/model",
+    MODEL,
     tags=["classification"],
     summary="The model's card",
-    responses={401: RESPONSES[401]},
+    responses={status: RESPONSES[status] for status in (401, 503)},
     dependencies=KEY,
 )
 async def model(runtime: RuntimeDep) -> ModelCard:
     """The card of the model that answers: cutoff, results with confidence intervals, provenance."""
     return runtime.card
+
+
+@router.get(
+    CLIENTS,
+    tags=["operation"],
+    summary="Who comes",
+    responses={status: RESPONSES[status] for status in (401, 403, 503)},
+    dependencies=KEY,
+)
+async def clients(request: Request) -> list[ClientUsage]:
+    """Who has a key, as the service has read them, and who else has come; needs `admin`.
+
+    Images are those of this process, since it started.
+    """
+    access = access_of(request)
+    known = {each.name: each for each in access.keys.clients} if access.keys else {}
+    names = sorted({*known, *access.rates.seen})
+    return [ClientUsage.of(name, known.get(name), access.rates.of(name)) for name in names]
 
 
 @router.get("/livez", tags=["operation"], summary="Does the process run?")
@@ -159,13 +187,15 @@ async def _many_files(request: Request, settings: Settings, holding: Holding) ->
     return read_archive(b"".join(chunks), limits)
 
 
-async def _lines(uploads: Iterator[Upload], runtime: Runtime) -> AsyncIterator[str]:
+async def _lines(
+    uploads: Iterator[Upload], runtime: Runtime, request: Request
+) -> AsyncIterator[str]:
     """The answers of all uploads, a few of which are on their way at any time."""
     most = runtime.settings.max_batch_images + runtime.settings.decode_workers
     pending: set[asyncio.Task[str]] = set()
     try:
         async for upload in _each(uploads):
-            pending.add(asyncio.create_task(_line(upload, runtime)))
+            pending.add(asyncio.create_task(_line(upload, runtime, request)))
             if len(pending) >= most:
                 done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
                 for task in done:
@@ -186,17 +216,20 @@ async def _each(uploads: Iterator[Upload]) -> AsyncIterator[Upload]:
         yield Upload("", error=error)
 
 
-async def _line(upload: Upload, runtime: Runtime) -> str:
-    name = upload.name
+async def _line(upload: Upload, runtime: Runtime, request: Request) -> str:
+    name, trail, access = upload.name, trail_of(request.scope), access_of(request)
     try:
         if upload.error is not None:
             raise upload.error
+        await access.rates.wait(trail.client)
         await runtime.admission.wait_for_room("backfill")
         with runtime.admission.place("backfill") as place:
             place.arrived()
             image = Image(upload.data, "backfill")
             del upload  # so that its bytes can go when they are decoded
-            return line_of(name, await runtime.classify(image, "batch"))
+            answer = await runtime.classify(image, "batch")
+            trail.classified(answer)
+            return line_of(name, answer)
     except Exception as error:  # noqa: BLE001  # it becomes this file's line, and its neighbours go on
-        problems.count(error)
+        problems.record(error, trail)
         return line_of(name, error)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from model_store import ModelCard, View
-from service.api.problems import problem_of
+from service.api.access.clients import Client, Permission
+from service.api.access.rates import Usage
 from service.imaging import Radiograph
 
 
@@ -81,11 +81,19 @@ class Classification(BaseModel):
         )
 
 
-def line_of(name: str, outcome: Classification | Exception) -> str:
-    """One NDJSON line, with its newline: the file's name and its answer, or its `error`."""
-    if isinstance(outcome, Exception):
-        return json.dumps({"name": name, "error": problem_of(outcome).model_dump()}) + "\n"
-    return json.dumps({"name": name} | outcome.model_dump()) + "\n"
+class ClientUsage(BaseModel):
+    """One client, and what it has sent to this process."""
+
+    name: str
+    permissions: list[Permission] | None = Field(description="null for who has no key")
+    images: int
+    limited: int = Field(description="requests refused because of its rate")
+
+    @classmethod
+    def of(cls, name: str, client: Client | None, usage: Usage) -> Self:
+        """From a key, if there is one, and from what was counted."""
+        permissions = None if client is None else sorted(client.permissions)
+        return cls(name=name, permissions=permissions, images=usage.images, limited=usage.limited)
 
 
 class Health(BaseModel):

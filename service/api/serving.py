@@ -7,8 +7,11 @@ idle at the end.
 
 from __future__ import annotations
 
+import asyncio
 import signal
+import socket
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from threading import Timer
 from types import FrameType
@@ -16,6 +19,9 @@ from types import FrameType
 import uvicorn
 from fastapi import FastAPI
 
+from service.api.access.gate import Access
+from service.api.audit import Audit
+from service.api.logs import LogFormat, configuration
 from service.api.runtime import Runtime
 from service.api.wire import LargeBodyProtocol
 
@@ -27,8 +33,8 @@ class Server(uvicorn.Server):
         app: As `create_app` makes it.
         host: Address to bind to.
         ports: 0 for any; the same application on all of them.
-        access_log: Log a line for every request.
         drain_seconds: From the first SIGTERM, during which it answers but is not ready.
+        log_format: Of all lines.
     """
 
     def __init__(
@@ -37,11 +43,17 @@ class Server(uvicorn.Server):
         host: str,
         ports: Sequence[int],
         *,
-        access_log: bool,
         drain_seconds: float,
+        log_format: LogFormat,
     ) -> None:
         config = partial(
-            uvicorn.Config, app, host=host, access_log=access_log, http=LargeBodyProtocol
+            uvicorn.Config,
+            app,
+            host=host,
+            http=LargeBodyProtocol,
+            log_config=configuration(log_format),
+            access_log=False,  # the entrance knows more, and shows less
+            server_header=False,
         )
         self._configs = [config(port=port) for port in ports]
         super().__init__(self._configs[0])
@@ -52,6 +64,20 @@ class Server(uvicorn.Server):
         """Serve until told to stop; a port that is taken ends the process."""
         several = len(self._configs) > 1
         self.run([config.bind_socket() for config in self._configs] if several else None)
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to serve; from then on, SIGHUP means to look at files again."""
+        await super().startup(sockets)
+        with suppress(ValueError, RuntimeError, NotImplementedError):  # not in the main thread
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._look_again)
+
+    def _look_again(self) -> None:
+        access: Access = self._app.state.access
+        audit: Audit | None = self._app.state.audit
+        if access.keys is not None:
+            access.keys.look_again()
+        if audit is not None:
+            audit.reopen()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Drain at the first SIGTERM; stop at once at the second, or at Ctrl-C."""

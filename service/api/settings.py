@@ -18,7 +18,9 @@ from pydantic import (
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from model_store import DEFAULT_ROOT
+from service.api.access.tokens import safe
 from service.api.limits import BACKFILL_SHARE
+from service.api.logs import LogFormat
 from service.inference import Provider, usable_cpus
 
 
@@ -48,8 +50,23 @@ class Settings(BaseSettings):
     max_archive_ratio: Annotated[float, Gt(1)] = 200  # inflated / deflated of one entry
     max_receive_idle_seconds: PositiveFloat = 30  # a client that sends nothing for so long is cut
 
-    keys: Path | None = None  # who may ask for what; None: anybody, on this machine only
+    # Who may ask for what; neither keys nor an issuer: anybody, on this machine only
+    keys: Path | None = None
+    oidc_issuer: str | None = None  # the URL of an identity provider, as in its tokens' `iss`
+    oidc_audience: str | None = None  # what its tokens' `aud` must hold
+    oidc_permissions_claim: str = "scope"  # where permissions are; dots lead into objects
+    oidc_permission_prefix: str = ""  # what stands before a permission there
     allow_anonymous: bool = False  # anybody, from anywhere: where something before it asks who
+
+    max_client_images_per_second: PositiveFloat | None = None  # of each client; None: no limit
+
+    access_log: bool = False  # a line a request, without anything of a patient
+    log_format: LogFormat = "text"
+    audit_log: Path | None = None  # who had which answer; - for standard output; None: nowhere
+    audit_key: Path | None = (
+        None  # a file of 32 secret bytes or more, for hashes of SOP Instance UIDs
+    )
+    tracing: bool = False  # send spans to a collector; where it is say OTEL_* variables
 
     max_batch_images: PositiveInt = 8  # per ONNX call; more raises throughput and latency
     max_queue_images: PositiveInt = 256  # of each lane, worked on or waiting; beyond: 503
@@ -62,6 +79,20 @@ class Settings(BaseSettings):
         if value & (value - 1):
             raise ValueError(f"must be a power of two, as each batch size is warmed; not {value}")
         return value
+
+    @field_validator("oidc_issuer")
+    @classmethod
+    def _nobody_on_the_way(cls, value: str | None) -> str | None:
+        return value if value is None else safe(value)
+
+    @model_validator(mode="after")
+    def _pairs(self) -> Self:
+        """What is of no use alone."""
+        if (self.oidc_issuer is None) != (self.oidc_audience is None):
+            raise ValueError("oidc_issuer and oidc_audience go together")
+        if (self.audit_log is None) != (self.audit_key is None):
+            raise ValueError("audit_log and audit_key go together")
+        return self
 
     @model_validator(mode="after")
     def _one_body_always_fits(self) -> Self:

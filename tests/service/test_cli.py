@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import signal
@@ -100,11 +101,12 @@ def test_nothing_to_do_is_two(
     assert message in " ".join(capsys.readouterr().err.split())
 
 
-@pytest.mark.parametrize("options", [[], ["--access-log"]])
-def test_serve_answers_and_stops_cleanly(options: list[str]) -> None:
+@pytest.mark.parametrize("logged", ["false", "true"])
+def test_serve_answers_and_stops_cleanly(logged: str) -> None:
     """It serves on the given port, and ends by SIGTERM; requests are logged where asked for."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "service.cli", "serve", "--port", "0", *options],
+        [sys.executable, "-m", "service.cli", "serve", "--port", "0"],
+        env=os.environ | {"CXRVIEW_ACCESS_LOG": logged},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -121,8 +123,9 @@ def test_serve_answers_and_stops_cleanly(options: list[str]) -> None:
         while process.poll() is None:
             assert time.monotonic() < deadline
             time.sleep(0.02)
-        assert "Finished server process" in process.stderr.read()
-        assert ("POST /v1/classify" in process.stdout.read()) == bool(options)
+        log = process.stderr.read()
+        assert "Finished server process" in log
+        assert ("POST /v1/classify" in log) == (logged == "true")
     finally:
         process.kill()
         process.stdout.close()

@@ -1,4 +1,4 @@
-"""Who may ask for what: API keys, kept as hashes in a file that may change at any time."""
+"""API keys, kept as hashes in a file that may change at any time."""
 
 from __future__ import annotations
 
@@ -10,13 +10,11 @@ import re
 import secrets
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
 
-Permission = Literal["classify", "backfill"]
-PERMISSIONS: tuple[Permission, ...] = get_args(Permission)
+from service.api.access.clients import PERMISSIONS, Client, NotAuthenticatedError, Permission
 
+PREFIX = "cxr_"  # by which a key is told from a token, and found where it should not be
 NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 WRONG_NAME = "a name has letters, digits, dots, dashes, and at most 64 of them"
 DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -25,24 +23,8 @@ LOOK_SECONDS = 1.0  # between looks at the file: so soon is a key that was remov
 LOG = logging.getLogger(__name__)
 
 
-class NotAuthenticatedError(Exception):
-    """There is no key, or none that the service knows."""
-
-
-class NotPermittedError(Exception):
-    """The key is known, but not for this."""
-
-
 class KeyFileError(Exception):
     """The file of keys cannot be used."""
-
-
-@dataclass(frozen=True)
-class Client:
-    """Whoever holds a key."""
-
-    name: str
-    permissions: frozenset[Permission]
 
 
 def new_key(name: str, permissions: frozenset[Permission]) -> tuple[str, str]:
@@ -54,15 +36,15 @@ def new_key(name: str, permissions: frozenset[Permission]) -> tuple[str, str]:
     if not NAME.fullmatch(name):
         raise KeyFileError(WRONG_NAME)
     # 256 random bits: no other hash than the fastest is needed, as nobody can guess them
-    key = f"cxr_{secrets.token_urlsafe(32)}"
+    key = PREFIX + secrets.token_urlsafe(32)
     return key, f"{name} {','.join(sorted(permissions))} {_digest(key).hex()}"
 
 
 class Keys:
     """The keys of a file, read again when it has changed.
 
-    A line holds a name, permissions (`classify`, `backfill`, joined by a comma) and the key's
-    SHA-256 in hexadecimal digits; blank lines and those that begin with # are left out. Two lines
+    A line holds a name, permissions (of `PERMISSIONS`, joined by commas) and the key's SHA-256 in
+    hexadecimal digits; blank lines and those that begin with # are left out. Two lines
     may have the same name, so that a key can be replaced without a gap. A file that breaks while
     the service runs changes nothing, and is logged.
 
@@ -96,6 +78,16 @@ class Keys:
         if found is None:
             raise NotAuthenticatedError("the key is not known")
         return found
+
+    @property
+    def clients(self) -> list[Client]:
+        """All that have a key, as the file has them now."""
+        self._refresh()
+        return list(self._clients.values())
+
+    def look_again(self) -> None:
+        """Look at the file before the next request, however short ago that was."""
+        self._looked -= LOOK_SECONDS
 
     def _refresh(self) -> None:
         now = self._now()

@@ -14,8 +14,8 @@ from conftest import DATA
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.api.gate import permissions_for
-from service.api.keys import (
+from service.api.access.gate import permissions_for
+from service.api.access.keys import (
     LOOK_SECONDS,
     PERMISSIONS,
     KeyFileError,
@@ -234,7 +234,7 @@ def test_a_wrong_line_is_named(path: Path, line: str, reason: str) -> None:
 
 def test_the_command_makes_a_key(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """It is printed, its hash is in the file, and nobody else may read that."""
-    assert main(["key", "pacs-1", "classify", "backfill", "--file", str(path)]) == 0
+    assert main(["key", "pacs-1", *PERMISSIONS, "--file", str(path)]) == 0
     key = capsys.readouterr().out.strip()
     assert Keys(path).client_of(key).permissions == set(PERMISSIONS)
     assert key not in path.read_text()

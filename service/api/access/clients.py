@@ -1,0 +1,50 @@
+"""Clients, and what they may be told to their face when they may not come in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+# Interactive images; archives; to see who comes
+Permission = Literal["classify", "backfill", "admin"]
+PERMISSIONS: tuple[Permission, ...] = get_args(Permission)
+REALM = 'Bearer realm="cxrview"'
+
+
+@dataclass(frozen=True)
+class Client:
+    """Whoever sends a request."""
+
+    name: str
+    permissions: frozenset[Permission]
+
+
+class NotAuthenticatedError(Exception):
+    """There is no key or token, or none that the service trusts.
+
+    Args:
+        detail: Why.
+        presented: Whether there was one at all.
+    """
+
+    def __init__(self, detail: str, *, presented: bool = True) -> None:
+        super().__init__(detail)
+        # RFC 6750, 3.1: whoever has shown nothing is not told of an error
+        self.challenge = f'{REALM}, error="invalid_token"' if presented else REALM
+
+
+class NotPermittedError(Exception):
+    """The client is known, but may not do this."""
+
+    def __init__(self, missing: set[Permission]) -> None:
+        scope = " ".join(sorted(missing))
+        super().__init__(f"this client is not permitted: {scope}")
+        self.challenge = f'{REALM}, error="insufficient_scope", scope="{scope}"'
+
+
+class IssuerUnreachableError(Exception):
+    """A token may be good, but the keys that would show it cannot be had."""
+
+    def __init__(self, detail: str, retry_after_seconds: int) -> None:
+        super().__init__(detail)
+        self.retry_after_seconds = retry_after_seconds

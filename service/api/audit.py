@@ -1,0 +1,124 @@
+"""Who asked about which image, when, and what was answered: a file that is only ever added to."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import logging
+import os
+import sys
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from http import HTTPStatus
+from pathlib import Path
+
+from service.api.schemas import Classification
+
+STANDARD_OUTPUT = Path("-")
+LEAST_KEY_BYTES = 32  # as many as the hash has
+DENIED = {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}
+# Nothing of an image was looked at, and there may be thousands a second: metrics count them
+NOT_RECORDED = {HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.TOO_MANY_REQUESTS}
+
+LOG = logging.getLogger(__name__)
+
+
+class AuditError(Exception):
+    """The audit log cannot be written, or its key cannot be used."""
+
+
+class Audit:
+    """Appends one JSON object a line, in one write, so that nothing is ever torn or overwritten.
+
+    Args:
+        path: The file; `-` for standard output. Its folder must be there.
+        key: At least 32 secret bytes: with them, and a SOP Instance UID in hand, one finds its
+            entries; without them the entries tell nothing of it.
+
+    Raises:
+        AuditError: The file cannot be opened, or the key is too short.
+    """
+
+    def __init__(self, path: Path, key: bytes) -> None:
+        if len(key) < LEAST_KEY_BYTES:
+            raise AuditError(f"the key of the audit log must have {LEAST_KEY_BYTES} bytes or more")
+        self._path = path
+        self._key = key
+        self._file = self._open()
+
+    def classified(
+        self, request_id: str, client: str, address: str, answer: Classification
+    ) -> None:
+        """Record an answer.
+
+        Raises:
+            AuditError: It could not be.
+        """
+        uid = answer.sop_instance_uid
+        entry = {
+            "sop_instance_uid_hmac": None if uid is None else hash_of(uid, self._key),
+            "view": answer.view,
+            "pfi": answer.pfi,
+            "review": answer.review,
+            "model": f"{answer.model.name}/{answer.model.version}",
+            "model_sha256": answer.model.sha256,
+        }
+        self._write("classified", request_id, client, address, entry)
+
+    def failed(self, request_id: str, client: str, address: str, code: str, status: int) -> None:
+        """Record that an image was not answered, or that somebody was not let in.
+
+        That this cannot be recorded changes nothing for whoever asked, and is logged.
+        """
+        if status in NOT_RECORDED:
+            return
+        event = "denied" if status in DENIED else "failed"
+        try:
+            self._write(event, request_id, client, address, {"code": code})
+        except AuditError as error:
+            LOG.error("%s", error)  # noqa: TRY400  # it says it all
+
+    def reopen(self) -> None:
+        """Go on in a new file where somebody has moved the old one away."""
+        if self._path == STANDARD_OUTPUT:
+            return
+        old = self._file
+        try:
+            self._file = self._open()
+        except AuditError as error:
+            LOG.error("the audit log stays where it was: %s", error)  # noqa: TRY400
+        else:
+            os.close(old)
+
+    def _open(self) -> int:
+        if self._path == STANDARD_OUTPUT:
+            return sys.stdout.fileno()
+        try:
+            return os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        except OSError as error:
+            raise AuditError(f"the audit log cannot be opened: {error}") from error
+
+    def _write(
+        self,
+        event: str,
+        request_id: str,
+        client: str,
+        address: str,
+        entry: Mapping[str, object],
+    ) -> None:
+        now = datetime.now(UTC).isoformat(timespec="milliseconds")
+        who = {"client": client or None, "address": address or None}
+        head = {"time": now, "event": event, "request_id": request_id}
+        line = json.dumps(head | who | dict(entry)).encode() + b"\n"
+        try:
+            written = os.write(self._file, line)
+        except OSError as error:
+            raise AuditError(f"the audit log cannot be written: {error.strerror}") from error
+        if written < len(line):  # a full disk takes a part
+            raise AuditError("the audit log cannot be written: it is full")
+
+
+def hash_of(uid: str, key: bytes) -> str:
+    """HMAC-SHA256 of a SOP Instance UID, in hexadecimal digits."""
+    return hmac.new(key, uid.encode(), hashlib.sha256).hexdigest()

@@ -1,0 +1,34 @@
+"""Where log lines go, and what they look like."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+LogFormat = Literal["text", "json"]
+
+FIELDS = "%(levelname)s %(name)s %(message)s"
+
+
+def configuration(form: LogFormat) -> dict[str, Any]:
+    """For `logging.config.dictConfig`: everything goes to standard error.
+
+    Of libraries nothing below an error is shown: what they quote may be a patient's.
+    """
+    formatters = {
+        "text": {"format": "%(asctime)s %(levelname)s %(message)s"},
+        "json": {
+            "()": "pythonjsonlogger.json.JsonFormatter",
+            "format": FIELDS,
+            "rename_fields": {"levelname": "level", "name": "logger"},
+            "timestamp": "time",
+        },
+    }
+    ours = {"level": "INFO"}
+    return {
+        "version": 1,
+        "disable_existing_loggers": False,
+        "formatters": {"line": formatters[form]},
+        "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
+        "root": {"level": "ERROR", "handlers": ["stderr"]},
+        "loggers": {"uvicorn": ours, "service": ours, "cxrview": ours, "pydicom": {"level": 60}},
+    }

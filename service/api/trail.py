@@ -1,0 +1,49 @@
+"""What one request leaves behind: an identifier, and what became of it.
+
+Nothing of a patient is in it: paths that are not ours are not named, and of an image there is a
+keyed hash of its SOP Instance UID in the audit log, and nothing else.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import cast
+
+from starlette.types import Scope
+
+from service.api.audit import Audit
+from service.api.schemas import Classification
+
+TRAIL = "cxrview.trail"
+
+
+@dataclass
+class Trail:
+    """Of one request."""
+
+    request_id: str
+    address: str
+    audit: Audit | None = None
+    client: str = ""  # as soon as it is known
+    code: str = ""  # of the problem that was answered
+    status: int = 0
+
+    def classified(self, answer: Classification) -> None:
+        """An image has its answer.
+
+        Raises:
+            AuditError: It could not be recorded, so it must not be given.
+        """
+        if self.audit is not None:
+            self.audit.classified(self.request_id, self.client, self.address, answer)
+
+    def failed(self, code: str, status: int) -> None:
+        """An image, or the request, has a problem instead."""
+        self.code = code
+        if self.audit is not None:
+            self.audit.failed(self.request_id, self.client, self.address, code, status)
+
+
+def trail_of(scope: Scope) -> Trail:
+    """That of a request, which has had one since it came in."""
+    return cast("Trail", scope[TRAIL])

@@ -1,0 +1,308 @@
+"""Tokens of an identity provider: which are trusted, and what happens while it is away."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import hmac
+import json
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import httpx2
+import jwt
+import pytest
+from conftest import DATA
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from jwt.algorithms import ECAlgorithm, RSAAlgorithm
+from pydantic import ValidationError
+
+from service.api.access.clients import (
+    Client,
+    IssuerUnreachableError,
+    NotAuthenticatedError,
+)
+from service.api.access.tokens import FRESH_SECONDS, PAUSE_SECONDS, STALE_SECONDS, Tokens
+from service.api.settings import Settings
+
+BODY = (DATA / "frontal-0003.jpg").read_bytes()
+AUDIENCE = "cxrview"
+
+
+@dataclass
+class Provider:
+    """An identity provider with keys of its own, as OpenID Connect Discovery describes it."""
+
+    rsa_key: rsa.RSAPrivateKey = field(
+        default_factory=lambda: rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    )
+    ec_key: ec.EllipticCurvePrivateKey = field(
+        default_factory=lambda: ec.generate_private_key(ec.SECP256R1())
+    )
+    issuer: str = ""
+    calls_itself: str = ""
+    keys_at: str = ""
+    asked: int = 0
+    up: bool = True
+    kids: list[str] = field(default_factory=lambda: ["r"])
+
+    def published(self) -> dict[str, Any]:
+        own = RSAAlgorithm.to_jwk(self.rsa_key.public_key(), as_dict=True)
+        other = ECAlgorithm.to_jwk(self.ec_key.public_key(), as_dict=True)
+        names = [{"kid": name, "use": "sig"} for name in self.kids]
+        named = [*names, {"kid": "p", "alg": "PS512"}]
+        return {"keys": [*(own | name for name in named), other | {"kid": "e", "alg": "ES256"}]}
+
+    def token(self, kid: str = "r", algorithm: str = "RS256", **claims: object) -> str:
+        """A token as it should be, but for these claims; None leaves one out."""
+        now = time.time()
+        usual = {"iss": self.issuer, "aud": AUDIENCE, "sub": "pacs", "exp": now + 60, "iat": now}
+        merged = usual | {"scope": "openid classify"} | claims
+        payload = {name: value for name, value in merged.items() if value is not None}
+        key = self.ec_key if algorithm == "ES256" else self.rsa_key
+        return jwt.encode(payload, key, algorithm, headers={"kid": kid})
+
+
+@pytest.fixture(scope="module")
+def provider() -> Iterator[Provider]:
+    made = Provider()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            made.asked += 1
+            if not made.up:
+                self.send_error(500)
+                return
+            described = {"issuer": made.calls_itself, "jwks_uri": made.keys_at}
+            keys = self.path == "/keys"
+            body = json.dumps(made.published() if keys else described).encode()
+            self.send_response(200)
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    made.issuer = made.calls_itself = f"http://127.0.0.1:{server.server_port}"
+    made.keys_at = f"{made.issuer}/keys"
+    yield made
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture
+def tokens(provider: Provider) -> Tokens:
+    return Tokens(provider.issuer, AUDIENCE)
+
+
+def client_of(tokens: Tokens, token: str) -> Client:
+    return asyncio.run(tokens.client_of(token))
+
+
+@pytest.mark.parametrize(("kid", "algorithm"), [("r", "RS256"), ("p", "PS512"), ("e", "ES256")])
+def test_a_good_token_is_its_holder(
+    tokens: Tokens, provider: Provider, kid: str, algorithm: str
+) -> None:
+    """Its subject, and of its scope what the service knows."""
+    found = client_of(tokens, provider.token(kid, algorithm, scope="openid backfill classify"))
+    assert found == Client("oidc:pacs", frozenset({"classify", "backfill"}))
+
+
+@pytest.mark.parametrize(
+    ("claim", "prefix", "claims"),
+    [
+        ("scope", "", {"scope": "classify"}),
+        ("scp", "cxrview:", {"scp": ["cxrview:classify", "backfill"]}),
+        ("access.roles", "", {"access": {"roles": ["classify", 7]}}),
+    ],
+)  # fmt: skip
+def test_permissions_are_where_the_provider_puts_them(
+    provider: Provider, claim: str, prefix: str, claims: dict[str, object]
+) -> None:
+    """In text or a list, within objects, behind a prefix."""
+    tokens = Tokens(provider.issuer, AUDIENCE, claim, prefix)
+    assert client_of(tokens, provider.token(**claims)).permissions == {"classify"}
+    for nothing in ({"scope": None}, {"scope": 7}, {"scope": {"classify": True}}):
+        found = client_of(tokens, provider.token(scp=None, access="x", **nothing))
+        assert found.permissions == set()
+
+
+def unsigned(provider: Provider) -> str:
+    payload = jwt.decode(provider.token(), options={"verify_signature": False})
+    return jwt.encode(payload, None, "none")
+
+
+def signed_with_the_public_key(provider: Provider) -> str:
+    """As whoever knows the published key could, if secrets were allowed as keys."""
+    pem = RSAAlgorithm.to_jwk(provider.rsa_key.public_key())
+
+    def part(value: object) -> bytes:
+        return base64.urlsafe_b64encode(json.dumps(value).encode()).rstrip(b"=")
+
+    payload = jwt.decode(provider.token(), options={"verify_signature": False})
+    body = part({"alg": "HS256", "kid": "r", "typ": "JWT"}) + b"." + part(payload)
+    made = hmac.new(pem.encode(), body, hashlib.sha256).digest()
+    return (body + b"." + base64.urlsafe_b64encode(made).rstrip(b"=")).decode()
+
+
+REFUSED = {
+    "expired": lambda p: p.token(exp=time.time() - 60),
+    "not yet": lambda p: p.token(nbf=time.time() + 300),
+    "wrong issuer": lambda p: p.token(iss="https://elsewhere.example"),
+    "wrong audience": lambda p: p.token(aud="another"),
+    "no expiry": lambda p: p.token(exp=None),
+    "no audience": lambda p: p.token(aud=None),
+    "no issuer": lambda p: p.token(iss=None),
+    "no subject": lambda p: p.token(sub=None),
+    "alg none": unsigned,
+    "public key as a secret": signed_with_the_public_key,
+    "key of another algorithm": lambda p: p.token("e", "RS256"),
+    "unknown key": lambda p: p.token("x"),
+    "another's key": lambda p: Provider(issuer=p.issuer).token(),
+    "cut off": lambda p: p.token()[:-2],
+    "no token": lambda _: "x",
+    "nothing": lambda _: "",
+}
+
+
+@pytest.mark.parametrize("make", REFUSED.values(), ids=REFUSED)
+def test_a_bad_token_is_nobodys(tokens: Tokens, provider: Provider, make) -> None:
+    """Whatever is wrong with it."""
+    with pytest.raises(NotAuthenticatedError):
+        client_of(tokens, make(provider))
+
+
+class Clock:
+    """Time that passes when told."""
+
+    seconds = 1e6
+
+    def __call__(self) -> float:
+        return self.seconds
+
+
+def test_keys_are_asked_for_once_and_kept_while_the_provider_is_away(provider: Provider) -> None:
+    """Unknown keys do not make the service ask more often; known ones stay good for a day."""
+    clock = Clock()
+    tokens = Tokens(provider.issuer, AUDIENCE, now=clock)
+
+    async def scenario() -> None:
+        before = provider.asked
+        await asyncio.gather(*(tokens.client_of(provider.token()) for _ in range(20)))
+        assert provider.asked == before + 2  # its description, and its keys
+        for _ in range(3):
+            with pytest.raises(NotAuthenticatedError):
+                await tokens.client_of(provider.token("x"))
+        assert provider.asked == before + 2
+        provider.up = False
+        clock.seconds += FRESH_SECONDS
+        assert (await tokens.client_of(provider.token())).name == "oidc:pacs"
+        with pytest.raises(IssuerUnreachableError) as error:
+            await tokens.client_of(provider.token("x"))
+        assert error.value.retry_after_seconds == PAUSE_SECONDS
+        assert (await tokens.client_of(provider.token())).name == "oidc:pacs"
+        assert provider.asked == before + 3
+        clock.seconds += STALE_SECONDS
+        with pytest.raises(IssuerUnreachableError):
+            await tokens.client_of(provider.token())
+        provider.up = True
+        clock.seconds += PAUSE_SECONDS
+        assert (await tokens.client_of(provider.token())).name == "oidc:pacs"
+
+    try:
+        asyncio.run(scenario())
+    finally:
+        provider.up = True
+
+
+def test_a_key_that_is_replaced_is_learnt(provider: Provider) -> None:
+    """With the first token that is signed by the new one; the old is forgotten by and by."""
+    clock = Clock()
+    tokens = Tokens(provider.issuer, AUDIENCE, now=clock)
+
+    async def scenario() -> None:
+        await tokens.client_of(provider.token("r"))
+        provider.kids = ["new"]
+        clock.seconds += PAUSE_SECONDS
+        assert (await tokens.client_of(provider.token("new"))).name == "oidc:pacs"
+        with pytest.raises(NotAuthenticatedError):
+            await tokens.client_of(provider.token("r"))
+        provider.kids = ["r"]
+        clock.seconds += FRESH_SECONDS
+        asked = provider.asked
+        while provider.asked < asked + 2:  # nobody who has a known key waits for it
+            assert (await tokens.client_of(provider.token("new"))).name == "oidc:pacs"
+            await asyncio.sleep(0.005)
+
+    try:
+        asyncio.run(scenario())
+    finally:
+        provider.kids = ["r"]
+
+
+@pytest.mark.parametrize(
+    ("attribute", "value"),
+    [
+        ("calls_itself", "https://elsewhere.example"),
+        ("keys_at", "http://elsewhere.example/keys"),
+        ("keys_at", "file:///etc/passwd"),
+        ("keys_at", ""),
+    ],
+)
+def test_a_provider_that_leads_elsewhere_is_not_followed(
+    provider: Provider, attribute: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To keys that anybody on the way could change, or under another's name."""
+    monkeypatch.setattr(provider, attribute, value)
+    with pytest.raises(IssuerUnreachableError):
+        client_of(Tokens(provider.issuer, AUDIENCE), provider.token())
+
+
+def test_tokens_open_the_service(start, light: Settings, provider: Provider) -> None:
+    """Over HTTP: 401 with what is wrong, 403 with what is missing, and else an answer."""
+    settings = {"oidc_issuer": provider.issuer, "oidc_audience": AUDIENCE}
+    with start(light.model_copy(update=settings)) as service, service.client() as client:
+
+        def sent(token: str, path: str = "/v1/classify") -> httpx2.Response:
+            return client.post(path, content=BODY, headers={"authorization": f"Bearer {token}"})
+
+        assert sent(provider.token()).status_code == 200
+        lacking = sent(provider.token(), "/v1/classify/batch")
+        assert (lacking.status_code, lacking.json()["code"]) == (403, "not_permitted")
+        assert 'error="insufficient_scope", scope="backfill"' in lacking.headers["www-authenticate"]
+        for make in REFUSED.values():
+            refused = sent(make(provider) or "-")
+            assert (refused.status_code, refused.json()["code"]) == (401, "not_authenticated")
+            assert 'error="invalid_token"' in refused.headers["www-authenticate"]
+        assert "error" not in client.get("/v1/model").headers["www-authenticate"]
+        provider.up = False
+    try:
+        with start(light.model_copy(update=settings)) as service, service.client() as client:
+            away = sent(provider.token())
+            assert (away.status_code, away.json()["code"]) == (503, "issuer_unreachable")
+            assert away.headers["retry-after"] == "10"
+    finally:
+        provider.up = True
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"oidc_issuer": "https://idp.example"},
+        {"oidc_audience": "cxrview"},
+        {"oidc_issuer": "http://idp.example", "oidc_audience": "cxrview"},
+    ],
+)
+def test_half_an_issuer_is_a_failed_start(wrong: dict[str, str]) -> None:
+    """Nor is one whose keys anybody on the way could change."""
+    with pytest.raises(ValidationError):
+        Settings.model_validate(wrong)
