@@ -26,7 +26,7 @@ METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 # The pages of the API's description bring scripts and styles within them
 POLICY = (
     b"default-src 'self'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; "
-    b"img-src 'self' data:; frame-ancestors 'none'"
+    b"img-src 'self' data:; worker-src blob:; frame-ancestors 'none'"
 )
 # Of every answer
 SECURITY_HEADERS = [
