@@ -49,7 +49,7 @@ def main() -> int:
 
 def bill_of(python: Path) -> dict[str, Any]:
     """The bill of an environment, with licences that metadata leave out."""
-    command = [
+    command: list[str | Path] = [
         *(sys.executable, "-m", "cyclonedx_py", "environment", python),
         *("--pyproject", ROOT / "pyproject.toml", "--spec-version", "1.6"),
         *("--output-reproducible", "--no-validate"),  # which is done when nothing changes any more
