@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: run test lint bench clean
+.PHONY: run test lint sbom bench clean
 
 $(VENV)/.cpu: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -30,6 +30,15 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# What the image for a CPU holds of Python, as CycloneDX in build/sbom.cdx.json; it fails where a
+# licence is not one that a hospital can take
+sbom: $(VENV)/.dev
+	rm -rf .venv-sbom
+	$(PYTHON) -m venv --without-pip .venv-sbom
+	$(BIN)/python -m pip --python .venv-sbom/bin/python install --quiet --disable-pip-version-check \
+		--constraint constraints.txt '.[cpu]'
+	$(BIN)/python deploy/sbom.py .venv-sbom/bin/python build/sbom.cdx.json
+
 # What others would run instead, each in its usual form; one of its decoders is GPL-3, so it has an
 # environment of its own, which nothing else uses
 .venv-rivals/.done: benchmarks/rivals/requirements.txt
@@ -46,4 +55,4 @@ bench: $(VENV)/.dev .venv-rivals/.done
 	$(BIN)/python benchmarks/plot.py
 
 clean:
-	rm -rf $(VENV) .venv-rivals .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-rivals .venv-sbom build .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -1,17 +1,20 @@
 #!/usr/bin/env bash
-# Build the image for a CPU with buildah, and see it answer radiographs as in a hardened pod: as a
-# user who is not root, on a root file system that is read-only.
+# Build an image with buildah, and see it answer radiographs as in a hardened pod: as a user who is
+# not root, on a root file system that is read-only. The one for a GPU refuses to start where there
+# is none, which is then what is seen.
 #
-#   sudo deploy/image.sh FOLDER
+#   sudo deploy/image.sh FOLDER [cpu|gpu]
 #
-# FOLDER keeps the base, the layers and the image (cxrview.tar) for the next run. Needs buildah and
-# root. The base is pulled; where there is no registry, debootstrap makes it of Debian's packages.
+# FOLDER keeps the base, the layers and the image (cxrview-cpu.tar) for the next run. Needs buildah
+# and root. The base is pulled; where there is no registry, debootstrap makes it of Debian's packages.
 set -euo pipefail
 
 root=$(git -C "$(dirname "$0")" rev-parse --show-toplevel)
-folder=$(realpath "${1:?where to keep layers and image}")
+folder=$(realpath -m "${1:?where to keep layers and image}")
+target=${2:-cpu}
+case $target in cpu | gpu) ;; *) echo "no target $target: cpu or gpu" >&2; exit 2 ;; esac
 base=docker.io/library/debian:bookworm-slim
-image=localhost/cxrview:cpu
+image=localhost/cxrview:$target
 port=${PORT:-8766}
 mkdir -p "$folder"
 
@@ -33,11 +36,12 @@ if [ -e /etc/pip.conf ]; then
     sed 's#/etc/ssl/certs/#/own/certs/#' /etc/pip.conf >"$folder/pip.conf"
     own=(--volume /etc/ssl/certs:/own/certs:ro --volume "$folder/pip.conf:/etc/pip.conf:ro")
 fi
-buildah build --isolation chroot --pull-never --format docker --target cpu "${own[@]}" \
+buildah build --isolation chroot --pull-never --format docker --target "$target" "${own[@]}" \
     --build-arg REVISION="$(git -C "$root" rev-parse HEAD)" --tag "$image" "$root"
-rm -f "$folder/cxrview.tar"
-buildah push --quiet "$image" "docker-archive:$folder/cxrview.tar:cxrview:cpu"
-echo "compressed: $(gzip -1 <"$folder/cxrview.tar" | wc -c) bytes"
+archive=$folder/cxrview-$target.tar
+rm -f "$archive"
+buildah push --quiet "$image" "docker-archive:$archive:cxrview:$target"
+echo "compressed: $(gzip -1 <"$archive" | wc -c) bytes"
 
 made=$(buildah from --pull-never "$image")
 mounted=$(buildah mount "$made")
@@ -46,7 +50,7 @@ mount --bind "$mounted" "$sealed"
 mount -o remount,ro,bind "$sealed"
 mount --bind -o ro /proc "$sealed/proc"
 finish() {
-    [ -z "${service:-}" ] || kill "$service" || true
+    [ -z "${service:-}" ] || kill "$service" 2>/dev/null || true
     wait || true
     umount "$sealed/proc" "$sealed"
     rmdir "$sealed"
@@ -54,8 +58,26 @@ finish() {
 }
 trap finish EXIT
 
+# What the image itself says: PATH, and which provider
+mapfile -t variables < <(buildah inspect --type image --format '{{range .OCIv1.Config.Env}}{{println .}}{{end}}' "$image" | grep .)
+inside() {
+    exec env -i PATH=/usr/sbin:/usr/bin chroot --userspec=10001:10001 "$sealed" /usr/bin/env "${variables[@]}" "$@"
+}
+
+if [ "$target" = gpu ]; then
+    (inside python3 -c "import onnxruntime as o; assert 'CUDAExecutionProvider' in o.get_available_providers()")
+    echo "ONNX Runtime has CUDAExecutionProvider"
+fi
+if [ "$target" = gpu ] && [ ! -e /dev/nvidiactl ]; then
+    code=0
+    (inside cxrview serve --port "$port") 2>&1 | tee "$folder/refusal" || code=$?
+    [ "$code" = 3 ] && grep -q "asked for CUDAExecutionProvider" "$folder/refusal" || exit 1
+    echo "no GPU here: it refused to start, as it should"
+    exit
+fi
+
 start=$(date +%s%N)
-env -i PATH=/usr/sbin:/usr/bin chroot --userspec=10001:10001 "$sealed" /opt/cxrview/bin/cxrview serve --port "$port" &
+(inside cxrview serve --port "$port") &
 service=$!
 until curl --silent --fail "http://127.0.0.1:$port/readyz" >/dev/null; do
     kill -0 "$service"

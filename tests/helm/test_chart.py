@@ -6,60 +6,44 @@ import argparse
 import base64
 import json
 import re
+import shutil
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import helm_python
 import kubernetes_validate
 import pytest
 import yaml
+from charts import (
+    ALL,
+    ANYBODY,
+    CASES,
+    CHART,
+    CPU,
+    DEFAULTS,
+    DEV,
+    KEYS,
+    PROD,
+    Object,
+    environment,
+    of_kind,
+    pod_of,
+    render,
+)
 from conftest import DATA, ROOT
 
 from service.api.settings import Settings
 from service.cli import _parser
 
-CHART = ROOT / "helm" / "cxrview"
-ANYBODY = {"allowAnonymous": True}
-KEYS = {"keys": {"secretName": "keys"}}
-ALL = yaml.safe_load((CHART / "ci" / "all-values.yaml").read_text())
-DEFAULTS = yaml.safe_load((CHART / "values.yaml").read_text())
-# What the chart sets itself, from values of other names; what is in the image, or needs a disk
-SET_BY_CHART = {"allow_anonymous", "drain_seconds", "keys", "provider"}
-NOT_OFFERED = {"engine_cache", "model_store"}
-DEV, PROD = (
-    yaml.safe_load((ROOT / "deploy" / f"values-{name}.yaml").read_text())
-    for name in ("dev", "prod")
-)
-CASES = {"anybody": ANYBODY, "keys": KEYS, "all": ALL, "dev": DEV, "prod": PROD}
+# What the chart sets itself, from values of other names; what is in the image
+SET_BY_CHART = {"allow_anonymous", "drain_seconds", "engine_cache", "keys", "provider"}
+NOT_OFFERED = {"model_store"}
 UNKNOWN_KINDS = {
     "PrometheusRule",
+    "ScaledObject",
     "ServiceMonitor",
 }  # custom resources, whose schemas Kubernetes does not have
-
-Object = dict[str, Any]
-
-
-def render(values: Object) -> list[Object]:
-    """The objects of a release, in no order."""
-    with helm_python.Chart.load(CHART) as chart:
-        chart.validate_schema(values)
-        files = chart.render(values, name="release", namespace="here")
-    texts = [text for path, text in files.items() if not path.endswith("NOTES.txt")]
-    return [one for text in texts for one in yaml.safe_load_all(text) if one]
-
-
-def of_kind(objects: list[Object], kind: str) -> list[Object]:
-    return [each for each in objects if each["kind"] == kind]
-
-
-def pod_of(objects: list[Object]) -> Object:
-    (deployment,) = of_kind(objects, "Deployment")
-    pod: Object = deployment["spec"]["template"]["spec"]
-    return pod
-
-
-def environment(pod: Object) -> dict[str, str]:
-    return {each["name"]: each["value"] for each in pod["containers"][0]["env"]}
 
 
 @pytest.fixture(scope="module", params=CASES)
@@ -88,14 +72,16 @@ def test_each_value_has_its_object() -> None:
     always = {"Deployment", "Service", "ServiceAccount", "PodDisruptionBudget", "NetworkPolicy"}
     assert {each["kind"] for each in render(KEYS)} == always
     more = {
-        "HorizontalPodAutoscaler",
-        "Ingress",
-        "ServiceMonitor",
-        "PrometheusRule",
         "ConfigMap",
+        "Ingress",
+        "PersistentVolumeClaim",
         "Pod",
+        "PrometheusRule",
+        "ScaledObject",
+        "ServiceMonitor",
     }
     assert {each["kind"] for each in render(ALL)} == always | more
+    assert of_kind(render(PROD), "HorizontalPodAutoscaler")
 
 
 def test_pods_meet_the_restricted_standard(objects: list[Object]) -> None:
@@ -132,6 +118,7 @@ def test_values_are_closed_and_all_are_tried() -> None:
     assert unset == {
         # as they are: the other choice excludes values that are to be seen
         "allowAnonymous", "serviceAccount.name", "disruption.enabled", "networkPolicy.enabled",
+        "autoscaling.enabled", "state.existingClaim",
     }  # fmt: skip
     for wrong in ({"replica": 1}, {"config": {"port": 1}}, {"gpu": {"enabled": "yes"}}):
         with pytest.raises(helm_python.HelmError):
@@ -165,7 +152,8 @@ def test_the_configuration_is_that_of_the_service(monkeypatch: pytest.MonkeyPatc
         monkeypatch.setenv(name, value)
     settings = Settings()
     assert {name: getattr(settings, name) for name in ALL["config"]} == ALL["config"]
-    assert (settings.provider, settings.drain_seconds) == ("cuda", 15)
+    assert (settings.provider, settings.drain_seconds) == ("tensorrt", 15)
+    assert str(settings.engine_cache) == "/state/engines"
     assert str(settings.keys) == "/keys/keys"
 
 
@@ -197,6 +185,11 @@ def test_nobody_gets_in_unasked() -> None:
     assert policy["spec"]["policyTypes"] == ["Ingress", "Egress"]
     assert "egress" not in policy["spec"]
     assert [each["ports"] for each in policy["spec"]["ingress"]] == [[{"port": "http"}]]
+    (policy,) = of_kind(render(ALL), "NetworkPolicy")
+    *asked, names = policy["spec"]["egress"]
+    assert asked == ALL["networkPolicy"]["egress"]
+    assert names["to"] == [{"namespaceSelector": {}}]
+    assert {each["port"] for each in names["ports"]} == {53}
 
 
 def test_a_gpu_is_one_value() -> None:
@@ -211,6 +204,62 @@ def test_a_gpu_is_one_value() -> None:
     assert pod["runtimeClassName"] == "nvidia"
     assert pod["nodeSelector"] == {"gpu": "h200"}
     assert pod["tolerations"] == ALL["gpu"]["tolerations"]
+    assert environment(pod)["CXRVIEW_PROVIDER"] == "tensorrt"
+    compiles, loads = (
+        each["containers"][0]["startupProbe"]["failureThreshold"] for each in (pod, without)
+    )
+    assert compiles > loads
+
+
+def test_the_number_of_pods_has_one_owner() -> None:
+    """`replicas`, an autoscaler or KEDA: an upgrade must not undo what those have decided."""
+    keda = {"keda": {"enabled": True, "prometheusAddress": "http://prometheus:9090"}}
+    hpa = {"autoscaling": {"enabled": True}}
+    for values, counted in ((KEYS, 2), (KEYS | keda, None), (KEYS | hpa, None)):
+        (deployment,) = of_kind(render(values), "Deployment")
+        assert deployment["spec"].get("replicas") == counted
+    with pytest.raises(helm_python.HelmError, match="autoscaling and keda"):
+        render(KEYS | keda | hpa)
+    with pytest.raises(helm_python.HelmError, match="prometheusAddress"):
+        render(KEYS | {"keda": {"enabled": True}})
+
+
+def test_state_outlives_pods() -> None:
+    """A claim, one's own or one that is made and kept; what is mounted can be written to."""
+    for values, name, made in ((ALL, "release-cxrview-state", 1), (CPU, "disk", 0)):
+        objects = render(values)
+        pod = pod_of(objects)
+        mounts = {each["name"]: each for each in pod["containers"][0]["volumeMounts"]}
+        assert mounts["state"] == {"name": "state", "mountPath": "/state"}
+        volumes = {each["name"]: each for each in pod["volumes"]}
+        assert mounts.keys() == volumes.keys()
+        assert volumes["state"]["persistentVolumeClaim"]["claimName"] == name
+        claims = of_kind(objects, "PersistentVolumeClaim")
+        assert [each["metadata"]["name"] for each in claims] == [name] * made
+    assert "CXRVIEW_ENGINE_CACHE" not in environment(pod_of(render(CPU)))
+    assert "volumes" not in pod_of(render(ANYBODY))
+
+
+def test_every_dashboard_is_brought(tmp_path: Path) -> None:
+    """As it is in its file, which Grafana's sidecar finds by the label."""
+    copy = shutil.copytree(CHART, tmp_path / "cxrview")
+    folder = copy / "files" / "dashboards"
+    folder.mkdir(exist_ok=True)
+    for name in ("one", "two"):
+        (folder / f"{name}.json").write_text(json.dumps({"title": f"{{{{ {name} }}}}\n"}))
+    for chart in (CHART, copy):
+        (made,) = (
+            each
+            for each in of_kind(render(ALL, chart), "ConfigMap")
+            if each["metadata"]["name"].endswith("-dashboards")
+        )
+        files = {
+            each.name: each.read_text() for each in (chart / "files/dashboards").glob("*.json")
+        }
+        assert made["data"] == files
+        assert made["metadata"]["labels"]["dashboards"] == "yes"
+        assert made["metadata"]["annotations"] == {"grafana_folder": "Radiology"}
+        assert len(json.dumps(made)) < 2**20  # what a ConfigMap can hold
 
 
 def test_alerts_lead_to_the_runbook_and_look_at_metrics_that_exist() -> None:
@@ -238,7 +287,7 @@ def test_alerts_lead_to_the_runbook_and_look_at_metrics_that_exist() -> None:
 def test_the_trial_classifies_a_real_radiograph() -> None:
     """`helm test` sends one of ours, with the key, and its script is Python."""
     objects = render(ALL)
-    (files,) = of_kind(objects, "ConfigMap")
+    (files,) = (each for each in of_kind(objects, "ConfigMap") if "binaryData" in each)
     sent = base64.b64decode(files["binaryData"]["lateral.jpg"])
     assert sent == (DATA / "lateral-0048.jpg").read_bytes()
     compile(files["data"]["classify.py"], "classify.py", "exec")

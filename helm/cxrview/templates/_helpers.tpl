@@ -35,6 +35,7 @@ runAsNonRoot: true
 runAsUser: 10001
 runAsGroup: 10001
 fsGroup: 10001
+fsGroupChangePolicy: OnRootMismatch
 seccompProfile:
   type: RuntimeDefault
 {{- end -}}
@@ -42,4 +43,12 @@ seccompProfile:
 {{- define "cxrview.test" -}}
 app.kubernetes.io/name: {{ .Chart.Name }}-test
 app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end -}}
+
+{{- define "cxrview.operations" -}}
+{{ include "cxrview.name" . | trunc 52 }}-operations
+{{- end -}}
+
+{{- define "cxrview.state" -}}
+{{ include "cxrview.name" . | trunc 57 | trimSuffix "-" }}-state
 {{- end -}}
