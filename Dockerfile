@@ -42,9 +42,7 @@ LABEL org.opencontainers.image.title="cxrview" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}"
-# ONNX Runtime would report how it is used to its maker
 ENV PATH=/opt/cxrview/bin:${PATH} \
-    ORT_DISABLE_TELEMETRY=1 \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1
 # A number, which Kubernetes can prove not to be root

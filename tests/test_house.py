@@ -88,6 +88,23 @@ def test_publishing_never_loads_the_web(tmp_path: Path) -> None:
     assert not loaded_by("training.publish", "fastapi", "uvicorn", "starlette", "service.api")
 
 
+@pytest.mark.parametrize("module", ["service.cli", "training.publish"])
+def test_nothing_is_left_in_a_home(module: str, tmp_path: Path) -> None:
+    """ONNX Runtime would keep a database of its uses there, with an identifier of the machine."""
+    uses = "onnxruntime.InferenceSession('model_store/swift/1.0.0/model.onnx')"
+
+    def left_by(first: str) -> list[Path]:
+        home = tmp_path / first
+        home.mkdir()
+        program = f"import {first}, onnxruntime; {uses}"
+        environment = {"HOME": str(home), "PYTHONPATH": str(ROOT)}
+        subprocess.run([sys.executable, "-c", program], env=environment, check=True, cwd=ROOT)
+        return [path for path in home.rglob("*") if path.is_file()]
+
+    assert left_by("sys")
+    assert not left_by(module)
+
+
 @pytest.mark.parametrize(("name", "path"), list(modules()), ids=str)
 def test_a_module_is_a_few_pages_at_most(name: str, path: Path) -> None:
     """Beyond 320 lines a module has two subjects."""

@@ -47,24 +47,6 @@ def test_versions_for_a_gpu_are_beside_the_others() -> None:
     assert "onnxruntime-gpu" in gpu
 
 
-def test_nothing_reports_from_within_an_image(tmp_path: Path) -> None:
-    """ONNX Runtime would keep a data base of how it is used, and send it to its maker."""
-    program = "import onnxruntime, sys; onnxruntime.InferenceSession(sys.argv[1])"
-    model = ROOT / "model_store/swift/1.0.0/model.onnx"
-
-    def left_by(name: str, variables: dict[str, str]) -> list[Path]:
-        home = tmp_path / name
-        home.mkdir()
-        subprocess.run(
-            [sys.executable, "-c", program, model], env={"HOME": str(home), **variables}, check=True
-        )
-        return [path for path in home.rglob("*") if path.is_file()]
-
-    switch = re.findall(r"\b(ORT_\w+)=(\S+)", DOCKERFILE)
-    assert left_by("without", {})
-    assert not left_by("with", dict(switch))
-
-
 def test_an_unknown_target_is_refused(tmp_path: Path) -> None:
     """Before anything is built."""
     run = subprocess.run(
