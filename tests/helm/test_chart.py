@@ -37,7 +37,10 @@ from service.api.settings import Settings
 from service.cli import _parser
 
 # What the chart sets itself, from values of other names; what is in the image
-SET_BY_CHART = {"allow_anonymous", "drain_seconds", "engine_cache", "keys", "provider"}
+SET_BY_CHART = {
+    *("allow_anonymous", "audit_key", "audit_log", "drain_seconds"),
+    *("engine_cache", "keys", "provider"),
+}
 NOT_OFFERED = {"model_store"}
 UNKNOWN_KINDS = {
     "PrometheusRule",
@@ -180,7 +183,9 @@ def test_nobody_gets_in_unasked() -> None:
     with pytest.raises(helm_python.HelmError, match="tlsSecretName"):
         render(KEYS | {"ingress": {"enabled": True, "host": "x"}})
     assert environment(pod_of(render(ANYBODY)))["CXRVIEW_ALLOW_ANONYMOUS"] == "true"
-    assert "CXRVIEW_ALLOW_ANONYMOUS" not in environment(pod_of(render(KEYS)))
+    tokens = {"config": {"oidc_issuer": "https://idp.example", "oidc_audience": "cxrview"}}
+    for values in (KEYS, tokens):
+        assert "CXRVIEW_ALLOW_ANONYMOUS" not in environment(pod_of(render(values)))
     (policy,) = of_kind(render(KEYS), "NetworkPolicy")
     assert policy["spec"]["policyTypes"] == ["Ingress", "Egress"]
     assert "egress" not in policy["spec"]
@@ -190,6 +195,21 @@ def test_nobody_gets_in_unasked() -> None:
     assert asked == ALL["networkPolicy"]["egress"]
     assert names["to"] == [{"namespaceSelector": {}}]
     assert {each["port"] for each in names["ports"]} == {53}
+
+
+def test_files_are_mounted_where_settings_look_for_them(objects: list[Object]) -> None:
+    """Keys and the audit log's secret, from Secrets, which nobody in the pod may write."""
+    pod = pod_of(objects)
+    volumes = {each["name"]: each for each in pod.get("volumes", [])}
+    found = set()
+    for mount in pod["containers"][0].get("volumeMounts", []):
+        if "secret" in volumes[mount["name"]]:
+            assert mount["readOnly"]
+            (item,) = volumes[mount["name"]]["secret"]["items"]
+            found.add(f"{mount['mountPath']}/{item['path']}")
+    variables = environment(pod)
+    wanted = {variables.get("CXRVIEW_KEYS"), variables.get("CXRVIEW_AUDIT_KEY")}
+    assert found == wanted - {None}
 
 
 def test_a_gpu_is_one_value() -> None:
