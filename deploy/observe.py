@@ -10,6 +10,7 @@ import json
 import math
 import os
 import re
+import socket
 import subprocess
 import time
 import urllib.error
@@ -142,13 +143,20 @@ def _series(results: list[dict[str, Any]]) -> list[Series]:
     return found
 
 
+def free_port(wanted: int = 0) -> int:
+    """This port, or with 0 any; one that is taken is an OSError."""
+    with socket.create_server(("127.0.0.1", wanted)) as server:
+        port: int = server.getsockname()[1]
+        return port
+
+
 @contextmanager
 def prometheus(
     binary: Path,
     folder: Path,
-    port: int,
     targets: Sequence[str],
     *,
+    port: int = 0,
     scrape_seconds: float = 1,
     labels: Mapping[str, str] | None = None,
 ) -> Iterator[Prometheus]:
@@ -157,14 +165,16 @@ def prometheus(
     Args:
         binary: Prometheus 2 or 3.
         folder: Its own; series may lie in `folder/data` already.
-        port: On the loopback address.
         targets: `host:port` of services whose /metrics is scraped, as the job `cxrview`.
+        port: On the loopback address; 0: any that is free.
         scrape_seconds: Between scrapes, and between evaluations of the rules.
         labels: Beside those that a scrape gives, such as `namespace` in Kubernetes.
 
     Raises:
         RuntimeError: It does not start; with its own words.
+        OSError: The port is not free.
     """
+    port = free_port(port)  # whoever has it would answer in its place
     config = _configured(folder, targets, scrape_seconds, labels or {})
     command = [str(binary), f"--config.file={config}", f"--storage.tsdb.path={folder / 'data'}"]
     command.append(f"--web.listen-address=127.0.0.1:{port}")

@@ -1,9 +1,9 @@
 """Send radiographs to a running service in every way: one by one, as backfill, in archives.
 
-    python deploy/offer.py URL FILE... [--seconds 60]
+    python deploy/offer.py URL FILE... [--seconds 60] [--pause 0]
 
 Standard library only. Each way has one sender, which sends the files in turn, the next when it has
-the answer to the last.
+the answer to the last, after a pause.
 """
 
 from __future__ import annotations
@@ -50,7 +50,9 @@ def send(address: str, body: bytes) -> int:
 
 
 @contextmanager
-def offered(url: str, files: Mapping[str, bytes]) -> Iterator[Counter[tuple[str, int]]]:
+def offered(
+    url: str, files: Mapping[str, bytes], pause_seconds: float = 0
+) -> Iterator[Counter[tuple[str, int]]]:
     """Send all the while; what is counted is the statuses of each way."""
     counts: Counter[tuple[str, int]] = Counter()
     stop = threading.Event()
@@ -63,7 +65,7 @@ def offered(url: str, files: Mapping[str, bytes]) -> Iterator[Counter[tuple[str,
 
     def keep_sending(way: str) -> None:
         for body in cycle(ways[way]):
-            if stop.is_set():
+            if stop.wait(pause_seconds):
                 return
             counts[way, send(url + way, body)] += 1
 
@@ -84,8 +86,10 @@ def main() -> int:
     parser.add_argument("url")
     parser.add_argument("files", nargs="+", type=Path)
     parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--pause", type=float, default=0, help="seconds after each answer")
     options = parser.parse_args()
-    with offered(options.url, {file.name: file.read_bytes() for file in options.files}) as counts:
+    files = {file.name: file.read_bytes() for file in options.files}
+    with offered(options.url, files, options.pause) as counts:
         time.sleep(options.seconds)
     for (way, status), count in sorted(counts.items()):
         print(f"{count:8} {status} {way}")

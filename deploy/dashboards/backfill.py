@@ -12,6 +12,7 @@ from deploy.dashboards.parts import (
     number,
     of,
     percentile,
+    present,
     rate,
     share,
     sheet,
@@ -22,7 +23,6 @@ from deploy.dashboards.throughput import BUDGET, INTERACTIVE
 BACKFILL = 'lane="backfill"'
 DONE = f"sum(increase({of('cxrview_images_total', BACKFILL)}[$__range]))"
 SPEED = rate("cxrview_images_total", BACKFILL, window="5m")
-REFUSED = rate("cxrview_images_refused_total", by="reason")
 
 
 def backfill() -> Dashboard:
@@ -106,7 +106,7 @@ def _beside() -> list[Row]:
         "Refused by reason",
         "Images each second, of both lanes: refusals are not counted by lane.",
         IMAGES,
-        ask(f"{REFUSED} > 0", "{{reason}}"),
+        ask(present("cxrview_images_refused_total", by="reason"), "{{reason}}"),
         stacked=True,
         runbook=["CxrviewRefusesMore", "CxrviewFull"],
     )

@@ -47,6 +47,12 @@ def rate(metric: str, *matchers: str, by: str = "", window: str = "$__rate_inter
     return f"sum{f' by ({by})' if by else ''} (rate({of(metric, *matchers)}[{window}]))"
 
 
+def present(metric: str, *matchers: str, by: str) -> str:
+    """`rate` of those that there were in the chosen range: of forty reasons, two."""
+    gained = f"sum by ({by}) (increase({of(metric, *matchers)}[$__range]))"
+    return f"{rate(metric, *matchers, by=by)} and {gained} > 0"
+
+
 def share(part: str, whole: str) -> str:
     """One of another, and nothing where there is none of it."""
     return f"{part} / ({whole} > 0)"

@@ -4,7 +4,19 @@ from __future__ import annotations
 
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
-from deploy.dashboards.parts import IMAGES, Row, ask, heat, lines, number, of, rate, share, sheet
+from deploy.dashboards.parts import (
+    IMAGES,
+    Row,
+    ask,
+    heat,
+    lines,
+    number,
+    of,
+    present,
+    rate,
+    share,
+    sheet,
+)
 from service.api.problems import KINDS
 from service.api.uploads import UploadError
 from service.imaging import ImageError
@@ -137,7 +149,7 @@ def _images() -> list[Row]:
         "Images each second that a decoder could not read, and the next one was asked. They were"
         " answered; a rise points to a sender that writes files in its own way.",
         IMAGES,
-        ask(rate("cxrview_decoder_fallbacks_total", by="decoder"), "{{decoder}}"),
+        ask(present("cxrview_decoder_fallbacks_total", by="decoder"), "{{decoder}}"),
         stacked=True,
     )
     refused = lines(
@@ -145,7 +157,7 @@ def _images() -> list[Row]:
         "Images refused each second because of what they are, by problem code.",
         IMAGES,
         ask(
-            rate("cxrview_images_refused_total", f'reason=~"{BAD_FILES}"', by="reason") + " > 0",
+            present("cxrview_images_refused_total", f'reason=~"{BAD_FILES}"', by="reason"),
             "{{reason}}",
         ),
         stacked=True,

@@ -12,6 +12,7 @@ from deploy.dashboards.parts import (
     number,
     of,
     percentile,
+    present,
     process,
     rate,
     rows,
@@ -107,7 +108,7 @@ def _answers() -> list[Row]:
         "Refused by reason",
         "Images refused each second, by problem code; those of a full service ask for more pods.",
         IMAGES,
-        ask(f"{rate('cxrview_images_refused_total', by='reason')} > 0", "{{reason}}"),
+        ask(present("cxrview_images_refused_total", by="reason"), "{{reason}}"),
         stacked=True,
         runbook=["CxrviewFull", "CxrviewFails", "CxrviewRefusesMore"],
     )
@@ -157,7 +158,7 @@ def _stages() -> list[Row]:
 
 def _saturation() -> list[Row]:
     workers = share(
-        f"sum({of('cxrview_decode_workers_busy')})", f"sum({of('cxrview_decode_workers')})"
+        rate("cxrview_stage_seconds_sum", 'stage="decode"'), f"sum({of('cxrview_decode_workers')})"
     )
     held = share(f"sum({of('cxrview_held_bytes')})", f"sum({of('cxrview_held_limit_bytes')})")
     capacity = share(
@@ -246,5 +247,5 @@ def _pods() -> list[Row]:
     )
     return [
         (8, [(6, cpu), (6, memory), (6, gpu), (6, gpu_memory)]),
-        (6, [(14, models), (10, builds)]),
+        (5, [(14, models), (10, builds)]),
     ]

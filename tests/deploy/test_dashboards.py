@@ -15,6 +15,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import yaml
@@ -23,7 +24,8 @@ from images import dicom, png
 from PIL import Image
 
 from deploy import observe
-from deploy.dashboards import make
+from deploy.dashboards import make, render
+from deploy.dashboards.drawing import Span, shown
 from deploy.offer import offered
 
 DASHBOARDS = observe.dashboards()
@@ -32,7 +34,9 @@ PANELS = [
     for name, dashboard in DASHBOARDS.items()
     for panel in observe.panels(dashboard)
 ]
-SERVICE_PORT, FIRST_PORT = 21010, 21012
+QUERIES = re.findall(
+    r"^\| [^`|]* \| `([^`]*)`", (ROOT / "docs/metrics.md").read_text(), re.MULTILINE
+)
 SCRAPE_SECONDS, RATE_SECONDS = 0.5, 4
 ANSWER_SECONDS = 30  # for all panels together, until everything has been scraped a few times
 HISTORY_SECONDS = 86400
@@ -43,6 +47,12 @@ OF_GPU = {"GPU utilisation by pod", "GPU memory by pod"}  # which is not here
 def test_what_is_committed_is_current(name: str) -> None:
     """To write them anew changes nothing: python -m deploy.dashboards.make."""
     assert (observe.DASHBOARDS / f"{name}.json").read_text() == make.text(name)
+
+
+def test_the_service_knows_nothing_of_them() -> None:
+    """What writes them is no part of what is installed."""
+    text = "".join(path.read_text() for path in (ROOT / "service").rglob("*.py"))
+    assert not re.findall(r"(?:from|import) (?:deploy|grafana)", text)
 
 
 def test_all_are_there() -> None:
@@ -172,16 +182,16 @@ def files() -> dict[str, bytes]:
 
 
 @contextmanager
-def serving(folder: Path) -> Iterator[str]:
+def serving(folder: Path, port: int) -> Iterator[str]:
     """The real service on a port of its own."""
-    command = [sys.executable, "-m", "service.cli", "serve", "--port", str(SERVICE_PORT)]
+    command = [sys.executable, "-m", "service.cli", "serve", "--port", str(port)]
     environment = {"CXRVIEW_MODEL": "swift/1.0.0", "PYTHONPATH": str(ROOT)}
     with (
         (folder / "service.log").open("wb") as said,
         subprocess.Popen(command, env=environment, stdout=said, stderr=said, cwd=ROOT) as process,
     ):
         try:
-            yield f"http://127.0.0.1:{SERVICE_PORT}"
+            yield f"http://127.0.0.1:{port}"
         finally:
             process.terminate()
 
@@ -215,15 +225,17 @@ class Watched(NamedTuple):
 @pytest.fixture(scope="module")
 def watched(tmp_path_factory) -> Iterator[Watched]:
     """Prometheus 2 as outside of Kubernetes, 3 as within it, while the service gets all kinds."""
+    port = observe.free_port()
     with ExitStack() as stack:
         try:
-            sources = [
-                (stack.enter_context(scraping(version, labels, tmp_path_factory)), labels)
-                for version, labels in ((2, {}), (3, {"namespace": "x-ray"}))
-            ]
+            sources = []
+            for version, labels in ((2, {}), (3, {"namespace": "x-ray"})):
+                folder = tmp_path_factory.mktemp(f"prometheus-{version}")
+                running = scraping(version, labels, folder, port)
+                sources.append((stack.enter_context(running), labels))
         except observe.NoToolError as error:
             pytest.skip(str(error))
-        url = stack.enter_context(serving(tmp_path_factory.mktemp("service")))
+        url = stack.enter_context(serving(tmp_path_factory.mktemp("service"), port))
         found = Watched(sources, time.monotonic() + ANSWER_SECONDS)
         found.until(lambda: sources[0][0].query("up == 1"))
         counts = stack.enter_context(offered(url, files()))
@@ -232,16 +244,16 @@ def watched(tmp_path_factory) -> Iterator[Watched]:
 
 
 @contextmanager
-def scraping(version: int, labels: dict[str, str], folders) -> Iterator[observe.Prometheus]:
+def scraping(
+    version: int, labels: dict[str, str], folder: Path, port: int
+) -> Iterator[observe.Prometheus]:
     """One Prometheus with a past."""
-    folder = folders.mktemp(f"prometheus-{version}")
     promtool = observe.tool(f"prometheus-{version}/promtool")
     observe.write_history(promtool, folder, history(), labels)
     with observe.prometheus(
         observe.tool(f"prometheus-{version}/prometheus"),
         folder,
-        FIRST_PORT + version,
-        [f"127.0.0.1:{SERVICE_PORT}"],
+        [f"127.0.0.1:{port}"],
         scrape_seconds=SCRAPE_SECONDS,
         labels=labels,
     ) as running:
@@ -282,3 +294,62 @@ def test_rules_record(watched: Watched) -> None:
     }
     for record in sorted(records):
         watched.until(lambda record=record: source.query(f'{record}{{namespace="x-ray"}}'))
+
+
+@pytest.mark.parametrize("query", QUERIES)
+def test_what_the_documentation_asks_has_an_answer(query: str, watched: Watched) -> None:
+    """Each query of docs/metrics.md."""
+    watched.until(lambda: watched.sources[0][0].query(query))
+
+
+@pytest.mark.parametrize("name", make.ALL)
+def test_a_dashboard_is_drawn(name: str, watched: Watched) -> None:
+    """Every panel has its title and something to show; those of a GPU say that they have not."""
+    source, _ = watched.sources[0]
+    now = time.time()
+    span = Span(source, now - 60, now, watched.values(name, 0))
+    figure = render.draw(DASHBOARDS[name], span)
+    titles = {panel.title for panel in observe.panels(DASHBOARDS[name])}
+    assert titles <= {text.get_text() for text in figure.texts}
+    said = [text.get_text() for axes in figure.axes for text in axes.texts]
+    assert said.count("no data") == len(titles & OF_GPU)
+    figure.canvas.draw()
+    plt.close(figure)
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "text"),
+    [
+        (0.0465, "percentunit", "4.65 %"),
+        (0.0909, "s", "90.9 ms"),
+        (1700, "s", "28 min"),
+        (36000, "s", "10.0 h"),
+        (268435456, "bytes", "256 MiB"),
+        (1536, "Bps", "1.5 KiB/s"),
+        (64.61, "suffix: images/s", "64.6 images/s"),
+        (3009.4, "short", "3,009"),
+    ],
+)
+def test_values_are_written_with_their_units(value: float, unit: str, text: str) -> None:
+    """As Grafana writes them, nearly."""
+    assert shown(value, unit) == text
+
+
+def test_a_wrong_query_is_told_in_the_words_of_prometheus(watched: Watched) -> None:
+    """Not taken for a query that finds nothing."""
+    with pytest.raises(observe.QueryError, match="parse error"):
+        watched.sources[0][0].query("sum(")
+
+
+def test_a_prometheus_that_does_not_start_says_why(tmp_path: Path) -> None:
+    """Here its data would lie where a file is."""
+    (tmp_path / "data").write_text("in the way")
+    try:
+        binary = observe.tool("prometheus-3/prometheus")
+    except observe.NoToolError as error:
+        pytest.skip(str(error))
+    with (
+        pytest.raises(RuntimeError, match="not a directory"),
+        observe.prometheus(binary, tmp_path, []),
+    ):
+        pass
