@@ -5,6 +5,8 @@ python -m deploy.dashboards.make
 
 from __future__ import annotations
 
+import json
+
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 
 from deploy.dashboards.backfill import backfill
@@ -17,7 +19,11 @@ ALL = {"throughput": throughput, "quality": quality, "backfill": backfill}
 
 def text(name: str) -> str:
     """One dashboard as JSON."""
-    return JSONEncoder(indent=2, sort_keys=True).encode(ALL[name]()) + "\n"
+    made = json.loads(JSONEncoder().encode(ALL[name]()))
+    for variable in made["templating"]["list"]:
+        for key in ("auto", "auto_count", "auto_min"):  # of intervals, says Grafana's schema
+            del variable[key]
+    return json.dumps(made, indent=2, sort_keys=True) + "\n"
 
 
 def main() -> None:
