@@ -11,6 +11,7 @@ import onnxruntime
 from prometheus_client import Counter, Gauge, Histogram
 
 from model_store import View
+from service.imaging import Decoder
 from service.inference import LANES, BatchReport, Lane
 
 if TYPE_CHECKING:
@@ -69,13 +70,20 @@ QUEUE_IMAGES = Gauge("cxrview_queue_images", "Images waiting for the network.", 
 INSIDE_IMAGES = Gauge(
     "cxrview_inside_images", "Images arriving, waiting or being worked on.", ["lane"]
 )
+READY = Gauge("cxrview_ready", "1 while images are taken, as /readyz says; else 0.")
 DECODING = Gauge("cxrview_decode_workers_busy", "Images being decoded now.")
+DECODE_WORKERS = Gauge(
+    "cxrview_decode_workers", "Images that can be decoded at the same time, of both lanes."
+)
 CAPACITY = Gauge(
     "cxrview_capacity_images_per_second",
     "What a lane answers while it is busy, as measured over its last hundred images or so.",
     ["lane"],
 )
 HELD_BYTES = Gauge("cxrview_held_bytes", "Bytes of bodies in memory.")
+HELD_LIMIT_BYTES = Gauge(
+    "cxrview_held_limit_bytes", "Bodies that would need more memory are refused."
+)
 PFI = Histogram(
     "cxrview_pfi_ratio",
     "PFI, the probability of a frontal image.",
@@ -103,6 +111,8 @@ _REVIEW = {view: REVIEW.labels(view) for view in get_args(View)}
 _HEADERS = {agreement: HEADERS.labels(agreement) for agreement in AGREEMENTS}
 _AGREEMENT_OF: dict[bool | None, Agreement] = {True: "agrees", False: "disagrees", None: "silent"}
 _RECEIVED_BYTES = {lane: RECEIVED_BYTES.labels(lane) for lane in LANES}
+# From the start, as `problems` does with reasons: `rate` does not see a series that begins with 1
+_FALLBACKS = {decoder: FALLBACKS.labels(decoder) for decoder in get_args(Decoder)}
 
 
 def observe_stage(stage: str, seconds: float) -> None:
@@ -130,14 +140,14 @@ def count_bytes(lane: Lane, received: int) -> None:
 
 
 def count_answer(
-    view: View, lane: Lane, source: Source, fallbacks: tuple[str, ...], *, review: bool
+    view: View, lane: Lane, source: Source, fallbacks: tuple[Decoder, ...], *, review: bool
 ) -> None:
     """Count one image that was answered, and the decoders that could not read it."""
     _IMAGES[view, lane, source].inc()
     if review:
         _REVIEW[view].inc()
     for decoder in fallbacks:
-        FALLBACKS.labels(decoder).inc()
+        _FALLBACKS[decoder].inc()
 
 
 def count_header(agrees: bool | None) -> None:
@@ -158,5 +168,8 @@ def describe(runtime: Runtime) -> None:
         QUEUE_IMAGES.labels(lane).set_function(partial(batcher.waiting, lane))
         INSIDE_IMAGES.labels(lane).set_function(partial(admission.images, lane))
         CAPACITY.labels(lane).set_function(partial(admission.images_per_second, lane))
+    READY.set_function(lambda: runtime.ready)
     DECODING.set_function(runtime.pipeline.decoding)
+    DECODE_WORKERS.set(len(LANES) * runtime.settings.decode_workers)
+    HELD_LIMIT_BYTES.set(runtime.held.limit)
     HELD_BYTES.set_function(lambda: runtime.held.held)

@@ -112,6 +112,8 @@ HTTP_KINDS = {
     ),
 }
 CODES = tuple(kind.code for kind in (*KINDS.values(), *HTTP_KINDS.values()))
+for _kind in KINDS.values():  # so that the first of its kind is an increase, which alerts can see
+    metrics.REFUSED.labels(_kind.code)
 
 RESPONSES: dict[int | str, dict[str, Any]] = {
     status.value: {

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import httpx2
 import onnxruntime
@@ -22,6 +23,7 @@ from service.api.metrics import AGREEMENTS, SOURCES, STAGES
 from service.api.problems import CODES, KINDS
 from service.api.runtime import open_runtime
 from service.api.settings import Settings
+from service.imaging import Decoder
 from service.inference import LANES
 
 BODY = (DATA / "frontal-0003.jpg").read_bytes()
@@ -73,10 +75,23 @@ def test_an_image_moves_every_metric(start, light: Settings) -> None:
         assert f'cxrview_queue_images{{lane="{lane}"}} 0.0' in after
         assert f'cxrview_inside_images{{lane="{lane}"}} 0.0' in after
         assert value(after, f'cxrview_capacity_images_per_second{{lane="{lane}"}}') > 0
+    assert "cxrview_ready 1.0" in after
     assert "cxrview_decode_workers_busy 0.0" in after
+    workers = len(LANES) * service.runtime.settings.decode_workers
+    assert value(after, "cxrview_decode_workers") == workers
     assert "cxrview_held_bytes 0.0" in after
+    assert value(after, "cxrview_held_limit_bytes") == service.runtime.settings.max_held_bytes
     info = f'name="mean",provider="cpu",sha256="{card.model_sha256}",version="1.0.0"'
     assert f"cxrview_model_info{{{info}}} 1.0" in after
+
+
+def test_what_has_not_happened_is_counted_as_zero(client: httpx2.Client) -> None:
+    """Else the first of its kind would be no increase, and no alert would see it."""
+    text = client.get("/metrics").text
+    for kind in KINDS.values():
+        assert f'cxrview_images_refused_total{{reason="{kind.code}"}} ' in text
+    for decoder in get_args(Decoder):
+        assert f'cxrview_decoder_fallbacks_total{{decoder="{decoder}"}} ' in text
 
 
 def test_metric_labels_come_from_closed_sets(client: httpx2.Client) -> None:
@@ -287,6 +302,7 @@ from service.api import metrics
 from service.api.app import create_app
 from service.api.metrics import STAGES
 from service.api.settings import Settings
+from service.imaging import Decoder
 from service.inference import LANES
 async def main():
     app = create_app(Settings())

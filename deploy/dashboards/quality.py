@@ -1,0 +1,166 @@
+"""Quality: whether the images, or the answers to them, are others than they used to be."""
+
+from __future__ import annotations
+
+from grafana_foundation_sdk.models.dashboard import Dashboard
+
+from deploy.dashboards.parts import (
+    IMAGES,
+    Row,
+    ask,
+    heat,
+    lines,
+    number,
+    of,
+    present,
+    rate,
+    share,
+    sheet,
+)
+from service.api.problems import KINDS
+from service.api.uploads import UploadError
+from service.imaging import ImageError
+
+BAD_FILES = "|".join(
+    kind.code for error, kind in KINDS.items() if issubclass(error, ImageError | UploadError)
+)
+WINDOW = "1h"  # shares of a few minutes' images jump
+REVIEW = share(
+    rate("cxrview_images_review_total", window=WINDOW), rate("cxrview_images_total", window=WINDOW)
+)
+DISAGREES = share(
+    rate("cxrview_headers_total", 'agreement="disagrees"', window=WINDOW),
+    rate("cxrview_headers_total", 'agreement!="silent"', window=WINDOW),
+)
+PFI = ("CxrviewPfiMoved",)
+HEADERS = ("CxrviewHeadersDisagree",)
+VIEWS = ("CxrviewFrontalShareMoved",)
+
+
+def quality() -> Dashboard:
+    """For who answers for the results."""
+    return sheet(
+        "cxrview-quality",
+        "cxrview: quality",
+        "Whether the images, or the answers to them, are others than they used to be.",
+        [
+            ("Now", _now()),
+            ("The model's answers", _answers()),
+            ("The images", _images()),
+        ],
+        since="now-24h",
+    )
+
+
+def _baseline(record: str) -> str:
+    """The mean of a week of a recorded share, without the last hours."""
+    return f"avg(avg_over_time({of(record)}[7d] offset 6h))"
+
+
+def _moved(record: str) -> str:
+    return f"abs(avg({of(record)}) - {_baseline(record)})"
+
+
+def _now() -> list[Row]:
+    review = number(
+        "For review",
+        "Share of images marked for review, within an hour: their PFI lies in the uncertain band.",
+        "percentunit",
+        ask(REVIEW),
+        limit=(0.05, 0.15),
+        runbook=PFI,
+    )
+    headers = number(
+        "Headers that disagree",
+        "Of the DICOM headers that name a view, those that name the other, within an hour.",
+        "percentunit",
+        ask(DISAGREES),
+        limit=(0.05, 0.1),
+        runbook=HEADERS,
+    )
+    frontals = number(
+        "Share of frontals: moved by",
+        "How far the share of frontals of six hours is off its mean of a week.",
+        "percentunit",
+        ask(_moved("cxrview:frontal_share:rate6h")),
+        limit=(0.1, 0.2),
+        runbook=VIEWS,
+    )
+    undecided = number(
+        "Share of undecided PFIs: moved by",
+        "How far the share of PFIs from 0.05 to 0.95, of six hours, is off its mean of a week.",
+        "percentunit",
+        ask(_moved("cxrview:pfi_middle_share:rate6h")),
+        limit=(0.025, 0.05),
+        runbook=PFI,
+    )
+    return [(5, [(6, review), (6, headers), (6, frontals), (6, undecided)])]
+
+
+def _answers() -> list[Row]:
+    histogram = heat(
+        "PFI over time",
+        "How many images got a PFI up to each bound. A good day is dark at both ends; what is in"
+        " between grows when images of another kind come.",
+        "cxrview_pfi_ratio",
+        runbook=PFI,
+    )
+    middle = lines(
+        "Undecided PFIs",
+        "Share of PFIs from 0.05 to 0.95, of six hours, and its mean of a week.",
+        "percentunit",
+        ask(f"avg({of('cxrview:pfi_middle_share:rate6h')})", "six hours"),
+        ask(_baseline("cxrview:pfi_middle_share:rate6h"), "mean of a week"),
+        dashed="mean of a week",
+        runbook=PFI,
+    )
+    frontals = lines(
+        "Share of frontals",
+        "Of six hours, and its mean of a week; the alert waits for a difference of 20 %.",
+        "percentunit",
+        ask(f"avg({of('cxrview:frontal_share:rate6h')})", "six hours"),
+        ask(_baseline("cxrview:frontal_share:rate6h"), "mean of a week"),
+        dashed="mean of a week",
+        most=1,
+        runbook=VIEWS,
+    )
+    review = lines(
+        "For review, over time",
+        "Share of images whose PFI lies in the model's uncertain band, within an hour.",
+        "percentunit",
+        ask(REVIEW, "for review"),
+        limit=(0.05, 0.15),
+        runbook=PFI,
+    )
+    return [(10, [(16, histogram), (8, middle)]), (8, [(12, frontals), (12, review)])]
+
+
+def _images() -> list[Row]:
+    headers = lines(
+        "What headers say",
+        "DICOM images each second whose header agrees with the answer, disagrees, or is silent.",
+        IMAGES,
+        ask(rate("cxrview_headers_total", by="agreement"), "{{agreement}}"),
+        stacked=True,
+        runbook=HEADERS,
+    )
+    fallbacks = lines(
+        "Decoders that gave up",
+        "Images each second that a decoder could not read, and the next one was asked. They were"
+        " answered; a rise points to a sender that writes files in its own way.",
+        IMAGES,
+        ask(present("cxrview_decoder_fallbacks_total", by="decoder"), "{{decoder}}"),
+        stacked=True,
+    )
+    refused = lines(
+        "Bad files",
+        "Images refused each second because of what they are, by problem code.",
+        IMAGES,
+        ask(
+            present("cxrview_images_refused_total", f'reason=~"{BAD_FILES}"', by="reason"),
+            "{{reason}}",
+        ),
+        stacked=True,
+        runbook=["CxrviewRefusesMore"],
+    )
+    return [(9, [(8, headers), (8, fallbacks), (8, refused)])]
