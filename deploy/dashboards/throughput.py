@@ -89,7 +89,7 @@ def _answers() -> list[Row]:
         "short",
         ask(f"count({process('up')}) - sum({process('up')})"),
         limit=(1, 1),
-        runbook=["CxrviewNoneReady", "CxrviewRestarts"],
+        runbook=["CxrviewDown", "CxrviewRestarts"],
         decimals=0,
     )
     percentiles = lines(
