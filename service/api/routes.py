@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Iterator
 from functools import partial
 from typing import Annotated
@@ -31,6 +32,7 @@ from service.api.trail import trail_of
 from service.api.uploads import Upload, UploadError
 from service.inference import Image, Lane
 
+LOG = logging.getLogger(__name__)
 router = APIRouter()
 # Documents how to show one's key; the gate has looked at it by then
 KEY = [Security(HTTPBearer(auto_error=False, description="a key from `cxrview key`"))]
@@ -141,24 +143,39 @@ async def clients(request: Request) -> list[ClientUsage]:
     return [ClientUsage.of(name, known.get(name), access.rates.of(name)) for name in names]
 
 
-@router.get("/livez", tags=["operation"], summary="Does the process run?")
-async def livez() -> Health:
-    """The process runs."""
-    return Health(status="live")
+@router.get(
+    "/livez",
+    tags=["operation"],
+    summary="Does it go on by itself?",
+    responses={503: {"model": Health, "description": "Only a new process will help"}},
+    response_model_exclude_defaults=True,
+)
+async def livez(runtime: RuntimeDep, response: Response) -> Health:
+    """503 when a batch or a decoder has not returned for a minute, or one of their threads ended.
+
+    Never because of load, however heavy, and never in a process that is ending. An image of the
+    lane `backfill` has ten minutes, because it may get little of the CPU.
+    """
+    if not (reasons := runtime.stuck):
+        return Health(status="live")
+    LOG.error("stuck: %s", "; ".join(reasons))  # the kubelet tells nobody what the body says
+    response.status_code = 503
+    return Health(status="stuck", reasons=reasons)
 
 
 @router.get(
     "/readyz",
     tags=["operation"],
     summary="Are images taken?",
-    responses={503: {"model": Health}},
+    responses={503: {"model": Health, "description": "It starts, stops, or is stuck"}},
+    response_model_exclude_defaults=True,
 )
 async def readyz(runtime: RuntimeDep, response: Response) -> Health:
     """The model has answered its probe, and images are being taken."""
     if runtime.ready:
         return Health(status="ready")
     response.status_code = 503
-    return Health(status="not ready")
+    return Health(status="not ready", reasons=runtime.stuck)
 
 
 @router.get("/metrics", tags=["operation"], summary="Prometheus", response_class=Response)

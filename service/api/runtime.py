@@ -20,8 +20,10 @@ from service.api.schemas import Classification
 from service.api.settings import Settings
 from service.inference import (
     NETWORK_NICENESS,
+    STUCK_SECONDS,
     Batcher,
     Image,
+    Lane,
     Network,
     Pipeline,
     Run,
@@ -52,10 +54,17 @@ class Runtime:
     held: HeldBytes
     draining: Event = field(default_factory=Event)  # it goes on, but wants no more to be sent
 
+    stuck_seconds: dict[Lane, float] = field(default_factory=STUCK_SECONDS.copy)
+
     @property
     def ready(self) -> bool:
         """Whether more images are wanted."""
-        return self.pipeline.alive and not self.draining.is_set()
+        return self.pipeline.alive and not self.draining.is_set() and not self.stuck
+
+    @property
+    def stuck(self) -> list[str]:
+        """Why only a new process will help; nothing in one that ends anyway."""
+        return [] if self.draining.is_set() else self.pipeline.stuck(self.stuck_seconds)
 
     @property
     def card(self) -> ModelCard:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -99,4 +99,5 @@ class ClientUsage(BaseModel):
 class Health(BaseModel):
     """The answer of the probes."""
 
-    status: str
+    status: Literal["live", "stuck", "ready", "not ready"]
+    reasons: list[str] = Field(default=[], description="why it is stuck; absent where it is not")

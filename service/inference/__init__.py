@@ -2,7 +2,7 @@
 
 from service.inference.batcher import Batcher, BatcherClosedError, BatchReport, Run, Runner
 from service.inference.cpus import usable_cpus
-from service.inference.lanes import LANES, NETWORK_NICENESS, Lane
+from service.inference.lanes import LANES, NETWORK_NICENESS, STUCK_SECONDS, Lane
 from service.inference.memory import keep_freed_memory
 from service.inference.network import (
     Network,
@@ -17,6 +17,7 @@ from service.inference.pipeline import Buffer, Image, Pipeline, Stage
 __all__ = [
     "LANES",
     "NETWORK_NICENESS",
+    "STUCK_SECONDS",
     "BatchReport",
     "Batcher",
     "BatcherClosedError",

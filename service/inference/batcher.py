@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -58,6 +58,7 @@ class _Waiting:
 class _Batch:
     lane: Lane
     entries: list[_Waiting]
+    since: float = field(default_factory=time.perf_counter)
 
     def answer(self, pfi: tuple[float, ...]) -> None:
         for entry, value in zip(self.entries, pfi, strict=True):
@@ -101,6 +102,7 @@ class Batcher:
         self._patience_seconds = patience_seconds
         self._observe = observe
         self._queues: dict[Lane, deque[_Waiting]] = {lane: deque() for lane in LANES}
+        self._running: dict[threading.Condition, _Batch] = {}  # by whose thread runs it
         self._closing = False
         self._lock = threading.Lock()
         self._runners = [(runner, threading.Condition(self._lock)) for runner in runners]
@@ -122,6 +124,25 @@ class Batcher:
     def alive(self) -> bool:
         """Whether images are being taken and answered."""
         return not self._closing and all(thread.is_alive() for thread in self._threads)
+
+    def stuck(self, limits: Mapping[Lane, float]) -> list[str]:
+        """What will not go on by itself, in words; of one that is closing: nothing.
+
+        Args:
+            limits: A batch of a lane that runs for more seconds will never end.
+        """
+        if self._closing:
+            return []
+        now = time.perf_counter()
+        return [
+            "a thread that runs batches has ended"
+            for thread in self._threads
+            if thread.ident is not None and not thread.is_alive()  # it was started
+        ] + [
+            f"a batch of the lane {batch.lane} has run for {now - batch.since:.0f} s"
+            for batch in self._running.copy().values()  # threads change it
+            if now - batch.since > limits[batch.lane]
+        ]
 
     def start(self) -> None:
         """Begin to answer."""
@@ -168,7 +189,7 @@ class Batcher:
         run: Run | None = None
         seconds_per_image = 0.0
         while batch := self._next(runner, work, seconds_per_image):
-            start = time.perf_counter()
+            start = batch.since
             try:
                 run = run or runner.open()
                 pfi = tuple(map(float, run(np.stack([entry.tensor for entry in batch.entries]))))
@@ -187,6 +208,7 @@ class Batcher:
     ) -> _Batch | None:
         """Wait for the next batch, without those whose callers have gone; None at the end."""
         with self._lock:
+            self._running.pop(work, None)
             while True:
                 patience = None
                 for lane in runner.lanes:
@@ -198,7 +220,8 @@ class Batcher:
                     size = self._size(len(live), seconds_per_image)
                     self._queues[lane] = deque(live[size:])
                     if size:
-                        return _Batch(lane, live[:size])
+                        self._running[work] = batch = _Batch(lane, live[:size])
+                        return batch
                 if self._closing and patience is None:
                     return None
                 work.wait(patience)

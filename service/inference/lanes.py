@@ -17,6 +17,9 @@ LANES: tuple[Lane, ...] = ("interactive", "backfill")  # in the order in which t
 # to 100 ms for a thread that held Python's lock and got no time to release it
 NETWORK_NICENESS: dict[Lane, int] = {"interactive": 0, "backfill": 13}
 DECODE_NICENESS: dict[Lane, int] = {"interactive": 8, "backfill": 15}
+# One batch, or one file in its decoder, that takes longer will never end: the slowest take a second
+# or two of a CPU. Beside people who need all of it, backfill gets a thirtieth
+STUCK_SECONDS: dict[Lane, float] = {"interactive": 60, "backfill": 600}
 
 
 def lower_priority(niceness: int) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -15,7 +15,13 @@ from typing import Literal
 from model_store import PreprocessSpec
 from service.imaging import Radiograph, read_radiograph
 from service.inference.batcher import Batcher, BatcherClosedError
-from service.inference.lanes import DECODE_NICENESS, LANES, Lane, lower_priority
+from service.inference.lanes import (
+    DECODE_NICENESS,
+    LANES,
+    STUCK_SECONDS,
+    Lane,
+    lower_priority,
+)
 
 # At most so long does backfill leave its next image to the people who are being served, so that it
 # never stands still
@@ -87,7 +93,7 @@ class Pipeline:
         self._observe = observe
         self._closing = False
         self._files: dict[Lane, SimpleQueue[Image | None]] = {lane: SimpleQueue() for lane in LANES}
-        self._decoding: set[Image] = set()
+        self._decoding: dict[Image, float] = {}  # each since when
         self._interactive = 0  # images of that lane without an answer
         self._quiet = Event()  # there are none
         self._quiet.set()
@@ -101,7 +107,33 @@ class Pipeline:
     @property
     def alive(self) -> bool:
         """Whether images are being taken and answered."""
-        return not self._closing and self._batcher.alive
+        decoding = all(thread.is_alive() for thread in self._threads)
+        return not self._closing and decoding and self._batcher.alive
+
+    def stuck(self, limits: Mapping[Lane, float] = STUCK_SECONDS) -> list[str]:
+        """What will not go on by itself, in words; however many images wait, that is none of it.
+
+        Nothing while the pipeline is closing: then it is for others to say how long that may take.
+
+        Args:
+            limits: A batch, or a file in its decoder, that takes more seconds will never end.
+        """
+        if self._closing:
+            return []
+        now = time.perf_counter()
+        return [
+            *(
+                "a thread that decodes has ended"
+                for thread in self._threads
+                if thread.ident is not None and not thread.is_alive()  # it was started
+            ),
+            *(
+                f"a file of the lane {image.lane} has been in its decoder for {now - since:.0f} s"
+                for image, since in self._decoding.copy().items()  # threads change it
+                if now - since > limits[image.lane]
+            ),
+            *self._batcher.stuck(limits),
+        ]
 
     def waiting(self, lane: Lane) -> int:
         """Files of a lane that no thread decodes yet."""
@@ -160,7 +192,7 @@ class Pipeline:
                 self._quiet.wait(MOST_PATIENCE_SECONDS)
             if image.answer.cancelled():
                 continue
-            self._decoding.add(image)
+            self._decoding[image] = time.perf_counter()
             try:
                 self._decode(image)
             except Exception as error:  # noqa: BLE001  # handed to whom it concerns; the thread goes on
@@ -168,7 +200,7 @@ class Pipeline:
                 let_go(error)
                 with suppress(InvalidStateError):  # its caller has gone meanwhile
                     image.answer.set_exception(error)
-            self._decoding.discard(image)
+            del self._decoding[image]
 
     def _decode(self, image: Image) -> None:
         assert image.data is not None  # nobody decodes twice

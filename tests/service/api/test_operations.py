@@ -24,7 +24,7 @@ from service.api.problems import CODES, KINDS
 from service.api.runtime import open_runtime
 from service.api.settings import Settings
 from service.imaging import Decoder
-from service.inference import LANES
+from service.inference import LANES, STUCK_SECONDS
 
 BODY = (DATA / "frontal-0003.jpg").read_bytes()
 
@@ -46,6 +46,7 @@ def test_an_image_moves_every_metric(start, light: Settings) -> None:
         dicom = (DATA / "lateral-0013-header-says-pa.dcm").read_bytes()
         found = client.post("/v1/classify", content=dicom).json()
         client.post("/v1/classify/batch", files={"files": ("a.jpg", BODY)})
+        service.until(lambda: not service.runtime.held.held)  # given back after the last byte
         after = client.get("/metrics").text
     moved = [
         *(
@@ -268,6 +269,46 @@ def test_it_is_not_ready_once_it_stops() -> None:
 
     ready, problem, status = asyncio.run(scenario())
     assert (ready, status, problem["code"]) == (503, 503, "stopping")
+
+
+def test_it_is_live_until_it_is_stuck(
+    start, light: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    """503 and the reason while a batch does not return, then as ever; who drains is let be."""
+    answers: list[httpx2.Response] = []
+    with start(light) as service, service.client() as client:
+
+        def probe() -> None:
+            answers.extend([client.get("/livez"), client.get("/readyz")])
+
+        runtime = service.runtime
+        with service.network_held():
+            probe()
+            runtime.stuck_seconds["interactive"] = 0
+            probe()
+            runtime.draining.set()
+            probe()
+        runtime.draining.clear()
+        service.until(lambda: not runtime.stuck)
+        probe()
+    assert [answer.status_code for answer in answers] == [200, 200, 503, 503, 200, 503, 200, 200]
+    reasons = ["a batch of the lane interactive has run for 0 s"]
+    assert answers[2].json() == {"status": "stuck", "reasons": reasons}
+    assert answers[3].json() == {"status": "not ready", "reasons": reasons}
+    assert answers[5].json() == {"status": "not ready"}
+    ours = [record for record in caplog.records if record.name == "service.api.routes"]
+    assert [record.getMessage() for record in ours] == [f"stuck: {reasons[0]}"]
+
+
+def test_the_kubelet_waits_for_what_load_may_take() -> None:
+    """A restart takes several failures in a row, each of a whole answer, and never one slow one."""
+    chart = (ROOT / "helm" / "cxrview" / "templates" / "deployment.yaml").read_text()
+    probe = chart.split("livenessProbe:")[1].split("resources:")[0]
+    found = {name: int(number) for name, number in re.findall(r"(\w+): (\d+)", probe)}
+    assert "path: /livez" in probe
+    assert found["failureThreshold"] >= 3
+    assert found["timeoutSeconds"] >= 5
+    assert found["periodSeconds"] * found["failureThreshold"] <= min(STUCK_SECONDS.values())
 
 
 def test_an_unforeseen_error_tells_nothing_but_its_code() -> None:

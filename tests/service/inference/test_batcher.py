@@ -14,7 +14,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from service.inference import Batcher, BatcherClosedError, BatchReport, Lane, Run, Runner
+from service.inference import (
+    STUCK_SECONDS,
+    Batcher,
+    BatcherClosedError,
+    BatchReport,
+    Lane,
+    Run,
+    Runner,
+)
 
 
 def tensor(value: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
@@ -311,3 +319,22 @@ def test_every_batch_is_reported() -> None:
 def test_it_can_be_closed_before_it_was_started() -> None:
     """A start-up that fails half-way can still clean up."""
     Batcher([only(Gate())], 8).close()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_dead_thread_is_told() -> None:
+    """A network that ends its thread leaves nobody to serve its lane; an error of it does not."""
+
+    def end(tensors: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        raise SystemExit if tensors.max() == 1 else RuntimeError  # which ends the thread
+
+    with running(Runner(lambda: end)) as batcher:
+        with pytest.raises(RuntimeError):
+            results(submit(batcher, 0))
+        assert batcher.stuck(STUCK_SECONDS) == []
+        submit(batcher, 1)
+        deadline = time.monotonic() + 5
+        while batcher.alive:
+            assert time.monotonic() < deadline
+            time.sleep(0.001)
+        assert "a thread that runs batches has ended" in batcher.stuck(STUCK_SECONDS)

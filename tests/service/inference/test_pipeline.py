@@ -285,3 +285,72 @@ def test_closing_answers_all_that_was_taken_and_takes_no_more() -> None:
 def test_it_can_be_closed_before_it_was_started() -> None:
     """A start-up that fails half-way can still clean up."""
     Pipeline(SPEC, Batcher([Runner(lambda: Mean().run)], 8), 2).close()
+
+
+def test_a_decoder_that_never_returns_is_told() -> None:
+    """By its lane and its time; whoever waits behind it is no reason, and a later one is none."""
+    at_once: dict[Lane, float] = {"interactive": 0, "backfill": 600}
+    with running(Mean()) as pipeline:
+        with decoders_held(pipeline):
+            behind = submit(pipeline)
+            (reason,) = pipeline.stuck(at_once)
+            assert reason.startswith("a file of the lane interactive has been in its decoder for")
+            assert pipeline.stuck() == []
+        behind.answer.result(5)
+        until(lambda: pipeline.stuck(at_once) == [])
+        with decoders_held(pipeline, "backfill"):
+            assert pipeline.stuck(at_once) == []
+
+
+def test_a_network_that_never_returns_is_told() -> None:
+    """Of a batch too; and a pipeline that closes waits for it, so that it is no news any more."""
+    at_once: dict[Lane, float] = {"interactive": 0, "backfill": 0}
+    with running(network := Mean()) as pipeline:
+        network.open.clear()
+        image = submit(pipeline)
+        assert network.entered.wait(5)
+        until(lambda: pipeline.decoding() == 0)
+        (reason,) = pipeline.stuck(at_once)
+        assert reason.startswith("a batch of the lane interactive has run for")
+        assert pipeline.stuck() == []
+        closing = threading.Thread(target=pipeline.close)
+        closing.start()
+        until(lambda: not pipeline.alive)
+        assert pipeline.stuck(at_once) == []
+        network.open.set()
+        image.answer.result(5)
+        closing.join(5)
+
+
+def test_a_heap_of_images_is_not_stuck() -> None:
+    """However many wait, and however long: it is the one being worked on that counts."""
+    with running(network := Mean()) as pipeline:
+        network.open.clear()
+        images = [submit(pipeline, lane=lane) for lane in LANES for _ in range(200)]
+        for image in images:
+            image.since -= 3600
+        until(lambda: pipeline.waiting("interactive") == pipeline.decoding() == 0)
+        assert pipeline.stuck() == []
+        assert pipeline.alive
+        network.open.set()
+        assert all(0 < image.answer.result(20) < 1 for image in images)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_dead_thread_is_told() -> None:
+    """What no handler caught has ended it: its images would wait for ever."""
+
+    def end(stage: str, _: float) -> None:
+        if stage == "wait_decode":
+            raise SystemExit  # which ends the thread
+
+    with running(Mean(), observe=end) as pipeline:
+        assert pipeline.alive
+        submit(pipeline)
+        until(lambda: pipeline.stuck() == ["a thread that decodes has ended"])
+        assert not pipeline.alive
+
+
+def test_before_it_starts_nothing_is_stuck() -> None:
+    """Its threads are not there yet, which is no death."""
+    assert Pipeline(SPEC, Batcher([Runner(lambda: Mean().run)], 8), 2).stuck() == []
