@@ -1,10 +1,14 @@
-"""What FastAPI cannot infer: bodies that are read as a stream."""
+"""What FastAPI cannot infer: bodies that are read as a stream, and whether keys are asked for."""
 
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
+from fastapi import FastAPI
+
 BINARY = {"schema": {"type": "string", "format": "binary"}}
-
-
 FILES = {"type": "array", "items": BINARY["schema"], "minItems": 1}
 
 
@@ -50,3 +54,20 @@ NDJSON_ANSWER: dict[str, Any] = {
         }
     },
 }
+METRICS_ANSWER: dict[str, Any] = {
+    "description": "The text format of Prometheus",
+    "content": {"text/plain": {"schema": {"type": "string"}}},
+}
+
+
+@asynccontextmanager
+async def for_these_settings(app: FastAPI) -> AsyncIterator[None]:
+    """A lifespan: where anybody is answered, the description asks for no key."""
+    access = app.state.access
+    if access.keys is None and access.tokens is None:
+        described = app.openapi()  # FastAPI keeps what it makes at the first call
+        described["components"].pop("securitySchemes")
+        for operations in described["paths"].values():
+            for operation in operations.values():
+                operation.pop("security", None)
+    yield

@@ -33,7 +33,7 @@ from service.api.uploads import Upload, UploadError
 from service.inference import Image, Lane
 
 LOG = logging.getLogger(__name__)
-router = APIRouter()
+router = APIRouter(lifespan=openapi.for_these_settings)
 # Documents how to show one's key; the gate has looked at it by then
 KEY = [Security(HTTPBearer(auto_error=False, description="a key from `cxrview key`"))]
 
@@ -178,7 +178,13 @@ async def readyz(runtime: RuntimeDep, response: Response) -> Health:
     return Health(status="not ready", reasons=runtime.stuck)
 
 
-@router.get("/metrics", tags=["operation"], summary="Prometheus", response_class=Response)
+@router.get(
+    "/metrics",
+    tags=["operation"],
+    summary="Prometheus",
+    response_class=Response,
+    responses={200: openapi.METRICS_ANSWER},
+)
 async def prometheus() -> Response:
     """Prometheus metrics; images/s is `rate(cxrview_images_total[1m])`."""
     return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
