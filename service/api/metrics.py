@@ -11,6 +11,7 @@ import onnxruntime
 from prometheus_client import Counter, Gauge, Histogram
 
 from model_store import View
+from service.api.gpu import GPU
 from service.imaging import Decoder
 from service.inference import LANES, BatchReport, Lane
 
@@ -164,6 +165,7 @@ def describe(runtime: Runtime) -> None:
     CPU_FALLBACK.set(found == "cpu" and asked != "cpu")
     MODEL_INFO.clear()
     MODEL_INFO.labels(card.name, card.version, card.model_sha256, runtime.network.provider).set(1)
+    GPU.watch(found)
     for lane in LANES:
         QUEUE_IMAGES.labels(lane).set_function(partial(batcher.waiting, lane))
         INSIDE_IMAGES.labels(lane).set_function(partial(admission.images, lane))

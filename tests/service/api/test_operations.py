@@ -6,6 +6,7 @@ import asyncio
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import get_args
 
@@ -19,6 +20,7 @@ from pydantic import ValidationError
 from model_store import ModelCard, ModelNotFoundError, ModelVersion
 from service.api import metrics
 from service.api.app import create_app
+from service.api.gpu import GPU
 from service.api.metrics import AGREEMENTS, SOURCES, STAGES
 from service.api.problems import CODES, KINDS
 from service.api.runtime import open_runtime
@@ -133,13 +135,24 @@ def test_every_metric_is_documented() -> None:
     """docs/metrics.md has one line of each, and of no other: name, type, labels, meaning."""
     text = (ROOT / "docs" / "metrics.md").read_text()
     ours = [metric for metric in vars(metrics).values() if isinstance(metric, MetricWrapperBase)]
+    described = [(metric._labelnames, *metric.describe()) for metric in ours]
+    described += [(family._labelnames, family) for family in GPU.describe()]
     lines = set()
-    for metric in ours:
-        (family,) = metric.describe()
+    for labelnames, family in described:
         name = f"{family.name}_total" if family.type == "counter" else family.name
-        labels = ", ".join(f"`{label}`" for label in metric._labelnames)
+        labels = ", ".join(f"`{label}`" for label in labelnames)
         lines.add(f"| `{name}` | {family.type} | {labels} | {family.documentation} |")
     assert {line for line in text.splitlines() if line.startswith("| `cxrview_")} == lines
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the client reads /proc")
+def test_the_process_is_measured(client: httpx2.Client) -> None:
+    """Its memory, its CPU time, its start and its open files, by the Prometheus client."""
+    text = client.get("/metrics").text
+    assert value(text, "process_resident_memory_bytes") > 2**20
+    assert value(text, "process_cpu_seconds_total") > 0
+    assert 0 < time.time() - value(text, "process_start_time_seconds") < 24 * 3600
+    assert 0 < value(text, "process_open_fds") <= value(text, "process_max_fds")
 
 
 def test_the_card_is_served(client: httpx2.Client, version: ModelVersion) -> None:
@@ -341,6 +354,7 @@ def watch(event, arguments):
 import asyncio, httpx2
 from service.api import metrics
 from service.api.app import create_app
+from service.api.gpu import GPU
 from service.api.metrics import STAGES
 from service.api.settings import Settings
 from service.imaging import Decoder
