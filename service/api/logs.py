@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-LogFormat = Literal["text", "json"]
+from pythonjsonlogger.core import RESERVED_ATTRS
 
-FIELDS = "%(levelname)s %(name)s %(message)s"
+LogFormat = Literal["text", "json"]
 
 
 def configuration(form: LogFormat) -> dict[str, Any]:
@@ -18,9 +18,10 @@ def configuration(form: LogFormat) -> dict[str, Any]:
         "text": {"format": "%(asctime)s %(levelname)s %(message)s"},
         "json": {
             "()": "pythonjsonlogger.json.JsonFormatter",
-            "format": FIELDS,
+            "format": "%(levelname)s %(name)s %(message)s",
             "rename_fields": {"levelname": "level", "name": "logger"},
             "timestamp": "time",
+            "reserved_attrs": [*RESERVED_ATTRS, "color_message"],  # the last for terminals
         },
     }
     ours = {"level": "INFO"}

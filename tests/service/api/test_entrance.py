@@ -132,6 +132,7 @@ def test_the_access_log_is_json_and_says_nothing_of_patients(tmp_path: Path) -> 
     assert {each["request_id"] for each in requests[:4]} == {"r-1"}
     assert {each["trace_id"] for each in requests[:4]} == {TRACE}
     assert all(each["level"] == "INFO" and each["time"] for each in requests)
+    assert not any("color_message" in each for each in lines)
     assert 0 < requests[0]["seconds"] < 10
     assert not [word for word in ("zebra", "ZQ4711", key) if word.lower() in text.lower()]
 
