@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: run test lint sbom bench clean
+.PHONY: run test lint sbom e2e bench clean
 
 $(VENV)/.cpu: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -39,6 +39,19 @@ sbom: $(VENV)/.dev
 		--constraint constraints.txt '.[cpu]'
 	$(BIN)/python deploy/sbom.py .venv-sbom/bin/python build/sbom.cdx.json
 
+# The whole of it without a cluster, in about ten minutes: the image twice behind a balancer, Prometheus,
+# load, faults, a rolling update. Needs root, buildah, haproxy, and Prometheus where .ci/tools puts it
+E2E ?= build/e2e
+.venv-e2e/.done: deploy/e2e/requirements.txt
+	$(PYTHON) -m venv .venv-e2e
+	.venv-e2e/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
+	touch $@
+
+e2e: $(VENV)/.dev .venv-e2e/.done
+	.ci/tools $(or $(CXRVIEW_TOOLS),$(E2E)/tools)
+	CXRVIEW_TOOLS=$(or $(CXRVIEW_TOOLS),$(E2E)/tools) deploy/image.sh $(or $(LAYERS),$(E2E)/image) cpu \
+		$(BIN)/python -m deploy.e2e --out $(E2E)/report --tools .venv-e2e/bin
+
 # What others would run instead, each in its usual form; one of its decoders is GPL-3, so it has an
 # environment of its own, which nothing else uses
 .venv-rivals/.done: benchmarks/rivals/requirements.txt
@@ -55,4 +68,4 @@ bench: $(VENV)/.dev .venv-rivals/.done
 	$(BIN)/python benchmarks/plot.py
 
 clean:
-	rm -rf $(VENV) .venv-rivals .venv-sbom build .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-rivals .venv-sbom .venv-e2e build .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -3,7 +3,10 @@
 # not root, on a root file system that is read-only. The one for a GPU refuses to start where there
 # is none, which is then what is seen.
 #
-#   sudo deploy/image.sh FOLDER [cpu|gpu]
+#   sudo deploy/image.sh FOLDER [cpu|gpu] [COMMAND...]
+#
+# Instead of that trial, COMMAND may be run: $SEALED is then the read-only root, and $SECRETS a folder
+# that is mounted there at /mnt.
 #
 # FOLDER keeps the base, the layers and the image (cxrview-cpu.tar) for the next run. Needs buildah
 # and root. The base is pulled; where there is no registry, debootstrap makes it of Debian's packages.
@@ -13,6 +16,7 @@ root=$(git -C "$(dirname "$0")" rev-parse --show-toplevel)
 folder=$(realpath -m "${1:?where to keep layers and image}")
 target=${2:-cpu}
 case $target in cpu | gpu) ;; *) echo "no target $target: cpu or gpu" >&2; exit 2 ;; esac
+shift $(($# < 2 ? $# : 2))
 base=docker.io/library/debian:bookworm-slim
 image=localhost/cxrview:$target
 port=${PORT:-8766}
@@ -49,14 +53,23 @@ sealed=$(mktemp -d)
 mount --bind "$mounted" "$sealed"
 mount -o remount,ro,bind "$sealed"
 mount --bind -o ro /proc "$sealed/proc"
+secrets=$(mktemp -d)
+chmod 755 "$secrets"
+mount --bind "$secrets" "$sealed/mnt"
 finish() {
     [ -z "${service:-}" ] || kill "$service" 2>/dev/null || true
     wait || true
-    umount "$sealed/proc" "$sealed"
+    umount "$sealed/mnt" "$sealed/proc" "$sealed"
     rmdir "$sealed"
+    rm -r "$secrets"
     buildah rm "$made" >/dev/null
 }
 trap finish EXIT
+
+if [ $# != 0 ]; then
+    SEALED=$sealed SECRETS=$secrets "$@"
+    exit
+fi
 
 # What the image itself says: PATH, and which provider
 mapfile -t variables < <(buildah inspect --type image --format '{{range .OCIv1.Config.Env}}{{println .}}{{end}}' "$image" | grep .)

@@ -29,6 +29,7 @@ RULES = ROOT / "helm" / "cxrview" / "files" / "rules.yaml"
 DASHBOARDS = ROOT / "helm" / "cxrview" / "files" / "dashboards"
 READY_SECONDS = 30
 POLL_SECONDS = 0.05
+DAY_SECONDS = 86_400
 MILLISECONDS = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 
 
@@ -246,6 +247,14 @@ def write_history(
     command = [str(promtool), "tsdb", "create-blocks-from", "openmetrics"]
     command += ["--max-block-duration=24h", str(text), str(folder / "data")]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+
+
+def usual_shares() -> dict[str, dict[float, float]]:
+    """A day of the recorded shares, up to an hour ago, as if the service had run."""
+    now = time.time()
+    times = [now - DAY_SECONDS + 300 * each for each in range(DAY_SECONDS // 300 - 12)]
+    shares = {"cxrview:frontal_share:rate6h": 0.6, "cxrview:pfi_middle_share:rate6h": 0.02}
+    return {name: dict.fromkeys(times, share) for name, share in shares.items()}
 
 
 def dashboards() -> dict[str, dict[str, Any]]:

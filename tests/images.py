@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import io
+import struct
+import zlib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import imagecodecs
@@ -161,3 +164,28 @@ def _store(dataset: Dataset, pixels: Array, syntax: str) -> None:
     if syntax == uid.RLELossless:
         dataset.file_meta.TransferSyntaxUID = uid.ExplicitVRLittleEndian
         dataset.compress(uid.RLELossless, encoding_plugin="pydicom", generate_instance_uid=False)
+
+
+def png_with_bytes_to_spare(pixels: Array) -> bytes:
+    """A PNG that the first decoder refuses, and the next one reads."""
+    rows = b"".join(b"\0" + row.tobytes() for row in pixels)
+    packed = b"IDAT" + zlib.compress(rows + bytes(500))
+    whole = png(pixels)
+    body = struct.pack(">I", len(packed) - 4) + packed + struct.pack(">I", zlib.crc32(packed))
+    return whole[:33] + body + whole[-12:]
+
+
+BAD = {"notes.txt": b"no image", "cut.png": b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"}
+
+
+def kinds(folder: Path) -> dict[str, bytes]:
+    """The JPEGs and DICOM objects of a folder, and the former as PNG and DICOM, too."""
+    jpegs = {path.name: path.read_bytes() for path in sorted(folder.glob("*.jpg"))}
+    made: dict[str, bytes] = {}
+    for name, data in jpegs.items():
+        pixels = np.asarray(Image.open(io.BytesIO(data)).convert("L"))
+        view = "PA" if name.startswith("frontal") else "LL"
+        made[f"{name}.png"] = png(pixels)
+        made[f"{name}.dcm"] = dicom(pixels, ViewPosition=view)
+        made[f"{name}.long.png"] = png_with_bytes_to_spare(pixels)
+    return jpegs | made | {path.name: path.read_bytes() for path in sorted(folder.glob("*.dcm"))}

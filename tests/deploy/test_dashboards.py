@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import io
 import re
-import struct
 import subprocess
 import sys
 import time
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from itertools import combinations
@@ -16,12 +13,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import matplotlib.pyplot as plt
-import numpy as np
 import pytest
 import yaml
 from conftest import DATA, ROOT
-from images import dicom, png
-from PIL import Image
+from images import BAD, kinds
 
 from deploy import observe
 from deploy.dashboards import make, render
@@ -39,7 +34,6 @@ QUERIES = re.findall(
 )
 SCRAPE_SECONDS, RATE_SECONDS = 0.5, 4
 ANSWER_SECONDS = 30  # for all panels together, until everything has been scraped a few times
-HISTORY_SECONDS = 86400
 OF_GPU = {"GPU utilisation by pod", "GPU memory by pod"}  # which is not here
 
 
@@ -158,29 +152,6 @@ def test_what_needs_a_gpu_says_so() -> None:
     assert {panel.title for panel in panels if empty in panel.raw["description"]} == OF_GPU
 
 
-def png_with_bytes_to_spare(pixels: np.ndarray) -> bytes:
-    """A PNG that the first decoder refuses, and the next one reads."""
-    rows = b"".join(b"\0" + row.tobytes() for row in pixels)
-    packed = b"IDAT" + zlib.compress(rows + bytes(500))
-    whole = png(pixels)
-    body = struct.pack(">I", len(packed) - 4) + packed + struct.pack(">I", zlib.crc32(packed))
-    return whole[:33] + body + whole[-12:]
-
-
-def files() -> dict[str, bytes]:
-    """Both views in all formats, a header that is wrong, and two that are no radiographs."""
-    jpegs = {path.name: path.read_bytes() for path in DATA.glob("*.jpg")}
-    made: dict[str, bytes] = {}
-    for name, data in jpegs.items():
-        pixels = np.asarray(Image.open(io.BytesIO(data)).convert("L"))
-        view = "PA" if name.startswith("frontal") else "LL"
-        made[f"{name}.png"] = png(pixels)
-        made[f"{name}.dcm"] = dicom(pixels, ViewPosition=view)
-        made[f"{name}.long.png"] = png_with_bytes_to_spare(pixels)
-    wrong = {path.name: path.read_bytes() for path in DATA.glob("*.dcm")}
-    return jpegs | made | wrong | {"notes.txt": b"no image", "cut.png": png(pixels)[:2000]}
-
-
 @contextmanager
 def serving(folder: Path, port: int) -> Iterator[str]:
     """The real service on a port of its own."""
@@ -194,14 +165,6 @@ def serving(folder: Path, port: int) -> Iterator[str]:
             yield f"http://127.0.0.1:{port}"
         finally:
             process.terminate()
-
-
-def history() -> dict[str, dict[float, float]]:
-    """A day of the recorded shares, up to an hour ago, as if the service had run."""
-    now = time.time()
-    times = [now - HISTORY_SECONDS + 300 * each for each in range(HISTORY_SECONDS // 300 - 12)]
-    shares = {"cxrview:frontal_share:rate6h": 0.6, "cxrview:pfi_middle_share:rate6h": 0.02}
-    return {name: dict.fromkeys(times, share) for name, share in shares.items()}
 
 
 class Watched(NamedTuple):
@@ -238,7 +201,7 @@ def watched(tmp_path_factory) -> Iterator[Watched]:
         url = stack.enter_context(serving(tmp_path_factory.mktemp("service"), port))
         found = Watched(sources, time.monotonic() + ANSWER_SECONDS)
         found.until(lambda: sources[0][0].query("up == 1"))
-        counts = stack.enter_context(offered(url, files()))
+        counts = stack.enter_context(offered(url, kinds(DATA) | BAD))
         yield found
     assert {status for _, status in counts} == {200, 415, 422}
 
@@ -249,7 +212,7 @@ def scraping(
 ) -> Iterator[observe.Prometheus]:
     """One Prometheus with a past."""
     promtool = observe.tool(f"prometheus-{version}/promtool")
-    observe.write_history(promtool, folder, history(), labels)
+    observe.write_history(promtool, folder, observe.usual_shares(), labels)
     with observe.prometheus(
         observe.tool(f"prometheus-{version}/prometheus"),
         folder,

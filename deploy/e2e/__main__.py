@@ -1,0 +1,122 @@
+"""The whole of it, as in a cluster: replicas behind a balancer, Prometheus, load, and faults.
+
+    make e2e
+
+Serves the image twice on a sealed root, sends radiographs with keys and tokens, asks all that the
+dashboards ask, and injects faults: too much load, a killed replica, a GPU that is not there, a
+rolling update. Alerts must fire, and be resolved when the fault is over. In the rules, time runs
+`HURRY` times as fast, or an alert that waits for ten minutes could not be tried in ten. Writes
+report.json and all logs into the folder of --out, and exits with 1 if anything did not come as it
+should.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import secrets
+import shutil
+import sys
+import time
+import zipfile
+from contextlib import ExitStack
+from pathlib import Path
+
+from deploy import observe
+from deploy.e2e import trials
+from deploy.e2e.scene import Report, Scene
+from deploy.e2e.stack import Place, Replica, balancer, identity_provider, status, token_of, until
+from service.api.access.keys import new_key
+from tests.images import BAD, kinds
+
+ROOT = Path(__file__).parent.parent.parent
+DATA = ROOT / "tests" / "data"
+HURRY = 20
+SCRAPE_SECONDS = 0.75  # as 15 s are then
+PROMETHEUS_PORT = 18090
+
+
+def main() -> int:
+    """Run it; returns the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, required=True, help="a folder for logs and report")
+    parser.add_argument("--tools", type=Path, required=True, help="a folder with k6 and nanoidp")
+    options = parser.parse_args()
+    if shutil.which("haproxy") is None:
+        print("error: haproxy is not installed", file=sys.stderr)
+        return 2
+    out: Path = options.out.resolve()
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir(parents=True)
+    begin, report = time.monotonic(), Report()
+    with ExitStack() as stack:
+        scene = prepared(report, out, options.tools.resolve(), stack)
+        for trial in trials.ALL:
+            print(f"{trial.__name__}: {trial.__doc__}", flush=True)
+            trial(scene)
+        for replica in scene.replicas:
+            report.expect(replica.stop() == 0, f"{replica.name} ends with 0")
+    report.note("seconds", round(time.monotonic() - begin))
+    (out / "report.json").write_text(json.dumps({"wrong": report.wrong} | report.found, indent=2))
+    return 1 if report.wrong else 0
+
+
+def prepared(report: Report, out: Path, tools: Path, stack: ExitStack) -> Scene:
+    """Keys, files, replicas, balancer, identity provider and Prometheus, until all are ready."""
+    sealed = os.environ.get("SEALED")
+    folder = Path(os.environ["SECRETS"]) if sealed else out
+    place = Place(folder, Path(sealed) if sealed else None)
+    key, line = new_key("pacs", frozenset({"classify", "backfill"}))
+    (folder / "keys").write_text(line)
+    (folder / "audit-key").write_bytes(secrets.token_bytes(32))
+    replicas = [
+        Replica(name, place, port, out / f"{name}.log")
+        for name, port in (("a", 18001), ("b", 18011))
+    ]
+    stack.enter_context(identity_provider(tools / "nanoidp", out / "idp"))
+    for replica in replicas:
+        stack.callback(replica.kill)
+    report.note("ready_seconds", [round(replica.start(), 2) for replica in replicas])
+    url = stack.enter_context(balancer(replicas, out))
+    logs = out / "prometheus"
+    logs.mkdir()
+    # What is compared with a week's mean needs one
+    promtool = observe.tool("prometheus-3/promtool")
+    observe.write_history(promtool, logs, observe.usual_shares(), {})
+    prometheus = stack.enter_context(
+        observe.prometheus(
+            observe.tool("prometheus-3/prometheus"),
+            logs,
+            [replica.target for replica in replicas],
+            port=PROMETHEUS_PORT,
+            scrape_seconds=SCRAPE_SECONDS,
+            hurry=HURRY,
+        )
+    )
+    until(lambda: status(f"{url}/v1/model", token=key) == 200, 10, "the balancer finds a replica")
+    good, bad, archive = images(out)
+    said = {
+        "URL": url,
+        "KEYS": json.dumps([key, token_of("modality")]),
+        "GOOD": json.dumps(good),
+        "BAD": json.dumps(bad),
+        "ARCHIVE": str(archive),
+    }
+    return Scene(report, replicas, prometheus, url, key, out, tools / "k6", said)
+
+
+def images(out: Path) -> tuple[list[str], list[str], Path]:
+    """Paths of radiographs in all formats, of what is none, and of a zip of three radiographs."""
+    made = kinds(DATA)
+    for name, data in (made | BAD).items():
+        (out / name).write_bytes(data)
+    archive = out / "images.zip"
+    with zipfile.ZipFile(archive, "w") as file:
+        for name in list(made)[:3]:
+            file.write(out / name, name)
+    return [str(out / name) for name in made], [str(out / name) for name in BAD], archive
+
+
+if __name__ == "__main__":
+    sys.exit(main())

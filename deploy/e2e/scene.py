@@ -1,0 +1,103 @@
+"""What all trials work with."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from deploy import observe
+from deploy.e2e.stack import Replica, until
+
+ALERT_SECONDS = 120
+
+
+@dataclass
+class Report:
+    """What was found, and what did not come as it should."""
+
+    found: dict[str, Any] = field(default_factory=dict)
+    wrong: list[str] = field(default_factory=list)
+
+    def note(self, name: str, value: Any) -> None:
+        """Write down a figure."""
+        self.found[name] = value
+        print(f"  {name}: {json.dumps(value)}", flush=True)
+
+    def expect(self, holds: bool, what: str) -> None:
+        """Write down what does not hold."""
+        print(f"  {'ok' if holds else 'WRONG'}: {what}", flush=True)
+        if not holds:
+            self.wrong.append(what)
+
+
+class Load:
+    """Radiographs at a constant rate, sent by k6 from the beginning of a block to its end.
+
+    Args:
+        k6: The program.
+        said: What load.js is told of, but for RATE, SECONDS and OUT.
+        rate: Requests a second.
+        seconds: How long.
+        out: A path for what came of them.
+    """
+
+    def __init__(
+        self, k6: Path, said: dict[str, str], rate: float, seconds: float, out: Path
+    ) -> None:
+        self._out = out
+        said = said | {"RATE": str(rate), "SECONDS": str(seconds), "OUT": str(out)}
+        words = [str(k6), "run", "--quiet", "--no-usage-report"]
+        words += [f"--env={name}={value}" for name, value in said.items()]
+        words.append(str(Path(__file__).with_name("load.js")))
+        with out.with_suffix(".log").open("wb") as log:
+            self._process = subprocess.Popen(words, stdout=log, stderr=log)
+
+    def result(self) -> dict[str, float]:
+        """Wait for its end: images `answered`, requests `refused`, `failed`; latencies."""
+        if self._process.wait():
+            sys.exit(f"k6 failed: see {self._out.with_suffix('.log')}")
+        found: dict[str, float] = json.loads(self._out.read_text())
+        return {name: round(value, 1) for name, value in found.items()}
+
+
+@dataclass
+class Scene:
+    """The running parts, and what is found with them."""
+
+    report: Report
+    replicas: list[Replica]
+    prometheus: observe.Prometheus
+    url: str
+    key: str
+    out: Path
+    k6: Path
+    said: dict[str, str]
+
+    def load(self, name: str, rate: float, seconds: float) -> Load:
+        """Begin to send."""
+        return Load(self.k6, self.said, rate, seconds, self.out / f"{name}.json")
+
+    def total(self, expr: str) -> float:
+        """The sum of what an expression is now."""
+        return sum(series.values[-1] for series in self.prometheus.query(expr))
+
+    def firing(self) -> set[str]:
+        """The alerts that fire now."""
+        found = self.prometheus.query('ALERTS{alertstate="firing"}')
+        return {series.labels["alertname"] for series in found}
+
+    def fires(self, alert: str, *, resolved: bool = False) -> None:
+        """Expect that an alert begins to fire, or no longer does."""
+        verb = "is resolved" if resolved else "fires"
+        try:
+            seconds = until(
+                lambda: (alert in self.firing()) != resolved, ALERT_SECONDS, f"{alert} {verb}"
+            )
+        except TimeoutError as error:
+            self.report.expect(False, str(error))
+        else:
+            self.report.expect(True, f"{alert} {verb}, after {seconds:.0f} s")

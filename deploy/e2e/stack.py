@@ -1,0 +1,236 @@
+"""What a cluster would run: replicas of the image, a balancer before them, an identity provider."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+READY_SECONDS = 60
+IDP_PORT, BALANCER_PORT = 18100, 18080
+AUDIENCE = "cxrview"
+ISSUER = f"http://127.0.0.1:{IDP_PORT}"
+# Where the folder of files is, within the image; as the chart mounts Secrets
+SECRETS = Path("/mnt")
+
+
+@dataclass
+class Place:
+    """Where the service runs, and what it finds there.
+
+    Args:
+        secrets: A folder with the files `keys` and `audit-key`.
+        sealed: The root of the image, read-only, with that folder mounted at /mnt; None: it runs
+            from this environment.
+    """
+
+    secrets: Path
+    sealed: Path | None
+
+    def command(self, settings: dict[str, str]) -> tuple[list[str], dict[str, str]]:
+        """How `cxrview` is started, and with which variables."""
+        if self.sealed is None:
+            return [sys.executable, "-m", "service.cli"], os.environ | settings
+        said = [f"{name}={value}" for name, value in settings.items()]
+        words = ["chroot", "--userspec=10001:10001", str(self.sealed), "/usr/bin/env", "-i"]
+        words += ["PATH=/opt/cxrview/bin:/usr/bin", "PYTHONDONTWRITEBYTECODE=1", *said, "cxrview"]
+        return words, dict(os.environ)
+
+    def file(self, name: str) -> str:
+        """The path of a secret, as the service sees it."""
+        return str((self.secrets if self.sealed is None else SECRETS) / name)
+
+
+class Replica:
+    """One pod: a process that serves on two ports.
+
+    Args:
+        name: Of the pod.
+        place: Where it runs.
+        port: Of images; probes and metrics are on the next.
+        log: Where it writes both outputs: its log, and its audit log.
+    """
+
+    def __init__(self, name: str, place: Place, port: int, log: Path) -> None:
+        self.name, self.port, self.operations = name, port, port + 1
+        self._place, self._log = place, log
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def target(self) -> str:
+        """Where its metrics are."""
+        return f"127.0.0.1:{self.operations}"
+
+    def start(self, **settings: str) -> float:
+        """Start it; returns the seconds until it was ready."""
+        begin = time.monotonic()
+        self._process = self._begun(settings)
+        until(self.ready, READY_SECONDS, f"{self.name} is ready")
+        return time.monotonic() - begin
+
+    def refused(self, **settings: str) -> int:
+        """Start it with settings with which it must not serve; returns its exit code."""
+        return self._begun(settings).wait(READY_SECONDS)
+
+    def _begun(self, settings: Mapping[str, str]) -> subprocess.Popen[bytes]:
+        usual = {
+            "CXRVIEW_KEYS": self._place.file("keys"),
+            "CXRVIEW_AUDIT_LOG": "-",
+            "CXRVIEW_AUDIT_KEY": self._place.file("audit-key"),
+            "CXRVIEW_OIDC_ISSUER": ISSUER,
+            "CXRVIEW_OIDC_AUDIENCE": AUDIENCE,
+            "CXRVIEW_OIDC_PERMISSIONS_CLAIM": "roles",
+            "CXRVIEW_DRAIN_SECONDS": "5",
+            "CXRVIEW_LOG_FORMAT": "json",
+        }
+        words, variables = self._place.command({**usual, **settings})
+        words += ["serve", "--port", str(self.port), "--operations-port", str(self.operations)]
+        with self._log.open("ab") as log:
+            return subprocess.Popen(words, env=variables, stdout=log, stderr=log)
+
+    def ready(self) -> bool:
+        """Whether it takes images."""
+        return status(f"http://{self.target}/readyz") == 200
+
+    def stop(self) -> int:
+        """As Kubernetes does; returns its exit code."""
+        return self._end(signal.SIGTERM)
+
+    def kill(self) -> int:
+        """As the kernel does when memory is short."""
+        return self._end(signal.SIGKILL)
+
+    def _end(self, how: signal.Signals) -> int:
+        if self._process is None:
+            return 0
+        self._process.send_signal(how)
+        code = self._process.wait(READY_SECONDS)
+        self._process = None
+        return code
+
+
+def until(holds: Callable[[], bool], seconds: float, what: str) -> float:
+    """Wait until it is so; returns the seconds that it took.
+
+    Raises:
+        TimeoutError: It did not become so.
+    """
+    begin = time.monotonic()
+    while not holds():
+        if time.monotonic() - begin > seconds:
+            raise TimeoutError(f"not within {seconds:g} s: {what}")
+        time.sleep(0.1)
+    return time.monotonic() - begin
+
+
+def status(url: str, data: bytes | None = None, token: str | None = None) -> int:
+    """The status of one answer; 0 where there is none."""
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    request = urllib.request.Request(url, data, headers)
+    try:
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            found: int = answer.status
+            return found
+    except urllib.error.HTTPError as error:
+        return error.code
+    except OSError:
+        return 0
+
+
+@contextmanager
+def running(words: list[str], log: Path) -> Iterator[None]:
+    """A program for the length of a block."""
+    with (
+        log.open("wb") as file,
+        subprocess.Popen(words, stdout=file, stderr=file, cwd=log.parent) as process,
+    ):
+        try:
+            yield
+        finally:
+            process.terminate()
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(10)
+            process.kill()
+
+
+@contextmanager
+def balancer(replicas: list[Replica], folder: Path) -> Iterator[str]:
+    """HAProxy, which sends images to those replicas that say they are ready, as a Service does.
+
+    Yields its URL.
+    """
+    servers = "\n".join(
+        f"  server {each.name} 127.0.0.1:{each.port} check port {each.operations}"
+        for each in replicas
+    )
+    path = folder / "haproxy.cfg"
+    path.write_text(
+        f"""defaults
+  mode http
+  timeout connect 2s
+  timeout client 120s
+  timeout server 120s
+  option redispatch
+  retry-on conn-failure
+frontend images
+  bind 127.0.0.1:{BALANCER_PORT}
+  default_backend pods
+backend pods
+  balance leastconn
+  option httpchk GET /readyz
+  default-server inter 500ms fall 1 rise 1
+{servers}
+"""
+    )
+    with running(["haproxy", "-db", "-f", str(path)], folder / "haproxy.log"):
+        yield f"http://127.0.0.1:{BALANCER_PORT}"
+
+
+@contextmanager
+def identity_provider(binary: Path, folder: Path) -> Iterator[None]:
+    """A real one, with a client that may classify and backfill, and one that may nothing."""
+    oauth = {
+        "issuer": ISSUER,
+        "audience": AUDIENCE,
+        "token_expiry_minutes": 60,
+        "clients": [{"client_id": "pacs", "client_secret": "secret", "description": "PACS"}],
+    }
+    server = {"host": "127.0.0.1", "port": IDP_PORT}
+    modality = {"password": "secret", "email": "m@example.org", "roles": ["classify", "backfill"]}
+    visitor = {"password": "secret", "email": "v@example.org", "roles": []}
+    folder.mkdir()
+    settings = {"config_version": 1, "server": server, "oauth": oauth}
+    users = {"config_version": 1, "users": {"modality": modality, "visitor": visitor}}
+    (folder / "settings.yaml").write_text(yaml.safe_dump(settings))
+    (folder / "users.yaml").write_text(yaml.safe_dump(users))
+    with running([str(binary), "--config", str(folder)], folder / "log"):
+        described = f"{ISSUER}/.well-known/openid-configuration"
+        until(lambda: status(described) == 200, READY_SECONDS, "the identity provider answers")
+        yield
+
+
+def token_of(user: str) -> str:
+    """A token that the identity provider gives to this user."""
+    form = {"grant_type": "password", "username": user, "password": "secret"}
+    basic = base64.b64encode(b"pacs:secret").decode()
+    request = urllib.request.Request(
+        f"{ISSUER}/token",
+        urllib.parse.urlencode(form).encode(),
+        {"Authorization": f"Basic {basic}"},
+    )
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        found: str = json.load(answer)["access_token"]
+        return found
