@@ -26,12 +26,12 @@ COPY model_store model_store
 
 FROM build AS build-cpu
 # Compiled now, because a read-only root keeps nothing that is compiled later
-RUN pip --python /opt/cxrview/bin/python install --no-cache-dir --constraint constraints.txt ".[cpu]" \
+RUN pip --python /opt/cxrview/bin/python install --no-cache-dir --constraint constraints.txt ".[cpu,tracing]" \
     && python3 -m compileall -q -j 0 /opt/cxrview/lib
 
 FROM build AS build-gpu
 RUN pip --python /opt/cxrview/bin/python install --no-cache-dir \
-        --constraint constraints.txt --constraint constraints-gpu.txt ".[gpu]" \
+        --constraint constraints.txt --constraint constraints-gpu.txt ".[gpu,tracing]" \
     && python3 -m compileall -q -j 0 /opt/cxrview/lib
 
 FROM python AS runtime

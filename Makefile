@@ -36,7 +36,7 @@ sbom: $(VENV)/.dev
 	rm -rf .venv-sbom
 	$(PYTHON) -m venv --without-pip .venv-sbom
 	$(BIN)/python -m pip --python .venv-sbom/bin/python install --quiet --disable-pip-version-check \
-		--constraint constraints.txt '.[cpu]'
+		--constraint constraints.txt '.[cpu,tracing]'
 	$(BIN)/python deploy/sbom.py .venv-sbom/bin/python build/sbom.cdx.json
 
 # The whole of it without a cluster, in about ten minutes: the image twice behind a balancer, Prometheus,

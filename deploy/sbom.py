@@ -2,7 +2,7 @@
 
     python deploy/sbom.py PYTHON FILE
 
-PYTHON is that of an environment into which `.[cpu]` was installed, and nothing else: `make sbom`
+PYTHON is that of an environment into which `.[cpu,tracing]` was installed, and nothing else: `make sbom`
 makes one. Exits 1 where a package of it is not as pinned, has no licence or one of the GPL's
 family, or is for training or development alone, or where a requirement is missing.
 """
@@ -67,7 +67,7 @@ def complaints_about(components: list[Component]) -> Iterator[str]:
     """A line for everything that must not be so."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
-    needed = names(project["dependencies"] + extras.pop("cpu"))
+    needed = names(project["dependencies"] + extras.pop("cpu") + extras.pop("tracing"))
     unwanted = names(each for extra in extras.values() for each in extra)
     pinned = dict(
         line.split("==")

@@ -43,8 +43,9 @@ def of_extra(package: Distribution, extra: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def runtime() -> dict[str, Distribution]:
-    """All that `.[cpu]` needs."""
-    asked = PROJECT["dependencies"] + PROJECT["optional-dependencies"]["cpu"]
+    """All that `.[cpu,tracing]` needs."""
+    extras = PROJECT["optional-dependencies"]
+    asked = PROJECT["dependencies"] + extras["cpu"] + extras["tracing"]
     return {canonicalize_name(each.name): each for each in needed_by(asked, set())}
 
 
