@@ -2,7 +2,7 @@
 
     python deploy/sbom.py PYTHON FILE
 
-PYTHON is that of an environment into which `.[cpu,tracing]` was installed, and nothing else: `make sbom`
+PYTHON is that of an environment with `.[cpu,tracing]` in it, and nothing else: `make sbom`
 makes one. Exits 1 where a package of it is not as pinned, has no licence or one of the GPL's
 family, or is for training or development alone, or where a requirement is missing.
 """
