@@ -1,0 +1,1 @@
+"""Archives: every image once, whatever happens."""

@@ -1,0 +1,1 @@
+"""Where an archive's images are: folders, lists, archive files, buckets, PACS."""
