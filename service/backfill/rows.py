@@ -9,8 +9,8 @@ from typing import Literal, Protocol, get_args
 from model_store import View
 from service.inference import Buffer
 
-# done: classified. skipped: nothing to classify, for good: the same image a second time, no image, no
-# radiograph. failed: perhaps a radiograph, but it could not be read, or had; may be tried again
+# done: classified. skipped: nothing to classify, for good: the same image a second time, no image,
+# no radiograph. failed: perhaps a radiograph, but it could not be read, or had; may be tried again
 Outcome = Literal["done", "skipped", "failed"]
 OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
 
