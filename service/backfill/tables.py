@@ -1,0 +1,54 @@
+"""The tables of the ledger, as the newest migration leaves them."""
+
+from __future__ import annotations
+
+import sqlalchemy as sql
+
+METADATA = sql.MetaData()
+NUMBER = sql.BigInteger().with_variant(sql.Integer, "sqlite")  # which alone counts up by itself
+
+JOBS = sql.Table(
+    "jobs",
+    METADATA,
+    sql.Column("id", sql.String(32), primary_key=True),
+    sql.Column("key", sql.Text, nullable=False, unique=True),
+    sql.Column("description", sql.Text, nullable=False),  # JSON
+    sql.Column("state", sql.String(16), nullable=False),
+    sql.Column("reason", sql.Text),
+    sql.Column("complete", sql.Boolean, nullable=False, default=False, server_default=sql.false()),
+    # Kept with every change, because counting ten million rows takes seconds
+    *(
+        sql.Column(name, sql.BigInteger, nullable=False, default=0, server_default="0")
+        for name in ("found", "done", "skipped", "failed")
+    ),
+    sql.Column("created", sql.Double, nullable=False),
+    sql.Column("started", sql.Double),
+    sql.Column("ended", sql.Double),
+)
+ITEMS = sql.Table(
+    "items",
+    METADATA,
+    sql.Column("number", NUMBER, primary_key=True),
+    sql.Column("job", sql.String(32), sql.ForeignKey("jobs.id"), nullable=False),
+    sql.Column("place", sql.LargeBinary(16), nullable=False),  # hash of the locator
+    sql.Column("locator", sql.Text, nullable=False),
+    sql.Column("state", sql.String(8), nullable=False, default="pending", server_default="pending"),
+    sql.Column("attempts", sql.Integer, nullable=False, default=0, server_default="0"),
+    sql.Column("code", sql.String(64)),
+    sql.Column("key", sql.LargeBinary(16)),  # hash of the image's, where it is done
+    sql.Column("lease", sql.String(32)),
+    sql.Column("lease_until", sql.Double),
+    sql.Column("part", sql.Text),
+    sql.UniqueConstraint("job", "place", name="items_place"),
+    sql.UniqueConstraint("job", "key", name="items_key"),  # nulls are equal to none
+    sql.Index("items_state", "job", "state", "number"),
+)
+PARTS = sql.Table(
+    "parts",
+    METADATA,
+    sql.Column("job", sql.String(32), sql.ForeignKey("jobs.id"), primary_key=True),
+    sql.Column("name", sql.Text, primary_key=True),
+    sql.Column("rows", sql.BigInteger, nullable=False),
+    sql.Column("bytes", sql.BigInteger, nullable=False),
+    sql.Column("sha256", sql.String(64), nullable=False),
+)
