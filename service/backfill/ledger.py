@@ -8,100 +8,31 @@ the leased chunks.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import secrets
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any
 
 import sqlalchemy as sql
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import IntegrityError
 
-from service.backfill.migrations import migrate
+from service.backfill.database import Database, decoded, encoded, hash_of
+from service.backfill.jobs import (
+    Item,
+    Job,
+    JobConflictError,
+    JobState,
+    Lease,
+    LeaseLostError,
+    LedgerError,
+    Part,
+    Settled,
+)
 from service.backfill.tables import ITEMS, JOBS, PARTS
 
-JobState = Literal["running", "paused", "stopped", "cancelled", "done"]
-ItemState = Literal["pending", "leased", "done", "skipped", "failed"]
-ITEM_STATES: tuple[ItemState, ...] = get_args(ItemState)
-READING = "cxrview_reading"
 LOOKED_UP = 500  # parameters of one query; SQLite takes no more than some thousands
-
-
-class LedgerError(Exception):
-    """The ledger cannot do this."""
-
-
-class JobConflictError(LedgerError):
-    """There is another job of this key, with other contents."""
-
-
-class LeaseLostError(LedgerError):
-    """Others have these images now; what was made of them must be thrown away."""
-
-
-@dataclass(frozen=True)
-class Job:
-    """One archive and one model."""
-
-    id: str
-    description: Mapping[str, Any]
-    state: JobState
-    complete: bool  # everything in the archive has been found
-    counts: Mapping[str, int]  # found, done, skipped, failed
-    created: float  # seconds since 1970, as the others
-    started: float | None
-    ended: float | None
-    reason: str | None  # why it was stopped
-
-    @property
-    def open(self) -> int:
-        """Images that were found, and have no outcome yet."""
-        return self.counts["found"] - sum(
-            self.counts[each] for each in ("done", "skipped", "failed")
-        )
-
-
-@dataclass(frozen=True)
-class Item:
-    """One image, as it was leased."""
-
-    number: int
-    locator: str
-    attempts: int  # this one included
-
-
-@dataclass(frozen=True)
-class Lease:
-    """Images that belong to one worker for a while."""
-
-    id: str
-    job: str
-    items: tuple[Item, ...]
-
-
-@dataclass(frozen=True)
-class Settled:
-    """What one image came to."""
-
-    number: int
-    state: Literal["done", "skipped", "failed"]
-    code: str | None = None
-    key: str | None = None  # of those that are done: no two have the same
-
-
-@dataclass(frozen=True)
-class Part:
-    """A file of results."""
-
-    name: str
-    rows: int
-    bytes: int
-    sha256: str
 
 
 class Ledger:
@@ -118,19 +49,12 @@ class Ledger:
 
     def __init__(self, url: str, now: Callable[[], float] = time.time) -> None:
         self._now = now
-        try:
-            self._engine = sql.create_engine(url)
-            self._sqlite = self._engine.dialect.name == "sqlite"
-            if self._sqlite:
-                sql.event.listen(self._engine, "connect", _prepare)
-                sql.event.listen(self._engine, "begin", _begin_to_write)
-            migrate(self._engine)
-        except (sql.exc.SQLAlchemyError, ImportError) as error:
-            raise LedgerError(f"the ledger cannot be opened: {error}") from error
+        self._database = Database(url)
+        self._transaction, self._reading = self._database.transaction, self._database.reading
 
     def close(self) -> None:
         """Give all connections back."""
-        self._engine.dispose()
+        self._database.engine.dispose()
 
     def open_job(self, key: str, description: Mapping[str, Any]) -> Job:
         """The job of this key, made if there is none.
@@ -141,7 +65,7 @@ class Ledger:
         text = json.dumps(description, sort_keys=True)
         new = {"id": secrets.token_hex(16), "key": key, "description": text, "state": "running"}
         with self._transaction() as connection:
-            statement = self._insert(JOBS).values(**new, created=self._now())
+            statement = self._database.insert(JOBS).values(**new, created=self._now())
             connection.execute(statement.on_conflict_do_nothing())
             found = connection.execute(sql.select(JOBS).where(JOBS.c.key == key)).one()
         if found.description != text:
@@ -177,11 +101,11 @@ class Ledger:
 
     def add(self, job: str, locators: Iterable[str]) -> int:
         """Write down what was found; returns how many were not known."""
-        rows = [{"job": job, "place": _hash(each), "locator": each} for each in locators]
+        rows = [{"job": job, "place": hash_of(each), "locator": encoded(each)} for each in locators]
         if not rows:
             return 0
         with self._transaction() as connection:
-            statement = self._insert(ITEMS).on_conflict_do_nothing()
+            statement = self._database.insert(ITEMS).on_conflict_do_nothing()
             added = sum(
                 connection.execute(statement.values(rows[at : at + LOOKED_UP])).rowcount
                 for at in range(0, len(rows), LOOKED_UP)
@@ -221,7 +145,8 @@ class Ledger:
                 )
                 found = sorted(connection.execute(statement).all())
                 if found:
-                    return Lease(lease, job, tuple(Item(*each) for each in found))
+                    items = (Item(number, decoded(place), tries) for number, place, tries in found)
+                    return Lease(lease, job, tuple(items))
         return None
 
     def renew(self, lease: Lease, seconds: float) -> None:
@@ -235,7 +160,7 @@ class Ledger:
 
     def known(self, job: str, keys: Collection[str]) -> set[str]:
         """Which of these keys images have that are done."""
-        hashes = {_hash(key): key for key in keys}
+        hashes = {hash_of(key): key for key in keys}
         found: set[str] = set()
         with self._reading() as connection:
             for some in _slices(list(hashes)):
@@ -250,7 +175,7 @@ class Ledger:
             LeaseLostError: Others have them, or an image with the same key was done meanwhile.
         """
         rows = [
-            {"n": each.number, "s": each.state, "c": each.code, "k": each.key and _hash(each.key)}
+            {"n": each.number, "s": each.state, "c": each.code, "k": each.key and hash_of(each.key)}
             for each in settled
         ]
         with self._transaction() as connection:
@@ -276,15 +201,13 @@ class Ledger:
                 counts[each.state] += 1
             _count(connection, lease.job, counts)
 
-    def replace_parts(self, job: str, prefix: str, parts: Sequence[Part]) -> list[str]:
-        """Put these in the place of all whose names begin so; returns the names that are gone."""
-        old = sql.and_(PARTS.c.job == job, PARTS.c.name.startswith(prefix, autoescape=True))
+    def replace_parts(self, job: str, old: Sequence[Part], new: Sequence[Part]) -> None:
+        """Put parts in the place of others."""
+        gone = sql.and_(PARTS.c.job == job, PARTS.c.name.in_([part.name for part in old]))
         with self._transaction() as connection:
-            gone = list(connection.scalars(sql.select(PARTS.c.name).where(old)))
-            connection.execute(sql.delete(PARTS).where(old))
-            for part in parts:
+            connection.execute(sql.delete(PARTS).where(gone))
+            for part in new:
                 connection.execute(sql.insert(PARTS).values(job=job, **vars(part)))
-        return gone
 
     def parts(self, job: str) -> list[Part]:
         """All files of results, in the order of their names."""
@@ -324,7 +247,7 @@ class Ledger:
                 found = connection.execute(statement).all()
             if not found:
                 return
-            yield from ((each.locator, each.code, each.attempts) for each in found)
+            yield from ((decoded(each.locator), each.code, each.attempts) for each in found)
             last = found[-1].number
 
     def codes(self, job: str) -> dict[str, int]:
@@ -337,22 +260,9 @@ class Ledger:
         with self._reading() as connection:
             return {each.code: each[1] for each in connection.execute(statement)}
 
-    def _insert(self, table: sql.Table) -> postgresql.Insert | sqlite.Insert:
-        return sqlite.insert(table) if self._sqlite else postgresql.insert(table)
-
     def _update(self, table: sql.Table, which: Any, values: Mapping[str, Any]) -> None:
         with self._transaction() as connection:
             connection.execute(sql.update(table).where(which).values(**values))
-
-    @contextmanager
-    def _transaction(self) -> Iterator[Connection]:
-        with self._engine.begin() as connection:
-            yield connection
-
-    @contextmanager
-    def _reading(self) -> Iterator[Connection]:
-        with self._engine.connect().execution_options(**{READING: True}) as connection:
-            yield connection
 
 
 def _job(row: Any) -> Job:
@@ -382,21 +292,3 @@ def _count(connection: Connection, job: str, changes: Mapping[str, int]) -> None
 def _slices(values: list[bytes]) -> Iterator[list[bytes]]:
     for at in range(0, len(values), LOOKED_UP):
         yield values[at : at + LOOKED_UP]
-
-
-def _hash(text: str) -> bytes:
-    """Half as long as most locators and keys, and as unlikely to be another's as can be."""
-    return hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=16).digest()
-
-
-def _prepare(connection: Any, _: Any) -> None:
-    """SQLite: readers go on while one writes, and a commit has reached the disk."""
-    connection.isolation_level = None  # transactions begin as we say, below
-    for pragma in ("journal_mode = WAL", "synchronous = FULL", "busy_timeout = 60000"):
-        connection.execute(f"PRAGMA {pragma}")
-
-
-def _begin_to_write(connection: Connection) -> None:
-    """SQLite: wait for others now, rather than fail when the first row is written."""
-    reading = connection.get_execution_options().get(READING)
-    connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")

@@ -31,7 +31,7 @@ ITEMS = sql.Table(
     sql.Column("number", NUMBER, primary_key=True),
     sql.Column("job", sql.String(32), sql.ForeignKey("jobs.id"), nullable=False),
     sql.Column("place", sql.LargeBinary(16), nullable=False),  # hash of the locator
-    sql.Column("locator", sql.Text, nullable=False),
+    sql.Column("locator", sql.LargeBinary, nullable=False),  # names of files may be no text
     sql.Column("state", sql.String(8), nullable=False, default="pending", server_default="pending"),
     sql.Column("attempts", sql.Integer, nullable=False, default=0, server_default="0"),
     sql.Column("code", sql.String(64)),

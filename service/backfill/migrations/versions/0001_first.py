@@ -32,7 +32,7 @@ def upgrade() -> None:
         sql.Column("number", NUMBER, primary_key=True),
         sql.Column("job", sql.String(32), sql.ForeignKey("jobs.id"), nullable=False),
         sql.Column("place", sql.LargeBinary(16), nullable=False),
-        sql.Column("locator", sql.Text, nullable=False),
+        sql.Column("locator", sql.LargeBinary, nullable=False),
         sql.Column("state", sql.String(8), nullable=False, server_default="pending"),
         sql.Column("attempts", sql.Integer, nullable=False, server_default="0"),
         sql.Column("code", sql.String(64)),
