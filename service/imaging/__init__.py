@@ -18,6 +18,7 @@ from service.imaging.errors import (
     UnsupportedTransferSyntaxError,
 )
 from service.imaging.header import ViewHeader
+from service.imaging.origin import Origin, tidy
 from service.imaging.radiograph import Radiograph, image_to_tensor, read_radiograph
 from service.imaging.tensor import Tensor
 
@@ -32,6 +33,7 @@ __all__ = [
     "ImageTooSmallError",
     "MultiFrameError",
     "NoPixelDataError",
+    "Origin",
     "Radiograph",
     "Tensor",
     "UnrecognisedFormatError",
@@ -42,4 +44,5 @@ __all__ = [
     "ViewHeader",
     "image_to_tensor",
     "read_radiograph",
+    "tidy",
 ]

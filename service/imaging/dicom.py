@@ -28,6 +28,7 @@ from service.imaging.errors import (
     UnsupportedTransferSyntaxError,
 )
 from service.imaging.header import ViewHeader
+from service.imaging.origin import Origin, origin_of, view_header_of
 from service.imaging.pixel_data import SUPPORTED, stored_values
 from service.imaging.tensor import Pixels, Wavelet, check_size
 
@@ -75,6 +76,7 @@ class DicomImage:
     size: tuple[int, int]  # rows, columns of the image itself
     inverted: bool  # low values are displayed bright
     header: ViewHeader
+    origin: Origin
     sop_instance_uid: str | None
     transfer_syntax: str
     warnings: tuple[str, ...]
@@ -123,7 +125,8 @@ def read_dicom(data: bytes | memoryview, min_side: int) -> DicomImage:
             wavelet=stored.wavelet,
             size=(elements.integer("Rows"), elements.integer("Columns")),
             inverted=inverted,
-            header=ViewHeader(elements.text("ViewPosition")),
+            header=view_header_of(elements),
+            origin=origin_of(elements),
             sop_instance_uid=elements.text("SOPInstanceUID"),
             transfer_syntax=syntax.name,
             warnings=(*sop_class, *stored.warnings, *rescale),

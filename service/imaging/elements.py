@@ -7,7 +7,8 @@ Data. The few objects that need more (palettes, Modality LUTs, colour) are still
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+import struct
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from struct import Struct
 from typing import NamedTuple
@@ -51,6 +52,29 @@ WANTED = {
         "PresentationLUTShape",
     )
 }
+# What the pixels do not depend on. Wrong values of these spoil no image
+TOLD = {
+    tag_for_keyword(keyword): keyword
+    for keyword in (
+        "SpecificCharacterSet",
+        "StudyDate",
+        "AcquisitionDate",
+        "ContentDate",
+        "Modality",
+        "StationName",
+        "StudyInstanceUID",
+        "SeriesInstanceUID",
+        "PatientOrientation",
+        "ViewCodeSequence",
+    )
+}
+KEPT = WANTED | TOLD
+CODE = {
+    tag_for_keyword(keyword): keyword
+    for keyword in ("CodeValue", "CodingSchemeDesignator", "LongCodeValue")
+}
+LAST_OF_CODE = max(tag for tag in CODE if tag)
+SEQUENCES = {tag_for_keyword("ViewCodeSequence")}
 MODALITY_LUT = tag_for_keyword("ModalityLUTSequence")
 PIXELS = {
     tag_for_keyword(keyword) for keyword in ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
@@ -60,8 +84,16 @@ ITEM, ITEM_END, SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 UNDEFINED = 0xFFFFFFFF  # length
 # PS3.5 7.1.2: these have lengths of 32 bits
 LONG = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())
+SHORT = frozenset(b"AE AS AT CS DA DS DT FD FL IS LO LT PN SH SL SS ST TM UI UL US".split())
+# By whether the lowest byte is the first: heads of explicit and implicit VR, a length of 32 bits
+UNPACK = {
+    little: tuple(Struct(order + form).unpack_from for form in ("HH2sH", "HHL", "L"))
+    for little, order in ((True, "<"), (False, ">"))
+}
 MAX_ELEMENTS = 50_000  # nested ones included: a header of empty elements must not take minutes
-MAX_VALUE_BYTES = 1024  # of a wanted attribute; the longest that the Standard allows has 64
+# Of an attribute; the longest of them that the Standard allows has 64, and the code of a sequence's
+# first item is within these
+MAX_VALUE_BYTES = 1024
 MAX_INFLATED_BYTES = 2 * MAX_PIXELS + 2**24  # pixels of 16 bits, and a generous header
 
 
@@ -98,6 +130,21 @@ class Elements:
         """The value without padding, in upper case; None where absent or empty."""
         value = self.values.get(keyword, b"").decode("latin-1").strip(" \0")
         return value.upper() or None
+
+    def code(self, keyword: str) -> dict[str, bytes]:
+        """The raw values of CODE in the first item of a sequence; none where it is damaged."""
+        value = memoryview(self.values.get(keyword, b""))
+        walk = _Walk(value, 0, implicit=self.implicit, little=self.little, kept=CODE)
+        try:
+            item = walk.head()
+            if item.tag != ITEM:
+                return {}
+            if item.length != UNDEFINED:
+                walk.data = value[: walk.at + item.length]
+            walk.until(LAST_OF_CODE.__lt__)  # the end of an item, too, is beyond it
+        except (CorruptImageError, struct.error):
+            return {}
+        return walk.values
 
     def integer(self, keyword: str, *, signed: bool = False) -> int:
         """The one value of 16 bits; KeyError where absent, ValueError where it is another."""
@@ -182,12 +229,18 @@ def _inflated(data: memoryview) -> memoryview:
 class _Walk:
     """One pass over the elements of a data set; `at` is where it stands."""
 
-    def __init__(self, data: memoryview, at: int, *, implicit: bool, little: bool) -> None:
-        order = "<" if little else ">"
+    def __init__(
+        self,
+        data: memoryview,
+        at: int,
+        *,
+        implicit: bool,
+        little: bool,
+        kept: Mapping[int | None, str] = KEPT,
+    ) -> None:
+        self.kept = kept
         self.data, self.at, self.implicit = data, at, implicit
-        self.unpack_explicit = Struct(order + "HH2sH").unpack_from
-        self.unpack_implicit = Struct(order + "HHL").unpack_from
-        self.unpack_length = Struct(order + "L").unpack_from
+        self.unpack_explicit, self.unpack_implicit, self.unpack_length = UNPACK[little]
         self.left = MAX_ELEMENTS
         self.values: dict[str, bytes] = {}
         self.modality_lut = False
@@ -195,14 +248,14 @@ class _Walk:
     def until(self, stop: Callable[[int], bool]) -> Head | None:
         """Keep what is wanted, up to the first tag at which to stop; None at the end."""
         while self.at + 8 <= len(self.data):
-            head = self._head()
+            head = self.head()
             if stop(head.tag):
                 return head
             self._keep(head)
             self._skip(head)
         return None
 
-    def _head(self) -> Head:
+    def head(self) -> Head:
         """What stands before a value; then `at` is at the value."""
         self.left -= 1
         if self.left < 0:
@@ -211,7 +264,7 @@ class _Walk:
         group, element, vr, length = self.unpack_explicit(self.data, start)
         self.at += 8
         # Within explicit objects, some sequences are implicit: then no VR stands here
-        if self.implicit or group == 0xFFFE or not _is_vr(vr):
+        if self.implicit or group == 0xFFFE or not (vr in SHORT or _is_vr(vr)):
             vr = b""
             group, element, length = self.unpack_implicit(self.data, start)
         elif vr in LONG:
@@ -222,12 +275,16 @@ class _Walk:
     def _keep(self, head: Head) -> None:
         if head.tag == MODALITY_LUT:
             self.modality_lut = head.length > 0
-        keyword = WANTED.get(head.tag)
-        if keyword is None or head.length == 0:
+        keyword, length = self.kept.get(head.tag), head.length
+        if keyword is None or length == 0:
             return
-        if head.length > MAX_VALUE_BYTES:
-            raise CorruptImageError(f"{keyword} has {head.length} bytes")
-        self.values[keyword] = bytes(self.data[self.at : self.at + head.length])
+        if length > MAX_VALUE_BYTES:
+            if head.tag in WANTED:
+                raise CorruptImageError(f"{keyword} has {length} bytes")
+            if head.tag not in SEQUENCES:
+                return
+            length = MAX_VALUE_BYTES
+        self.values[keyword] = bytes(self.data[self.at : self.at + length])
 
     def _skip(self, head: Head) -> None:
         if head.length == UNDEFINED:
@@ -238,11 +295,11 @@ class _Walk:
             raise CorruptImageError("the object is cut off within its header")
 
     def _skip_items(self) -> None:
-        while (item := self._head()).tag != SEQUENCE_END:
+        while (item := self.head()).tag != SEQUENCE_END:
             if item.tag != ITEM:
                 raise CorruptImageError("a sequence holds something else than items")
             if item.length != UNDEFINED:
                 self._skip(item)
                 continue
-            while (head := self._head()).tag != ITEM_END:
+            while (head := self.head()).tag != ITEM_END:
                 self._skip(head)

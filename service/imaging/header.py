@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from model_store import View
 
@@ -12,22 +12,82 @@ from model_store import View
 FRONTAL_TERMS = frozenset({"AP", "PA", "LLD", "RLD"})
 LATERAL_TERMS = frozenset({"LL", "RL"})
 
+# PS3.16 CID 4010 DX View: frontal, antero-posterior, postero-anterior; lateral, left and right
+# lateral. Neither the obliques, nor what is said of limbs and breasts (medial-lateral), nor
+# Sagittal, which may be the plane or the beam. R-10214 is the PA of its early editions.
+FRONTAL_CODES = {
+    "SCT": frozenset({"399033003", "399348003", "272479007"}),
+    "SRT": frozenset({"R-10202", "R-10206", "R-40888", "R-10214"}),
+}
+LATERAL_CODES = {
+    "SCT": frozenset({"399067008", "399173006", "399198007"}),
+    "SRT": frozenset({"R-102CD", "R-10236", "R-10232"}),
+}
+SYNONYMS = {"SNM3": "SRT", "99SDM": "SRT"}  # PS3.16 8.3: retired, but to be recognised
+
+# PS3.3 C.7.6.1.1.1: right, left; anterior, posterior; head, foot
+AXES = {"R": "x", "L": "x", "A": "y", "P": "y", "H": "z", "F": "z"}
+PLANES: dict[frozenset[str], View] = {frozenset("xz"): "frontal", frozenset("yz"): "lateral"}
+
 
 @dataclass(frozen=True)
 class ViewHeader:
-    """View Position (0018,5101) as it stands in the object; None where absent or empty."""
+    """What stands in the object, in upper case; None where absent or empty."""
 
-    view_position: str | None
+    view_position: str | None  # (0018,5101)
+    # Like Origin for archives only. (0020,0020), with its backslash; the first of (0054,0220):
+    # scheme, colon, value
+    patient_orientation: str | None = field(default=None, repr=False)
+    view_code: str | None = field(default=None, repr=False)
 
     @property
     def view(self) -> View | None:
-        """The view that the header claims; None for obliques, unknown terms and silence."""
+        """The view that View Position claims; None for obliques, unknown terms and silence."""
         if self.view_position in FRONTAL_TERMS:
             return "frontal"
         if self.view_position in LATERAL_TERMS:
             return "lateral"
         return None
 
+    @property
+    def view_by_orientation(self) -> View | None:
+        """The view whose plane the image's rows and columns span; None for others and silence."""
+        directions = (self.patient_orientation or "").split("\\")
+        axes = [_main_axis(direction) for direction in directions]
+        return PLANES.get(frozenset(axes)) if len(axes) == 2 else None
+
+    @property
+    def view_by_code(self) -> View | None:
+        """The view that View Code Sequence claims; None for obliques, unknown codes and silence."""
+        scheme, _, value = (self.view_code or "").partition(":")
+        scheme = SYNONYMS.get(scheme, scheme)
+        if value in FRONTAL_CODES.get(scheme, ()):
+            return "frontal"
+        if value in LATERAL_CODES.get(scheme, ()):
+            return "lateral"
+        return None
+
     def agrees(self, view: View) -> bool | None:
-        """Whether the header claims this view; None where it claims none."""
-        return None if self.view is None else self.view == view
+        """Whether View Position claims this view; None where it claims none."""
+        return _agrees(self.view, view)
+
+    def patient_orientation_agrees(self, view: View) -> bool | None:
+        """Whether Patient Orientation claims this view; None where it claims none."""
+        return _agrees(self.view_by_orientation, view)
+
+    def view_code_agrees(self, view: View) -> bool | None:
+        """Whether View Code Sequence claims this view; None where it claims none."""
+        return _agrees(self.view_by_code, view)
+
+
+def _agrees(claimed: View | None, view: View) -> bool | None:
+    return None if claimed is None else claimed == view
+
+
+def _main_axis(direction: str) -> str:
+    """The axis of the first letter, which outweighs the others; "" unless each has its own.
+
+    Of four-legged patients, whose directions have letters of their own, this is silent.
+    """
+    axes = [AXES.get(letter, "") for letter in direction]
+    return axes[0] if "" not in axes and axes and len(set(axes)) == len(axes) else ""

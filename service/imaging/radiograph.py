@@ -10,6 +10,7 @@ from service.imaging.decoders import Decoder
 from service.imaging.dicom import read_dicom
 from service.imaging.errors import EmptyImageError, UnrecognisedFormatError
 from service.imaging.header import ViewHeader
+from service.imaging.origin import Origin
 from service.imaging.raster import read_raster
 from service.imaging.tensor import Tensor, pixels_to_tensor
 
@@ -37,6 +38,7 @@ class Radiograph:
     tensor: Tensor = field(repr=False)  # (1, S, S) uint8
     format: Format
     header: ViewHeader | None = None  # None for PNG and JPEG, which have no DICOM header
+    origin: Origin | None = field(default=None, repr=False)  # as header; for archives only
     sop_instance_uid: str | None = None
     transfer_syntax: str | None = None
     warnings: tuple[str, ...] = ()
@@ -85,6 +87,7 @@ def read_radiograph(data: bytes | bytearray | memoryview, spec: PreprocessSpec) 
             ),
             format=kind,
             header=image.header,
+            origin=image.origin,
             sop_instance_uid=image.sop_instance_uid,
             transfer_syntax=image.transfer_syntax,
             warnings=image.warnings,

@@ -1,0 +1,221 @@
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, replace
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import DATA
+from images import dicom, jpeg, png, radiograph
+from pydicom import uid
+from pydicom.dataset import Dataset
+from pydicom.sequence import Sequence
+
+from model_store import ModelVersion, PreprocessSpec, Store
+from service.api.admission import QueueFullError
+from service.api.problems import CODES, KINDS
+from service.backfill.outcomes import SKIPPED, row_of, row_of_error, uid_of
+from service.backfill.rows import ItemError, Row, SourceError
+from service.imaging import ImageError, read_radiograph
+from service.inference import BatcherClosedError, open_network
+
+SPEC = PreprocessSpec()
+PIXELS = radiograph(64, 64)
+GREY = (PIXELS >> 4).astype(np.uint8)
+HASH = "0a" * 32
+SWIFT = "swift/1.0.0"
+
+
+@pytest.fixture(scope="module")
+def swift() -> ModelVersion:
+    return Store().load(SWIFT)
+
+
+def coded(value: str) -> Sequence:
+    item = Dataset()
+    item.CodeValue, item.CodingSchemeDesignator = value, "SCT"
+    return Sequence([item])
+
+
+def row(data: bytes, version: ModelVersion, pfi: float = 0.99, **more: Any) -> Row:
+    return row_of("a/b.dcm", read_radiograph(data, SPEC), pfi, version.card, size=len(data), **more)
+
+
+def test_a_real_radiograph_has_one_row(swift):
+    """Answered by the model: a lateral whose View Position says PA."""
+    data = (DATA / "lateral-0013-header-says-pa.dcm").read_bytes()
+    image = read_radiograph(data, swift.card.preprocess)
+    pfi = float(open_network(swift).run(image.tensor[None])[0])
+    found = row_of("0013.dcm", image, pfi, swift.card, size=len(data), seconds=0.5, attempts=2)
+    assert found == Row(
+        locator="0013.dcm",
+        outcome="done",
+        key=image.sop_instance_uid,
+        sop_instance_uid=image.sop_instance_uid,
+        study_instance_uid=image.origin.study_instance_uid,
+        series_instance_uid=image.origin.series_instance_uid,
+        modality=image.origin.modality,
+        station=image.origin.station,
+        month=image.origin.month,
+        format="dicom",
+        transfer_syntax=image.transfer_syntax,
+        view="lateral",
+        pfi=pfi,
+        threshold=swift.card.threshold,
+        review=False,
+        view_position="PA",
+        view_position_agrees=False,
+        bytes=len(data),
+        seconds=0.5,
+        attempts=2,
+        model=SWIFT,
+        model_sha256=swift.card.model_sha256,
+    )
+
+
+def test_a_row_holds_all_that_the_header_says(swift):
+    """Three claims of the view, each compared by itself."""
+    data = dicom(
+        PIXELS,
+        StudyInstanceUID="1.2.3",
+        SeriesInstanceUID="1.2.3.4",
+        Modality="DX",
+        StationName="Room 1",
+        AcquisitionDate="20190228",
+        ViewPosition="PA",
+        PatientOrientation=["A", "F"],
+        ViewCodeSequence=coded("399182000"),
+        RescaleSlope="0",
+        RescaleIntercept="0",
+    )
+    found = row(data, swift)
+    assert found.study_instance_uid == "1.2.3"
+    assert found.series_instance_uid == "1.2.3.4"
+    assert (found.modality, found.station, found.month) == ("DX", "Room 1", "2019-02")
+    assert (found.view_position, found.view_position_agrees) == ("PA", True)
+    assert (found.patient_orientation, found.patient_orientation_agrees) == ("A\\F", False)
+    assert (found.view_code, found.view_code_agrees) == ("SCT:399182000", None)
+    assert found.warnings == "rescale_ignored"
+    assert row(data, swift, pfi=0.01).patient_orientation_agrees is True
+
+
+@pytest.mark.parametrize("data", [png(GREY), jpeg(GREY)], ids=["png", "jpeg"])
+def test_a_picture_has_a_row_without_header(data, swift):
+    """Its key is the hash of its file."""
+    found = row(data, swift, sha256=HASH)
+    assert found.key == f"sha256:{HASH}"
+    header = ("sop_instance_uid", "station", "month", "view_position", "view_position_agrees")
+    assert not [name for name in header if getattr(found, name) is not None]
+    assert found.format in {"png", "jpeg"}
+
+
+@pytest.mark.parametrize(
+    ("said", "kept", "known"),
+    [
+        ("1.2.3", "1.2.3", "1.2.3"),
+        ("ANONYMISED", "ANONYMISED", None),
+        ("0", "0", None),
+        ("", None, None),
+        ("1." * 40 + "1", None, None),
+        ("1.2\0.3", "1.2.3", "1.2.3"),
+    ],
+)
+def test_what_is_no_uid_is_no_key(said, kept, known, swift):
+    """A text that anonymisers give to all images would make duplicates of them."""
+    image = replace(read_radiograph(dicom(PIXELS), SPEC), sop_instance_uid=said)
+    found = row_of("x", image, 0.5, swift.card, size=1, sha256=HASH)
+    assert uid_of(image) == known
+    assert found.sop_instance_uid == kept
+    assert found.key == (known or f"sha256:{HASH}")
+
+
+@pytest.mark.parametrize("position", ["A\0P", "AP " + "x" * 80])
+def test_a_view_position_can_be_stored(position, swift):
+    """What the answer of the service shows as it stands, a database may not take."""
+    image = read_radiograph(dicom(PIXELS), SPEC)
+    image = replace(image, header=replace(image.header, view_position=position))
+    found = row_of("x", image, 0.5, swift.card, size=1).view_position
+    assert found is None or (len(found) <= 64 and found.isprintable())
+
+
+@pytest.mark.parametrize("pfi", [math.nan, math.inf, -0.1, 1.1])
+def test_what_is_no_probability_is_no_outcome(pfi, swift):
+    """A NaN is below every threshold, and would be called lateral."""
+    with pytest.raises(ValueError, match="PFI"):
+        row(dicom(PIXELS), swift, pfi=pfi)
+
+
+def refused(data: bytes) -> ImageError:
+    with pytest.raises(ImageError) as caught:
+        read_radiograph(data, SPEC)
+    return caught.value
+
+
+COLOURS = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("data", "outcome", "code"),
+    [
+        (b"%PDF-1.7", "skipped", "unrecognised_format"),
+        (dicom(PIXELS, SOPClassUID=uid.CTImageStorage), "skipped", "unsupported_sop_class"),
+        (dicom(PIXELS, NumberOfFrames=2), "skipped", "multi_frame_image"),
+        (png(COLOURS), "skipped", "colour_image"),
+        (png(GREY[:20, :20]), "skipped", "image_too_small"),
+        (png(GREY * 0), "skipped", "blank_image"),
+        (b"", "failed", "empty_image"),
+        (dicom(PIXELS)[:-99], "failed", "corrupt_image"),
+        (dicom(PIXELS, PixelData=None), "failed", "no_pixel_data"),
+        (dicom(PIXELS, Rows=65535, Columns=65535), "failed", "image_too_large"),
+        (dicom(PIXELS, TransferSyntaxUID="1.2.999"), "failed", "unsupported_transfer_syntax"),
+        (dicom(PIXELS, BitsAllocated=24), "failed", "unsupported_pixel_format"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_refusal_is_skipped_or_failed(data, outcome, code):
+    """Skipped for good where no radiograph can be; failed where there may be one."""
+    found = row_of_error("a/b", refused(data), size=len(data), seconds=0.1, attempts=3)
+    expected = Row("a/b", outcome, code, bytes=len(data), seconds=0.1, attempts=3)
+    assert asdict(found) == asdict(expected)
+
+
+def test_each_code_of_images_was_thought_of():
+    """A new class of refusals must be put to one side or the other."""
+    codes = {kind.code for cls, kind in KINDS.items() if issubclass(cls, ImageError)}
+    assert set(CODES) >= SKIPPED
+    assert codes - SKIPPED == {
+        "corrupt_image",
+        "empty_image",
+        "image_too_large",
+        "no_pixel_data",
+        "unsupported_pixel_format",
+        "unsupported_transfer_syntax",
+    }
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (ItemError("unreadable_file", "permission denied"), "unreadable_file"),
+        (ItemError("entry_ratio", "a bomb"), "entry_ratio"),
+        (ValueError("a defect of ours"), "internal_error"),
+        (MemoryError(), "internal_error"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_had_has_failed(error, code):
+    """By the code of its source; what nobody foresaw is a defect of ours, and no reason to stop."""
+    assert row_of_error("x", error) == Row("x", "failed", code)
+
+
+def test_what_says_nothing_of_an_image_is_no_outcome():
+    """An archive that does not answer, a service that stops or is full: it is raised again."""
+    for error in (
+        SourceError("no route"),
+        BatcherClosedError("stopping"),
+        QueueFullError("full", 1),
+    ):
+        with pytest.raises(type(error)) as caught:
+            row_of_error("x", error)
+        assert caught.value is error
