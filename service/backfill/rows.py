@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Literal, Protocol, get_args
 
 from model_store import View
@@ -46,6 +47,7 @@ class Row:
     warnings: str = ""  # joined by spaces
     bytes: int | None = None  # of the file
     seconds: float | None = None  # from its bytes to its answer, waiting included
+    finished: datetime | None = None  # when its outcome was known, with a time zone
     attempts: int = 1
     model: str = ""  # name/version
     model_sha256: str = ""
