@@ -20,12 +20,17 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pydicom
 from PIL import Image
 from pydicom import uid
 from pydicom.data import get_testdata_file
+from pydicom.dataelem import DataElement
+from pydicom.dataset import Dataset
+from pydicom.sequence import Sequence
+from pydicom.tag import Tag
 
 from model_store import PreprocessSpec
 from service.imaging import ImageError, read_radiograph
@@ -42,6 +47,7 @@ SIZES = [0, 1, 2, 3, 7, 8, 31, 32, 127, 128, 255, 256, 32767, 32768, 65535, 2**3
 STRUCTURE = [  # what sizes and kinds stand behind
     *(struct.pack("<HH", group, element) for group in (0x28,) for element in (2, 4, 8, 0x10, 0x11)),
     *(struct.pack("<HH", 0x28, element) for element in (0x100, 0x101, 0x102, 0x103, 0x120)),
+    struct.pack("<HH", 0x54, 0x220),
     b"\xe0\x7f\x10\x00",
     b"\xfe\xff\x00\xe0",
     b"\xfe\xff\xdd\xe0",
@@ -72,11 +78,31 @@ def real_files() -> dict[str, bytes]:
     files["RGB"] = dicom(colour)
     files["RGB-RLE"] = dicom(colour, uid.RLELossless)
     files["padded"] = dicom(twelve, uid.JPEG2000Lossless, PixelPaddingValue=0)
+    for syntax in NATIVE:
+        files[f"says much, {uid.UID(syntax).keyword}"] = dicom(twelve, syntax, **much())
     lut = pydicom.dcmread(get_testdata_file("mlut_18.dcm", download=False)).ModalityLUTSequence
     files["lut"] = dicom(eight, ModalityLUTSequence=lut)
     for name in ("OBXXXX1A_rle", "explicit_VR-UN", "JPEG-LL", "bad_sequence"):
         files[name] = Path(get_testdata_file(f"{name}.dcm", download=False)).read_bytes()
     return {name: data for name, data in files.items() if len(data) < 2 * 10**6}
+
+
+def much() -> dict[str, Any]:
+    """Attributes of which the pixels know nothing: character sets, dates, codes within codes."""
+    item = Dataset()
+    item.CodeValue, item.CodingSchemeDesignator = "399348003", "SCT"
+    item.ViewModifierCodeSequence = Sequence([Dataset()])
+    item.is_undefined_length_sequence_item = True
+    codes = DataElement(Tag("ViewCodeSequence"), "SQ", Sequence([item]), is_undefined_length=True)
+    return {
+        "SpecificCharacterSet": ["", "ISO 2022 IR 87"],
+        "StudyDate": "20190228",
+        "AcquisitionDate": "00000000",
+        "StationName": "A室1",
+        "StudyInstanceUID": "1.2.3",
+        "PatientOrientation": ["L", "F"],
+        "ViewCodeSequence": codes,
+    }
 
 
 def palette(picture: Image.Image) -> bytes:
