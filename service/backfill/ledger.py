@@ -32,6 +32,7 @@ from service.backfill.jobs import (
 )
 from service.backfill.tables import ITEMS, JOBS, PARTS
 
+PART = (PARTS.c.name, PARTS.c.rows, PARTS.c.bytes, PARTS.c.sha256)
 LOOKED_UP = 500  # parameters of one query; SQLite takes no more than some thousands
 
 
@@ -201,17 +202,27 @@ class Ledger:
                 counts[each.state] += 1
             _count(connection, lease.job, counts)
 
-    def replace_parts(self, job: str, old: Sequence[Part], new: Sequence[Part]) -> None:
-        """Put parts in the place of others."""
-        gone = sql.and_(PARTS.c.job == job, PARTS.c.name.in_([part.name for part in old]))
+    def end(self, job: str, failures: Sequence[Part]) -> list[Part] | None:
+        """Nothing is open any more: these parts say what failed, in the place of older ones.
+
+        Returns:
+            The older ones; None if somebody else has ended the job meanwhile.
+        """
+        values = {"state": "done", "reason": None, "ended": self._now()}
+        ending = sql.and_(JOBS.c.id == job, JOBS.c.state != "done")
+        old = sql.and_(PARTS.c.job == job, PARTS.c.failures)
         with self._transaction() as connection:
-            connection.execute(sql.delete(PARTS).where(gone))
-            for part in new:
-                connection.execute(sql.insert(PARTS).values(job=job, **vars(part)))
+            if not connection.execute(sql.update(JOBS).where(ending).values(**values)).rowcount:
+                return None
+            gone = connection.execute(sql.select(*PART).where(old)).all()
+            connection.execute(sql.delete(PARTS).where(old))
+            for part in failures:
+                connection.execute(sql.insert(PARTS).values(job=job, failures=True, **vars(part)))
+        return [Part(*each) for each in gone]
 
     def parts(self, job: str) -> list[Part]:
         """All files of results, in the order of their names."""
-        statement = sql.select(PARTS.c.name, PARTS.c.rows, PARTS.c.bytes, PARTS.c.sha256)
+        statement = sql.select(*PART)
         with self._reading() as connection:
             found = connection.execute(statement.where(PARTS.c.job == job).order_by(PARTS.c.name))
             return [Part(*each) for each in found]

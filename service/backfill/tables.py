@@ -51,4 +51,5 @@ PARTS = sql.Table(
     sql.Column("rows", sql.BigInteger, nullable=False),
     sql.Column("bytes", sql.BigInteger, nullable=False),
     sql.Column("sha256", sql.String(64), nullable=False),
+    sql.Column("failures", sql.Boolean, nullable=False, default=False, server_default=sql.false()),
 )

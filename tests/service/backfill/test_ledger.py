@@ -149,13 +149,16 @@ def test_what_failed_may_be_tried_again(ledger: Ledger, job: str) -> None:
     failed = [Settled(item.number, "failed", "not_found") for item in lease.items[:2]]
     done = [Settled(item.number, "done") for item in lease.items[2:]]
     ledger.commit(lease, failed + done, part("p"))
-    ledger.replace_parts(job, [], [part("f1", 2)])
+    assert ledger.end(job, [part("f1", 2)]) == []
+    assert ledger.end(job, [part("f9", 2)]) is None  # somebody else did
     assert ledger.retry_failed(job) == 2
+    ledger.set_state(job, "running")
     assert ledger.job(job).counts == {"found": 5, "done": 3, "skipped": 0, "failed": 0}
     again = ledger.lease(job, 5, SECONDS)
     assert [(item.locator, item.attempts) for item in again.items] == [("a", 2), ("b", 2)]
-    ledger.replace_parts(job, [part("f1", 2)], [part("f2", 1)])
+    assert ledger.end(job, [part("f2", 1)]) == [part("f1", 2)]
     assert [each.name for each in ledger.parts(job)] == ["f2", "p"]
+    assert ledger.job(job).state == "done"
 
 
 def test_workers_share_without_taking_twice(opened: Callable[[], Ledger], job: str) -> None:

@@ -51,4 +51,5 @@ def upgrade() -> None:
         sql.Column("rows", sql.BigInteger, nullable=False),
         sql.Column("bytes", sql.BigInteger, nullable=False),
         sql.Column("sha256", sql.String(64), nullable=False),
+        sql.Column("failures", sql.Boolean, nullable=False, server_default=sql.false()),
     )

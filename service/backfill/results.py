@@ -1,0 +1,68 @@
+"""The folder of a job's results, held to what its ledger says is in it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Sequence
+from datetime import UTC, date, datetime
+from pathlib import Path
+
+from service.backfill import files
+from service.backfill.jobs import Part
+from service.backfill.rows import Row
+from service.backfill.sinks import RESULTS, Sink
+
+FAILURES = "failures-"
+# Of a lease, or of failures: what stands in a part's name
+PART_ID = re.compile(r"part-((?:failures-)?[0-9a-f]+)\.")
+
+
+class Results:
+    """Writes parts, publishes those that were committed, discards the others.
+
+    Args:
+        out: The folder of the job.
+        sink: The format of its parts.
+        today: The day of processing, in UTC.
+    """
+
+    def __init__(
+        self,
+        out: Path,
+        sink: Sink,
+        today: Callable[[], date] = lambda: datetime.now(UTC).date(),
+    ) -> None:
+        self._out, self._sink, self._today = out, sink, today
+
+    def write(self, rows: Sequence[Row], part: str) -> Part:
+        """Write a part down to the disk, where no reader sees it yet."""
+        written = self._sink.write_part(rows, self._sink.path(self._out, self._today(), part))
+        return Part(written.name, written.rows, written.bytes, written.sha256)
+
+    def publish(self, part: Part) -> None:
+        """Show readers what has been committed; a second time changes nothing."""
+        files.publish(files.temporary(self._path(part.name)))
+
+    def discard(self, part: Part) -> None:
+        """Delete a part, published or not."""
+        for path in (self._path(part.name), files.temporary(self._path(part.name))):
+            path.unlink(missing_ok=True)
+
+    def recover(self, committed: Sequence[Part], alive: Collection[str]) -> None:
+        """After a crash: publish what was committed, delete what was not.
+
+        Args:
+            committed: The parts that the ledger has.
+            alive: Leases whose workers may be writing now.
+        """
+        for part in committed:
+            self.publish(part)
+        known = {self._path(part.name) for part in committed}
+        for path in self._out.glob(f"{RESULTS}/day=*/*"):
+            final = path.with_name(path.name.removeprefix(".").removesuffix(".tmp"))
+            found = PART_ID.match(final.name)
+            if found and final not in known and found[1] not in alive:
+                path.unlink(missing_ok=True)
+
+    def _path(self, name: str) -> Path:
+        return self._out / RESULTS / name
