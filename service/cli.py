@@ -9,8 +9,10 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from importlib import import_module
 from itertools import islice
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 from pydantic import ValidationError
@@ -30,6 +32,7 @@ from service.api.serving import Server
 from service.api.settings import Settings
 from service.api.tracing import TracingError
 from service.api.uploads import UnreadableFileError
+from service.backfill.options import add_audit_options, add_backfill_options
 from service.imaging import ImageError, Radiograph, read_radiograph
 from service.inference import (
     Network,
@@ -75,7 +78,34 @@ def _parser() -> argparse.ArgumentParser:
     classify.add_argument("--model", default="googlenet/1.0.0", help="name/version")
     classify.add_argument("--model-store", type=Path, default=DEFAULT_ROOT)
     classify.set_defaults(run_command=_classify)
+    backfill = commands.add_parser("backfill", help="classify an archive, every image once")
+    add_backfill_options(backfill)
+    backfill.set_defaults(run_command=_backfill)
+    audit = commands.add_parser(
+        "audit", help="certificate and header audit of a backfill's results"
+    )
+    add_audit_options(audit)
+    audit.set_defaults(run_command=_audit)
     return parser
+
+
+def _backfill(options: argparse.Namespace) -> int:
+    command = _archives()
+    return 2 if command is None else command.run_backfill(options)
+
+
+def _audit(options: argparse.Namespace) -> int:
+    command = _archives()
+    return 2 if command is None else command.run_audit(options)
+
+
+def _archives() -> ModuleType | None:
+    """What works on archives; it loads databases and file formats that nobody else needs."""
+    try:
+        return import_module("service.backfill.command")
+    except ImportError as error:
+        _complain(f"this needs the extra `backfill`: {error}")
+        return None
 
 
 def _serve(options: argparse.Namespace) -> int:

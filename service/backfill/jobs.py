@@ -26,6 +26,7 @@ class Job:
     """One archive and one model."""
 
     id: str
+    key: str  # whoever asks for the same again gets the same job
     description: Mapping[str, Any]
     state: JobState
     complete: bool  # everything in the archive has been found
@@ -59,6 +60,7 @@ class Lease:
     id: str
     job: str
     items: tuple[Item, ...]
+    crashes: int = 0  # of workers that had them before
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,9 @@ from service.backfill.jobs import (
 from service.backfill.tables import ITEMS, JOBS, PARTS
 
 PART = (PARTS.c.name, PARTS.c.rows, PARTS.c.bytes, PARTS.c.sha256)
+# How many images are leased together after so many deaths of workers; one, after more
+SUSPECTS = {1: 100, 2: 10}
+CRASHED = {"state": "pending", "lease": None, "crashes": ITEMS.c.crashes + 1}
 LOOKED_UP = 500  # parameters of one query; SQLite takes no more than some thousands
 
 
@@ -49,8 +52,7 @@ class Ledger:
     """
 
     def __init__(self, url: str, now: Callable[[], float] = time.time) -> None:
-        self._now = now
-        self._database = Database(url)
+        self._now, self._database = now, Database(url)
         self._transaction, self._reading = self._database.transaction, self._database.reading
 
     def close(self) -> None:
@@ -121,6 +123,9 @@ class Ledger:
     def lease(self, job: str, most: int, seconds: float) -> Lease | None:
         """Images that nobody has, in the order in which they were found; None where there is none.
 
+        Those whose workers have died come last, and in ever smaller leases: so one image at which
+        every worker dies is found, and does not take others with it.
+
         Args:
             job: Its id.
             most: Images.
@@ -129,26 +134,36 @@ class Ledger:
         now, lease = self._now(), secrets.token_hex(16)
         expired = sql.and_(ITEMS.c.state == "leased", ITEMS.c.lease_until < now)
         with self._transaction() as connection:
-            for free in (ITEMS.c.state == "pending", expired):
-                chosen = (
-                    sql.select(ITEMS.c.number)
-                    .where(ITEMS.c.job == job, free)
-                    .order_by(ITEMS.c.number)
-                    .limit(most)
-                    .with_for_update(skip_locked=True)  # in SQLite one writes at a time anyway
-                )
-                statement = (
-                    sql.update(ITEMS)
-                    .where(ITEMS.c.number.in_(chosen))
-                    .values(state="leased", lease=lease, lease_until=now + seconds)
-                    .values(attempts=ITEMS.c.attempts + 1)
-                    .returning(ITEMS.c.number, ITEMS.c.locator, ITEMS.c.attempts)
-                )
-                found = sorted(connection.execute(statement).all())
-                if found:
-                    items = (Item(number, decoded(place), tries) for number, place, tries in found)
-                    return Lease(lease, job, tuple(items))
-        return None
+            lost = sql.and_(ITEMS.c.job == job, expired)
+            connection.execute(sql.update(ITEMS).where(lost).values(**CRASHED))
+            free = sql.and_(ITEMS.c.job == job, ITEMS.c.state == "pending")
+            by_crashes = sql.select(ITEMS.c.crashes).where(free).order_by(ITEMS.c.crashes).limit(1)
+            crashes = connection.scalar(by_crashes)
+            if crashes is None:
+                return None
+            chosen = (
+                sql.select(ITEMS.c.number)
+                .where(free, ITEMS.c.crashes == crashes)
+                .order_by(ITEMS.c.number)
+                .limit(min(most, SUSPECTS.get(crashes, 1)) if crashes else most)
+                .with_for_update(skip_locked=True)  # in SQLite one writes at a time anyway
+            )
+            statement = (
+                sql.update(ITEMS)
+                .where(ITEMS.c.number.in_(chosen))
+                .values(state="leased", lease=lease, lease_until=now + seconds)
+                .values(attempts=ITEMS.c.attempts + 1)
+                .returning(ITEMS.c.number, ITEMS.c.locator, ITEMS.c.attempts)
+            )
+            found = sorted(connection.execute(statement).all())
+        items = tuple(Item(number, decoded(place), tries) for number, place, tries in found)
+        return Lease(lease, job, items, crashes) if items else None
+
+    def take_back(self, job: str) -> int:
+        """For whoever knows that no other worker lives: free what they had; returns how many."""
+        leased = sql.and_(ITEMS.c.job == job, ITEMS.c.state == "leased")
+        with self._transaction() as connection:
+            return connection.execute(sql.update(ITEMS).where(leased).values(**CRASHED)).rowcount
 
     def renew(self, lease: Lease, seconds: float) -> None:
         """Keep what is leased for longer."""
@@ -209,7 +224,7 @@ class Ledger:
             The older ones; None if somebody else has ended the job meanwhile.
         """
         values = {"state": "done", "reason": None, "ended": self._now()}
-        ending = sql.and_(JOBS.c.id == job, JOBS.c.state != "done")
+        ending = sql.and_(JOBS.c.id == job, JOBS.c.state != values["state"])
         old = sql.and_(PARTS.c.job == job, PARTS.c.failures)
         with self._transaction() as connection:
             if not connection.execute(sql.update(JOBS).where(ending).values(**values)).rowcount:
@@ -237,7 +252,7 @@ class Ledger:
     def retry_failed(self, job: str) -> int:
         """Try again what failed; returns how many."""
         failed = sql.and_(ITEMS.c.job == job, ITEMS.c.state == "failed")
-        values = {"state": "pending", "code": None, "part": None}
+        values = {"state": "pending", "code": None, "part": None, "crashes": 0}
         with self._transaction() as connection:
             count = connection.execute(sql.update(ITEMS).where(failed).values(**values)).rowcount
             _count(connection, job, {"failed": -count})
@@ -280,7 +295,7 @@ def _job(row: Any) -> Job:
     counts = {name: getattr(row, name) for name in ("found", "done", "skipped", "failed")}
     description = json.loads(row.description)
     times = (row.created, row.started, row.ended)
-    return Job(row.id, description, row.state, row.complete, counts, *times, row.reason)
+    return Job(row.id, row.key, description, row.state, row.complete, counts, *times, row.reason)
 
 
 def _of(lease: Lease) -> Any:

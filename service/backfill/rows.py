@@ -22,7 +22,7 @@ class Row:
 
     locator: str  # where it is, as its source names it; unique within a job
     outcome: Outcome
-    code: str | None = None  # of docs/problems.md, or `duplicate`; None where it is done
+    code: str | None = None  # of docs/problems.md, `duplicate` or `crashed`; None where it is done
     # SOP Instance UID, or `sha256:` and the hash of the file where it has none: no two rows that
     # are done have the same
     key: str | None = None

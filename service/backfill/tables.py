@@ -34,6 +34,8 @@ ITEMS = sql.Table(
     sql.Column("locator", sql.LargeBinary, nullable=False),  # names of files may be no text
     sql.Column("state", sql.String(8), nullable=False, default="pending", server_default="pending"),
     sql.Column("attempts", sql.Integer, nullable=False, default=0, server_default="0"),
+    # Leases that ended with their worker: perhaps because of this image
+    sql.Column("crashes", sql.Integer, nullable=False, default=0, server_default="0"),
     sql.Column("code", sql.String(64)),
     sql.Column("key", sql.LargeBinary(16)),  # hash of the image's, where it is done
     sql.Column("lease", sql.String(32)),
@@ -41,7 +43,7 @@ ITEMS = sql.Table(
     sql.Column("part", sql.Text),
     sql.UniqueConstraint("job", "place", name="items_place"),
     sql.UniqueConstraint("job", "key", name="items_key"),  # nulls are equal to none
-    sql.Index("items_state", "job", "state", "number"),
+    sql.Index("items_state", "job", "state", "crashes", "number"),
 )
 PARTS = sql.Table(
     "parts",

@@ -19,7 +19,7 @@ from threading import Thread
 
 from model_store import ModelCard
 from service.backfill.fetching import LOOK_SECONDS, Chunk, Fetchers, Halt, of_model
-from service.backfill.jobs import Job, LeaseLostError, Settled
+from service.backfill.jobs import Job, Lease, LeaseLostError, Settled
 from service.backfill.ledger import Ledger
 from service.backfill.results import FAILURES, Results
 from service.backfill.rows import Row, Source
@@ -29,7 +29,9 @@ CHUNK_IMAGES = 1000
 OPEN_CHUNKS = 2
 FOUND_AT_ONCE = 1000
 FAILURES_OF_A_PART = 100_000
-LEASE_SECONDS = 600.0
+LEASE_SECONDS = 60.0  # renewed all the while; so long do others wait for one that has died
+# After so many deaths of workers that had it, an image alone, it is not tried any more
+MOST_CRASHES = 4
 # So many outcomes are needed before a share of failures means anything
 LEAST_FOR_SHARE = 200
 
@@ -71,6 +73,7 @@ class Work:
         max_failed_share: Of all outcomes; beyond it, work stops.
         limit: Images of this run; None: all.
         chunk_images: Images of one lease, and of one part.
+        lease_seconds: See `LEASE_SECONDS`.
     """
 
     def __init__(
@@ -88,13 +91,14 @@ class Work:
         max_failed_share: float = 1.0,
         limit: int | None = None,
         chunk_images: int = CHUNK_IMAGES,
+        lease_seconds: float = LEASE_SECONDS,
     ) -> None:
         self.progress = Progress()
         self._ledger, self._job, self._source = ledger, job, source
         self._card, self._results = card, results
         self._max_failed_share = max_failed_share
         self._left = limit
-        self._chunk_images = chunk_images
+        self._chunk_images, self._lease_seconds = chunk_images, lease_seconds
         self._halt = Halt()
         self._fetchers = Fetchers(
             source, submit, card, self._halt, lane=lane, threads=fetchers, inside=inside
@@ -160,11 +164,14 @@ class Work:
         """Lease what there is; False when nothing is left to wait for."""
         while not self._halt and len(chunks) < OPEN_CHUNKS and self._left != 0:
             most = self._chunk_images if self._left is None else min(self._chunk_images, self._left)
-            lease = self._ledger.lease(self._job, most, LEASE_SECONDS)
+            lease = self._ledger.lease(self._job, most, self._lease_seconds)
             if lease is None:
                 break
             if self._left is not None:
                 self._left -= len(lease.items)
+            if lease.crashes >= MOST_CRASHES:
+                self._give_up(lease)
+                continue
             chunks.append(Chunk(lease, len(lease.items)))
             self._fetchers.put(chunks[-1])
         if chunks:
@@ -173,6 +180,12 @@ class Work:
             return False
         job = self._ledger.job(self._job)  # more may be found, or others' leases run out
         return bool(job.open) or not job.complete
+
+    def _give_up(self, lease: Lease) -> None:
+        LOG.error("%d workers died of an image, which is given up", lease.crashes)
+        crashed = [Settled(item.number, "failed", "crashed") for item in lease.items]
+        self._ledger.commit(lease, crashed, None)
+        self.progress.codes["crashed"] += len(crashed)
 
     def _take(self, chunks: list[Chunk]) -> None:
         try:
@@ -194,9 +207,9 @@ class Work:
     def _renew(self, chunks: list[Chunk]) -> None:
         now = time.monotonic()
         for chunk in chunks:
-            if now - chunk.renewed > LEASE_SECONDS / 3:
+            if now - chunk.renewed > self._lease_seconds / 4:
                 chunk.renewed = now
-                self._ledger.renew(chunk.lease, LEASE_SECONDS)
+                self._ledger.renew(chunk.lease, self._lease_seconds)
 
     def _commit(self, chunk: Chunk) -> None:
         """Write the part, commit, give the part its name; a lost lease throws all of it away."""

@@ -106,6 +106,7 @@ def test_a_lease_that_ran_out_is_given_to_others(
     taken = ledger.lease(job, 5, SECONDS)
     assert [item.locator for item in taken.items] == ["a", "b", "c"]
     assert {item.attempts for item in taken.items} == {2}
+    assert taken.crashes == 1
     late = [Settled(item.number, "done") for item in slow.items]
     with pytest.raises(LeaseLostError):
         ledger.commit(slow, late, part("late", 3))

@@ -35,6 +35,7 @@ def upgrade() -> None:
         sql.Column("locator", sql.LargeBinary, nullable=False),
         sql.Column("state", sql.String(8), nullable=False, server_default="pending"),
         sql.Column("attempts", sql.Integer, nullable=False, server_default="0"),
+        sql.Column("crashes", sql.Integer, nullable=False, server_default="0"),
         sql.Column("code", sql.String(64)),
         sql.Column("key", sql.LargeBinary(16)),
         sql.Column("lease", sql.String(32)),
@@ -43,7 +44,7 @@ def upgrade() -> None:
         sql.UniqueConstraint("job", "place", name="items_place"),
         sql.UniqueConstraint("job", "key", name="items_key"),
     )
-    op.create_index("items_state", "items", ["job", "state", "number"])
+    op.create_index("items_state", "items", ["job", "state", "crashes", "number"])
     op.create_table(
         "parts",
         sql.Column("job", sql.String(32), sql.ForeignKey("jobs.id"), primary_key=True),

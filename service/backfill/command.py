@@ -1,0 +1,234 @@
+"""`cxrview backfill` and `cxrview audit`: archives from the command line."""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import astuple
+from datetime import UTC, datetime
+from pathlib import Path
+from threading import Thread
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from model_store import ModelVersion, Store, StoreError
+from service.backfill.audit import PAGE, Known, audit
+from service.backfill.certificate import Certificate
+from service.backfill.jobs import Job, LedgerError
+from service.backfill.ledger import Ledger
+from service.backfill.local import pipeline_of
+from service.backfill.results import Results
+from service.backfill.rows import SourceError
+from service.backfill.sinks import RESULTS, SINKS, PartFile
+from service.backfill.sources.opening import open_source
+from service.backfill.sources.options import OptionsError
+from service.backfill.work import TooManyFailuresError, Work
+from service.inference import NetworkError, usable_cpus
+
+LEDGER, LOCK = "ledger.sqlite", ".lock"
+REFRESH_SECONDS = 0.25
+# Exit codes: every image has an outcome; not all have; wrong options; stopped by Ctrl-C
+DONE, INCOMPLETE, REFUSED, PAUSED = 0, 1, 2, 130
+# Files that wait for a decoder, besides those that are being decoded
+AHEAD = 16
+
+
+class RefusedError(Exception):
+    """What was asked for cannot be done."""
+
+
+def run_audit(options: argparse.Namespace) -> int:
+    """Make certificate and header audit anew, from the results alone."""
+    console = Console(stderr=True)
+    out = options.out or options.results.resolve().parent
+    try:
+        certificate = audit(options.results, out)
+    except OSError as error:
+        return _refuse(console, error)
+    return _conclude(console, certificate, out)
+
+
+def run_backfill(options: argparse.Namespace) -> int:
+    """Work until every image has an outcome, or somebody or something stops it."""
+    console = Console(stderr=True)
+    try:
+        version = Store(options.model_store).load(options.model)
+        source = open_source(options.source, dict(_pair(each) for each in options.option))
+        with _opened_ledger(options) as ledger:
+            job = _opened_job(ledger, options, version)
+            if options.retry_failed:
+                again = ledger.retry_failed(job.id)
+                console.print(f"{again} images are tried again")
+            with pipeline_of(version, options.provider) as pipeline:
+                work = Work(
+                    ledger,
+                    job.id,
+                    source,
+                    pipeline.submit,
+                    version.card,
+                    results=Results(options.out, SINKS[options.format]),
+                    fetchers=options.fetchers,
+                    inside=2 * usable_cpus() + AHEAD,
+                    max_failed_share=options.max_errors,
+                    limit=options.limit,
+                    chunk_images=options.chunk,
+                    lease_seconds=options.lease_seconds,
+                )
+                job, interrupted = _worked(work, ledger, job, console)
+            if job.state != "done":
+                console.print(f"{job.open} of {job.counts['found']} images are left: --resume")
+                return PAUSED if interrupted else INCOMPLETE
+            certificate = audit(options.out / RESULTS, options.out, _known(ledger, job))
+    except (OptionsError, SourceError, TooManyFailuresError, RefusedError, LedgerError) as error:
+        return _refuse(console, error)
+    except (StoreError, NetworkError, OSError) as error:
+        return _refuse(console, error)
+    return _conclude(console, certificate, options.out)
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise RefusedError(f"--option {text}: NAME=VALUE is expected")
+    return name, value
+
+
+@contextmanager
+def _opened_ledger(options: argparse.Namespace) -> Iterator[Ledger]:
+    """In the folder of results, or where it was said."""
+    options.out.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as stack:
+        if options.ledger is None:
+            stack.enter_context(_alone(options.out))
+        ledger = Ledger(options.ledger or f"sqlite:///{options.out.resolve() / LEDGER}")
+        stack.callback(ledger.close)
+        yield ledger
+
+
+@contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    """No other process works on this folder, and none will; the kernel forgets it with this one.
+
+    Raises:
+        RefusedError: Another does.
+    """
+    with (out / LOCK).open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RefusedError(
+                f"another process works on {out}; several can share a job with --ledger"
+            ) from None
+        yield
+
+
+def _opened_job(ledger: Ledger, options: argparse.Namespace, version: ModelVersion) -> Job:
+    """The job of this folder: a new one, or the one that is to go on.
+
+    Raises:
+        RefusedError: There is one already, and nobody has said that it is to go on.
+        JobConflictError: It was begun with another source, model or format.
+    """
+    card = version.card
+    description = {
+        "source": options.source,
+        "options": sorted(options.option),
+        "format": options.format,
+        "model": f"{card.name}/{card.version}",
+        "model_sha256": card.model_sha256,
+    }
+    key = str(options.out.resolve())
+    resumed = options.resume or options.retry_failed
+    if not resumed and any(job.key == key for job in ledger.jobs()):
+        raise RefusedError(f"{options.out} has a job already: --resume goes on with it")
+    job = ledger.open_job(key, description)
+    if options.ledger is None:  # nobody else lives who could have them
+        ledger.take_back(job.id)
+    return job
+
+
+def _worked(work: Work, ledger: Ledger, job: Job, console: Console) -> tuple[Job, bool]:
+    """Show how it goes; Ctrl-C pauses, a second one gives up at once. Was it interrupted?"""
+    ended: list[Job | Exception] = []
+
+    def run() -> None:
+        try:
+            ended.append(work.run())
+        except Exception as error:  # noqa: BLE001  # raised again by whoever waits
+            ended.append(error)
+
+    thread = Thread(target=run, name="backfill", daemon=True)
+    thread.start()
+    interrupted = False
+    with _bar(console) as show:
+        while thread.is_alive():
+            try:
+                thread.join(REFRESH_SECONDS)
+                show(work, ledger.job(job.id))
+            except KeyboardInterrupt:
+                if interrupted:
+                    raise
+                interrupted = True
+                console.print("pausing: what has been fetched is answered and written down")
+                work.pause()
+    (end,) = ended
+    if isinstance(end, Exception):
+        raise end
+    return end, interrupted
+
+
+@contextmanager
+def _bar(console: Console) -> Iterator[Callable[[Work, Job], None]]:
+    """A line that is kept current, where there is a terminal."""
+    columns = (
+        BarColumn(),
+        TextColumn("{task.completed:,.0f} of {task.fields[found]}"),
+        TextColumn("{task.fields[speed]}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[codes]}"),
+    )
+    with Progress(*columns, console=console) as progress:
+        task = progress.add_task("", total=None, found="?", speed="", codes="")
+
+        def show(work: Work, job: Job) -> None:
+            done, found = work.progress, job.counts["found"]
+            settled = found - job.open
+            rate = done.images_per_second
+            megabytes = rate * done.bytes / max(done.images, 1) / 1e6
+            progress.update(
+                task,
+                completed=max(settled, done.images),
+                total=found if job.complete else None,
+                found=f"{found:,}" if job.complete else f"{found:,} found so far",
+                speed=f"{rate:.1f} images/s, {megabytes:.1f} MB/s",
+                codes=", ".join(f"{name} {count}" for name, count in done.codes.most_common(3)),
+            )
+
+        yield show
+
+
+def _known(ledger: Ledger, job: Job) -> Known:
+    parts = [PartFile(*astuple(each)) for each in ledger.parts(job.id)]
+    return Known(job.counts["found"], parts, _moment(job.started), _moment(job.ended))
+
+
+def _moment(seconds: float | None) -> datetime | None:
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
+
+
+def _conclude(console: Console, certificate: Certificate, out: Path) -> int:
+    """Say what came of it."""
+    for reason in certificate.errors:
+        console.print(f"error: {reason}", style="red", highlight=False, markup=False)
+    counts = ", ".join(f"{count:,} {name}" for name, count in certificate.outcomes.items())
+    console.print(f"{counts} of {certificate.found:,} images: {out / PAGE}", highlight=False)
+    return DONE if certificate.valid else INCOMPLETE
+
+
+def _refuse(console: Console, error: Exception) -> int:
+    console.print(f"error: {error}", style="red", highlight=False, markup=False)
+    return REFUSED

@@ -1,0 +1,46 @@
+"""The options of `cxrview backfill` and `cxrview audit`; what they need is loaded when they run."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from model_store import DEFAULT_ROOT
+
+FORMATS = ("parquet", "ndjson", "csv")
+
+
+def add_backfill_options(parser: argparse.ArgumentParser) -> None:
+    """Those of `cxrview backfill`."""
+    add = parser.add_argument
+    add(
+        "source", metavar="SOURCE", help="folder, list, zip, tar, s3://... or DICOMweb: https://..."
+    )
+    add("--out", type=Path, required=True, help="folder of results, ledger and certificate")
+    add("--option", action="append", default=[], metavar="NAME=VALUE", help="of the source")
+    add("--format", choices=FORMATS, default="parquet", help="of the results")
+    add("--ledger", metavar="URL", help="a database for several workers; default: a file in --out")
+    add("--engine", choices=("local",), default="local")
+    add("--model", default="googlenet/1.0.0", help="name/version")
+    add("--model-store", type=Path, default=DEFAULT_ROOT)
+    add("--provider", choices=("cpu", "cuda", "tensorrt"), default="cpu")
+    add("--resume", action="store_true", help="go on with the job that is in --out")
+    add("--retry-failed", action="store_true", help="as --resume, and try again what failed")
+    add("--limit", type=int, metavar="N", help="stop after so many images; --resume goes on")
+    add("--max-errors", type=_share, default=1.0, metavar="1%", help="stop where more fail")
+    add("--chunk", type=int, default=1000, metavar="N", help="images of one lease and one file")
+    add("--lease-seconds", type=float, default=60, help="until others take what a dead worker had")
+    add("--fetchers", type=int, default=4, metavar="N", help="files that are read at a time")
+
+
+def _share(text: str) -> float:
+    value = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError("a share, as 1% or 0.01")
+    return value
+
+
+def add_audit_options(parser: argparse.ArgumentParser) -> None:
+    """Those of `cxrview audit`."""
+    parser.add_argument("results", type=Path, metavar="RESULTS", help="a folder with parts")
+    parser.add_argument("--out", type=Path, help="where to write; default: the folder above")
