@@ -9,8 +9,8 @@ from typing import Literal, Protocol, get_args
 from model_store import View
 from service.inference import Buffer
 
-# done: classified. skipped: nothing to classify, for good: the same image a second time, no image, no
-# radiograph. failed: perhaps a radiograph, but it could not be read, or had; may be tried again
+# done: classified. skipped: nothing to classify, for good: the same image a second time, no image,
+# no radiograph. failed: perhaps a radiograph, but it could not be read, or had; may be tried again
 Outcome = Literal["done", "skipped", "failed"]
 OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
 
@@ -68,6 +68,9 @@ class Source(Protocol):
             ItemError: This one cannot be had; `code` says why.
             SourceError: Nothing can be had; whoever asked tries again later, or gives up.
         """
+
+    def close(self) -> None:
+        """Whoever waits in it gets a SourceError now; connections and files are closed."""
 
 
 class SourceError(Exception):
