@@ -130,7 +130,7 @@ def _extract(archive: tarfile.TarFile, member: tarfile.TarInfo, limits: ArchiveL
 def _checked(name: str, read: Callable[[], bytes]) -> Upload:
     """Read one entry; what is wrong with it becomes its error, not its neighbours'."""
     try:
-        _check_name(name)
+        check_name(name)
         data = read()
         if data.startswith(b"PK\x03\x04") or data[257:262] == b"ustar":
             raise NestedArchiveError("an archive within the archive; send it by itself")
@@ -141,8 +141,12 @@ def _checked(name: str, read: Callable[[], bytes]) -> Upload:
     return Upload(name, data)
 
 
-def _check_name(name: str) -> None:
-    """Names are only echoed here, but whoever unpacks by our answers must be safe too."""
+def check_name(name: str) -> None:
+    """Names are only echoed here, but whoever unpacks by our answers must be safe too.
+
+    Raises:
+        EntryNameError: It leaves its folder, or names nothing.
+    """
     pure = PurePosixPath(name), PureWindowsPath(name)
     if any(path.is_absolute() or path.drive or ".." in path.parts for path in pure):
         raise EntryNameError("the name leaves the archive's folder")

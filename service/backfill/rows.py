@@ -71,6 +71,9 @@ class Source(Protocol):
             SourceError: Nothing can be had; whoever asked tries again later, or gives up.
         """
 
+    def close(self) -> None:
+        """Whoever waits in it gets a SourceError now; connections and files are closed."""
+
 
 class SourceError(Exception):
     """The archive does not answer, or not as it should."""

@@ -1,0 +1,182 @@
+"""A bucket of an S3-compatible object store.
+
+By `minio`, which takes keys as they are: fsspec's S3 file system makes paths of them, in which `a/`
+is lost, and holds a whole listing in memory before it gives its first name.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import islice
+from typing import TypeVar
+from urllib.parse import urlsplit
+from xml.etree import ElementTree as ET
+
+import urllib3
+from minio import Minio
+from minio.credentials.providers import (
+    AWSConfigProvider,
+    ChainedProvider,
+    EnvAWSProvider,
+    IamAwsProvider,
+    Provider,
+)
+from minio.datatypes import Object
+from minio.error import InvalidResponseError, MinioException, S3Error, ServerError
+from minio.helpers import check_bucket_name
+
+from service.backfill.rows import ItemError, SourceError
+from service.backfill.sources.names import locator_of, name_of
+from service.backfill.sources.options import OptionsError
+from service.backfill.sources.retrying import Retry, RetryOptions, TransientError
+from service.inference import Buffer
+
+PAGE = 1000  # the most that S3 gives at once
+ENDPOINT = "https://s3.amazonaws.com"
+
+Answer = TypeVar("Answer")
+
+
+class BucketOptions(RetryOptions):
+    """Of a bucket; its period is of the times when objects were last written.
+
+    The endpoint, region and keys come from AWS_ENDPOINT_URL_S3 or AWS_ENDPOINT_URL, AWS_REGION or
+    AWS_DEFAULT_REGION, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN, from the
+    files of AWS's own tools, or from the machine's or pod's role.
+    """
+
+    anonymous: bool = False  # send no keys: the bucket is public
+
+
+class BucketSource:
+    """The objects of a bucket whose keys begin with a prefix, by their keys.
+
+    Left out, and counted in `left_out`: a `folder`, which is an empty object whose key ends in a
+    slash, and what is not of the `period`.
+
+    Raises:
+        OptionsError: This is no bucket's name, or no endpoint's.
+    """
+
+    def __init__(self, bucket: str, prefix: str, options: BucketOptions) -> None:
+        self._bucket = bucket
+        self._prefix = prefix
+        self._options = options
+        try:
+            self._client = _client(options)
+            check_bucket_name(bucket)
+        except ValueError as error:
+            raise OptionsError(str(error)) from error
+        self._retry = Retry(options, self._alive)
+        self.left_out: Counter[str] = Counter()
+
+    def find(self) -> Iterator[str]:
+        """In the order of their keys; in memory is one page of a listing.
+
+        Raises:
+            SourceError: See `read`.
+        """
+        self.left_out.clear()
+        last = None
+        while page := self._retry.of_archive(partial(self._page, last)):
+            for found in page:
+                if (reason := self._reason_against(found)) is not None:
+                    self.left_out[reason] += 1
+                else:
+                    yield locator_of(str(found.object_name))
+            last = page[-1].object_name
+
+    def read(self, locator: str) -> Buffer:
+        """The whole object.
+
+        Raises:
+            ItemError: `not_found`, `entry_too_large`; `unreadable_file` where the store answers,
+                but will not give this one.
+            SourceError: The store is away for longer than its patience, or refuses everything.
+        """
+        key = name_of(locator)
+        return self._retry.of_item(partial(self._translated, partial(self._get, key), of_item=True))
+
+    def close(self) -> None:
+        """Whoever waits gets a SourceError now."""
+        self._retry.close()
+
+    def _reason_against(self, found: Object) -> str | None:
+        if str(found.object_name).endswith("/") and not found.size:
+            return "folder"
+        written = found.last_modified
+        return None if written is None or self._options.hold(written) else "period"
+
+    def _page(self, last: str | None, count: int = PAGE) -> list[Object]:
+        # Keys are in order, so a listing goes on after the last one, whatever happened meanwhile
+        objects = self._client.list_objects(
+            self._bucket, self._prefix or None, recursive=True, start_after=last
+        )
+        return self._translated(lambda: list(islice(objects, count)))
+
+    def _alive(self) -> object:
+        return self._page(None, 1)
+
+    def _get(self, key: str) -> bytes:
+        pieces, size = [], 0
+        response = self._client.get_object(self._bucket, key)
+        try:
+            for piece in response.stream(2**20):
+                pieces.append(piece)
+                size += len(piece)
+                if size > self._options.max_image_bytes:
+                    response.close()  # the rest is not read, so the connection is of no use
+                    raise ItemError(
+                        "entry_too_large",
+                        f"the object exceeds {self._options.max_image_bytes} bytes",
+                    )
+        finally:
+            response.release_conn()
+        return b"".join(pieces)
+
+    def _translated(self, call: Callable[[], Answer], *, of_item: bool = False) -> Answer:
+        try:
+            return call()
+        except S3Error as error:
+            raise self._meaning(error, of_item) from error
+        except (urllib3.exceptions.HTTPError, ET.ParseError, InvalidResponseError) as error:
+            raise TransientError(f"the store does not answer ({type(error).__name__})") from error
+        except ServerError as error:
+            raise TransientError(f"the store answers {error.status_code}") from error
+        except (MinioException, ValueError) as error:
+            if of_item and self._retry.answers():
+                raise ItemError("unreadable_file", "the store cannot be asked for it") from error
+            raise SourceError(f"the store cannot be asked ({type(error).__name__})") from error
+
+    def _meaning(self, error: S3Error, of_item: bool) -> Exception:
+        status, code = error.response.status, error.code
+        if status >= 500 or status == 429 or code in {"SlowDown", "RequestTimeout"}:
+            return TransientError(f"the store answers {status} ({code})")
+        if of_item and code in {"NoSuchKey", "ResourceNotFound", "NoSuchVersion"}:
+            return ItemError("not_found", "the bucket has no such object")
+        if of_item and self._retry.answers():  # archived, or with access rules of its own
+            return ItemError("unreadable_file", f"the store answers {status} ({code})")
+        return SourceError(f"the bucket cannot be read: the store answers {status} ({code})")
+
+
+def _client(options: BucketOptions) -> Minio:
+    variables = os.environ
+    address = variables.get("AWS_ENDPOINT_URL_S3") or variables.get("AWS_ENDPOINT_URL")
+    endpoint = urlsplit(address or ENDPOINT)
+    region = variables.get("AWS_REGION") or variables.get("AWS_DEFAULT_REGION")
+    keys: Provider = ChainedProvider([EnvAWSProvider(), AWSConfigProvider(), IamAwsProvider()])
+    return Minio(
+        endpoint.netloc,
+        secure=endpoint.scheme == "https",
+        region=region
+        or ("us-east-1" if address else None),  # None: the bucket is asked for its own
+        credentials=None if options.anonymous else keys,
+        http_client=urllib3.PoolManager(
+            timeout=urllib3.Timeout(options.timeout_seconds),
+            maxsize=64,  # connections kept; `Retry` is ours, as it must know whose fault it is
+            retries=urllib3.Retry(0, raise_on_status=False),
+        ),
+    )

@@ -1,0 +1,225 @@
+"""A PACS that speaks DICOMweb: QIDO-RS says what it has, WADO-RS gives it as it is stored."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from datetime import UTC, date, datetime, timedelta
+from functools import partial
+from typing import Annotated, Any
+from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from pydantic import AfterValidator, BeforeValidator, Field, PositiveFloat, PositiveInt
+
+from service.backfill.rows import ItemError, SourceError
+from service.backfill.sources.gate import Gate, OffPeak
+from service.backfill.sources.multipart import MultipartError, only_part
+from service.backfill.sources.options import OptionsError
+from service.backfill.sources.retrying import Retry, RetryOptions, TransientError
+from service.backfill.sources.web import Reply, TooLargeError, Web
+from service.inference import Buffer
+
+UID = r"[0-9.]{1,64}"
+LOCATOR = re.compile(f"studies/{UID}/series/{UID}/instances/{UID}")
+STUDY_DATE, MODALITY = "00080020", "00080060"
+UIDS = {"studies": "0020000D", "series": "0020000E", "instances": "00080018"}
+# Without the last parameter an archive would decompress what it has, and send ten times as much
+AS_STORED = 'multipart/related; type="application/dicom"; transfer-syntax=*'
+MAX_LISTING_BYTES = 256 * 2**20
+MAX_LISTINGS = 5  # of the same days, until one is whole
+
+
+def _time_zone(name: str) -> str:
+    try:
+        ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+        raise ValueError(f"no time zone of this machine: {name!r}") from error
+    return name
+
+
+def _hours(text: str) -> str:
+    OffPeak.parse(text)
+    return text
+
+
+def _split(value: Any) -> Any:
+    return tuple(value.split(",")) if isinstance(value, str) else value
+
+
+Modalities = Annotated[
+    tuple[Annotated[str, Field(pattern=r"^[A-Z0-9_ ]{1,16}$")], ...],
+    BeforeValidator(_split),
+    Field(min_length=1),
+]
+
+
+class DicomwebOptions(RetryOptions):
+    """Of a PACS; its period is of Study Dates, and `since` is required.
+
+    Who asks is said by CXRVIEW_DICOMWEB_TOKEN_FILE (read for each request, as tokens expire),
+    CXRVIEW_DICOMWEB_TOKEN, or CXRVIEW_DICOMWEB_USER and CXRVIEW_DICOMWEB_PASSWORD.
+    """
+
+    modalities: Modalities = ("CR", "DX")  # or as a text, CR,DX
+    partition_days: PositiveInt = 1  # of Study Dates, in one listing, which is held in memory
+    page_instances: PositiveInt = 500
+    concurrency: PositiveInt = 4  # requests at the same time
+    requests_per_second: PositiveFloat | None = 10  # None: no limit
+    off_peak: Annotated[str, AfterValidator(_hours)] | None = None  # as 19:00-06:00
+    time_zone: Annotated[str, AfterValidator(_time_zone)] | None = None  # None: this machine's
+
+
+class DicomwebSource:
+    """The instances of a PACS within days and modalities, by their paths below its address.
+
+    Args:
+        address: Of DICOMweb: what stands before `/studies`.
+        options: `since` is required.
+
+    Raises:
+        OptionsError: `since` is missing, or the address holds a password.
+    """
+
+    def __init__(self, address: str, options: DicomwebOptions) -> None:
+        parts = urlsplit(address)
+        if parts.username or parts.password or parts.query or parts.fragment or not parts.hostname:
+            raise OptionsError("a DICOMweb address has a host and a path, and nothing secret")
+        if options.since is None:
+            raise OptionsError("a DICOMweb source needs `since`, the first Study Date")
+        self._since, self._options = options.since, options
+        self._retry = Retry(options, self._alive)
+        zone = ZoneInfo(options.time_zone) if options.time_zone else None
+        gate = Gate(
+            options.concurrency,
+            options.requests_per_second,
+            OffPeak.parse(options.off_peak) if options.off_peak else None,
+            zone,
+            self._retry.wait,
+        )
+        self._web = Web(address.rstrip("/"), options.timeout_seconds, gate)
+
+    def find(self) -> Iterator[str]:
+        """By day, modality, study, series and instance; in memory are those of one partition.
+
+        Raises:
+            SourceError: The archive is away, refuses, or does not answer as QIDO-RS should.
+        """
+        first = self._since
+        last = self._options.until or datetime.now(UTC).astimezone().date()
+        while first <= last:
+            end = min(first + timedelta(days=self._options.partition_days - 1), last)
+            for modality in self._options.modalities:
+                yield from sorted(self._partition(first, end, modality))
+            first = end + timedelta(days=1)
+
+    def read(self, locator: str) -> Buffer:
+        """One instance, as it is stored.
+
+        Raises:
+            ItemError: `not_found`, `entry_too_large`; `unreadable_file` where the archive answers,
+                but cannot give this one.
+            SourceError: The archive is away for longer than its patience, or refuses everything.
+        """
+        if not LOCATOR.fullmatch(locator):
+            raise ItemError("not_found", "no instance of a PACS is named so")
+        return self._retry.of_item(partial(self._retrieve, locator))
+
+    def close(self) -> None:
+        """Whoever waits gets a SourceError now; connections are closed."""
+        self._retry.close()
+        self._web.close()
+
+    def _alive(self) -> object:
+        return _found(self._query({"limit": "1"}, "studies"))
+
+    def _query(self, parameters: dict[str, str], path: str = "instances") -> Reply:
+        return self._web.get(path, "application/dicom+json", MAX_LISTING_BYTES, parameters)
+
+    def _retrieve(self, locator: str) -> memoryview:
+        try:
+            reply = self._web.get(locator, AS_STORED, self._options.max_image_bytes)
+        except TooLargeError as error:
+            raise ItemError(
+                "entry_too_large", f"the instance exceeds {self._options.max_image_bytes} bytes"
+            ) from error
+        if reply.status in {204, 404, 410}:
+            raise ItemError("not_found", "the archive has no such instance")
+        if reply.status != 200:
+            if reply.status != 401 and self._retry.answers():  # 403, 406, ...: of this one only
+                raise ItemError("unreadable_file", f"the archive answers {reply.status}")
+            raise SourceError(f"the archive answers {reply.status}")
+        try:
+            return only_part(reply.content_type, reply.body)
+        except MultipartError as error:
+            raise TransientError(str(error)) from error
+
+    def _partition(self, first: date, last: date, modality: str) -> set[str]:
+        """All instances of some days: pages of a listing that nothing changed meanwhile."""
+        days = f"{first:%Y%m%d}-{last:%Y%m%d}"
+        for _ in range(MAX_LISTINGS):
+            found = self._listing(days, modality)
+            if found is not None:
+                return found
+        raise SourceError("the archive's order changes while it is paged, or it cannot page")
+
+    def _listing(self, days: str, modality: str) -> set[str] | None:
+        """None where an instance came twice: then another may have been missed."""
+        found: set[str] = set()
+        offset, limit, first_page = 0, self._options.page_instances, None
+        while page := self._page(days, modality, offset, limit):
+            if page == first_page and len(page) != limit:
+                return found  # it knows no `offset`, and gave all it has at once
+            first_page = first_page or page
+            names = {_locator(instance) for instance in page}
+            if len(names) < len(page) or not found.isdisjoint(names):
+                return None
+            found |= names
+            offset += len(page)  # which may be fewer than were asked for
+        return found
+
+    def _page(self, days: str, modality: str, offset: int, limit: int) -> list[dict[str, Any]]:
+        parameters = {
+            "StudyDate": days,
+            "Modality": modality,
+            "includefield": f"{STUDY_DATE},{MODALITY}",
+            "limit": str(limit),
+            "offset": str(offset),
+        }
+        page = self._retry.of_archive(lambda: _found(self._query(parameters)))
+        first, last = days.split("-")
+        for instance in page:
+            day, kind = _value(instance, STUDY_DATE), _value(instance, MODALITY)
+            if (day and not first <= day <= last) or (kind and kind != modality):
+                raise SourceError("the archive does not select by Study Date and Modality")
+        return page
+
+
+def _found(reply: Reply) -> list[dict[str, Any]]:
+    """The datasets of a QIDO-RS answer."""
+    if reply.status == 204:
+        return []
+    if reply.status != 200:
+        raise SourceError(f"the archive answers {reply.status} to a query")
+    try:
+        datasets = json.loads(reply.body or b"[]")
+    except ValueError as error:  # as from a proxy that says that it is sorry
+        raise TransientError("a query is not answered in JSON") from error
+    if not isinstance(datasets, list) or not all(isinstance(found, dict) for found in datasets):
+        raise SourceError("a query is answered with something that is no list of datasets")
+    return datasets
+
+
+def _locator(instance: dict[str, Any]) -> str:
+    found = "/".join(f"{kind}/{_value(instance, tag)}" for kind, tag in UIDS.items())
+    if not LOCATOR.fullmatch(found):
+        raise SourceError("the archive names an instance without its UIDs")
+    return found
+
+
+def _value(instance: dict[str, Any], tag: str) -> str:
+    """The first value of an attribute, in the DICOM JSON model (PS3.18 F.2)."""
+    element = instance.get(tag)
+    values = element.get("Value") if isinstance(element, dict) else None
+    return str(values[0]).strip() if isinstance(values, list) and values else ""

@@ -1,0 +1,99 @@
+"""A folder, and all folders in it."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+from service.backfill.rows import SourceError
+from service.backfill.sources.files import Root
+from service.backfill.sources.names import locator_of, name_of
+from service.backfill.sources.options import PeriodOptions
+from service.inference import Buffer
+
+
+class FolderOptions(PeriodOptions):
+    """Of a folder; its period is of the times when files were last modified."""
+
+
+class FolderSource:
+    """The files of a folder, by their paths in it.
+
+    Left out, and counted in `left_out`: `hidden` files and folders, whose names begin with a dot;
+    every `link` to a folder, and to a file outside; what is `special`, as pipes and devices; what
+    is not of the `period`; what had `vanished` when it was looked at.
+
+    Raises:
+        SourceError: There is no such folder.
+    """
+
+    def __init__(self, path: Path, options: FolderOptions) -> None:
+        self._root = Root(path, options.max_image_bytes)
+        self._options = options
+        self.left_out: Counter[str] = Counter()
+
+    def find(self) -> Iterator[str]:
+        """Folder by folder, each in the order of its names; in memory are those of one folder.
+
+        Raises:
+            SourceError: A folder cannot be listed; all others have been.
+        """
+        self.left_out.clear()
+        real = self._root.path.resolve()
+        waiting, closed = [""], 0
+        while waiting:
+            folder = waiting.pop()
+            try:
+                files, folders = self._list(folder, real)
+            except (FileNotFoundError, NotADirectoryError) as error:
+                if not folder:
+                    raise SourceError("the archive's folder is not there") from error
+                self.left_out["vanished"] += 1
+                continue
+            except OSError:
+                closed += 1
+                continue
+            yield from map(locator_of, files)
+            waiting += reversed(folders)
+        if closed:
+            raise SourceError(f"{closed} folders cannot be listed; all others have been")
+
+    def read(self, locator: str) -> Buffer:
+        """See `Source`."""
+        return self._root.read(name_of(locator))
+
+    def close(self) -> None:
+        """Nothing waits, nothing is open."""
+
+    def _list(self, folder: str, real: Path) -> tuple[list[str], list[str]]:
+        files, folders = [], []
+        with os.scandir(self._root.path / folder) as entries:
+            for entry in entries:
+                name = f"{folder}/{entry.name}" if folder else entry.name
+                if entry.name.startswith("."):
+                    self.left_out["hidden"] += 1
+                elif entry.is_dir(follow_symlinks=False):
+                    folders.append(name)
+                elif (reason := self._reason_against(entry, real)) is not None:
+                    self.left_out[reason] += 1
+                else:
+                    files.append(name)
+        return sorted(files), sorted(folders)
+
+    def _reason_against(self, entry: os.DirEntry[str], real: Path) -> str | None:
+        if entry.is_symlink() and not (
+            entry.is_file() and Path(entry.path).resolve().is_relative_to(real)
+        ):
+            return "link"
+        if not entry.is_file():
+            return "special"
+        if self._options.since is None and self._options.until is None:
+            return None  # without asking the file system about each file
+        try:
+            modified = datetime.fromtimestamp(entry.stat().st_mtime, UTC)
+        except FileNotFoundError:
+            return "vanished"
+        return None if self._options.hold(modified) else "period"

@@ -1,0 +1,109 @@
+"""A list of files: a CSV or Parquet table with a column of paths."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from service.backfill.rows import SourceError
+from service.backfill.sources.files import Root
+from service.backfill.sources.names import locator_of, name_of
+from service.backfill.sources.options import Options
+from service.inference import Buffer
+
+COLUMNS = ("file", "path")
+SUFFIXES = (".csv", ".parquet")
+
+
+class ManifestOptions(Options):
+    """Of a list of files."""
+
+    column: str | None = None  # where the paths are; None: `file`, or else `path`
+    root: Path | None = None  # what paths begin from, and may not leave; None: the list's folder
+
+
+class ManifestSource:
+    """The files that a table names, by their paths in its root; named twice, they are one.
+
+    Raises:
+        SourceError: There is no such root.
+    """
+
+    def __init__(self, path: Path, options: ManifestOptions) -> None:
+        self._path = path
+        self._column = options.column
+        self._root = Root(options.root or path.parent, options.max_image_bytes)
+
+    def find(self) -> Iterator[str]:
+        """In the order of the table, of which a few rows at a time are in memory.
+
+        Raises:
+            SourceError: It cannot be read, or a row names no file within the root.
+        """
+        rows = _parquet if self._path.suffix.lower() == ".parquet" else _csv
+        for place, value in rows(self._path, self._column):
+            yield locator_of(self._name(place, value))
+
+    def read(self, locator: str) -> Buffer:
+        """See `Source`."""
+        return self._root.read(name_of(locator))
+
+    def close(self) -> None:
+        """Nothing waits, nothing is open."""
+
+    def _name(self, place: str, value: Any) -> str:
+        if not isinstance(value, str) or not value or "\0" in value:
+            raise SourceError(f"{place} of the list names no file")
+        name = os.path.relpath(os.path.normpath(self._root.path / value), self._root.path)
+        if name == "." or name.split("/")[0] == "..":
+            raise SourceError(f"{place} of the list leaves {self._root.path}")
+        return name
+
+
+def _csv(path: Path, column: str | None) -> Iterator[tuple[str, Any]]:
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.reader(file, strict=True)
+            header = next(reader, [])
+            place = header.index(_chosen(header, column))
+            for row in reader:
+                if row and len(row) != len(header):
+                    raise SourceError(
+                        f"line {reader.line_num} of the list has {len(row)} fields, "
+                        f"not {len(header)} as its header"
+                    )
+                if row:  # an empty line is none
+                    yield f"line {reader.line_num}", row[place]
+    except csv.Error as error:
+        raise SourceError(f"line {reader.line_num} of the list is no CSV: {error}") from error
+    except UnicodeDecodeError as error:
+        raise SourceError(f"after line {reader.line_num} the list is not UTF-8") from error
+    except OSError as error:
+        raise SourceError(f"the list cannot be read: {error.strerror}") from error
+
+
+def _parquet(path: Path, column: str | None) -> Iterator[tuple[str, Any]]:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    count = 0
+    try:
+        with parquet.ParquetFile(path) as file:
+            chosen = _chosen(file.schema_arrow.names, column)
+            for batch in file.iter_batches(columns=[chosen]):
+                for value in batch.column(0).to_pylist():
+                    count += 1
+                    yield f"row {count}", value
+    except (pa.ArrowException, OSError) as error:
+        raise SourceError(f"the list cannot be read after row {count}") from error
+
+
+def _chosen(names: Iterable[str], column: str | None) -> str:
+    wanted = COLUMNS if column is None else (column,)
+    for name in wanted:
+        if name in names:
+            return name
+    raise SourceError(f"the list has no column {' or '.join(wanted)}")

@@ -1,0 +1,130 @@
+"""HTTP as an archive is asked: within its limits, and never with an unseen wait in the library.
+
+By `httpx2`: its client may be shared by threads, bounds each wait by itself, and has types.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+from typing import NamedTuple
+
+import httpx2
+
+from service.backfill.rows import SourceError
+from service.backfill.sources.gate import Gate
+from service.backfill.sources.retrying import TransientError
+
+RETRIED = frozenset({429, *range(500, 600)}) - {501, 505}
+logging.getLogger("httpx2").setLevel(logging.WARNING)  # it logs addresses, which hold UIDs
+
+
+class TooLargeError(Exception):
+    """An answer of more bytes than are wanted."""
+
+
+class Reply(NamedTuple):
+    """Of one request."""
+
+    status: int
+    content_type: str
+    body: bytes
+
+
+class Web:
+    """GET requests below one address.
+
+    Args:
+        address: Without a slash at its end.
+        timeout_seconds: To connect, and between any two pieces of an answer.
+        gate: When a request may be made.
+    """
+
+    def __init__(self, address: str, timeout_seconds: float, gate: Gate) -> None:
+        self._address = address
+        self._gate = gate
+        self._client = httpx2.Client(
+            timeout=httpx2.Timeout(timeout_seconds, pool=None),
+            limits=httpx2.Limits(max_connections=None, max_keepalive_connections=64),
+        )
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._client.close()
+
+    def get(
+        self, path: str, accept: str, most_bytes: int, parameters: dict[str, str] | None = None
+    ) -> Reply:
+        """Whatever is answered, except what another try may change.
+
+        Raises:
+            TransientError: 5xx, 429, a time-out, or a connection that could not be had or broke.
+            TooLargeError: More than `most_bytes`, and a little for what is around an image.
+            SourceError: The client is closed, or nothing says who asks.
+        """
+        headers = {"Accept": accept} | _authorization()
+        with self._gate.passing():
+            try:
+                with self._client.stream(
+                    "GET", f"{self._address}/{path}", params=parameters, headers=headers
+                ) as response:
+                    if response.status_code in RETRIED:
+                        raise self._later(response)
+                    body = _read(response, most_bytes + 4096)
+            except httpx2.RequestError as error:  # its text holds the address
+                detail = f"the archive does not answer ({type(error).__name__})"
+                raise TransientError(detail) from error
+            except RuntimeError as error:
+                raise SourceError("the source is closed") from error
+        return Reply(response.status_code, response.headers.get("content-type", ""), body)
+
+    def _later(self, response: httpx2.Response) -> TransientError:
+        after = _seconds(response.headers.get("retry-after", ""))
+        if after is not None:
+            self._gate.pause(after)
+        return TransientError(f"the archive answers {response.status_code}", after)
+
+
+def _read(response: httpx2.Response, most_bytes: int) -> bytes:
+    pieces, size = [], 0
+    for piece in response.iter_bytes():
+        pieces.append(piece)
+        size += len(piece)
+        if size > most_bytes:
+            raise TooLargeError
+    return b"".join(pieces)
+
+
+def _seconds(retry_after: str) -> float | None:
+    """Seconds from now; RFC 9110 10.2.3: a count of seconds, or a date."""
+    if retry_after.strip().isdecimal():
+        return float(retry_after)
+    try:
+        return max(parsedate_to_datetime(retry_after).timestamp() - time.time(), 0)
+    except (ValueError, OverflowError):
+        return None
+
+
+def _authorization() -> dict[str, str]:
+    variables = os.environ
+    token = variables.get("CXRVIEW_DICOMWEB_TOKEN")
+    if file := variables.get("CXRVIEW_DICOMWEB_TOKEN_FILE"):
+        try:
+            token = Path(file).read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise SourceError("the file CXRVIEW_DICOMWEB_TOKEN_FILE cannot be read") from error
+    if token:
+        return {"Authorization": f"Bearer {token}"}
+    if (user := variables.get("CXRVIEW_DICOMWEB_USER")) is not None:
+        return _basic(user, variables.get("CXRVIEW_DICOMWEB_PASSWORD", ""))
+    return {}
+
+
+def _basic(user: str, password: str) -> dict[str, str]:
+    from base64 import b64encode
+
+    pair = b64encode(f"{user}:{password}".encode()).decode()
+    return {"Authorization": f"Basic {pair}"}
