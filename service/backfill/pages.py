@@ -97,7 +97,8 @@ def _page(name: str, **values: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    templates.filters |= {"shown": _shown, "number": _number, "percent": _percent, "time": _time}
+    templates.filters |= {"shown": _shown, "number": _number, "percent": _percent}
+    templates.filters |= {"size": _size, "time": _time}
     return templates.get_template(f"{name}.html.jinja").render(**values).rstrip() + "\n"
 
 
@@ -124,6 +125,10 @@ def _percent(part: float | None) -> str:
     if 0 < part < 0.0005:
         return "< 0.1 %"
     return f"{100 * part:.1f} %"
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e6:.1f} MB" if count >= 1e6 else f"{count / 1e3:.1f} kB"
 
 
 def _time(when: datetime | None) -> str:
