@@ -120,18 +120,18 @@ class Account:
             again: All rows a second time; read only where something seems to be there twice.
         """
         checks = (
-            (self._unanswered, "rows are done, but without an answer, or with a code"),
-            (self._contradicted, "rows have a view that their PFI and threshold contradict"),
-            (self._unexplained, "rows are skipped or failed without a code"),
+            (self._unanswered, "rows that are done without an answer, or with a code"),
+            (self._contradicted, "rows whose PFI and threshold contradict their view"),
+            (self._unexplained, "rows that are skipped or failed without a code"),
         )
-        errors = [f"{count} {what}" for count, what in checks if count]
+        errors = [f"{what}: {count}" for count, what in checks if count]
         locators = (list(_texts(batch, "locator")) for batch in again())
         keys = (
             list(_texts(batch.filter(pc.equal(batch["outcome"], "done")), "key"))
             for batch in again()
         )
         errors += _repeated("locator", "rows", *self._locators.find(locators))
-        errors += _repeated("key", "rows that are done", *self._keys.find(keys))
+        errors += _repeated("key", "done rows", *self._keys.find(keys))
         return errors
 
 
@@ -140,7 +140,7 @@ def _repeated(name: str, rows: str, count: int, texts: dict[str, int]) -> list[s
         return []
     largest = sorted(texts.items(), key=lambda one: (-one[1], one[0]))[:NAMED]
     examples = ", ".join(f"{text} ({times} times)" for text, times in largest)
-    return [f"{count} {rows} repeat the {name} of another one: {examples}"]
+    return [f"{rows} that repeat the {name} of another: {count}, as {examples}"]
 
 
 def _texts(batch: pa.RecordBatch, name: str) -> Iterator[str]:

@@ -16,7 +16,7 @@ from service.backfill import files, pages
 from service.backfill.account import Account, rate
 from service.backfill.certificate import Certificate, CertifiedPart
 from service.backfill.header_audit import HeaderAudit
-from service.backfill.sinks import PartError, PartFile, parts
+from service.backfill.sinks import RESULTS, PartError, PartFile, parts
 
 CERTIFICATE = "certificate.json"
 PAGE = "certificate.html"
@@ -39,7 +39,7 @@ def audit(folder: Path, out: Path, known: Known | None = None) -> Certificate:
     """Count all rows of a folder of results; write the certificate and the header audit.
 
     Args:
-        folder: With the parts of a job.
+        folder: With the parts of a job, or the one that holds it as `results`.
         out: Where certificate.json, certificate.html, results.sha256 and the folder audit go.
         known: Of the job, at its end. Without it the rows count themselves, and a part that is
             missing is not missed.
@@ -47,7 +47,11 @@ def audit(folder: Path, out: Path, known: Known | None = None) -> Certificate:
     Raises:
         NotADirectoryError: There is no such folder.
         OSError: A file cannot be read, or written.
+        ValueError: `out` lies within the folder, where its files would be taken for parts.
     """
+    folder = folder / RESULTS if (folder / RESULTS).is_dir() else folder
+    if out.resolve().is_relative_to(folder.resolve()):
+        raise ValueError(f"{out} lies within the results; choose another folder")
     (out / HEADERS).mkdir(parents=True, exist_ok=True)
     account = Account()
     found: list[PartFile] = []
@@ -123,7 +127,7 @@ def _missing(found: Sequence[PartFile], known: Known | None) -> list[str]:
     ]
     rows = sum(part.rows for part in found)
     if rows != known.found:
-        errors.append(f"{known.found} images were found, and {rows} have an outcome")
+        errors.append(f"images found: {known.found}; with an outcome: {rows}")
     return errors
 
 

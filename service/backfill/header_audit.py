@@ -24,7 +24,7 @@ GROUPS = "header-audit.csv"
 WORKLIST = "worklist.csv"
 MOST_GROUPS = 200_000  # stations times months; beyond, new ones are counted as one
 OTHERS = ("others", "others")
-RUN_ROWS = 100_000  # disagreements that are sorted in memory
+RUN_ROWS = 100_000
 READ_ROWS = 1000  # of each sorted run, while they are merged
 # A PFI of 0 or 1 is one that single precision cannot tell from it
 LEAST_PFI = 1e-7
@@ -72,10 +72,11 @@ class HeaderAudit:
     Args:
         folder: Where those files are, without names: they hold identifiers of patients, so they
             stay beside the results, and a crash leaves nothing.
+        run_rows: Disagreements that are sorted in memory.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, run_rows: int = RUN_ROWS) -> None:
+        self._folder, self._run_rows = folder, run_rows
         self._runs: list[IO[bytes]] = []
         self._unsorted: list[pa.Table] = []
         self.groups: dict[Group, Counts] = {}
@@ -97,7 +98,7 @@ class HeaderAudit:
         if found.num_rows:
             self._unsorted.append(_worked(found))
             self.disagreements += found.num_rows
-        if sum(table.num_rows for table in self._unsorted) >= RUN_ROWS:
+        if sum(table.num_rows for table in self._unsorted) >= self._run_rows:
             self._sort_run()
 
     def _count(self, done: pa.Table) -> None:

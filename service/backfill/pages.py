@@ -12,15 +12,19 @@ import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from service.backfill.account import HEADER
-from service.backfill.certificate import Certificate
+from service.backfill.certificate import Certificate, Shares
 from service.backfill.header_audit import HeaderAudit, Line
+
+Counted = tuple[str | None, int]
 
 WORDS = {
     "view_position": "View Position",
     "patient_orientation": "Patient Orientation",
     "view_code": "View Code",
 }
-MOST_LINES = 12  # of a table of the certificate, so that it stays on one page
+# Lines of the certificate's tables, so that it stays on one page; errors need room
+MOST_LINES, MOST_LINES_BESIDE_ERRORS = 21, 11
+MOST_MODALITIES = 5  # above another table
 MOST_STATIONS = 15  # and of those of the header audit
 MOST_MONTHS = 18
 LONGEST = 40  # letters of a name
@@ -28,22 +32,18 @@ LONGEST = 40  # letters of a name
 
 def certificate(certificate: Certificate) -> str:
     """The certificate on one page."""
-    times = [(month or None, count) for month, count in certificate.months.items()]
-    years = len(times) > MOST_LINES
+    most = MOST_LINES if certificate.valid else MOST_LINES_BESIDE_ERRORS
+    years = len(certificate.months) > most
+    months = [(month or None, count) for month, count in certificate.months.items()]
+    codes = sorted(certificate.codes.items(), key=lambda one: (-one[1], one[0]))
     return _page(
         "certificate",
         certificate=certificate,
         words=WORDS,
-        stations=_shortened(
-            [(each.value, each.images) for each in certificate.stations.largest],
-            certificate.stations.others,
-        ),
-        modalities=_shortened(
-            [(each.value, each.images) for each in certificate.modalities.largest],
-            certificate.modalities.others,
-        ),
-        codes=_shortened(sorted(certificate.codes.items(), key=lambda one: (-one[1], one[0])), 0),
-        times=_years(certificate.months) if years else _shortened(times, 0),
+        stations=_lines(certificate.stations, most),
+        modalities=_lines(certificate.modalities, MOST_MODALITIES),
+        codes=_shortened(codes, 0, most - MOST_MODALITIES - 2),
+        times=_shortened(_years(certificate.months) if years else months, 0, most),
         by="year" if years else "month",
     )
 
@@ -69,25 +69,24 @@ def _sum(lines: Sequence[Line]) -> tuple[int, Any]:
     return sum(line.images for line in lines), counts
 
 
-def _shortened(
-    counted: Sequence[tuple[str | None, int]], others: int
-) -> list[tuple[str | None, int]]:
+def _lines(shares: Shares, most: int) -> list[Counted]:
+    return _shortened([(each.value, each.images) for each in shares.largest], shares.others, most)
+
+
+def _shortened(counted: Sequence[Counted], others: int, most: int) -> list[Counted]:
     """The first lines, and one for the rest."""
-    if len(counted) + bool(others) <= MOST_LINES:
-        first, rest = list(counted), others
-    else:
-        first = list(counted[: MOST_LINES - 1])
-        rest = others + sum(count for _, count in counted[MOST_LINES - 1 :])
-    return first + ([("others", rest)] if rest else [])
+    whole = len(counted) + bool(others) <= most
+    first, rest = (counted, []) if whole else (counted[: most - 1], counted[most - 1 :])
+    others += sum(count for _, count in rest)
+    return [*first, ("others", others)] if others else [*first]
 
 
-def _years(months: Mapping[str, int]) -> list[tuple[str | None, int]]:
-    """The newest years, and one line for those before."""
+def _years(months: Mapping[str, int]) -> list[Counted]:
+    """The newest first."""
     years: Counter[str | None] = Counter()
     for month, count in months.items():
         years[month[:4] or None] += count
-    newest = sorted(years.items(), key=lambda one: one[0] or "", reverse=True)
-    return _shortened(newest, 0)
+    return sorted(years.items(), key=lambda one: one[0] or "", reverse=True)
 
 
 def _page(name: str, **values: Any) -> str:
@@ -98,7 +97,8 @@ def _page(name: str, **values: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    templates.filters |= {"shown": _shown, "number": _number, "percent": _percent, "time": _time}
+    templates.filters |= {"shown": _shown, "number": _number, "percent": _percent}
+    templates.filters |= {"size": _size, "time": _time}
     return templates.get_template(f"{name}.html.jinja").render(**values).rstrip() + "\n"
 
 
@@ -125,6 +125,10 @@ def _percent(part: float | None) -> str:
     if 0 < part < 0.0005:
         return "< 0.1 %"
     return f"{100 * part:.1f} %"
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e6:.1f} MB" if count >= 1e6 else f"{count / 1e3:.1f} kB"
 
 
 def _time(when: datetime | None) -> str:

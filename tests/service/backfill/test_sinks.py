@@ -7,6 +7,8 @@ import hashlib
 import io
 import json
 import os
+import subprocess
+import sys
 from dataclasses import fields
 from datetime import UTC
 from pathlib import Path
@@ -17,6 +19,7 @@ import pandas as pd
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
+from conftest import ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from results import DAY, NOON, done, published, refused
@@ -25,7 +28,7 @@ from service.backfill.cells import BEGIN_FORMULA
 from service.backfill.columns import REPETITIVE, SCHEMA, as_rows, as_table
 from service.backfill.files import publish, temporary
 from service.backfill.rows import Row
-from service.backfill.sinks import SINKS, Csv, Ndjson, Parquet, PartError, read_rows
+from service.backfill.sinks import SINKS, Csv, Ndjson, Parquet, PartError, parts, read_rows
 
 # Texts that formats are known to lose, and any other
 ODD = ["", " ", "null", "NA", "true", "1", "=1+1", "'", "''", '"', "a,b", "\r", "\n", "\x00", "-5"]
@@ -116,6 +119,33 @@ def test_a_crash_while_writing_leaves_nothing_to_read(tmp_path: Path) -> None:
     for name in (".part-2.parquet.tmp", ".part-3.csv.tmp", ".part-4.ndjson", "part-5.parquet.tmp"):
         (folder / name).write_bytes(b"PAR1 half")
     assert sum(batch.num_rows for batch in read_rows(tmp_path / "results")) == 1
+
+
+@pytest.mark.parametrize("sink", SINKS)
+def test_a_job_that_is_killed_leaves_whole_parts(sink, tmp_path: Path) -> None:
+    """Whatever it was writing: every part that has its name is read to its end."""
+    program = """if True:
+        import sys
+        from pathlib import Path
+        sys.path.insert(0, "tests")
+        from results import done, published
+        from service.backfill.sinks import SINKS
+        for part in range(10**6):
+            rows = [done(1000 * part + n) for n in range(1000)]
+            published(rows, Path(sys.argv[1]), f"{part:06d}", SINKS[sys.argv[2]])
+            print(part, flush=True)
+    """
+    with subprocess.Popen(
+        [sys.executable, "-c", program, tmp_path, sink], stdout=subprocess.PIPE, cwd=ROOT
+    ) as writer:
+        assert writer.stdout is not None
+        for _ in range(5):
+            assert writer.stdout.readline()
+        writer.kill()
+    folder = tmp_path / "results"
+    read = [sum(batch.num_rows for batch in part.batches()) for part in parts(folder)]
+    assert len(read) >= 5
+    assert set(read) == {1000}
 
 
 @pytest.mark.parametrize("sink", SINKS.values(), ids=SINKS)

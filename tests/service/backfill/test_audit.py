@@ -1,0 +1,271 @@
+"""The certificate: valid where every image has exactly one outcome, and nowhere else."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from datetime import timedelta
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from conftest import ROOT
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from results import NOON, done, published, refused
+
+from service.backfill import tally
+from service.backfill.audit import Known, audit
+from service.backfill.certificate import Certificate
+from service.backfill.files import temporary
+from service.backfill.sinks import SINKS, Parquet
+from service.backfill.tally import Repetitions, Tally
+
+MIXED = [
+    done(1, view_position="PA", view_position_agrees=True),
+    done(2, view_position="LL", view_position_agrees=False, station="ROOM2", month=None),
+    done(3, view="lateral", pfi=0.4, review=True, modality="CR", station=None),
+    refused(4, "skipped", "duplicate"),
+    refused(5),
+    refused(6),
+]
+
+
+def of(rows, out: Path, known: Known | None = None) -> Certificate:
+    if rows:
+        published(rows, out)
+    return audit(out / "results", out, known)
+
+
+def test_everything_is_counted(tmp_path: Path) -> None:
+    """Outcomes of all; views, headers, stations and months of what is done."""
+    found = of(MIXED, tmp_path)
+    assert found.valid, found.errors
+    assert (found.found, found.found_by) == (6, "rows")
+    assert found.outcomes == {"done": 3, "skipped": 1, "failed": 2}
+    assert found.codes == {"duplicate": 1, "corrupt_image": 2}
+    assert found.views == {"frontal": 2, "lateral": 1}
+    assert found.review == 1
+    assert vars(found.header["view_position"]) == {"agrees": 1, "disagrees": 1, "silent": 1}
+    assert vars(found.header["view_code"]) == {"agrees": 0, "disagrees": 0, "silent": 3}
+    assert {each.value: each.images for each in found.stations.largest} == {
+        "ROOM1": 1, "ROOM2": 1, None: 1,
+    }  # fmt: skip
+    assert {each.value: each.images for each in found.modalities.largest} == {"DX": 2, "CR": 1}
+    assert found.months == {"": 1, "2025-11": 2}
+    assert [vars(model) for model in found.models] == [
+        {"name": "googlenet/1.0.0", "sha256": "ab" * 32, "images": 3}
+    ]
+    # The first was finished a second after noon, and had taken half of it; what was refused says
+    # no duration, and was finished at noon
+    assert found.started == NOON
+    assert found.ended == NOON + timedelta(seconds=3)
+    assert found.images_per_second == pytest.approx(2)
+
+
+def test_the_file_is_the_certificate(tmp_path: Path) -> None:
+    """certificate.json is read back as what was returned."""
+    found = of(MIXED, tmp_path)
+    assert Certificate.model_validate_json((tmp_path / "certificate.json").read_text()) == found
+
+
+def test_the_parts_of_all_formats_are_one_result(tmp_path: Path) -> None:
+    """A job may go on in another format."""
+    for at, sink in enumerate(SINKS.values()):
+        published([done(at)], tmp_path, str(at), sink)
+    found = of([], tmp_path)
+    assert (found.valid, found.found, len(found.parts)) == (True, 3, 3)
+
+
+def test_sha256sum_checks_the_parts(tmp_path: Path) -> None:
+    """results.sha256 is what the usual tool reads, and says when a part has changed."""
+    part = published(MIXED[:3], tmp_path)
+    published(MIXED[3:], tmp_path, "2")
+    of([], tmp_path)
+    command = ["sha256sum", "--check", "--strict", tmp_path / "results.sha256"]
+    run = subprocess.run(command, cwd=tmp_path / "results", capture_output=True, check=True)
+    assert run.stdout.count(b": OK") == 2
+    (tmp_path / "results" / part.name).write_bytes(b"other")
+    run = subprocess.run(command, cwd=tmp_path / "results", capture_output=True, check=False)
+    assert run.returncode == 1
+
+
+@given(
+    rows=st.lists(
+        st.builds(
+            lambda locator, key, good: (
+                done(locator, key=str(key)) if good else refused(locator, "skipped", "duplicate")
+            ),
+            st.integers(0, 12),
+            st.integers(0, 12),
+            st.booleans(),
+        ),
+        min_size=1,
+        max_size=8,
+    )
+)
+@settings(max_examples=60, deadline=None)
+def test_valid_is_unique(rows) -> None:
+    """No locator comes twice, and no key among those that are done: exactly then it is valid."""
+    locators = Counter(row.locator for row in rows)
+    keys = Counter(row.key for row in rows if row.outcome == "done")
+    with tempfile.TemporaryDirectory() as folder:
+        found = of(rows, Path(folder))
+    assert found.valid == (max([*locators.values(), *keys.values()]) == 1)
+    assert ("locator" in " ".join(found.errors)) == (max(locators.values()) > 1)
+    assert ("key" in " ".join(found.errors)) == (max(keys.values(), default=0) > 1)
+
+
+def test_a_repetition_is_named(tmp_path: Path) -> None:
+    """Also where the two are in parts of different days."""
+    published([done(1), done(2)], tmp_path)
+    published([done(3, key="1.2.3.1")], tmp_path, "2", day=NOON.date().replace(day=9))
+    found = of([], tmp_path)
+    assert not found.valid
+    assert found.errors == ("done rows that repeat the key of another: 1, as 1.2.3.1 (2 times)",)
+
+
+class SameHash(str):
+    """A text whose hash is another's."""
+
+    __slots__ = ()
+
+    def __hash__(self) -> int:
+        return 7
+
+
+def test_equal_hashes_are_no_repetition() -> None:
+    """Where two texts have one hash, the texts decide."""
+    texts = [SameHash("a"), SameHash("b"), SameHash("c")]
+    repetitions = Repetitions()
+    repetitions.add(texts)
+    assert len(repetitions.suspects()) == 2
+    assert repetitions.find(iter([[texts[0]], texts[1:]])) == (0, {})
+
+
+@pytest.mark.parametrize("times", [2, 3])
+def test_more_repetitions_than_are_named_are_counted(times) -> None:
+    """A job that was written twice is one number, not a million names."""
+    texts = [str(n) for n in range(3 * tally.MOST_COMPARED)]
+    repetitions = Repetitions()
+    for _ in range(times):
+        repetitions.add(texts)
+    count, named = repetitions.find(iter([texts] * times))
+    assert count == (times - 1) * len(texts)
+    assert len(named) == tally.MOST_COMPARED
+    assert set(named.values()) == {times}
+
+
+def test_nothing_is_repeated_in_nothing() -> None:
+    """No rows, no suspicion."""
+    assert Repetitions().find(iter([])) == (0, {})
+
+
+def test_values_that_are_all_different_do_not_fill_the_memory() -> None:
+    """The frequent ones keep their counts, and the rest adds up."""
+    counts = Tally(most=10)
+    for at in range(100):
+        counts.add(pa.array(["often"] * 5 + [f"once {at} {n}" for n in range(9)] + [None]))
+    largest, others = counts.largest(2)
+    assert largest == {"often": 500, None: 100}
+    assert others == 900
+    assert len(counts.counts) <= 20 + 11
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        (done(1, pfi=None), "without an answer"),
+        (done(1, key=None), "without an answer"),
+        (done(1, view=None), "without an answer"),
+        (done(1, code="blank_image"), "with a code"),
+        (done(1, pfi=0.2), "contradict"),
+        (done(1, view="lateral"), "contradict"),
+        (refused(1, code=None), "without a code"),
+        (refused(1, "skipped", None), "without a code"),
+    ],
+)
+def test_a_row_that_contradicts_itself_is_an_error(row, said, tmp_path: Path) -> None:
+    """An outcome is one only if it is whole."""
+    found = of([row, done(2)], tmp_path)
+    assert not found.valid
+    assert found.errors[0].endswith(": 1")
+    assert said in found.errors[0]
+
+
+def test_what_the_job_knows_must_be_there(tmp_path: Path) -> None:
+    """The parts it wrote, no others, unchanged, and as many rows as images were found."""
+    wanted = [published([done(n)], tmp_path, str(n)) for n in range(3)]
+    known = Known(3, wanted, NOON - timedelta(seconds=10), NOON)
+    found = of([], tmp_path, known)
+    assert found.valid, found.errors
+    assert (found.found_by, found.images_per_second) == ("source", pytest.approx(0.3))
+
+    results = tmp_path / "results"
+    (results / wanted[0].name).rename(temporary(results / wanted[0].name))
+    shutil.copy(results / wanted[1].name, results / "day=2026-03-04" / "part-9.parquet")
+    path = Parquet().path(tmp_path, NOON.date(), "2")
+    Parquet().write_part([done(7)], path)
+    temporary(path).replace(path)
+    errors = of([], tmp_path, known).errors
+    assert any("part-0.parquet: the part is missing" in error for error in errors)
+    assert any("part-9.parquet: no part of this job" in error for error in errors)
+    assert any("part-2.parquet: not the file that was written" in error for error in errors)
+    assert any("rows that repeat the locator" in error for error in errors)
+
+
+def test_images_without_an_outcome_make_it_invalid(tmp_path: Path) -> None:
+    """A job that ends before its archive does is not certified."""
+    part = published([done(1)], tmp_path)
+    found = of([], tmp_path, Known(2, [part]))
+    assert not found.valid
+    assert found.errors == ("images found: 2; with an outcome: 1",)
+
+
+def test_a_damaged_part_is_an_error_and_no_crash(tmp_path: Path) -> None:
+    """The others are counted; it is named."""
+    published([done(1)], tmp_path)
+    part = published([done(2)], tmp_path, "2")
+    path = tmp_path / "results" / part.name
+    path.write_bytes(path.read_bytes()[:-20])
+    found = of([], tmp_path)
+    assert not found.valid
+    assert found.outcomes["done"] == 1
+    assert part.name in found.errors[0]
+
+
+def test_an_archive_without_images_is_certified(tmp_path: Path) -> None:
+    """None found, none done: that is right, if the job says so; a folder alone proves nothing."""
+    (tmp_path / "results").mkdir()
+    assert of([], tmp_path, Known(0, [])).valid
+    assert of([], tmp_path).errors == ("there are no parts",)
+    with pytest.raises(NotADirectoryError):
+        audit(tmp_path / "elsewhere", tmp_path)
+
+
+def test_the_folder_above_will_do(tmp_path: Path) -> None:
+    """Who names the job's folder means its results; what was written beside them is no part."""
+    published(MIXED, tmp_path)
+    first = audit(tmp_path / "results", tmp_path)
+    assert audit(tmp_path, tmp_path).parts == first.parts
+
+
+def test_nothing_is_written_among_the_parts(tmp_path: Path) -> None:
+    """A worklist.csv there would be read as a part the next time."""
+    published(MIXED, tmp_path)
+    for out in (tmp_path / "results", tmp_path / "results" / "audit"):
+        with pytest.raises(ValueError, match="within"):
+            audit(tmp_path / "results", out)
+
+
+def test_serving_loads_none_of_it() -> None:
+    """A pod that answers requests needs no Arrow."""
+    watched = "('pyarrow', 'jinja2', 'service.backfill')"
+    program = f"import sys, service.cli; print(*[m for m in {watched} if m in sys.modules])"
+    run = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    assert not run.stdout.split()

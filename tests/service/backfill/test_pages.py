@@ -1,0 +1,146 @@
+"""The two pages: whole, safe whatever a header says, and on one sheet of paper."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from results import done, published, refused
+
+from service.backfill.audit import Known, audit
+
+PAGES = ("certificate.html", "audit/header-audit.html")
+VOID = {"meta", "link", "br", "col"}
+ATTACK = "<script>alert(1)</script>"
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+
+
+class Page(HTMLParser):
+    """What stands in a page; a tag that is closed in the wrong order is an error."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[str] = []
+        self.addresses: list[str] = []
+        self.words: list[str] = []
+        self.feed(text)
+        self.close()
+        assert not self.open
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.addresses += [value for name, value in attrs if name in {"src", "href"}]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.words.append(data.strip())
+
+
+def few() -> list:
+    """Ten stations."""
+    return [
+        done(n, station=f"ROOM{n % 10}", view_position="PA", view_position_agrees=n % 4 > 0)
+        for n in range(40)
+    ]
+
+
+def odd() -> list:
+    """Names that are HTML, control characters, nothing, and as long as nobody expects."""
+    names = [ATTACK, "a&b", "\x00\x1b[31m\u202e", "", " ", None, '"><img src=x>', "x" * 5000]
+    return [
+        done(n, station=name, modality=name, month=name, view_position_agrees=False)
+        for n, name in enumerate(names)
+    ]
+
+
+def many() -> list:
+    """More stations, months, modalities, codes and models than a page has lines."""
+    rows = [
+        done(
+            n, station=f"A STATION OF {n:04d}", month=f"{1990 + n % 35}-{1 + n % 12:02d}",
+            modality=f"M{n % 40}", model=f"model-{n % 5}/1.0.0", view_position_agrees=n % 2 > 0,
+        )
+        for n in range(400)
+    ]  # fmt: skip
+    return rows + [refused(1000 + n, code=f"code_{n}") for n in range(40)]
+
+
+def many_months() -> list:
+    """As many as stand on a page one by one."""
+    return [done(n, month=f"2025-{1 + n % 12:02d}", view_position_agrees=False) for n in range(60)]
+
+
+@pytest.fixture(params=["none", "few", "odd", "many", "many_months", "invalid"])
+def out(request, tmp_path: Path) -> Path:
+    """A folder with both pages."""
+    rows = {"few": few, "odd": odd, "many": many, "many_months": many_months, "invalid": many}
+    (tmp_path / "results").mkdir()
+    if request.param == "none":
+        audit(tmp_path, tmp_path, Known(0, []))
+        return tmp_path
+    part = published(rows[request.param](), tmp_path)
+    known = Known(part.rows, [part])
+    if request.param == "invalid":
+        for n in range(20):
+            published([done(n, station=ATTACK)], tmp_path, f"again-{n}-{'long' * 40}")
+    assert audit(tmp_path, tmp_path, known).valid == (request.param != "invalid")
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_a_page_is_whole_and_needs_nothing_else(out, name) -> None:
+    """No script, no image, no address; every tag closed; no control characters."""
+    text = (out / name).read_text()
+    page = Page(text)
+    assert not {"script", "img", "iframe", "object"} & set(page.tags)
+    assert page.addresses == ["data:,"]
+    assert not re.search(r"@import|url\(", text)
+    assert not re.search(r"[\x00-\x09\x0b-\x1f\u202e]", text)
+
+
+def test_a_name_is_text_whatever_it_is(tmp_path: Path) -> None:
+    """HTML in a station's name is shown, not obeyed."""
+    published(odd(), tmp_path)
+    audit(tmp_path, tmp_path)
+    for name in PAGES:
+        words = Page((tmp_path / name).read_text()).words
+        assert {ATTACK, "a&b", "not said", "empty"} <= set(words)
+
+
+def test_the_certificate_says_its_numbers(tmp_path: Path) -> None:
+    """Found, done, skipped, failed, the verdict, and what is wrong."""
+    part = published([*few(), refused(50)], tmp_path)
+    audit(tmp_path, tmp_path, Known(part.rows, [part]))
+    words = Page((tmp_path / PAGES[0]).read_text()).words
+    assert {"VALID", "41", "40", "1", "ROOM3", "corrupt_image"} <= set(words)
+    assert "NOT VALID" not in words
+
+    audit(tmp_path, tmp_path, Known(99, [part]))
+    words = Page((tmp_path / PAGES[0]).read_text()).words
+    assert {"NOT VALID", "images found: 99; with an outcome: 41", "≠"} <= set(words)
+    assert "VALID" not in words
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
+def test_a_page_is_one_sheet_of_a4(out, tmp_path: Path) -> None:
+    """As a browser prints it, whatever the rows are."""
+    for name in PAGES:
+        pdf = tmp_path / "page.pdf"
+        subprocess.run(
+            [
+                CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu",
+                f"--user-data-dir={tmp_path / 'browser'}", "--no-pdf-header-footer",
+                f"--print-to-pdf={pdf}", (out / name).as_uri(),
+            ],
+            capture_output=True, check=True, timeout=60,
+        )  # fmt: skip
+        assert len(re.findall(rb"/Type /Page\b", pdf.read_bytes())) == 1, name
