@@ -262,8 +262,8 @@ def test_nothing_is_written_among_the_parts(tmp_path: Path) -> None:
 
 
 def test_serving_loads_none_of_it() -> None:
-    """A pod that answers requests needs no Arrow."""
-    watched = "('pyarrow', 'jinja2', 'service.backfill')"
+    """A pod that answers requests needs no Arrow, and no pages."""
+    watched = "('pyarrow', 'jinja2', 'service.backfill.audit', 'service.backfill.sinks')"
     program = f"import sys, service.cli; print(*[m for m in {watched} if m in sys.modules])"
     run = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT
