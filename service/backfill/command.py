@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import fcntl
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from concurrent.futures import Future
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import astuple
 from datetime import UTC, datetime
 from pathlib import Path
@@ -43,10 +44,11 @@ class RefusedError(Exception):
 def run_audit(options: argparse.Namespace) -> int:
     """Make certificate and header audit anew, from the results alone."""
     console = Console(stderr=True)
-    out = options.out or options.results.resolve().parent
+    results = options.results / RESULTS if (options.results / RESULTS).is_dir() else options.results
+    out = options.out or results.resolve().parent
     try:
-        certificate = audit(options.results, out)
-    except OSError as error:
+        certificate = audit(results, out)
+    except (OSError, ValueError) as error:
         return _refuse(console, error)
     return _conclude(console, certificate, out)
 
@@ -152,21 +154,21 @@ def _opened_job(ledger: Ledger, options: argparse.Namespace, version: ModelVersi
 
 def _worked(work: Work, ledger: Ledger, job: Job, console: Console) -> tuple[Job, bool]:
     """Show how it goes; Ctrl-C pauses, a second one gives up at once. Was it interrupted?"""
-    ended: list[Job | Exception] = []
+    ended: Future[Job] = Future()
 
     def run() -> None:
         try:
-            ended.append(work.run())
+            ended.set_result(work.run())
         except Exception as error:  # noqa: BLE001  # raised again by whoever waits
-            ended.append(error)
+            ended.set_exception(error)
 
-    thread = Thread(target=run, name="backfill", daemon=True)
-    thread.start()
+    Thread(target=run, name="backfill", daemon=True).start()
     interrupted = False
     with _bar(console) as show:
-        while thread.is_alive():
+        while not ended.done():
             try:
-                thread.join(REFRESH_SECONDS)
+                with suppress(TimeoutError):
+                    ended.exception(REFRESH_SECONDS)
                 show(work, ledger.job(job.id))
             except KeyboardInterrupt:
                 if interrupted:
@@ -174,10 +176,7 @@ def _worked(work: Work, ledger: Ledger, job: Job, console: Console) -> tuple[Job
                 interrupted = True
                 console.print("pausing: what has been fetched is answered and written down")
                 work.pause()
-    (end,) = ended
-    if isinstance(end, Exception):
-        raise end
-    return end, interrupted
+    return ended.result(), interrupted
 
 
 @contextmanager

@@ -41,6 +41,7 @@ def publish(draft: Path) -> Path:
     except FileNotFoundError:
         if not path.exists():  # else a crash came after the renaming
             raise
+        return path
     _sync_folder(path.parent)
     return path
 

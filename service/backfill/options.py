@@ -42,5 +42,7 @@ def _share(text: str) -> float:
 
 def add_audit_options(parser: argparse.ArgumentParser) -> None:
     """Those of `cxrview audit`."""
-    parser.add_argument("results", type=Path, metavar="RESULTS", help="a folder with parts")
+    parser.add_argument(
+        "results", type=Path, metavar="RESULTS", help="of a backfill: its --out, or results in it"
+    )
     parser.add_argument("--out", type=Path, help="where to write; default: the folder above")

@@ -1,0 +1,159 @@
+"""`cxrview backfill` and `cxrview audit`, as somebody types them."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import DATA
+from images import dicom, radiograph
+
+from service.backfill.options import FORMATS
+from service.backfill.sinks import SINKS, read_rows
+from service.cli import main
+
+SWIFT = "--model=swift/1.0.0"
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> Path:
+    """The bundled radiographs, and a file that is none."""
+    folder = tmp_path / "archive"
+    folder.mkdir()
+    for path in (*DATA.glob("*.jpg"), *DATA.glob("*.dcm")):
+        shutil.copy(path, folder)
+    (folder / "notes.txt").write_text("no image")
+    return folder
+
+
+def said(capsys: pytest.CaptureFixture[str]) -> str:
+    return " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_an_archive_becomes_results_and_a_certificate(
+    archive: Path, tmp_path: Path, form: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In each format; and once more, from the results alone."""
+    out = tmp_path / "out"
+    assert main(["backfill", str(archive), f"--out={out}", f"--format={form}", SWIFT]) == 0
+    assert "7 done, 1 skipped, 0 failed of 8 images" in said(capsys)
+    certificate = json.loads((out / "certificate.json").read_text())
+    assert certificate["valid"]
+    assert certificate["found_by"] == "source"
+    assert certificate["views"] == {"frontal": 3, "lateral": 4}
+    assert certificate["header"]["view_position"]["disagrees"] == 1
+    assert sum(batch.num_rows for batch in read_rows(out / "results")) == 8
+    worklist = (out / "audit" / "worklist.csv").read_text()
+    assert "lateral-0013-header-says-pa.dcm" in worklist
+    elsewhere = tmp_path / "elsewhere"
+    assert main(["audit", str(out / "results"), f"--out={elsewhere}"]) == 0
+    again = json.loads((elsewhere / "certificate.json").read_text())
+    for name in ("outcomes", "views", "header", "codes", "parts", "models"):
+        assert again[name] == certificate[name]
+
+
+def test_formats_are_those_of_the_sinks() -> None:
+    """The options are known before what writes them is loaded."""
+    assert tuple(SINKS) == FORMATS
+
+
+def test_a_job_is_not_begun_twice_by_accident(
+    archive: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Only --resume goes on, and only with the same source, model and format."""
+    words = ["backfill", str(archive), f"--out={tmp_path / 'out'}", SWIFT]
+    assert main([*words, "--limit=3"]) == 1
+    assert "5 of 8 images are left" in said(capsys)
+    assert main(words) == 2
+    assert "--resume goes on with it" in said(capsys)
+    for other in ("--format=csv", "--model=googlenet-int8/1.0.0", "--option=since=2020-01-01"):
+        assert main([*words, "--resume", other]) == 2
+        assert "other sources or settings" in said(capsys)
+    assert main([*words, "--resume"]) == 0
+    assert "7 done, 1 skipped" in said(capsys)
+
+
+def test_what_failed_is_tried_again(
+    archive: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """When somebody has mended it."""
+    whole = (archive / "frontal-0003.jpg").read_bytes()
+    (archive / "frontal-0003.jpg").write_bytes(whole[:2000])
+    words = ["backfill", str(archive), f"--out={tmp_path / 'out'}", SWIFT]
+    assert main(words) == 0
+    assert "6 done, 1 skipped, 1 failed" in said(capsys)
+    (archive / "frontal-0003.jpg").write_bytes(whole)
+    assert main([*words, "--retry-failed"]) == 0
+    text = said(capsys)
+    assert "1 images are tried again" in text
+    assert "7 done, 1 skipped, 0 failed" in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["{tmp}/nowhere"], "neither a folder"),
+        (["{tmp}", "--model=nothing/1.0.0"], "nothing/1.0.0"),
+        (["{tmp}", "--option=color=red"], "color"),
+        (["{tmp}", "--option=since"], "NAME=VALUE"),
+        (["ftp://x/y"], "no source begins with ftp"),
+        (["{tmp}", "--ledger=nonsense"], "ledger cannot be opened"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(
+    tmp_path: Path, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Before anything is done, and with a word on it."""
+    words = [word.format(tmp=tmp_path) for word in arguments]
+    assert main(["backfill", f"--out={tmp_path / 'out'}", SWIFT, *words]) == 2
+    assert message in said(capsys)
+
+
+@pytest.mark.parametrize("share", ["2", "101%", "-1%", "many"])
+def test_a_share_is_a_share(share: str, tmp_path: Path) -> None:
+    """Of all outcomes."""
+    with pytest.raises(SystemExit):
+        main(["backfill", "x", f"--out={tmp_path}", f"--max-errors={share}"])
+
+
+def test_results_that_are_not_there_are_no_audit(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Rather than a certificate of nothing."""
+    assert main(["audit", str(tmp_path / "nowhere")]) == 2
+    assert "no folder of results" in said(capsys)
+
+
+def test_ctrl_c_pauses(tmp_path: Path) -> None:
+    """What was begun is finished and written down; nobody else may work there meanwhile."""
+    folder, out = tmp_path / "archive", tmp_path / "out"
+    folder.mkdir()
+    for number in range(300):
+        file = dicom(radiograph(256, 256) + number % 50, SOPInstanceUID=f"1.2.{number}")
+        (folder / f"{number}.dcm").write_bytes(file)
+    words = ["backfill", str(folder), f"--out={out}", "--chunk=10"]  # googlenet: some seconds
+    command = [sys.executable, "-m", "service.cli", *words]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        deadline = time.monotonic() + 20
+        while not list(out.glob("results/day=*/part-*")):
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        assert main([*words, "--resume"]) == 2
+        process.send_signal(signal.SIGINT)
+        text = process.stderr.read()
+    assert process.returncode == 130
+    left = re.search(r"(\d+) of 300 images are left", text)
+    assert left is not None
+    assert 0 < int(left[1]) < 300
+    rows = sum(batch.num_rows for batch in read_rows(out / "results"))
+    assert rows == 300 - int(left[1])
+    assert main([*words, "--resume"]) == 0
