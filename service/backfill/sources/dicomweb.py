@@ -138,12 +138,11 @@ class DicomwebSource:
         return self._web.get(path, "application/dicom+json", MAX_LISTING_BYTES, parameters)
 
     def _retrieve(self, locator: str) -> memoryview:
+        most = self._options.max_image_bytes
         try:
-            reply = self._web.get(locator, AS_STORED, self._options.max_image_bytes)
+            reply = self._web.get(locator, AS_STORED, most)
         except TooLargeError as error:
-            raise ItemError(
-                "entry_too_large", f"the instance exceeds {self._options.max_image_bytes} bytes"
-            ) from error
+            raise ItemError("entry_too_large", f"the instance exceeds {most} bytes") from error
         if reply.status in {204, 404, 410}:
             raise ItemError("not_found", "the archive has no such instance")
         if reply.status != 200:
@@ -151,9 +150,12 @@ class DicomwebSource:
                 raise ItemError("unreadable_file", f"the archive answers {reply.status}")
             raise SourceError(f"the archive answers {reply.status}")
         try:
-            return only_part(reply.content_type, reply.body)
+            instance = only_part(reply.content_type, reply.body)
         except MultipartError as error:
             raise TransientError(str(error)) from error
+        if len(instance) > most:
+            raise ItemError("entry_too_large", f"the instance exceeds {most} bytes")
+        return instance
 
     def _partition(self, first: date, last: date, modality: str) -> set[str]:
         """All instances of some days: pages of a listing that nothing changed meanwhile."""
