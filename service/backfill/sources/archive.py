@@ -31,7 +31,7 @@ ZIP_LOCAL_HEADER = struct.Struct("<4s22x2H")  # APPNOTE.TXT 4.3.7: signature, tw
 class ArchiveOptions(Options):
     """Of a zip or tar file. The limits are those of uploads."""
 
-    max_entries: PositiveInt = 2_000_000  # about 300 bytes of memory each
+    max_entries: PositiveInt = 2_000_000  # about 800 bytes of memory each
     max_ratio: Annotated[float, Gt(1)] = 200  # inflated / deflated of one entry
 
 

@@ -21,7 +21,7 @@ from service.backfill.sources.retrying import Retry, RetryOptions, TransientErro
 from service.backfill.sources.web import Reply, TooLargeError, Web
 from service.inference import Buffer
 
-UID = r"[0-9.]{1,64}"
+UID = r"[0-9](?:[0-9.]{0,62}[0-9])?"
 LOCATOR = re.compile(f"studies/{UID}/series/{UID}/instances/{UID}")
 STUDY_DATE, MODALITY = "00080020", "00080060"
 UIDS = {"studies": "0020000D", "series": "0020000E", "instances": "00080018"}
@@ -193,7 +193,8 @@ class DicomwebSource:
         first, last = days.split("-")
         for instance in page:
             day, kind = _value(instance, STUDY_DATE), _value(instance, MODALITY)
-            if (day and not first <= day <= last) or (kind and kind != modality):
+            foreign_day = len(day) == 8 and not first <= day <= last  # dots are of ACR-NEMA
+            if foreign_day or (kind and kind.upper() != modality):
                 raise SourceError("the archive does not select by Study Date and Modality")
         return page
 

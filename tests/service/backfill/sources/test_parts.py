@@ -1,12 +1,16 @@
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 import pytest
+from conftest import ROOT
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from service.backfill.sources.gate import OffPeak
 from service.backfill.sources.multipart import MultipartError, only_part
+from service.backfill.sources.retrying import Retry, RetryOptions, TransientError
 
 BOUNDARIES = st.from_regex(r"[A-Za-z0-9'()+_,./:=?-]{1,70}", fullmatch=True)
 
@@ -78,3 +82,57 @@ def test_hours_may_span_midnight(now: str, seconds: float) -> None:
     """From the evening to the morning, as a hospital sleeps."""
     hours = OffPeak.parse("19:00-06:00")
     assert hours.seconds_until_open(datetime.fromisoformat(now).replace(tzinfo=UTC)) == seconds
+
+
+def test_patience_begins_with_the_first_failure() -> None:
+    """Whoever waited for hours until it may ask is not told at once that nobody answers."""
+    retry = Retry(RetryOptions(patience_seconds=0.08, first_delay_seconds=0.01), lambda: None)
+    failures = [TransientError("503")]
+
+    def attempt() -> str:
+        if failures:
+            retry.wait(0.1)
+            raise failures.pop()
+        return "answer"
+
+    assert retry.of_archive(attempt) == "answer"
+
+
+def test_an_image_fails_only_while_its_archive_answers() -> None:
+    """An archive that comes back just after the last try has not had its chance yet."""
+    states = iter([False, True, False, True])  # of the archive, each time it is asked
+
+    def alive() -> None:
+        if not next(states):
+            raise TransientError("away")
+
+    def attempt() -> str:
+        nonlocal tries
+        tries += 1
+        if tries < 6:
+            raise TransientError("away")
+        return "answer"
+
+    tries = 0
+    options = RetryOptions(first_delay_seconds=0, max_tries=2, patience_seconds=60)
+    assert Retry(options, alive).of_item(attempt) == "answer"
+
+
+@pytest.mark.parametrize(
+    ("module", "address", "options"),
+    [("minio", "s3://archive", {}), ("httpx2", "https://pacs/", {"since": "2024-05-01"})],
+)
+def test_a_source_whose_library_is_missing_says_what_to_install(
+    module: str, address: str, options: dict[str, str]
+) -> None:
+    """The `backfill` extra; folders, CSV and archive files need nothing."""
+    program = (
+        f"import sys; sys.modules[{module!r}] = None\n"
+        "from service.backfill.sources import open_source, OptionsError\n"
+        f"try: open_source({address!r}, {options!r})\n"
+        "except OptionsError as error: print(error)"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", program], check=False, capture_output=True, text=True, cwd=ROOT
+    )
+    assert "cxrview[backfill]" in run.stdout, run.stderr
