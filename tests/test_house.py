@@ -83,6 +83,17 @@ def test_the_service_never_loads_torch(module: str) -> None:
     assert not loaded_by(module, "torch", "training", "sklearn", "scipy", "onnx")
 
 
+@pytest.mark.parametrize("module", ["service.api.app", "service.cli", "service.backfill.sources"])
+def test_only_a_backfill_loads_what_its_sources_need(module: str) -> None:
+    """A service starts without the `backfill` extra, and each source loads its own part of it."""
+    assert not loaded_by(module, "minio", "httpx2", "pyarrow")
+
+
+def test_a_backfill_needs_no_web_framework() -> None:
+    """Sources share the checks of uploads, not their server."""
+    assert not loaded_by("service.backfill.sources", "fastapi", "starlette", "uvicorn")
+
+
 def test_publishing_never_loads_the_web(tmp_path: Path) -> None:
     """Training stands on the core alone."""
     assert not loaded_by("training.publish", "fastapi", "uvicorn", "starlette", "service.api")

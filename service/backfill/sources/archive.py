@@ -31,7 +31,7 @@ ZIP_LOCAL_HEADER = struct.Struct("<4s22x2H")  # APPNOTE.TXT 4.3.7: signature, tw
 class ArchiveOptions(Options):
     """Of a zip or tar file. The limits are those of uploads."""
 
-    max_entries: PositiveInt = 2_000_000  # about 300 bytes of memory each
+    max_entries: PositiveInt = 2_000_000  # about 800 bytes of memory each
     max_ratio: Annotated[float, Gt(1)] = 200  # inflated / deflated of one entry
 
 
@@ -107,7 +107,9 @@ class ArchiveSource:
         entries: dict[str, _Entry] = {}
         seen: Counter[str] = Counter()
         try:
-            found = _zip_entries if zipfile.is_zipfile(self._path) else _tar_entries
+            start = read_whole(self._descriptor, 4)  # a tar may end with a zip
+            zipped = start in {b"PK\x03\x04", b"PK\x05\x06"}
+            found = _zip_entries if zipped else _tar_entries
             for entry in found(self._path):
                 if len(entries) == self._options.max_entries:
                     raise SourceError(f"the archive has more than {len(entries)} entries")

@@ -65,8 +65,13 @@ class BucketSource:
         self._bucket = bucket
         self._prefix = prefix
         self._options = options
+        self._connections = urllib3.PoolManager(
+            timeout=urllib3.Timeout(options.timeout_seconds),
+            maxsize=64,  # kept for as many threads; `Retry` is ours, to know whose fault it is
+            retries=urllib3.Retry(0, raise_on_status=False),
+        )
         try:
-            self._client = _client(options)
+            self._client = _client(options, self._connections)
             check_bucket_name(bucket)
         except ValueError as error:
             raise OptionsError(str(error)) from error
@@ -101,8 +106,9 @@ class BucketSource:
         return self._retry.of_item(partial(self._translated, partial(self._get, key), of_item=True))
 
     def close(self) -> None:
-        """Whoever waits gets a SourceError now."""
+        """Whoever waits gets a SourceError now; connections are closed."""
         self._retry.close()
+        self._connections.clear()
 
     def _reason_against(self, found: Object) -> str | None:
         if str(found.object_name).endswith("/") and not found.size:
@@ -162,7 +168,7 @@ class BucketSource:
         return SourceError(f"the bucket cannot be read: the store answers {status} ({code})")
 
 
-def _client(options: BucketOptions) -> Minio:
+def _client(options: BucketOptions, connections: urllib3.PoolManager) -> Minio:
     variables = os.environ
     address = variables.get("AWS_ENDPOINT_URL_S3") or variables.get("AWS_ENDPOINT_URL")
     endpoint = urlsplit(address or ENDPOINT)
@@ -174,9 +180,5 @@ def _client(options: BucketOptions) -> Minio:
         region=region
         or ("us-east-1" if address else None),  # None: the bucket is asked for its own
         credentials=None if options.anonymous else keys,
-        http_client=urllib3.PoolManager(
-            timeout=urllib3.Timeout(options.timeout_seconds),
-            maxsize=64,  # connections kept; `Retry` is ours, as it must know whose fault it is
-            retries=urllib3.Retry(0, raise_on_status=False),
-        ),
+        http_client=connections,
     )

@@ -21,7 +21,7 @@ from service.backfill.sources.retrying import Retry, RetryOptions, TransientErro
 from service.backfill.sources.web import Reply, TooLargeError, Web
 from service.inference import Buffer
 
-UID = r"[0-9.]{1,64}"
+UID = r"[0-9](?:[0-9.]{0,62}[0-9])?"
 LOCATOR = re.compile(f"studies/{UID}/series/{UID}/instances/{UID}")
 STUDY_DATE, MODALITY = "00080020", "00080060"
 UIDS = {"studies": "0020000D", "series": "0020000E", "instances": "00080018"}
@@ -138,12 +138,11 @@ class DicomwebSource:
         return self._web.get(path, "application/dicom+json", MAX_LISTING_BYTES, parameters)
 
     def _retrieve(self, locator: str) -> memoryview:
+        most = self._options.max_image_bytes
         try:
-            reply = self._web.get(locator, AS_STORED, self._options.max_image_bytes)
+            reply = self._web.get(locator, AS_STORED, most)
         except TooLargeError as error:
-            raise ItemError(
-                "entry_too_large", f"the instance exceeds {self._options.max_image_bytes} bytes"
-            ) from error
+            raise ItemError("entry_too_large", f"the instance exceeds {most} bytes") from error
         if reply.status in {204, 404, 410}:
             raise ItemError("not_found", "the archive has no such instance")
         if reply.status != 200:
@@ -151,9 +150,12 @@ class DicomwebSource:
                 raise ItemError("unreadable_file", f"the archive answers {reply.status}")
             raise SourceError(f"the archive answers {reply.status}")
         try:
-            return only_part(reply.content_type, reply.body)
+            instance = only_part(reply.content_type, reply.body)
         except MultipartError as error:
             raise TransientError(str(error)) from error
+        if len(instance) > most:
+            raise ItemError("entry_too_large", f"the instance exceeds {most} bytes")
+        return instance
 
     def _partition(self, first: date, last: date, modality: str) -> set[str]:
         """All instances of some days: pages of a listing that nothing changed meanwhile."""
@@ -191,7 +193,8 @@ class DicomwebSource:
         first, last = days.split("-")
         for instance in page:
             day, kind = _value(instance, STUDY_DATE), _value(instance, MODALITY)
-            if (day and not first <= day <= last) or (kind and kind != modality):
+            foreign_day = len(day) == 8 and not first <= day <= last  # dots are of ACR-NEMA
+            if foreign_day or (kind and kind.upper() != modality):
                 raise SourceError("the archive does not select by Study Date and Modality")
         return page
 

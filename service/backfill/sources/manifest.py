@@ -86,9 +86,11 @@ def _csv(path: Path, column: str | None) -> Iterator[tuple[str, Any]]:
 
 
 def _parquet(path: Path, column: str | None) -> Iterator[tuple[str, Any]]:
-    import pyarrow as pa
-    from pyarrow import parquet
-
+    try:
+        import pyarrow as pa
+        from pyarrow import parquet
+    except ModuleNotFoundError as error:
+        raise SourceError("Parquet needs the extra `backfill`, or take a CSV") from error
     count = 0
     try:
         with parquet.ParquetFile(path) as file:

@@ -16,6 +16,8 @@ from service.backfill.sources.folder import FolderOptions, FolderSource
 from service.backfill.sources.manifest import ManifestOptions, ManifestSource
 from service.backfill.sources.options import Options, OptionsError
 
+NEEDS_EXTRA = "this source needs the extra `backfill`: pip install 'cxrview[backfill]'"
+
 AnyOptions = TypeVar("AnyOptions", bound=Options)
 
 
@@ -56,17 +58,21 @@ def _local(path: Path, given: dict[str, Any]) -> Source:
 
 
 def _bucket(text: str, given: dict[str, Any]) -> Source:
-    from service.backfill.sources.bucket import BucketOptions, BucketSource
-
+    try:
+        from service.backfill.sources.bucket import BucketOptions, BucketSource
+    except ModuleNotFoundError as error:
+        raise OptionsError(NEEDS_EXTRA) from error
     bucket, _, prefix = text.partition("://")[2].partition("/")
     return BucketSource(bucket, prefix, _checked(BucketOptions, given))
 
 
 def _dicomweb(text: str, given: dict[str, Any]) -> Source:
-    from service.backfill.sources.dicomweb import DicomwebOptions, DicomwebSource
-
     try:
+        from service.backfill.sources.dicomweb import DicomwebOptions, DicomwebSource
+
         urlsplit(text)
+    except ModuleNotFoundError as error:
+        raise OptionsError(NEEDS_EXTRA) from error
     except ValueError as error:
         raise OptionsError("not the address of a DICOMweb service") from error
     return DicomwebSource(text, _checked(DicomwebOptions, given))

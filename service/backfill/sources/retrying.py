@@ -87,20 +87,23 @@ class Retry:
         return True
 
     def _run(self, attempt: Callable[[], Answer], answers: Callable[[], bool]) -> Answer:
-        begin, tries, answered = time.monotonic(), 0, False
+        tries, answered = 0, False
         while True:
             self.wait(0)
             try:
                 return attempt()
             except TransientError as error:
                 last = error
+            if not tries:  # what was waited before, as for its hours, is not the archive's fault
+                failing_since = time.monotonic()
             tries += 1
             if tries >= self._options.max_tries:
                 before, answered = answered, answers()
                 if before and answered:
                     raise ItemError("unreadable_file", f"the archive cannot give it: {last}")
             delay = self._delay(tries, last)
-            if time.monotonic() - begin + delay > self._options.patience_seconds and not answered:
+            away = time.monotonic() - failing_since + delay
+            if away > self._options.patience_seconds and not answered:
                 raise SourceError(f"the archive does not answer: {last}") from last
             self.wait(delay)
 
