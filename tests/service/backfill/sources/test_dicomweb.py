@@ -197,6 +197,7 @@ def test_a_tenth_of_answers_refused_or_cut_costs_only_time(pacs: Orthanc) -> Non
         assert len(found) == len(IMAGES)
         assert read_all(source, found) == IMAGES
         seconds = time.monotonic() - begin
+    assert {headers["Accept-Encoding"] for headers in between.headers} == {"identity"}
     assert between.spoiled > 5
     assert between.most_inside <= 3
     assert len(between.times) <= seconds * 60 + 1
