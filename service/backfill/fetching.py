@@ -44,7 +44,7 @@ class Answered:
 
 
 class Halt:
-    """Work is to stop, and perhaps because of an error, of which the first is kept."""
+    """Work is to stop; why it was is kept, and not what fails because it stops."""
 
     def __init__(self) -> None:
         self.error: Exception | None = None
@@ -55,7 +55,7 @@ class Halt:
 
     def now(self, error: Exception | None = None) -> None:
         """Begin nothing more."""
-        if self.error is None:
+        if not self._event.is_set():
             self.error = error
         self._event.set()
 

@@ -107,6 +107,7 @@ class Work:
     def pause(self) -> None:
         """Begin nothing more: what was fetched is answered and committed, the rest given back."""
         self._halt.now()
+        self._source.close()  # somebody may wait in it for the evening
 
     def run(self) -> Job:
         """Work; returns the job as it then is: done, or paused.
@@ -140,7 +141,7 @@ class Work:
             while self._goes_on(chunks):
                 self._take(chunks)
         finally:
-            self._halt.now()
+            self.pause()
             self._fetchers.close()
             finder.join()
             for chunk in chunks:  # only where something failed

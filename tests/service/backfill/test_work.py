@@ -44,6 +44,7 @@ class Archive:
         self.files["cut.dcm"] = image(good)[:-1000]
         self.files |= {f"gone/{number}": ItemError("not_found", "") for number in range(missing)}
         self.read_times: Counter[str] = Counter()
+        self.closed = threading.Event()
 
     def find(self) -> Iterator[str]:
         yield from self.files
@@ -54,6 +55,9 @@ class Archive:
         if isinstance(found, Exception):
             raise found
         return found
+
+    def close(self) -> None:
+        self.closed.set()
 
 
 EXPECTED = {"done": IMAGES + 1, "skipped": 3, "failed": 1}
@@ -165,6 +169,20 @@ def test_a_pause_loses_nothing(bench: Bench) -> None:
     assert len(states) > 3
     assert set(archive.read_times.values()) == {1}
     bench.check(bench.ledger.job(bench.job), archive)
+
+
+def test_a_pause_ends_all_waiting(bench: Bench) -> None:
+    """Of a source that waits for the evening, for example; that is no failure of it."""
+
+    class Closed(Archive):
+        def read(self, locator: str) -> bytes:
+            threading.Timer(0.05, work.pause).start()
+            assert self.closed.wait(20)
+            raise SourceError(f"closed before {locator} came")
+
+    work = bench.work(Closed())
+    job = work.run()
+    assert (job.state, job.counts["done"], job.reason) == ("paused", 0, None)
 
 
 def test_a_limit_is_kept(bench: Bench, archive: Archive) -> None:
