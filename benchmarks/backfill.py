@@ -14,6 +14,7 @@ import argparse
 import io
 import json
 import os
+import random
 import resource
 import subprocess
 import sys
@@ -88,10 +89,10 @@ def fill(archive: Path, images: int, radiographs: Path | None) -> None:
 
 def _write(archive: Path, task: tuple[int, bytes, str]) -> None:
     number, picture, syntax = task
-    random = np.random.default_rng(number)
+    grain = np.random.default_rng(number)
     with Image.open(io.BytesIO(picture)) as opened:
         grey = np.asarray(opened.convert("L"), np.float32) * 16
-    pixels = np.rint(grey + random.normal(0, GRAIN, grey.shape)).clip(0, 4095).astype(np.uint16)
+    pixels = np.rint(grey + grain.normal(0, GRAIN, grey.shape)).clip(0, 4095).astype(np.uint16)
     if syntax == "jpeg-baseline":
         pixels = (pixels >> 4).astype(np.uint8)
     month = f"2026{1 + number % 12:02d}15"
@@ -113,7 +114,7 @@ def cpu_seconds_of_one(files: list[Path], model: str) -> float:
     keep_freed_memory()
     version = Store().load(model)
     network = open_network(version, "cpu", 1)
-    chosen = files[:: max(1, len(files) // SAMPLE)]
+    chosen = random.Random(0).sample(files, min(SAMPLE, len(files)))
     data = [path.read_bytes() for path in chosen]
 
     def decode(one: bytes) -> Any:
