@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import fcntl
+import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager, suppress
@@ -83,6 +84,9 @@ def run_backfill(options: argparse.Namespace) -> int:
             if job.state != "done":
                 console.print(f"{job.open} of {job.counts['found']} images are left: --resume")
                 return PAUSED if interrupted else INCOMPLETE
+            if not work.ended:
+                console.print("done; another worker writes the certificate")
+                return DONE
             certificate = audit(options.out / RESULTS, options.out, _known(ledger, job))
     except (OptionsError, SourceError, TooManyFailuresError, RefusedError, LedgerError) as error:
         return _refuse(console, error)
@@ -153,7 +157,7 @@ def _opened_job(ledger: Ledger, options: argparse.Namespace, version: ModelVersi
 
 
 def _worked(work: Work, ledger: Ledger, job: Job, console: Console) -> tuple[Job, bool]:
-    """Show how it goes; Ctrl-C pauses, a second one gives up at once. Was it interrupted?"""
+    """Show how it goes; Ctrl-C or SIGTERM pauses, a second one gives up. Was it interrupted?"""
     ended: Future[Job] = Future()
 
     def run() -> None:
@@ -164,6 +168,7 @@ def _worked(work: Work, ledger: Ledger, job: Job, console: Console) -> tuple[Job
 
     Thread(target=run, name="backfill", daemon=True).start()
     interrupted = False
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Kubernetes says it
     with _bar(console) as show:
         while not ended.done():
             try:

@@ -94,6 +94,7 @@ class Work:
         lease_seconds: float = LEASE_SECONDS,
     ) -> None:
         self.progress = Progress()
+        self.ended = False  # the job has come to its end, and this work has found it there
         self._ledger, self._job, self._source = ledger, job, source
         self._card, self._results = card, results
         self._max_failed_share = max_failed_share
@@ -267,6 +268,7 @@ class Work:
         while some := list(islice(rows, FAILURES_OF_A_PART)):
             parts.append(self._results.write(some, f"{FAILURES}{time.time_ns():x}"))
         old = self._ledger.end(self._job, parts)
+        self.ended = old is not None
         if old is not None:
             for part in parts:
                 self._results.publish(part)

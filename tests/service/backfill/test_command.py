@@ -19,6 +19,7 @@ from service.backfill.options import FORMATS
 from service.backfill.sinks import SINKS, read_rows
 from service.cli import main
 
+IMAGES = 120
 SWIFT = "--model=swift/1.0.0"
 
 
@@ -132,11 +133,12 @@ def test_results_that_are_not_there_are_no_audit(
     assert "no folder of results" in said(capsys)
 
 
-def test_ctrl_c_pauses(tmp_path: Path) -> None:
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_pauses(tmp_path: Path, how: signal.Signals) -> None:
     """What was begun is finished and written down; nobody else may work there meanwhile."""
     folder, out = tmp_path / "archive", tmp_path / "out"
     folder.mkdir()
-    for number in range(300):
+    for number in range(IMAGES):
         file = dicom(radiograph(256, 256) + number % 50, SOPInstanceUID=f"1.2.{number}")
         (folder / f"{number}.dcm").write_bytes(file)
     words = ["backfill", str(folder), f"--out={out}", "--chunk=10"]  # googlenet: some seconds
@@ -148,12 +150,12 @@ def test_ctrl_c_pauses(tmp_path: Path) -> None:
             assert time.monotonic() < deadline
             time.sleep(0.02)
         assert main([*words, "--resume"]) == 2
-        process.send_signal(signal.SIGINT)
+        process.send_signal(how)
         text = process.stderr.read()
     assert process.returncode == 130
-    left = re.search(r"(\d+) of 300 images are left", text)
+    left = re.search(rf"(\d+) of {IMAGES} images are left", text)
     assert left is not None
-    assert 0 < int(left[1]) < 300
+    assert 0 < int(left[1]) < IMAGES
     rows = sum(batch.num_rows for batch in read_rows(out / "results"))
-    assert rows == 300 - int(left[1])
+    assert rows == IMAGES - int(left[1])
     assert main([*words, "--resume"]) == 0
