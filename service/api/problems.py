@@ -11,7 +11,6 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict
 from starlette.exceptions import HTTPException
-from starlette.routing import Match, Route
 from starlette.types import Scope
 
 from service.api import limits, metrics, uploads
@@ -240,16 +239,15 @@ async def _answer_http_error(request: Request, error: Exception) -> JSONResponse
     kind = HTTP_KINDS.get(status, Kind("invalid_request", status, status.phrase))
     trail_of(request.scope).code = kind.code
     headers = dict(error.headers or {})
-    if status == HTTPStatus.METHOD_NOT_ALLOWED:
-        headers["Allow"] = ", ".join(_methods_of(request))
+    if status == HTTPStatus.METHOD_NOT_ALLOWED and (methods := _methods_of(request)):
+        headers["Allow"] = ", ".join(methods)
     return _response(_problem(kind, str(error.detail)), headers)
 
 
 def _methods_of(request: Request) -> list[str]:
     """All that a path has; the framework names those of the first endpoint that it finds there."""
-    routes = [route for route in request.app.routes if isinstance(route, Route)]
-    matching = [route for route in routes if route.matches(request.scope)[0] != Match.NONE]
-    return sorted({method for route in matching for method in route.methods or ()})
+    described = request.app.openapi()["paths"].get(request.scope["path"], {})
+    return sorted(method.upper() for method in described)
 
 
 def install(app: FastAPI) -> None:

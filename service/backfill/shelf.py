@@ -67,7 +67,8 @@ class Shelf:
     def begin(self, job: Job) -> Path:
         """The folder of a job that is worked on now; what it had of an end is gone."""
         out = self.out(job.id)
-        (out / RESULTS).mkdir(mode=0o700, parents=True, exist_ok=True)
+        out.mkdir(mode=0o700, exist_ok=True)
+        (out / RESULTS).mkdir(exist_ok=True)
         self.reopen(job.id)
         return out
 
