@@ -25,6 +25,7 @@ from service.api.access.clients import PERMISSIONS
 from service.api.access.keys import KeyFileError, new_key
 from service.api.app import create_app
 from service.api.audit import AuditError
+from service.api.backfills import BackfillExtraError
 from service.api.ndjson import line_of
 from service.api.problems import problem_of
 from service.api.schemas import Classification
@@ -124,7 +125,7 @@ def _serve(options: argparse.Namespace) -> int:
         return 2
     try:
         app = create_app(settings, options.operations_port)
-    except (KeyFileError, AuditError, TracingError) as error:
+    except (KeyFileError, AuditError, TracingError, BackfillExtraError) as error:
         _complain(str(error))
         return 2
     # One process on purpose: scale by replicas, so that each has one owner of its metrics

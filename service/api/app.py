@@ -12,9 +12,10 @@ from threading import Event
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
-from service.api import problems, routes
+from service.api import backfills, problems, routes
 from service.api.access.gate import Access, Gate
 from service.api.audit import Audit, AuditError
+from service.api.backfills import open_backfills, require_extra
 from service.api.door import Door, refusal
 from service.api.entrance import Entrance
 from service.api.ports import Ports
@@ -45,16 +46,21 @@ def create_app(settings: Settings | None = None, operations_port: int | None = N
             all others.
 
     Raises:
-        KeyFileError, AuditError, TracingError: A file, or a package, cannot be used.
+        KeyFileError, AuditError, TracingError, BackfillExtraError: A file, or a package, cannot be
+            used.
     """
     settings = settings or Settings()
+    require_extra(settings)
     access, audit = Access.of(settings), _audit_of(settings)
     if settings.tracing:
         send_traces()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Refuse | Event]]:
-        async with open_runtime(settings) as runtime:
+        async with (
+            open_runtime(settings) as runtime,
+            open_backfills(settings, runtime) as app.state.backfills,
+        ):
             app.state.runtime = runtime
             # What is there by now stays; searching all of it for garbage, again and again, would
             # stop everything for tens of milliseconds each time
@@ -81,6 +87,7 @@ def create_app(settings: Settings | None = None, operations_port: int | None = N
     app.state.access, app.state.audit = access, audit
     problems.install(app)
     app.include_router(routes.router)
+    app.include_router(backfills.router)
     return app
 
 

@@ -18,7 +18,7 @@ from service.inference import LANES, BatchReport, Lane
 if TYPE_CHECKING:
     from service.api.runtime import Runtime
 
-Source = Literal["classify", "batch"]
+Source = Literal["classify", "batch", "backfills"]
 SOURCES: tuple[Source, ...] = get_args(Source)
 Agreement = Literal["agrees", "disagrees", "silent"]
 AGREEMENTS: tuple[Agreement, ...] = get_args(Agreement)
@@ -85,6 +85,12 @@ HELD_BYTES = Gauge("cxrview_held_bytes", "Bytes of bodies in memory.")
 HELD_LIMIT_BYTES = Gauge(
     "cxrview_held_limit_bytes", "Bodies that would need more memory are refused."
 )
+BACKFILL_IMAGES = Gauge(
+    "cxrview_backfill_images",
+    "Images of the archive job that is being worked on: found so far, done, skipped, failed.",
+    ["state"],
+)
+BACKFILL_JOBS = Gauge("cxrview_backfill_jobs", "Archive jobs, by their state.", ["state"])
 PFI = Histogram(
     "cxrview_pfi_ratio",
     "PFI, the probability of a frontal image.",

@@ -8,6 +8,8 @@ from typing import Any
 
 from fastapi import FastAPI
 
+from service.api.jobs import NewBackfill
+
 BINARY = {"schema": {"type": "string", "format": "binary"}}
 FILES = {"type": "array", "items": BINARY["schema"], "minItems": 1}
 
@@ -53,6 +55,20 @@ NDJSON_ANSWER: dict[str, Any] = {
             ),
         }
     },
+}
+NEW_BACKFILL: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {"application/json": {"schema": NewBackfill.model_json_schema()}},
+    }
+}
+ROWS_ANSWER: dict[str, Any] = {
+    "description": "One JSON object a line: the row of an image, as docs/backfill-results.md says",
+    "content": {"application/x-ndjson": {"schema": {"type": "string"}}},
+}
+CERTIFICATE_ANSWER: dict[str, Any] = {
+    "description": "The certificate, as docs/backfill-results.md says",
+    "content": {"application/json": {"schema": {"type": "object"}}},
 }
 METRICS_ANSWER: dict[str, Any] = {
     "description": "The text format of Prometheus",

@@ -6,11 +6,19 @@ CLASSIFY = "/v1/classify"
 BATCH = "/v1/classify/batch"
 MODEL = "/v1/model"
 CLIENTS = "/v1/clients"
+BACKFILLS = "/v1/backfills"
 OPERATIONS = frozenset({"/livez", "/readyz", "/metrics"})
-NAMED = OPERATIONS | {CLASSIFY, BATCH, MODEL, CLIENTS, "/docs", "/openapi.json"}
+NAMED = OPERATIONS | {CLASSIFY, BATCH, MODEL, CLIENTS, BACKFILLS, "/docs", "/openapi.json"}
 ELSEWHERE = "elsewhere"
 
 
 def name_of(path: str) -> str:
     """The path, if it is one of ours: others could hold anything, a patient's name too."""
+    if is_backfill(path):
+        return BACKFILLS  # without the job's identifier, or what stands in its place
     return path if path in NAMED else ELSEWHERE
+
+
+def is_backfill(path: str) -> bool:
+    """Whether it is that of jobs, or of one of them."""
+    return path == BACKFILLS or path.startswith(f"{BACKFILLS}/")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from http import HTTPStatus
 from typing import Any, NamedTuple
 
@@ -18,6 +19,10 @@ from service.api.access.rates import RateLimitedError
 from service.api.admission import QueueFullError
 from service.api.audit import AuditError
 from service.api.trail import Trail, trail_of
+from service.backfill import jobs
+from service.backfill.allowed import SourceNotAllowedError
+from service.backfill.rows import SourceError
+from service.backfill.sources.options import OptionsError
 from service.imaging import errors as imaging
 from service.inference import BatcherClosedError
 
@@ -105,29 +110,55 @@ KINDS: dict[type[Exception], Kind] = {
     RequestValidationError: Kind("invalid_request", UNPROCESSABLE, "Invalid request"),
     Exception: Kind("internal_error", HTTPStatus.INTERNAL_SERVER_ERROR, "Internal error"),
 }
+# Of jobs, not of images: they are answered, and not counted as images refused
+JOB_KINDS: dict[type[Exception], Kind] = {
+    jobs.BackfillsDisabledError: Kind(
+        "backfills_disabled", HTTPStatus.NOT_FOUND, "No archives are worked on"
+    ),
+    jobs.UnknownJobError: Kind("unknown_job", HTTPStatus.NOT_FOUND, "No such job"),
+    SourceNotAllowedError: Kind("source_not_allowed", HTTPStatus.FORBIDDEN, "Source not allowed"),
+    OptionsError: Kind("invalid_source", UNPROCESSABLE, "Source cannot be opened"),
+    SourceError: Kind("invalid_source", UNPROCESSABLE, "Source cannot be opened"),
+    jobs.JobConflictError: Kind("job_conflict", HTTPStatus.CONFLICT, "Key of another job"),
+    jobs.JobStateError: Kind("job_state", HTTPStatus.CONFLICT, "Not in this state"),
+}
+ALL_KINDS = KINDS | JOB_KINDS
 HTTP_KINDS = {
     HTTPStatus.NOT_FOUND: Kind("not_found", HTTPStatus.NOT_FOUND, "No such resource"),
     HTTPStatus.METHOD_NOT_ALLOWED: Kind(
         "method_not_allowed", HTTPStatus.METHOD_NOT_ALLOWED, "Method not allowed"
     ),
 }
-CODES = tuple(kind.code for kind in (*KINDS.values(), *HTTP_KINDS.values()))
+CODES = tuple(
+    dict.fromkeys(
+        kind.code for kind in (*KINDS.values(), *JOB_KINDS.values(), *HTTP_KINDS.values())
+    )
+)
 for _kind in KINDS.values():  # so that the first of its kind is an increase, which alerts can see
     metrics.REFUSED.labels(_kind.code)
 
-RESPONSES: dict[int | str, dict[str, Any]] = {
-    status.value: {
-        "description": "Problem: "
-        + ", ".join(f"`{kind.code}`" for kind in KINDS.values() if kind.status == status),
-        "content": {MEDIA_TYPE: {"schema": Problem.model_json_schema()}},
+
+def _responses(kinds: Iterable[Kind]) -> dict[int | str, dict[str, Any]]:
+    """How problems of these kinds are documented, by status."""
+    codes: dict[int, list[str]] = {}
+    for kind in dict.fromkeys(kinds):
+        codes.setdefault(kind.status.value, []).append(f"`{kind.code}`")
+    return {
+        status: {
+            "description": f"Problem: {', '.join(codes[status])}",
+            "content": {MEDIA_TYPE: {"schema": Problem.model_json_schema()}},
+        }
+        for status in sorted(codes)
     }
-    for status in sorted({kind.status for kind in KINDS.values()})
-}
+
+
+RESPONSES = _responses(KINDS.values())
+JOB_RESPONSES = _responses((*KINDS.values(), *JOB_KINDS.values()))
 
 
 def kind_of(error: Exception) -> Kind:
     """The row of the nearest class; `internal_error` for what nobody foresaw."""
-    return next(KINDS[cls] for cls in type(error).__mro__ if cls in KINDS)
+    return next(ALL_KINDS[cls] for cls in type(error).__mro__ if cls in ALL_KINDS)
 
 
 def problem_of(error: Exception) -> Problem:
@@ -197,16 +228,32 @@ async def _answer_error(request: Request, error: Exception) -> JSONResponse:
     return answer_to(error, request.scope)
 
 
+async def _answer_job_error(request: Request, error: Exception) -> JSONResponse:
+    trail_of(request.scope).code = kind_of(error).code
+    return response_to(error)
+
+
 async def _answer_http_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
     status = HTTPStatus(error.status_code)
     kind = HTTP_KINDS.get(status, Kind("invalid_request", status, status.phrase))
     trail_of(request.scope).code = kind.code
-    return _response(_problem(kind, str(error.detail)), dict(error.headers or {}))
+    headers = dict(error.headers or {})
+    if status == HTTPStatus.METHOD_NOT_ALLOWED and (methods := _methods_of(request)):
+        headers["Allow"] = ", ".join(methods)
+    return _response(_problem(kind, str(error.detail)), headers)
+
+
+def _methods_of(request: Request) -> list[str]:
+    """All that a path has; the framework names those of the first endpoint that it finds there."""
+    described = request.app.openapi()["paths"].get(request.scope["path"], {})
+    return sorted(method.upper() for method in described)
 
 
 def install(app: FastAPI) -> None:
     """Make `app` answer every error with a problem."""
     for cls in KINDS.keys() - {Exception}:  # which the entrance answers
         app.add_exception_handler(cls, _answer_error)
+    for cls in JOB_KINDS:
+        app.add_exception_handler(cls, _answer_job_error)
     app.add_exception_handler(HTTPException, _answer_http_error)

@@ -15,12 +15,13 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from model_store import DEFAULT_ROOT
 from service.api.access.tokens import safe
 from service.api.limits import BACKFILL_SHARE
 from service.api.logs import LogFormat
+from service.backfill.allowed import Allowed
 from service.inference import Provider, usable_cpus
 
 
@@ -68,6 +69,11 @@ class Settings(BaseSettings):
     )
     tracing: bool = False  # send spans to a collector; where it is say OTEL_* variables
 
+    backfill_folder: Path | None = None  # jobs and their results; one process at a time uses it
+    # Folders, s3://bucket/prefix, https://host/path, with commas: below these jobs may read
+    backfill_sources: Annotated[tuple[str, ...], NoDecode] = ()
+    backfill_ledger: str | None = None  # URL of a database; None: a file in the folder
+
     max_batch_images: PositiveInt = 8  # per ONNX call; more raises throughput and latency
     max_queue_images: PositiveInt = 256  # of each lane, worked on or waiting; beyond: 503
     drain_seconds: NonNegativeFloat = 0  # after SIGTERM: not ready, but still answering
@@ -78,6 +84,19 @@ class Settings(BaseSettings):
     def _power_of_two(cls, value: int) -> int:
         if value & (value - 1):
             raise ValueError(f"must be a power of two, as each batch size is warmed; not {value}")
+        return value
+
+    @field_validator("backfill_sources", mode="before")
+    @classmethod
+    def _listed(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(filter(None, (each.strip() for each in value.split(","))))
+        return value
+
+    @field_validator("backfill_sources")
+    @classmethod
+    def _places(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        Allowed(value)
         return value
 
     @field_validator("oidc_issuer")
@@ -92,6 +111,10 @@ class Settings(BaseSettings):
             raise ValueError("oidc_issuer and oidc_audience go together")
         if (self.audit_log is None) != (self.audit_key is None):
             raise ValueError("audit_log and audit_key go together")
+        if self.backfill_folder is None and (self.backfill_sources or self.backfill_ledger):
+            raise ValueError("backfill_sources and backfill_ledger are of no use without a folder")
+        if self.backfill_folder is not None and not self.backfill_sources:
+            raise ValueError("backfill_folder needs backfill_sources, from where jobs may read")
         return self
 
     @model_validator(mode="after")

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import fcntl
 import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import astuple
-from datetime import UTC, datetime
 from pathlib import Path
 from threading import Thread
 
@@ -17,20 +14,20 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from model_store import ModelVersion, Store, StoreError
-from service.backfill.audit import PAGE, Known, audit
+from service.backfill.audit import PAGE, audit
 from service.backfill.certificate import Certificate
+from service.backfill.folders import BusyError, alone, conclude, ledger_in
 from service.backfill.jobs import Job, LedgerError
 from service.backfill.ledger import Ledger
 from service.backfill.local import pipeline_of
 from service.backfill.results import Results
 from service.backfill.rows import SourceError
-from service.backfill.sinks import RESULTS, SINKS, PartFile
+from service.backfill.sinks import RESULTS, SINKS
 from service.backfill.sources.opening import open_source
 from service.backfill.sources.options import OptionsError
 from service.backfill.work import TooManyFailuresError, Work
 from service.inference import NetworkError, usable_cpus
 
-LEDGER, LOCK = "ledger.sqlite", ".lock"
 REFRESH_SECONDS = 0.25
 # Exit codes: every image has an outcome; not all have; wrong options; stopped by Ctrl-C
 DONE, INCOMPLETE, REFUSED, PAUSED = 0, 1, 2, 130
@@ -87,7 +84,7 @@ def run_backfill(options: argparse.Namespace) -> int:
             if not work.ended:
                 console.print("done; another worker writes the certificate")
                 return DONE
-            certificate = audit(options.out / RESULTS, options.out, _known(ledger, job))
+            certificate = conclude(ledger, job, options.out)
     except (OptionsError, SourceError, TooManyFailuresError, RefusedError, LedgerError) as error:
         return _refuse(console, error)
     except (StoreError, NetworkError, OSError) as error:
@@ -108,27 +105,13 @@ def _opened_ledger(options: argparse.Namespace) -> Iterator[Ledger]:
     options.out.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
         if options.ledger is None:
-            stack.enter_context(_alone(options.out))
-        ledger = Ledger(options.ledger or f"sqlite:///{options.out.resolve() / LEDGER}")
+            try:
+                stack.enter_context(alone(options.out))
+            except BusyError as error:
+                raise RefusedError(f"{error}; several can share a job with --ledger") from None
+        ledger = Ledger(options.ledger or ledger_in(options.out))
         stack.callback(ledger.close)
         yield ledger
-
-
-@contextmanager
-def _alone(out: Path) -> Iterator[None]:
-    """No other process works on this folder, and none will; the kernel forgets it with this one.
-
-    Raises:
-        RefusedError: Another does.
-    """
-    with (out / LOCK).open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise RefusedError(
-                f"another process works on {out}; several can share a job with --ledger"
-            ) from None
-        yield
 
 
 def _opened_job(ledger: Ledger, options: argparse.Namespace, version: ModelVersion) -> Job:
@@ -213,15 +196,6 @@ def _bar(console: Console) -> Iterator[Callable[[Work, Job], None]]:
             )
 
         yield show
-
-
-def _known(ledger: Ledger, job: Job) -> Known:
-    parts = [PartFile(*astuple(each)) for each in ledger.parts(job.id)]
-    return Known(job.counts["found"], parts, _moment(job.started), _moment(job.ended))
-
-
-def _moment(seconds: float | None) -> datetime | None:
-    return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
 
 
 def _conclude(console: Console, certificate: Certificate, out: Path) -> int:

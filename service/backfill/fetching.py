@@ -54,8 +54,8 @@ class Halt:
         return self._event.is_set()
 
     def now(self, error: Exception | None = None) -> None:
-        """Begin nothing more."""
-        if not self._event.is_set():
+        """Begin nothing more; what fails after that concerns nobody."""
+        if not self:
             self.error = error
         self._event.set()
 

@@ -17,6 +17,18 @@ class JobConflictError(LedgerError):
     """There is another job of this key, with other contents."""
 
 
+class UnknownJobError(LedgerError):
+    """There is no job of this id."""
+
+
+class JobStateError(LedgerError):
+    """This cannot be done with a job in its state."""
+
+
+class BackfillsDisabledError(Exception):
+    """The service works on no archives."""
+
+
 class LeaseLostError(LedgerError):
     """Others have these images now; what was made of them must be thrown away."""
 

@@ -26,9 +26,9 @@ from service.backfill.jobs import (
     JobState,
     Lease,
     LeaseLostError,
-    LedgerError,
     Part,
     Settled,
+    UnknownJobError,
 )
 from service.backfill.tables import ITEMS, JOBS, PARTS
 
@@ -79,12 +79,12 @@ class Ledger:
         """As it is now.
 
         Raises:
-            LedgerError: There is none.
+            UnknownJobError: There is none.
         """
         with self._reading() as connection:
             found = connection.execute(sql.select(JOBS).where(JOBS.c.id == job)).one_or_none()
         if found is None:
-            raise LedgerError(f"no job {job}")
+            raise UnknownJobError(f"no job {job}")
         return _job(found)
 
     def jobs(self) -> list[Job]:

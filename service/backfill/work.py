@@ -19,12 +19,13 @@ from threading import Thread
 
 from model_store import ModelCard
 from service.backfill.fetching import LOOK_SECONDS, Chunk, Fetchers, Halt, of_model
-from service.backfill.jobs import Job, Lease, LeaseLostError, Settled
+from service.backfill.jobs import Job, JobState, Lease, LeaseLostError, Settled
 from service.backfill.ledger import Ledger
 from service.backfill.results import FAILURES, Results
 from service.backfill.rows import Row, Source
 from service.inference import Image, Lane
 
+PAUSED: JobState = "paused"
 CHUNK_IMAGES = 1000
 OPEN_CHUNKS = 2
 FOUND_AT_ONCE = 1000
@@ -101,12 +102,21 @@ class Work:
         self._left = limit
         self._chunk_images, self._lease_seconds = chunk_images, lease_seconds
         self._halt = Halt()
+        self.afterwards = PAUSED  # state of the job, if it is halted
         self._fetchers = Fetchers(
             source, submit, card, self._halt, lane=lane, threads=fetchers, inside=inside
         )
 
-    def pause(self) -> None:
-        """Begin nothing more: what was fetched is answered and committed, the rest given back."""
+    def pause(self, state: JobState = "paused") -> None:
+        """Begin nothing more: what was fetched is answered and committed, the rest given back.
+
+        Args:
+            state: Of the job afterwards, if it is not done.
+        """
+        self.afterwards = state
+        self._stop()
+
+    def _stop(self) -> None:
         self._halt.now()
         self._source.close()  # somebody may wait in it for the evening
 
@@ -130,7 +140,7 @@ class Work:
         if found.complete and not found.open:
             self._end()
         else:
-            ledger.set_state(job, "paused")
+            ledger.set_state(job, self.afterwards)
         return ledger.job(job)
 
     def _work(self) -> None:
@@ -142,7 +152,7 @@ class Work:
             while self._goes_on(chunks):
                 self._take(chunks)
         finally:
-            self.pause()
+            self._stop()
             self._fetchers.close()
             finder.join()
             for chunk in chunks:  # only where something failed

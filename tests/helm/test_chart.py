@@ -41,7 +41,8 @@ SET_BY_CHART = {
     *("allow_anonymous", "audit_key", "audit_log", "drain_seconds"),
     *("engine_cache", "keys", "provider"),
 }
-NOT_OFFERED = {"model_store"}
+# In the image; and jobs belong to one process with a disk of its own, not to one of many replicas
+NOT_OFFERED = {"model_store", "backfill_folder", "backfill_sources", "backfill_ledger"}
 UNKNOWN_KINDS = {
     "PrometheusRule",
     "ScaledObject",

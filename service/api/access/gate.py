@@ -20,7 +20,7 @@ from service.api.access.clients import (
 from service.api.access.keys import PREFIX, Keys
 from service.api.access.rates import Rates
 from service.api.access.tokens import Tokens
-from service.api.paths import BATCH, CLASSIFY, CLIENTS
+from service.api.paths import BATCH, CLASSIFY, CLIENTS, is_backfill
 from service.api.settings import Settings
 from service.api.trail import trail_of
 
@@ -117,7 +117,7 @@ class Gate:
 def permissions_for(scope: Scope) -> set[Permission]:
     """What a request needs: all that any reading of its query could ask for."""
     path = scope["path"].rstrip("/")
-    if path == BATCH:
+    if path == BATCH or is_backfill(path):
         return {"backfill"}
     if path == CLIENTS:
         return {"admin"}

@@ -74,6 +74,13 @@ def test_the_open_service_is_as_described(open_to_all: Live, tmp_path: Path) -> 
     assert cases(compared(open_to_all, tmp_path)) > 100
 
 
+def test_the_service_with_jobs_is_as_described(tmp_path: Path) -> None:
+    """Nor where archives are worked on."""
+    settings = {"backfill_folder": str(tmp_path / "jobs"), "backfill_sources": str(tmp_path)}
+    with serving(tmp_path / "log", model="swift/1.0.0", **settings) as live:
+        assert cases(compared(live, tmp_path)) > 100
+
+
 @pytest.mark.parametrize("kind", ["all", "some", "wrong"])
 def test_the_guarded_service_is_as_described(
     guarded: tuple[Live, dict[str, str]], tmp_path: Path, kind: str

@@ -1,0 +1,240 @@
+"""Jobs on whole archives: the endpoints, and their manager's life beside the runtime."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from concurrent.futures import Future
+from contextlib import asynccontextmanager
+from functools import partial
+from importlib import import_module
+from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
+
+from fastapi import APIRouter, Depends, Header, Request, Response, Security
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import StreamingResponse
+from fastapi.security import HTTPBearer
+from pydantic import ValidationError
+from starlette.concurrency import run_in_threadpool
+
+from service.api import metrics, openapi
+from service.api.jobs import IMAGE_STATES, Backfill, Backfills, NewBackfill, State
+from service.api.paths import BACKFILLS
+from service.api.problems import JOB_RESPONSES
+from service.api.receiving import length_of, receive
+from service.api.runtime import Runtime
+from service.api.settings import Settings
+from service.backfill.jobs import BackfillsDisabledError
+from service.inference import Image
+
+if TYPE_CHECKING:
+    from service.backfill.manager import Manager
+
+Responses = dict[int | str, dict[str, Any]]
+
+MAX_BODY_BYTES = 64 * 2**10
+# Files between an archive and their answers, besides those that are decoded and make up a batch
+AHEAD = 4
+
+ASKED: Responses = {status: JOB_RESPONSES[status] for status in (401, 403, 404, 503)}
+CHANGED = ASKED | {409: JOB_RESPONSES[409]}
+MADE = CHANGED | {status: JOB_RESPONSES[status] for status in (408, 413, 422)}
+
+router = APIRouter(
+    prefix=BACKFILLS,
+    tags=["backfill"],
+    dependencies=[Security(HTTPBearer(auto_error=False, description="a key from `cxrview key`"))],
+)
+
+
+class BackfillExtraError(Exception):
+    """Archives are to be worked on, and what that needs is not installed."""
+
+
+def require_extra(settings: Settings) -> None:
+    """Look whether jobs can be worked on, if they are wanted.
+
+    Raises:
+        BackfillExtraError: A package is missing.
+    """
+    if settings.backfill_folder is not None:
+        try:
+            import_module("service.backfill.manager")
+        except ImportError as error:
+            detail = f"CXRVIEW_BACKFILL_FOLDER needs the extra `backfill`: {error}"
+            raise BackfillExtraError(detail) from error
+
+
+@asynccontextmanager
+async def open_backfills(settings: Settings, runtime: Runtime) -> AsyncIterator[Manager | None]:
+    """Work on jobs until the block ends; None where there are none.
+
+    Raises:
+        BusyError: Another process uses the folder.
+        LedgerError: The ledger cannot be opened.
+    """
+    if settings.backfill_folder is None:
+        _describe(None)
+        yield None
+        return
+    from service.backfill.allowed import Allowed
+    from service.backfill.manager import Manager
+
+    manager = await asyncio.to_thread(
+        Manager,
+        settings.backfill_folder,
+        settings.backfill_ledger,
+        Allowed(settings.backfill_sources),
+        partial(_submit, runtime),
+        runtime.card,
+        inside=settings.decode_workers + settings.max_batch_images + AHEAD,
+        max_image_bytes=settings.max_upload_bytes,
+    )
+    manager.start()
+    _describe(manager)
+    try:
+        yield manager
+    finally:
+        _describe(None)
+        await asyncio.to_thread(manager.close)
+
+
+def _submit(runtime: Runtime, image: Image) -> None:
+    image.answer.add_done_callback(partial(_count, runtime, image))
+    runtime.pipeline.submit(image)
+
+
+def _count(runtime: Runtime, image: Image, answer: Future[float]) -> None:
+    if answer.cancelled() or answer.exception() is not None or image.radiograph is None:
+        return
+    decision, found = runtime.card.decide(answer.result()), image.radiograph
+    metrics.count_answer(
+        decision.view, image.lane, "backfills", found.fallbacks, review=decision.review
+    )
+    if found.header is not None:
+        metrics.count_header(found.header.agrees(decision.view))
+
+
+def _describe(manager: Manager | None) -> None:
+    for state in get_args(State):
+        count = partial(manager.count, state) if manager else lambda: 0
+        metrics.BACKFILL_JOBS.labels(state).set_function(count)
+    for state in IMAGE_STATES:
+        images = partial(manager.images, state) if manager else lambda: 0
+        metrics.BACKFILL_IMAGES.labels(state).set_function(images)
+
+
+def manager_of(request: Request) -> Manager:
+    """The process's jobs.
+
+    Raises:
+        BackfillsDisabledError: It has none.
+    """
+    if request.app.state.backfills is None:
+        raise BackfillsDisabledError("the service works on no archives: CXRVIEW_BACKFILL_FOLDER")
+    return cast("Manager", request.app.state.backfills)
+
+
+# Named by a text where the module is only loaded if there are jobs
+ManagerDep = Annotated["Manager", Depends(manager_of)]
+KeyHeader = Annotated[
+    str | None,
+    Header(
+        alias="Idempotency-Key",
+        description="whoever sends the same again gets the same job",
+        pattern="^[!-~]{1,128}$",
+    ),
+]
+
+
+async def _wanted(request: Request) -> NewBackfill:
+    runtime: Runtime = request.app.state.runtime
+    length, idle = length_of(request, MAX_BODY_BYTES), runtime.settings.max_receive_idle_seconds
+    chunks: list[bytes] = []
+    async with runtime.held.open("interactive", length, idle) as holding:
+        await receive(request, MAX_BODY_BYTES, idle, holding, chunks.append)
+    try:
+        return NewBackfill.model_validate_json(b"".join(chunks))
+    except ValidationError as error:
+        found = [each | {"loc": each["loc"] or ("body",)} for each in error.errors()]
+        raise RequestValidationError(found) from error
+
+
+@router.post(
+    "",
+    summary="Begin with an archive",
+    status_code=202,
+    response_model=Backfill,
+    responses=MADE,
+    openapi_extra=openapi.NEW_BACKFILL,
+)
+async def create(
+    request: Request, response: Response, manager: ManagerDep, key: KeyHeader = None
+) -> Backfill:
+    """Classify every image of an archive once; one archive at a time, in the order of asking."""
+    wanted = await _wanted(request)
+    shown = await run_in_threadpool(manager.create, key, wanted.model_dump())
+    response.headers["Location"] = f"{BACKFILLS}/{shown.job.id}"
+    return Backfill.of(shown)
+
+
+@router.get("", summary="All jobs", responses=ASKED)
+def list_all(manager: ManagerDep) -> Backfills:
+    """The newest first."""
+    return Backfills(backfills=[Backfill.of(shown) for shown in manager.jobs()])
+
+
+@router.get("/{job}", summary="One job", responses=ASKED)
+def read(job: str, manager: ManagerDep) -> Backfill:
+    """How far it is, and why images were skipped or failed."""
+    shown = manager.job(job)
+    return Backfill.of(shown, manager.codes(job))
+
+
+@router.get(
+    "/{job}/results",
+    summary="Rows",
+    response_class=StreamingResponse,
+    responses=ASKED | {200: openapi.ROWS_ANSWER},
+)
+def results(job: str, manager: ManagerDep) -> StreamingResponse:
+    """One JSON object a line for each image that has an outcome, also while the job goes on.
+
+    What failed is there when the job is done: until then it may be tried again.
+    """
+    return StreamingResponse(manager.results(job), media_type="application/x-ndjson")
+
+
+@router.get(
+    "/{job}/certificate",
+    summary="Certificate",
+    response_class=Response,
+    responses=CHANGED | {200: openapi.CERTIFICATE_ANSWER},
+)
+def certificate(job: str, manager: ManagerDep) -> Response:
+    """That every image has exactly one outcome, or why not; as soon as the job is done."""
+    return Response(manager.certificate(job), media_type="application/json")
+
+
+@router.post("/{job}/pause", summary="Stop for now", responses=CHANGED)
+def pause(job: str, manager: ManagerDep) -> Backfill:
+    """What is being worked on is finished; `resume` goes on with the rest."""
+    return Backfill.of(manager.pause(job))
+
+
+@router.post("/{job}/resume", summary="Go on", responses=CHANGED)
+def resume(job: str, manager: ManagerDep) -> Backfill:
+    """With what was paused, or was stopped because it could not go on."""
+    return Backfill.of(manager.resume(job))
+
+
+@router.post("/{job}/cancel", summary="Stop for good", responses=CHANGED)
+def cancel(job: str, manager: ManagerDep) -> Backfill:
+    """Results so far stay; there is no certificate."""
+    return Backfill.of(manager.cancel(job))
+
+
+@router.post("/{job}/retry-failed", summary="Try again what failed", responses=CHANGED)
+def retry_failed(job: str, manager: ManagerDep) -> Backfill:
+    """Nothing else is done a second time; a job at work is paused first."""
+    return Backfill.of(manager.retry_failed(job))

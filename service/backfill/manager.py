@@ -1,0 +1,319 @@
+"""Jobs of a running service: one at a time, in the order in which they were made.
+
+What is to be done stands in the ledger, and nowhere else: after a crash, whoever opens the same
+folder goes on with it.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from threading import Condition, Event, Thread
+from typing import Any
+
+from model_store import ModelCard
+from service.backfill.allowed import Allowed
+from service.backfill.jobs import Job, JobConflictError, JobState, JobStateError
+from service.backfill.results import Results
+from service.backfill.rows import Source
+from service.backfill.shelf import OURS, Shelf
+from service.backfill.shown import Current, Shown, ShownState
+from service.backfill.sinks import SINKS
+from service.backfill.sources.opening import open_source
+from service.backfill.work import Work
+from service.inference import Image
+
+LOG = logging.getLogger(__name__)
+LOOK_SECONDS = 1.0  # between looks at how jobs are, for metrics
+GRACE_SECONDS = 5.0  # at the end, for what is being fetched; then an archive that is away is let go
+FETCHERS = 4
+
+
+class Manager:
+    """Works on jobs in a thread of its own, from `start` to `close`.
+
+    Args:
+        folder: Of ledger and jobs; one process at a time uses it.
+        url: Of the ledger; None: a file in the folder.
+        allowed: From where jobs may read.
+        submit: Takes images to their PFIs: a pipeline's.
+        card: Of the model that it runs.
+        inside: Images of a job between their source and their answer, at most.
+        max_image_bytes: Of one file; a job may ask for less.
+
+    Raises:
+        BusyError: Another process works on the folder.
+        LedgerError: The ledger cannot be opened.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        url: str | None,
+        allowed: Allowed,
+        submit: Callable[[Image], None],
+        card: ModelCard,
+        *,
+        inside: int,
+        max_image_bytes: int,
+    ) -> None:
+        self._allowed = allowed
+        self._submit, self._card = submit, card
+        model = f"{card.name}/{card.version}"
+        self._model = {"model": model, "model_sha256": card.model_sha256}
+        self._inside, self._max_image_bytes = inside, max_image_bytes
+        self._current: Current | None = None
+        self._seen: list[Shown] = []
+        self._changed, self._closing = Condition(), Event()
+        self._shelf = Shelf(folder, url)
+        self._ledger = self._shelf.ledger
+        self._threads = [
+            Thread(target=self._work, name="backfills", daemon=True),
+            Thread(target=self._look, name="backfills-look", daemon=True),
+        ]
+
+    def start(self) -> None:
+        """Go on with what was running or waiting when the last process ended."""
+        for thread in self._threads:
+            thread.start()
+
+    def close(self) -> None:
+        """Commit what has been fetched, and leave the rest for the next process."""
+        with self._changed:
+            self._closing.set()
+            self._changed.notify_all()
+            current = self._current
+            if current is not None and self._ledger.job(current.job).state == "running":
+                current.work.pause("running")
+        working = self._threads[0]
+        working.join(GRACE_SECONDS)
+        if working.is_alive() and current is not None and current.far:
+            current.source.close()
+        for thread in self._threads:
+            thread.join()
+        self._shelf.close()
+
+    def create(self, key: str | None, wanted: Mapping[str, Any]) -> Shown:
+        """The job of this key, made if there is none; without a key, a new one.
+
+        Args:
+            key: Whoever asks for the same again gets the same job.
+            wanted: `source`, `options`, `format` and `max_errors`.
+
+        Raises:
+            SourceNotAllowedError: It may not be read from.
+            OptionsError, SourceError: It cannot be opened.
+            JobConflictError: The key's job is of another source, or other options.
+        """
+        self._open(wanted).close()
+        description = dict(wanted) | self._model
+        with self._changed:
+            try:
+                job = self._ledger.open_job(OURS + (key or secrets.token_hex(16)), description)
+            except JobConflictError:
+                detail = "the job of this key has another source, other options, or another model"
+                raise JobConflictError(detail) from None
+            self._changed.notify_all()
+        return self._shown(job)
+
+    def job(self, job: str) -> Shown:
+        """As it is now.
+
+        Raises:
+            UnknownJobError
+        """
+        return self._shown(self._shelf.job(job))
+
+    def jobs(self) -> list[Shown]:
+        """All of them, the newest first."""
+        return [self._shown(job) for job in self._shelf.jobs()]
+
+    def codes(self, job: str) -> dict[str, int]:
+        """How many of a job's images were skipped or failed, by code."""
+        return self._ledger.codes(job)
+
+    def pause(self, job: str) -> Shown:
+        """Stop for now; what is being worked on is finished and committed.
+
+        Raises:
+            UnknownJobError, JobStateError
+        """
+        return self._halt(job, "paused", {"waiting", "running", "paused"})
+
+    def cancel(self, job: str) -> Shown:
+        """Stop for good; results so far stay.
+
+        Raises:
+            UnknownJobError, JobStateError
+        """
+        fitting: set[ShownState] = {"waiting", "running", "paused", "stopped", "cancelled"}
+        return self._halt(job, "cancelled", fitting)
+
+    def resume(self, job: str) -> Shown:
+        """Go on with what was paused, or could not go on, when its turn comes.
+
+        Raises:
+            UnknownJobError, JobStateError
+        """
+        with self._changed:
+            self._state(job, {"waiting", "running", "paused", "stopped"}, "resumed")
+            return self._queue(job)
+
+    def retry_failed(self, job: str) -> Shown:
+        """Try again what failed, and go on.
+
+        Raises:
+            UnknownJobError, JobStateError: Among others, it is being worked on.
+        """
+        with self._changed:
+            shown = self.job(job)
+            if not shown.job.counts["failed"]:
+                return shown
+            self._state(job, {"waiting", "paused", "stopped", "done"}, "retried")
+            if self._current is not None and self._current.job == job:
+                raise JobStateError("the job is still pausing")
+            self._shelf.reopen(job)
+            self._ledger.retry_failed(job)
+            return self._queue(job)
+
+    def results(self, job: str) -> Iterator[bytes]:
+        """NDJSON of all rows that are committed, some lines at a time.
+
+        Raises:
+            UnknownJobError; PartError, OSError: While it is read.
+        """
+        self._shelf.job(job)
+        return self._shelf.lines(job)
+
+    def certificate(self, job: str) -> bytes:
+        """JSON.
+
+        Raises:
+            UnknownJobError, JobStateError: It is not done.
+        """
+        if self.job(job).state != "done":
+            raise JobStateError("the certificate is written when the job is done")
+        return self._shelf.certificate(job)
+
+    def images(self, state: str) -> int:
+        """Images of the job at work, as of a second ago: `found`, `done`, `skipped` or `failed`."""
+        return sum(each.job.counts[state] for each in self._seen if each.state == "running")
+
+    def count(self, state: ShownState) -> int:
+        """Jobs in a state, as of a second ago."""
+        return sum(each.state == state for each in self._seen)
+
+    def _shown(self, job: Job) -> Shown:
+        current = self._current
+        if current is not None and current.job == job.id:
+            going = job.state in {"running", "done"}  # done, but not certified yet
+            rate = current.work.progress.images_per_second if going else None
+            return Shown(job, "running" if going else job.state, rate)
+        if job.state == "running" or (job.state == "done" and not self._shelf.certified(job.id)):
+            return Shown(job, "waiting")
+        return Shown(job, job.state)
+
+    def _state(self, job: str, fitting: set[ShownState], what: str) -> None:
+        state = self.job(job).state
+        if state not in fitting:
+            raise JobStateError(f"a job that is {state} cannot be {what}")
+
+    def _halt(self, job: str, state: JobState, fitting: set[ShownState]) -> Shown:
+        with self._changed:
+            self._state(job, fitting, state)
+            found = self._shelf.job(job)
+            if found.state == "done":  # it is being certified
+                raise JobStateError(f"a job that is done cannot be {state}")
+            if found.state != state:
+                self._ledger.set_state(job, state)
+            if self._current is not None and self._current.job == job:
+                self._current.work.pause(state)
+            return self.job(job)
+
+    def _queue(self, job: str) -> Shown:
+        if self._shelf.job(job).state != "running":
+            self._ledger.set_state(job, "running")
+            if self._current is not None and self._current.job == job:  # it is still pausing
+                self._current.work.pause("running")
+        self._changed.notify_all()
+        return self.job(job)
+
+    def _open(self, wanted: Mapping[str, Any]) -> Source:
+        source, options = self._allowed.check(wanted["source"], wanted["options"])
+        options.setdefault("max_image_bytes", self._max_image_bytes)
+        return open_source(source, options)
+
+    def _work(self) -> None:
+        while not self._closing.is_set():
+            try:
+                job = self._next()
+                if job is not None:
+                    self._do(job)
+            except Exception as error:  # noqa: BLE001  # the ledger's, perhaps: it may come back
+                LOG.error("jobs wait: %s", type(error).__name__)  # noqa: TRY400
+                self._closing.wait(LOOK_SECONDS)
+
+    def _next(self) -> Job | None:
+        """The oldest job that waits; None after a wait for a change."""
+        with self._changed:
+            waiting = [job for job in self._shelf.jobs() if self._shown(job).state == "waiting"]
+            if not waiting and not self._closing.is_set():
+                self._changed.wait()
+            return waiting[-1] if waiting else None
+
+    def _do(self, job: Job) -> None:
+        """Work on a job until it is done and certified, or halted, or cannot go on."""
+        try:
+            if job.state == "running":
+                job = self._worked(job)
+            if job.state == "done":
+                self._shelf.conclude(job)
+        except Exception as error:  # noqa: BLE001  # shown to whoever asks for the job
+            LOG.error("job %s is stopped: %s", job.id, type(error).__name__)  # noqa: TRY400
+            self._ledger.set_state(job.id, "stopped", str(error))
+        finally:
+            self._current = None
+
+    def _worked(self, job: Job) -> Job:
+        wanted = job.description
+        if wanted != {**wanted, **self._model}:
+            raise JobStateError(f"it was begun with the model {wanted['model']}")
+        out = self._shelf.begin(job)
+        self._ledger.take_back(job.id)  # nobody else lives who could have them
+        source = self._open(wanted)
+        work = Work(
+            self._ledger,
+            job.id,
+            source,
+            self._submit,
+            self._card,
+            results=Results(out, SINKS[wanted["format"]]),
+            lane="backfill",
+            fetchers=FETCHERS,
+            inside=self._inside,
+            max_failed_share=wanted["max_errors"],
+        )
+        try:
+            with self._changed:
+                if self._closing.is_set() or self._shelf.job(job.id).state != "running":
+                    return self._shelf.job(job.id)
+                self._current = Current(job.id, work, source, "://" in wanted["source"])
+            work.run()
+        finally:
+            source.close()
+        with self._changed:  # what was asked for last, while it ended, holds
+            found = self._shelf.job(job.id)
+            if found.state not in {"done", work.afterwards}:
+                self._ledger.set_state(job.id, work.afterwards)
+            return self._shelf.job(job.id)
+
+    def _look(self) -> None:
+        """Metrics are asked for in the event loop, which must not wait for a database."""
+        while not self._closing.is_set():
+            try:
+                self._seen = self.jobs()
+            except Exception as error:  # noqa: BLE001  # it may come back
+                LOG.error("jobs cannot be counted: %s", type(error).__name__)  # noqa: TRY400
+            self._closing.wait(LOOK_SECONDS)
