@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,6 +17,7 @@ import pyarrow.csv as pa_csv
 import pytest
 from images import dicom, png, radiograph
 from live import Live, serving
+from pydantic import ValidationError
 
 from service.api.access.keys import new_key
 from service.api.settings import Settings
@@ -350,6 +354,7 @@ def test_a_restart_comes_to_the_same_end(
                 time.sleep(0.01)
             live.process.send_signal(end)
             assert live.process.wait(30) == (-9 if end == signal.SIGKILL else 0), log.read_text()
+        assert large.name not in log.read_text()  # logs do not say what is read
     with (
         lasting(settings, tmp_path / "log") as live,
         httpx2.Client(base_url=f"http://127.0.0.1:{live.port}", timeout=30) as client,
@@ -370,6 +375,42 @@ def test_one_process_has_the_folder(settings: Settings, tmp_path: Path) -> None:
         lasting(settings, tmp_path / "other"),
     ):
         pass
+
+
+def test_without_the_extra_it_does_not_start(tmp_path: Path) -> None:
+    """And says what is missing; without the setting, nothing is."""
+    program = (
+        "import sys; sys.modules |= dict.fromkeys(('sqlalchemy', 'pyarrow', 'alembic')); "
+        "from service.cli import main; sys.exit(main(['serve', '--port', '0']))"
+    )
+    settings = {"FOLDER": str(tmp_path / "jobs"), "SOURCES": str(tmp_path)}
+    variables = {f"CXRVIEW_BACKFILL_{name}": value for name, value in settings.items()}
+    run = subprocess.run(
+        [sys.executable, "-c", program],
+        env=os.environ | variables,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert run.returncode == 2
+    assert "CXRVIEW_BACKFILL_FOLDER needs the extra `backfill`" in run.stderr
+    loaded = "import sys, service.api.app; print({'sqlalchemy', 'pyarrow'} & sys.modules.keys())"
+    assert subprocess.check_output([sys.executable, "-c", loaded], text=True) == "set()\n"
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"backfill_folder": "jobs"},
+        {"backfill_sources": "/data"},
+        {"backfill_folder": "jobs", "backfill_sources": "/data,data2"},
+        {"backfill_folder": "jobs", "backfill_sources": "https://user@host/"},
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(wrong: dict[str, str]) -> None:
+    with pytest.raises(ValidationError):
+        Settings(**wrong)
 
 
 def test_a_job_of_another_model_is_not_mixed(
