@@ -175,8 +175,9 @@ class Manager:
             if self._current is not None and self._current.job == job:
                 raise JobStateError("the job is still pausing")
             self._shelf.reopen(job)
+            self._queue(job)  # first: who is done has nothing open, also if we die here
             self._ledger.retry_failed(job)
-            return self._queue(job)
+            return self.job(job)
 
     def results(self, job: str) -> Iterator[bytes]:
         """NDJSON of all rows that are committed, some lines at a time.
