@@ -5,8 +5,8 @@ from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 
 import pytest
+from archive_servers import Seaweed, seaweed
 from minio import Minio
-from servers import Seaweed, seaweed
 
 from service.backfill.rows import ItemError, SourceError
 from service.backfill.sources import open_source

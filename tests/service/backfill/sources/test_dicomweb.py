@@ -10,9 +10,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
+from archive_servers import Orthanc, orthanc
 from images import dicom, radiograph
 from pydicom import uid
-from servers import Orthanc, orthanc
 
 from service.backfill.rows import ItemError, Source, SourceError
 from service.backfill.sources import open_source
