@@ -155,7 +155,9 @@ def test_ctrl_c_pauses(tmp_path: Path, how: signal.Signals) -> None:
         (folder / f"{number}.dcm").write_bytes(file)
     words = ["backfill", str(folder), f"--out={out}", "--chunk=10"]
     command = [sys.executable, "-m", "service.cli", *words]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+    # Shells let what they start in the background ignore Ctrl-C, and that is inherited
+    heeding = ["env", "--default-signal=INT", *command]
+    with subprocess.Popen(heeding, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         deadline = time.monotonic() + 20
         while not list(out.glob("results/day=*/part-*")):
