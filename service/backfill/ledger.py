@@ -243,11 +243,10 @@ class Ledger:
             return [Part(*each) for each in found]
 
     def leases(self, job: str) -> set[str]:
-        """Those that have not run out."""
-        alive = sql.and_(ITEMS.c.state == "leased", ITEMS.c.lease_until >= self._now())
-        statement = sql.select(ITEMS.c.lease).distinct().where(ITEMS.c.job == job, alive)
+        """Those that have images; also where they ran out, and nobody has taken them yet."""
+        leased = sql.and_(ITEMS.c.job == job, ITEMS.c.state == "leased")
         with self._reading() as connection:
-            return set(connection.scalars(statement))
+            return set(connection.scalars(sql.select(ITEMS.c.lease).distinct().where(leased)))
 
     def retry_failed(self, job: str) -> int:
         """Try again what failed; returns how many."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from datetime import UTC, date, datetime
 from pathlib import Path
 
@@ -13,8 +14,8 @@ from service.backfill.rows import Row
 from service.backfill.sinks import RESULTS, Sink
 
 FAILURES = "failures-"
-# Of a lease, or of failures: what stands in a part's name
-PART_ID = re.compile(r"part-((?:failures-)?[0-9a-f]+)\.")
+# What stands in a part's name, of a lease; those of failures are for whoever ends the job
+PART_ID = re.compile(r"part-([0-9a-f]+)\.")
 
 
 class Results:
@@ -48,17 +49,25 @@ class Results:
         for path in (self._path(part.name), files.temporary(self._path(part.name))):
             path.unlink(missing_ok=True)
 
-    def recover(self, committed: Sequence[Part], alive: Collection[str]) -> None:
+    def recover(
+        self, leases: Callable[[], Collection[str]], committed: Callable[[], Sequence[Part]]
+    ) -> None:
         """After a crash: publish what was committed, delete what was not.
 
+        Others may work meanwhile. A file that was there before both are asked belongs to a lease,
+        to a part that was committed since, or to nobody: hence the order.
+
         Args:
+            leases: Those that have images, also where they ran out.
             committed: The parts that the ledger has.
-            alive: Leases whose workers may be writing now.
         """
-        for part in committed:
-            self.publish(part)
-        known = {self._path(part.name) for part in committed}
-        for path in self._out.glob(f"{RESULTS}/day=*/*"):
+        there = list(self._out.glob(f"{RESULTS}/day=*/*"))
+        alive, parts = leases(), committed()
+        for part in parts:
+            with suppress(FileNotFoundError):  # the certificate names what is missing
+                self.publish(part)
+        known = {self._path(part.name) for part in parts}
+        for path in there:
             final = path.with_name(path.name.removeprefix(".").removesuffix(".tmp"))
             found = PART_ID.match(final.name)
             if found and final not in known and found[1] not in alive:

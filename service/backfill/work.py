@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from itertools import islice
 from queue import Empty
 from threading import Thread
@@ -129,7 +130,7 @@ class Work:
             Exception: The network's, or the disk's; what was committed stays.
         """
         ledger, job = self._ledger, self._job
-        self._results.recover(ledger.parts(job), ledger.leases(job))
+        self._results.recover(partial(ledger.leases, job), partial(ledger.parts, job))
         ledger.set_state(job, "running")
         try:
             self._work()
