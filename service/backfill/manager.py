@@ -27,7 +27,6 @@ from service.inference import Image
 
 LOG = logging.getLogger(__name__)
 LOOK_SECONDS = 1.0  # between looks at how jobs are, for metrics
-GRACE_SECONDS = 5.0  # at the end, for what is being fetched; then an archive that is away is let go
 FETCHERS = 4
 
 
@@ -87,10 +86,6 @@ class Manager:
             current = self._current
             if current is not None and self._ledger.job(current.job).state == "running":
                 current.work.pause("running")
-        working = self._threads[0]
-        working.join(GRACE_SECONDS)
-        if working.is_alive() and current is not None and current.far:
-            current.source.close()
         for thread in self._threads:
             thread.join()
         self._shelf.close()
@@ -300,7 +295,7 @@ class Manager:
             with self._changed:
                 if self._closing.is_set() or self._shelf.job(job.id).state != "running":
                     return self._shelf.job(job.id)
-                self._current = Current(job.id, work, source, "://" in wanted["source"])
+                self._current = Current(job.id, work)
             work.run()
         finally:
             source.close()

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 from service.backfill.jobs import Job
-from service.backfill.rows import Source
 from service.backfill.work import Work
 
 # waiting: for its turn. As the ledger has it, else
@@ -19,8 +18,6 @@ class Current:
 
     job: str
     work: Work
-    source: Source
-    far: bool  # across a network, where it may wait for long
 
 
 @dataclass(frozen=True)
