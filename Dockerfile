@@ -1,5 +1,6 @@
 # cxrview as an image: `docker build --target cpu .`, `--target gpu .`, or `--target backfill .`, which is
-# the first with what works on archives (databases, Parquet, S3): a fifth larger, so apart
+# the first with what works on archives (databases, Parquet, S3): a fifth larger, so apart; `--target ray .`
+# is that one with Ray, for clusters of KubeRay
 #
 # The model is inside, so that a pod needs no network to start. It runs as any user, with a root
 # file system that is read-only: it writes nowhere.
@@ -34,6 +35,10 @@ FROM build-cpu AS build-backfill
 RUN pip --python /opt/cxrview/bin/python install --no-cache-dir --constraint constraints.txt ".[cpu,backfill,tracing]" \
     && python3 -m compileall -q -j 0 /opt/cxrview/lib
 
+FROM build-backfill AS build-ray
+RUN pip --python /opt/cxrview/bin/python install --no-cache-dir --constraint constraints.txt ".[cpu,backfill,ray,tracing]" \
+    && python3 -m compileall -q -j 0 /opt/cxrview/lib
+
 FROM build AS build-gpu
 RUN pip --python /opt/cxrview/bin/python install --no-cache-dir \
         --constraint constraints.txt --constraint constraints-gpu.txt ".[gpu,tracing]" \
@@ -65,6 +70,14 @@ ENV CXRVIEW_PROVIDER=cuda
 
 FROM runtime AS backfill
 COPY --from=build-backfill /opt/cxrview /opt/cxrview
+
+FROM runtime AS ray
+COPY --from=build-ray /opt/cxrview /opt/cxrview
+# Also where login shells look, which have a PATH of their own, and older operators start
+COPY --from=build-ray /opt/cxrview/bin/ray /opt/cxrview/bin/cxrview /usr/local/bin/
+# Ray has a state of its own, under /tmp; it is to tell nobody what it is used for
+ENV HOME=/tmp \
+    RAY_USAGE_STATS_ENABLED=0
 
 FROM runtime AS cpu
 COPY --from=build-cpu /opt/cxrview /opt/cxrview

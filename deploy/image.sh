@@ -3,7 +3,7 @@
 # not root, on a root file system that is read-only. The one for a GPU refuses to start where there
 # is none, which is then what is seen.
 #
-#   sudo deploy/image.sh FOLDER [cpu|gpu|backfill] [COMMAND...]
+#   sudo deploy/image.sh FOLDER [cpu|gpu|backfill|ray] [COMMAND...]
 #
 # Instead of that trial, COMMAND may be run: $SEALED is then the read-only root, and $SECRETS a folder
 # that is mounted there at /mnt.
@@ -15,7 +15,7 @@ set -euo pipefail
 root=$(git -C "$(dirname "$0")" rev-parse --show-toplevel)
 folder=$(realpath -m "${1:?where to keep layers and image}")
 target=${2:-cpu}
-case $target in cpu | gpu | backfill) ;; *) echo "no target $target: cpu, gpu or backfill" >&2; exit 2 ;; esac
+case $target in cpu | gpu | backfill | ray) ;; *) echo "no target $target: cpu, gpu, backfill or ray" >&2; exit 2 ;; esac
 shift $(($# < 2 ? $# : 2))
 base=docker.io/library/debian:bookworm-slim
 image=localhost/cxrview:$target

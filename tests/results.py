@@ -24,6 +24,7 @@ def done(number: int, **others) -> Row:
         "station": "ROOM1",
         "month": "2025-11",
         "format": "dicom",
+        "input": "stored",
         "view": "frontal",
         "pfi": 0.99,
         "threshold": 0.5,

@@ -1,4 +1,4 @@
-"""Backfill: how far an archive has come that is sent through the lane `backfill`."""
+"""Backfill: how far an archive has come, as a job or sent through the lane `backfill`."""
 
 from __future__ import annotations
 
@@ -21,8 +21,14 @@ from deploy.dashboards.parts import (
 from deploy.dashboards.throughput import BUDGET, INTERACTIVE
 
 BACKFILL = 'lane="backfill"'
-DONE = f"sum(increase({of('cxrview_images_total', BACKFILL)}[$__range]))"
-SPEED = rate("cxrview_images_total", BACKFILL, window="5m")
+SENT = f'{BACKFILL}, source!="backfills"'  # jobs have panels of their own
+DONE = f"sum(increase({of('cxrview_images_total', SENT)}[$__range]))"
+SPEED = rate("cxrview_images_total", SENT, window="5m")
+STATES = "cxrview_backfill_images"  # of the job at work
+SETTLES, STOPS = 'state!="found"', 'state="stopped"'
+FOUND = "sum(" + of(STATES, 'state="found"') + ")"
+SETTLED = f"sum({of(STATES, SETTLES)})"
+JOB_SPEED = rate(STATES, SETTLES, window="5m")
 
 
 def backfill() -> Dashboard:
@@ -32,18 +38,93 @@ def backfill() -> Dashboard:
     return sheet(
         "cxrview-backfill",
         "cxrview: backfill",
-        "How far an archive has come that is sent through the lane `backfill`. Choose a range that"
-        " begins when the sending began.",
-        [("How far it is", _progress()), ("Speed", _speed()), ("Beside it", _beside())],
+        "How far an archive has come: a job of the service, or what is sent through the lane"
+        " `backfill`. For the latter, choose a range that begins when the sending began.",
+        [
+            ("Archive jobs", _jobs()),
+            ("What is sent through the lane", _progress()),
+            ("Speed", _speed()),
+            ("Beside it", _beside()),
+        ],
         since="now-24h",
         extra=[images],
     )
 
 
+def _jobs() -> list[Row]:
+    part = number(
+        "Job: share done",
+        "Of the images found so far of the job that is being worked on: done, skipped or failed.",
+        "percentunit",
+        ask(share(SETTLED, FOUND), now=True),
+        history=False,
+        empty="no job",
+        decimals=1,
+    )
+    left = number(
+        "Job: time to go",
+        "For what has been found and has no outcome yet, at the speed of the last five minutes.",
+        "s",
+        ask(f"clamp_min(({FOUND} > 0) - {SETTLED}, 0) / ({JOB_SPEED} > 0)", now=True),
+        empty="no job",
+        runbook=["CxrviewBackfillStopped"],
+        history=False,
+    )
+    speed = number(
+        "Job: images/s",
+        "Outcomes of all kinds; they are written down by the thousand.",
+        IMAGES,
+        ask(JOB_SPEED),
+        decimals=1,
+    )
+    stopped = number(
+        "Jobs stopped",
+        "They cannot go on until somebody resumes or cancels them; each says its reason.",
+        "short",
+        ask(f"sum({of('cxrview_backfill_jobs', STOPS)})"),
+        limit=(1, 2),
+        runbook=["CxrviewBackfillStopped"],
+        decimals=0,
+    )
+    images = lines(
+        "Images of the job by state",
+        "Of the job that is being worked on; open: found, and without an outcome yet.",
+        "short",
+        ask(f"sum by (state) ({of(STATES, SETTLES)})", "{{state}}"),
+        ask(f"clamp_min({FOUND} - {SETTLED}, 0)", "open"),
+        stacked=True,
+    )
+    codes = lines(
+        "Images of the job skipped or failed by code",
+        "Since the job was begun or resumed; copies are `duplicate`.",
+        "short",
+        ask(f"sum by (reason) ({of('cxrview_backfill_refused_images')}) > 0", "{{reason}}"),
+        stacked=True,
+    )
+    received = lines(
+        "Bytes/s read by jobs",
+        "Of the archive's files.",
+        "Bps",
+        ask(rate("cxrview_backfill_bytes_total"), "read"),
+    )
+    jobs = lines(
+        "Jobs by state",
+        "All that the service's folder holds.",
+        "short",
+        ask(f"sum by (state) ({of('cxrview_backfill_jobs')})", "{{state}}"),
+        stacked=True,
+        runbook=["CxrviewBackfillStopped"],
+    )
+    return [
+        (5, [(6, part), (6, left), (6, speed), (6, stopped)]),
+        (9, [(6, images), (6, codes), (6, received), (6, jobs)]),
+    ]
+
+
 def _progress() -> list[Row]:
     done = number(
         "Done",
-        "Images of the lane answered within the chosen range, by Prometheus' reckoning: it may be"
+        "Images sent and answered within the chosen range, by Prometheus' reckoning: it may be"
         " off by a scrape's worth.",
         "short",
         ask(DONE, now=True),
@@ -68,7 +149,7 @@ def _progress() -> list[Row]:
     )
     waiting = number(
         "Waiting",
-        "Images of the lane inside the service: more wait at the client.",
+        "Images of the lane inside the service, those of jobs among them: more wait at the client.",
         "short",
         ask(f"sum({of('cxrview_inside_images', BACKFILL)})"),
         runbook=["CxrviewStandsStill"],
@@ -80,7 +161,7 @@ def _progress() -> list[Row]:
 def _speed() -> list[Row]:
     images = lines(
         "Images/s of the lane",
-        "By the endpoint that they came through: `batch`, or `classify` with lane=backfill.",
+        "By where they came from: `backfills` are jobs; `batch`, or `classify` with lane=backfill.",
         IMAGES,
         ask(rate("cxrview_images_total", BACKFILL, by="source"), "{{source}}"),
         stacked=True,

@@ -1,4 +1,4 @@
-"""Who asked about which image, when, and what was answered: a file that is only ever added to."""
+"""Who asked about which image or archive, and what was answered: a file that only grows."""
 
 from __future__ import annotations
 
@@ -66,6 +66,20 @@ class Audit:
         }
         self._write("classified", request_id, client, address, entry)
 
+    def asked(
+        self, request_id: str, client: str, address: str, action: str, entry: Mapping[str, object]
+    ) -> None:
+        """Record, before it is done, what somebody asks of a job on an archive.
+
+        Raises:
+            AuditError: It could not be.
+        """
+        self._write("backfill", request_id, client, address, {"action": action} | dict(entry))
+
+    def hash(self, text: str) -> str:
+        """What stands for a text that must not be read here."""
+        return hash_of(text, self._key)
+
     def failed(self, request_id: str, client: str, address: str, code: str, status: int) -> None:
         """Record that an image was not answered, or that somebody was not let in.
 
@@ -119,6 +133,6 @@ class Audit:
             raise AuditError("the audit log cannot be written: it is full")
 
 
-def hash_of(uid: str, key: bytes) -> str:
-    """HMAC-SHA256 of a SOP Instance UID, in hexadecimal digits."""
-    return hmac.new(key, uid.encode(), hashlib.sha256).hexdigest()
+def hash_of(text: str, key: bytes) -> str:
+    """HMAC-SHA256 of a SOP Instance UID, or of a job's source, in hexadecimal digits."""
+    return hmac.new(key, text.encode("utf-8", "surrogatepass"), hashlib.sha256).hexdigest()

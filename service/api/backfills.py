@@ -20,10 +20,11 @@ from starlette.concurrency import run_in_threadpool
 from service.api import metrics, openapi
 from service.api.jobs import IMAGE_STATES, Backfill, Backfills, NewBackfill, State
 from service.api.paths import BACKFILLS
-from service.api.problems import JOB_RESPONSES
+from service.api.problems import CODES, JOB_RESPONSES
 from service.api.receiving import length_of, receive
 from service.api.runtime import Runtime
 from service.api.settings import Settings
+from service.api.trail import trail_of
 from service.backfill.jobs import BackfillsDisabledError
 from service.inference import Image
 
@@ -35,6 +36,7 @@ Responses = dict[int | str, dict[str, Any]]
 MAX_BODY_BYTES = 64 * 2**10
 # Files between an archive and their answers, besides those that are decoded and make up a batch
 AHEAD = 4
+OF_JOBS = ("duplicate", "crashed")  # codes of an image, beside those of problems
 
 ASKED: Responses = {status: JOB_RESPONSES[status] for status in (401, 403, 404, 503)}
 CHANGED = ASKED | {409: JOB_RESPONSES[409]}
@@ -100,6 +102,7 @@ async def open_backfills(settings: Settings, runtime: Runtime) -> AsyncIterator[
 
 
 def _submit(runtime: Runtime, image: Image) -> None:
+    metrics.BACKFILL_BYTES.inc(len(image.data or b""))
     image.answer.add_done_callback(partial(_count, runtime, image))
     runtime.pipeline.submit(image)
 
@@ -117,11 +120,14 @@ def _count(runtime: Runtime, image: Image, answer: Future[float]) -> None:
 
 def _describe(manager: Manager | None) -> None:
     for state in get_args(State):
-        count = partial(manager.count, state) if manager else lambda: 0
+        count = partial(manager.watch.count, state) if manager else lambda: 0
         metrics.BACKFILL_JOBS.labels(state).set_function(count)
     for state in IMAGE_STATES:
-        images = partial(manager.images, state) if manager else lambda: 0
+        images = partial(manager.watch.images, state) if manager else lambda: 0
         metrics.BACKFILL_IMAGES.labels(state).set_function(images)
+    for code in (*CODES, *OF_JOBS):
+        refused = partial(manager.watch.refused, code) if manager else lambda: 0
+        metrics.BACKFILL_REFUSED.labels(code).set_function(refused)
 
 
 def manager_of(request: Request) -> Manager:
@@ -145,6 +151,15 @@ KeyHeader = Annotated[
         pattern="^[!-~]{1,128}$",
     ),
 ]
+
+
+def _recorded(action: str) -> Any:
+    """What is asked of a job is recorded before it is done; jobs that there are not, are not."""
+
+    def record(request: Request, job: str, manager: ManagerDep) -> None:
+        trail_of(request.scope).asked(action, manager.job(job).job.id)
+
+    return Depends(record)
 
 
 async def _wanted(request: Request) -> NewBackfill:
@@ -172,8 +187,10 @@ async def create(
     request: Request, response: Response, manager: ManagerDep, key: KeyHeader = None
 ) -> Backfill:
     """Classify every image of an archive once; one archive at a time, in the order of asking."""
-    wanted = await _wanted(request)
+    wanted, trail = await _wanted(request), trail_of(request.scope)
+    trail.asked_for_job(wanted.source)
     shown = await run_in_threadpool(manager.create, key, wanted.model_dump())
+    trail.asked("created", shown.job.id)
     response.headers["Location"] = f"{BACKFILLS}/{shown.job.id}"
     return Backfill.of(shown)
 
@@ -195,6 +212,7 @@ def read(job: str, manager: ManagerDep) -> Backfill:
     "/{job}/results",
     summary="Rows",
     response_class=StreamingResponse,
+    dependencies=[_recorded("results")],
     responses=ASKED | {200: openapi.ROWS_ANSWER},
 )
 def results(job: str, manager: ManagerDep) -> StreamingResponse:
@@ -209,6 +227,7 @@ def results(job: str, manager: ManagerDep) -> StreamingResponse:
     "/{job}/certificate",
     summary="Certificate",
     response_class=Response,
+    dependencies=[_recorded("certificate")],
     responses=CHANGED | {200: openapi.CERTIFICATE_ANSWER},
 )
 def certificate(job: str, manager: ManagerDep) -> Response:
@@ -216,25 +235,36 @@ def certificate(job: str, manager: ManagerDep) -> Response:
     return Response(manager.certificate(job), media_type="application/json")
 
 
-@router.post("/{job}/pause", summary="Stop for now", responses=CHANGED)
+@router.post(
+    "/{job}/pause", summary="Stop for now", dependencies=[_recorded("pause")], responses=CHANGED
+)
 def pause(job: str, manager: ManagerDep) -> Backfill:
     """What is being worked on is finished; `resume` goes on with the rest."""
     return Backfill.of(manager.pause(job))
 
 
-@router.post("/{job}/resume", summary="Go on", responses=CHANGED)
+@router.post(
+    "/{job}/resume", summary="Go on", dependencies=[_recorded("resume")], responses=CHANGED
+)
 def resume(job: str, manager: ManagerDep) -> Backfill:
     """With what was paused, or was stopped because it could not go on."""
     return Backfill.of(manager.resume(job))
 
 
-@router.post("/{job}/cancel", summary="Stop for good", responses=CHANGED)
+@router.post(
+    "/{job}/cancel", summary="Stop for good", dependencies=[_recorded("cancel")], responses=CHANGED
+)
 def cancel(job: str, manager: ManagerDep) -> Backfill:
     """Results so far stay; there is no certificate."""
     return Backfill.of(manager.cancel(job))
 
 
-@router.post("/{job}/retry-failed", summary="Try again what failed", responses=CHANGED)
+@router.post(
+    "/{job}/retry-failed",
+    summary="Try again what failed",
+    dependencies=[_recorded("retry-failed")],
+    responses=CHANGED,
+)
 def retry_failed(job: str, manager: ManagerDep) -> Backfill:
     """Nothing else is done a second time; a job at work is paused first."""
     return Backfill.of(manager.retry_failed(job))

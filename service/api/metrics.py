@@ -91,6 +91,15 @@ BACKFILL_IMAGES = Gauge(
     ["state"],
 )
 BACKFILL_JOBS = Gauge("cxrview_backfill_jobs", "Archive jobs, by their state.", ["state"])
+BACKFILL_REFUSED = Gauge(
+    "cxrview_backfill_refused_images",
+    "Images of the archive job that is being worked on: skipped or failed since it was begun or"
+    " resumed, by problem code, `duplicate` or `crashed`.",
+    ["reason"],
+)
+BACKFILL_BYTES = Counter(
+    "cxrview_backfill_bytes_total", "Bytes of the files that archive jobs have read."
+)
 PFI = Histogram(
     "cxrview_pfi_ratio",
     "PFI, the probability of a frontal image.",

@@ -120,6 +120,7 @@ JOB_KINDS: dict[type[Exception], Kind] = {
     OptionsError: Kind("invalid_source", UNPROCESSABLE, "Source cannot be opened"),
     SourceError: Kind("invalid_source", UNPROCESSABLE, "Source cannot be opened"),
     jobs.JobConflictError: Kind("job_conflict", HTTPStatus.CONFLICT, "Key of another job"),
+    jobs.LedgerAwayError: Kind("ledger_away", UNAVAILABLE, "Ledger cannot be used"),
     jobs.JobStateError: Kind("job_state", HTTPStatus.CONFLICT, "Not in this state"),
 }
 ALL_KINDS = KINDS | JOB_KINDS

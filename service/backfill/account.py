@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from model_store import View
 from service.backfill.certificate import Agreement, Model, Share, Shares
-from service.backfill.rows import OUTCOMES
+from service.backfill.rows import INPUTS, OUTCOMES
 from service.backfill.tally import Repetitions, Tally
 
 LARGEST = 20
@@ -32,7 +32,7 @@ class Account:
         self.review = 0
         self.started: datetime | None = None
         self.ended: datetime | None = None
-        names = ("outcome", "code", "view", "modality", "station", "month", "model")
+        names = ("outcome", "code", "view", "input", "modality", "station", "month", "model")
         self._tallies = {name: Tally() for name in names}
         self._header = {name: Tally() for name in HEADER}
         self._locators, self._keys = Repetitions(), Repetitions()
@@ -54,6 +54,8 @@ class Account:
     def _add_done(self, done: pa.RecordBatch) -> None:
         for name in ("view", "modality", "station", "month"):
             self._tallies[name].add(done[name])
+        # Parts of earlier versions do not say it, and knew nothing else
+        self._tallies["input"].add(pc.fill_null(done["input"], "stored"))
         self._tallies["model"].add(
             pc.binary_join_element_wise(done["model"], done["model_sha256"], " ")
         )
@@ -80,7 +82,7 @@ class Account:
 
     def counts(self, name: str) -> dict[Any, int]:
         """Of a column whose values are few."""
-        known = {"outcome": OUTCOMES, "view": VIEWS}.get(name, ())
+        known = {"outcome": OUTCOMES, "view": VIEWS, "input": INPUTS}.get(name, ())
         counts, others = self._tallies[name].largest(1000)
         named: dict[Any, int] = dict.fromkeys(known, 0) | {
             value: count for value, count in counts.items() if value is not None

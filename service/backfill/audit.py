@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -33,6 +33,7 @@ class Known:
     parts: Sequence[PartFile]
     started: datetime | None = None
     ended: datetime | None = None
+    left_out: Mapping[str, int] | None = None  # by reason, when the sources were listed
 
 
 def audit(folder: Path, out: Path, known: Known | None = None) -> Certificate:
@@ -96,9 +97,11 @@ def _certificate(
         errors=tuple(errors),
         found=known.found if known else account.rows,
         found_by="source" if known else "rows",
+        left_out=dict(known.left_out) if known and known.left_out is not None else None,
         outcomes=account.counts("outcome"),
         codes=account.counts("code"),
         views=account.counts("view"),
+        inputs=account.counts("input"),
         review=account.review,
         header=account.header(),
         modalities=account.shares("modality"),

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from model_store import View
-from service.backfill.rows import Outcome
+from service.backfill.rows import Input, Outcome
 
 Count = Annotated[int, Field(ge=0)]
 
@@ -70,9 +70,16 @@ class Certificate(Frozen):
     found_by: Literal["source", "rows"] = Field(
         description="rows: nobody said how many there are, so the rows themselves were counted"
     )
+    left_out: dict[str, Count] | None = Field(
+        default=None,
+        description="what the archive held besides, by reason; null where nobody counted it",
+    )
     outcomes: dict[Outcome, Count]
     codes: dict[str, Count] = Field(description="of what was skipped or failed")
     views: dict[View, Count]
+    inputs: dict[Input, Count] = Field(
+        description="what the model saw: files as they are stored, or as the archive renders them"
+    )
     review: Count = Field(description="images within the model's uncertain band")
     header: dict[str, Agreement] = Field(
         description="by attribute: view_position, patient_orientation, view_code"

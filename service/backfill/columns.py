@@ -16,9 +16,12 @@ from service.backfill.rows import Row
 SCHEMA_VERSION = "1"  # changes when a column changes its meaning, or goes; not when one comes
 # A few values for many images; what is not here is different in every row
 REPETITIVE = (
-    "outcome", "code", "modality", "station", "month", "format", "transfer_syntax", "view",
-    "view_position", "patient_orientation", "view_code", "warnings", "model", "model_sha256",
+    "outcome", "code", "modality", "station", "month", "format", "transfer_syntax", "input",
+    "view", "view_position", "patient_orientation", "view_code", "warnings", "model",
+    "model_sha256",
 )  # fmt: skip
+# Columns that parts of earlier versions have not
+LATER = ("input",)
 TYPES: dict[Any, pa.DataType] = {
     str: pa.string(),
     int: pa.int64(),

@@ -20,19 +20,18 @@ from service.backfill.folders import BusyError, alone, conclude, ledger_in
 from service.backfill.jobs import Job, LedgerError
 from service.backfill.ledger import Ledger
 from service.backfill.local import pipeline_of
-from service.backfill.results import Results
-from service.backfill.rows import SourceError
-from service.backfill.sinks import RESULTS, SINKS
+from service.backfill.places import ClusterError
+from service.backfill.rows import Source, SourceError
+from service.backfill.sinks import RESULTS
 from service.backfill.sources.opening import open_source
 from service.backfill.sources.options import OptionsError
-from service.backfill.work import TooManyFailuresError, Work
-from service.inference import NetworkError, usable_cpus
+from service.backfill.task import Engine, Task
+from service.backfill.work import TooManyFailuresError
+from service.inference import NetworkError
 
 REFRESH_SECONDS = 0.25
 # Exit codes: every image has an outcome; not all have; wrong options; stopped by Ctrl-C
 DONE, INCOMPLETE, REFUSED, PAUSED = 0, 1, 2, 130
-# Files that wait for a decoder, besides those that are being decoded
-AHEAD = 16
 
 
 class RefusedError(Exception):
@@ -56,27 +55,14 @@ def run_backfill(options: argparse.Namespace) -> int:
     console = Console(stderr=True)
     try:
         version = Store(options.model_store).load(options.model)
-        source = open_source(options.source, dict(_pair(each) for each in options.option))
+        source = open_source(options.source, _source_options(options))
         with _opened_ledger(options) as ledger:
             job = _opened_job(ledger, options, version)
             if options.retry_failed:
                 again = ledger.retry_failed(job.id)
                 console.print(f"{again} images are tried again")
-            with pipeline_of(version, options.provider) as pipeline:
-                work = Work(
-                    ledger,
-                    job.id,
-                    source,
-                    pipeline.submit,
-                    version.card,
-                    results=Results(options.out, SINKS[options.format]),
-                    fetchers=options.fetchers,
-                    inside=2 * usable_cpus() + AHEAD,
-                    max_failed_share=options.max_errors,
-                    limit=options.limit,
-                    chunk_images=options.chunk,
-                    lease_seconds=options.lease_seconds,
-                )
+            task = _task(options, job)
+            with ENGINES[options.engine](task, ledger, source, version) as work:
                 job, interrupted = _worked(work, ledger, job, console)
             if job.state != "done":
                 console.print(f"{job.open} of {job.counts['found']} images are left: --resume")
@@ -87,9 +73,13 @@ def run_backfill(options: argparse.Namespace) -> int:
             certificate = conclude(ledger, job, options.out)
     except (OptionsError, SourceError, TooManyFailuresError, RefusedError, LedgerError) as error:
         return _refuse(console, error)
-    except (StoreError, NetworkError, OSError) as error:
+    except (StoreError, NetworkError, ClusterError, OSError) as error:
         return _refuse(console, error)
     return _conclude(console, certificate, options.out)
+
+
+def _source_options(options: argparse.Namespace) -> dict[str, str]:
+    return dict(_pair(each) for each in options.option)
 
 
 def _pair(text: str) -> tuple[str, str]:
@@ -139,7 +129,53 @@ def _opened_job(ledger: Ledger, options: argparse.Namespace, version: ModelVersi
     return job
 
 
-def _worked(work: Work, ledger: Ledger, job: Job, console: Console) -> tuple[Job, bool]:
+def _task(options: argparse.Namespace, job: Job) -> Task:
+    return Task(
+        job.id,
+        options.ledger or ledger_in(options.out),
+        options.source,
+        _source_options(options),
+        options.out.absolute(),
+        options.format,
+        options.model,
+        options.model_store.absolute(),
+        options.provider,
+        options.fetchers,
+        options.max_errors,
+        options.limit,
+        options.chunk,
+        options.lease_seconds,
+    )
+
+
+@contextmanager
+def _local(task: Task, ledger: Ledger, source: Source, version: ModelVersion) -> Iterator[Engine]:
+    """All cores of this process."""
+    with pipeline_of(version, task.provider) as pipeline:
+        yield task.work(ledger, source, pipeline, version)
+
+
+@contextmanager
+def _ray(task: Task, ledger: Ledger, source: Source, version: ModelVersion) -> Iterator[Engine]:
+    """Workers on all machines of a cluster, which open sources and versions of their own."""
+    del version
+    source.close()
+    if task.limit is not None:
+        raise RefusedError("--limit is for one worker: --engine local")
+    try:
+        from service.backfill.cluster import on_ray  # takes a second to load
+    except ImportError:
+        raise RefusedError(
+            "--engine ray needs the extra `ray`: pip install 'cxrview[ray]'"
+        ) from None
+    with on_ray(task, ledger) as cluster:
+        yield cluster
+
+
+ENGINES = {"local": _local, "ray": _ray}
+
+
+def _worked(work: Engine, ledger: Ledger, job: Job, console: Console) -> tuple[Job, bool]:
     """Show how it goes; Ctrl-C or SIGTERM pauses, a second one gives up. Was it interrupted?"""
     ended: Future[Job] = Future()
 
@@ -168,7 +204,7 @@ def _worked(work: Work, ledger: Ledger, job: Job, console: Console) -> tuple[Job
 
 
 @contextmanager
-def _bar(console: Console) -> Iterator[Callable[[Work, Job], None]]:
+def _bar(console: Console) -> Iterator[Callable[[Engine, Job], None]]:
     """A line that is kept current, where there is a terminal."""
     columns = (
         BarColumn(),
@@ -181,7 +217,7 @@ def _bar(console: Console) -> Iterator[Callable[[Work, Job], None]]:
     with Progress(*columns, console=console) as progress:
         task = progress.add_task("", total=None, found="?", speed="", codes="")
 
-        def show(work: Work, job: Job) -> None:
+        def show(work: Engine, job: Job) -> None:
             done, found = work.progress, job.counts["found"]
             settled = found - job.open
             rate = done.images_per_second
@@ -202,6 +238,10 @@ def _conclude(console: Console, certificate: Certificate, out: Path) -> int:
     """Say what came of it."""
     for reason in certificate.errors:
         console.print(f"error: {reason}", style="red", highlight=False, markup=False)
+    if rendered := certificate.inputs["rendered"]:
+        stored = certificate.inputs["stored"]
+        text = f"the model saw {rendered:,} images as rendered by the archive, {stored:,} as stored"
+        console.print(text, highlight=False)
     counts = ", ".join(f"{count:,} {name}" for name, count in certificate.outcomes.items())
     console.print(f"{counts} of {certificate.found:,} images: {out / PAGE}", highlight=False)
     return DONE if certificate.valid else INCOMPLETE

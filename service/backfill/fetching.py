@@ -5,23 +5,27 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
-from queue import SimpleQueue
-from threading import Event, Semaphore, Thread
+from queue import Empty, SimpleQueue
+from threading import Event, Thread
 
 from model_store import ModelCard
 from service.backfill.jobs import Item, Lease
 from service.backfill.outcomes import row_of, row_of_error
-from service.backfill.rows import ItemError, Row, Source
+from service.backfill.room import Room
+from service.backfill.rows import ItemError, Names, Rendered, Row, Source
 from service.imaging import ImageError
 from service.imaging.radiograph import sniff
-from service.inference import BatcherClosedError, Image, Lane
+from service.inference import BatcherClosedError, Buffer, Image, Lane
 
 # Media Storage SOP Instance UID (0002,0003), among the first elements of every DICOM file
 NAME, NAMED_BYTES = b"\x02\x00\x03\x00", 1024
 LOOK_SECONDS = 0.2  # between looks at whether to stop
+# To wake a thread for each answer costs more than what it does with it
+GATHER_SECONDS = 0.02
 
 
 @dataclass(eq=False)
@@ -59,6 +63,10 @@ class Halt:
             self.error = error
         self._event.set()
 
+    def wait(self, seconds: float) -> None:
+        """So long, or until it is so."""
+        self._event.wait(seconds)
+
 
 class Fetchers:
     """Reads, submits, and puts an answer for each image that it was given.
@@ -71,6 +79,7 @@ class Fetchers:
         lane: Of the pipeline: `backfill` beside people, `interactive` where there are none.
         threads: That read files.
         inside: Images between their source and their answer, at most.
+        held_bytes: Of these images, at most; beside them each thread holds the one that it reads.
     """
 
     def __init__(
@@ -83,12 +92,13 @@ class Fetchers:
         lane: Lane,
         threads: int,
         inside: int,
+        held_bytes: int,
     ) -> None:
-        self.answers: SimpleQueue[Answered] = SimpleQueue()
+        self._answers: SimpleQueue[Answered] = SimpleQueue()
         self._source, self._submit, self._card, self._halt = source, submit, card, halt
         self._lane: Lane = lane
         self._todo: SimpleQueue[tuple[Chunk, Item] | None] = SimpleQueue()
-        self._places = Semaphore(inside)
+        self._room = Room(inside, held_bytes)
         self._threads = [
             Thread(target=self._work, name=f"fetch-{number}", daemon=True)
             for number in range(threads)
@@ -104,6 +114,16 @@ class Fetchers:
         for item in chunk.lease.items:
             self._todo.put((chunk, item))
 
+    def answered(self) -> list[Answered]:
+        """What was answered since the last time; waits for something, but not long."""
+        found: list[Answered] = []
+        with suppress(Empty):
+            found.append(self._answers.get(timeout=LOOK_SECONDS))
+            time.sleep(GATHER_SECONDS)
+            while True:
+                found.append(self._answers.get_nowait())
+        return found
+
     def close(self) -> None:
         """End, when all that was given has been fetched or given back."""
         for _ in self._threads:
@@ -114,8 +134,8 @@ class Fetchers:
     def _work(self) -> None:
         while (task := self._todo.get()) is not None:
             chunk, item = task
-            if not self._place():
-                self.answers.put(Answered(chunk, item, None))
+            if not self._room.enter(lambda: bool(self._halt)):
+                self._answers.put(Answered(chunk, item, None))
                 continue
             try:
                 self._fetch(chunk, item)
@@ -125,16 +145,13 @@ class Fetchers:
                 self._halt.now(None if isinstance(error, BatcherClosedError) else error)
                 self._settle(chunk, item, None)
 
-    def _place(self) -> bool:
-        while not self._halt:
-            if self._places.acquire(timeout=LOOK_SECONDS):
-                return True
-        return False
-
     def _fetch(self, chunk: Chunk, item: Item) -> None:
         begin = time.perf_counter()
-        data = self._source.read(item.locator)
+        data, rendered = _opened(self._source.read(item.locator))
         size = len(data)
+        if not self._room.hold(size, lambda: bool(self._halt)):
+            self._settle(chunk, item, None)
+            return
         # DICOM objects say their names, which are the same in every copy
         named = sniff(data) == "dicom" and NAME in bytes(data[:NAMED_BYTES])
         sha256 = None if named else hashlib.sha256(data).hexdigest()
@@ -153,6 +170,7 @@ class Fetchers:
                 sha256=sha256,
                 seconds=seconds,
                 attempts=item.attempts,
+                rendered=rendered,
             )
 
         image.answer.add_done_callback(partial(self._answer, chunk, item, image, row, size))
@@ -178,17 +196,22 @@ class Fetchers:
         else:  # the network's, for example
             assert isinstance(error, Exception)
             self._halt.now(None if isinstance(error, BatcherClosedError) else error)
-        self._settle(chunk, item, found)
+        self._settle(chunk, item, found, size)
 
     def _refused(self, item: Item, error: Exception, size: int | None = None) -> Row:
         row = row_of_error(item.locator, error, size=size, attempts=item.attempts)
         return of_model(row, self._card)
 
-    def _settle(self, chunk: Chunk, item: Item, row: Row | None) -> None:
-        self._places.release()
+    def _settle(self, chunk: Chunk, item: Item, row: Row | None, held: int = 0) -> None:
+        self._room.leave(held)
         if row is not None:
             row = replace(row, finished=datetime.now(UTC))
-        self.answers.put(Answered(chunk, item, row))
+        self._answers.put(Answered(chunk, item, row))
+
+
+def _opened(found: Buffer | Rendered) -> tuple[Buffer, Names | None]:
+    """The bytes, and whose picture they are; None: they are the file itself."""
+    return (found.data, found.of) if isinstance(found, Rendered) else (found, None)
 
 
 def of_model(row: Row, card: ModelCard) -> Row:

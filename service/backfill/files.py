@@ -2,8 +2,43 @@
 
 from __future__ import annotations
 
+import errno
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+FULL = {errno.ENOSPC, errno.EDQUOT}
+
+
+class UnwritableError(OSError):
+    """A folder takes no files: its disk is full, it may not be written to, or it is none."""
+
+    def __init__(self, folder: Path, error: OSError) -> None:
+        super().__init__(error.errno, error.strerror, str(folder))
+
+    def __str__(self) -> str:
+        """In words for whoever can mend it."""
+        if self.errno in FULL:
+            return f"the disk is full: {self.filename}"
+        return f"{self.filename} cannot be written to: {self.strerror}"
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[Path]:
+    """The temporary file of `path`, in whose folder the block writes; what fails leaves none.
+
+    Raises:
+        UnwritableError
+    """
+    draft = temporary(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield draft
+    except OSError as error:
+        with suppress(OSError):  # a full disk needs the room
+            draft.unlink()
+        raise UnwritableError(path.parent, error) from error
 
 
 def temporary(path: Path) -> Path:
@@ -15,14 +50,17 @@ def temporary(path: Path) -> Path:
 
 
 def write(path: Path, data: bytes) -> Path:
-    """Write the temporary file of `path` down to the disk; returns it, for `publish`."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = temporary(path)
-    with draft.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    _sync_folder(path.parent)
+    """Write the temporary file of `path` down to the disk; returns it, for `publish`.
+
+    Raises:
+        UnwritableError: There is no such file then.
+    """
+    with writing(path) as draft:
+        with draft.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        _sync_folder(path.parent)
     return draft
 
 

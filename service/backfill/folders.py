@@ -14,6 +14,7 @@ from service.backfill.certificate import Certificate
 from service.backfill.jobs import Job
 from service.backfill.ledger import Ledger
 from service.backfill.sinks import RESULTS, PartFile
+from service.backfill.stopping import stop
 
 LEDGER, LOCK = "ledger.sqlite", ".lock"
 
@@ -46,12 +47,17 @@ def conclude(ledger: Ledger, job: Job, out: Path) -> Certificate:
     """Write certificate and header audit of a job that is done.
 
     Raises:
-        OSError: A file cannot be read, or written.
+        OSError: A file cannot be read, or written; the job is stopped, and ends when it is resumed.
     """
-    (out / RESULTS).mkdir(parents=True, exist_ok=True)  # of an archive without images
     parts = [PartFile(*astuple(each)) for each in ledger.parts(job.id)]
-    known = Known(job.counts["found"], parts, _moment(job.started), _moment(job.ended))
-    return audit(out / RESULTS, out, known)
+    times = (_moment(job.started), _moment(job.ended))
+    known = Known(job.counts["found"], parts, *times, job.left_out)
+    try:
+        (out / RESULTS).mkdir(parents=True, exist_ok=True)  # of an archive without images
+        return audit(out / RESULTS, out, known)
+    except OSError as error:
+        stop(ledger, job.id, error)
+        raise
 
 
 def _moment(seconds: float | None) -> datetime | None:

@@ -141,8 +141,10 @@ class HeaderAudit:
         files.publish(files.write(folder / GROUPS, self._groups_csv()))
         if self._unsorted:
             self._sort_run()
-        draft = files.temporary(folder / WORKLIST)
-        with draft.open("w", newline="", encoding="utf-8") as file:
+        with (
+            files.writing(folder / WORKLIST) as draft,
+            draft.open("w", newline="", encoding="utf-8") as file,
+        ):
             writer = csv.writer(file)
             writer.writerow(WORKLIST_COLUMNS)
             for record in heapq.merge(*map(_records, self._runs), key=_order):

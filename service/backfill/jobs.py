@@ -13,6 +13,19 @@ class LedgerError(Exception):
     """The ledger cannot do this."""
 
 
+class LedgerAwayError(LedgerError):
+    """Its database is locked or full, or does not answer.
+
+    Args:
+        detail: In words for whoever can mend it.
+        room: The same may succeed now, because something was given up for it.
+    """
+
+    def __init__(self, detail: str, *, room: bool = False) -> None:
+        super().__init__(detail)
+        self.room = room
+
+
 class JobConflictError(LedgerError):
     """There is another job of this key, with other contents."""
 
@@ -47,6 +60,7 @@ class Job:
     started: float | None
     ended: float | None
     reason: str | None  # why it was stopped
+    left_out: Mapping[str, int] | None = None  # of the archive, by reason; None: not known
 
     @property
     def open(self) -> int:

@@ -15,7 +15,6 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from typing import Any
 
 import sqlalchemy as sql
-from sqlalchemy.engine import Connection
 from sqlalchemy.exc import IntegrityError
 
 from service.backfill.database import Database, decoded, encoded, hash_of
@@ -30,13 +29,23 @@ from service.backfill.jobs import (
     Settled,
     UnknownJobError,
 )
+from service.backfill.statements import (
+    CRASHED,
+    LOOKED_UP,
+    PART,
+    count,
+    held_by,
+    job_of,
+    lease_some,
+    least_crashes,
+    release,
+    settle,
+    slices,
+)
 from service.backfill.tables import ITEMS, JOBS, PARTS
 
-PART = (PARTS.c.name, PARTS.c.rows, PARTS.c.bytes, PARTS.c.sha256)
 # How many images are leased together after so many deaths of workers; one, after more
 SUSPECTS = {1: 100, 2: 10}
-CRASHED = {"state": "pending", "lease": None, "crashes": ITEMS.c.crashes + 1}
-LOOKED_UP = 500  # parameters of one query; SQLite takes no more than some thousands
 
 
 class Ledger:
@@ -54,6 +63,9 @@ class Ledger:
     def __init__(self, url: str, now: Callable[[], float] = time.time) -> None:
         self._now, self._database = now, Database(url)
         self._transaction, self._reading = self._database.transaction, self._database.reading
+        # Of each job, the image that was leased last. PostgreSQL keeps what an index said until the
+        # next VACUUM: whoever looks from the first image on, looks through all that
+        self._leased: dict[str, int] = {}
 
     def close(self) -> None:
         """Give all connections back."""
@@ -73,7 +85,7 @@ class Ledger:
             found = connection.execute(sql.select(JOBS).where(JOBS.c.key == key)).one()
         if found.description != text:
             raise JobConflictError(f"the job {key} was made with other sources or settings")
-        return _job(found)
+        return job_of(found)
 
     def job(self, job: str) -> Job:
         """As it is now.
@@ -85,19 +97,20 @@ class Ledger:
             found = connection.execute(sql.select(JOBS).where(JOBS.c.id == job)).one_or_none()
         if found is None:
             raise UnknownJobError(f"no job {job}")
-        return _job(found)
+        return job_of(found)
 
     def jobs(self) -> list[Job]:
         """All of them, the newest first."""
         with self._reading() as connection:
             found = connection.execute(sql.select(JOBS).order_by(JOBS.c.created.desc()))
-            return [_job(each) for each in found]
+            return [job_of(each) for each in found]
 
     def set_state(self, job: str, state: JobState, reason: str | None = None) -> None:
-        """Say whether work on a job goes on."""
+        """Say whether work on a job goes on; where it had ended, the archive is listed anew."""
         values: dict[str, Any] = {"state": state, "reason": reason, "ended": None}
         if state == "running":
             values["started"] = sql.func.coalesce(JOBS.c.started, self._now())
+            values["complete"] = sql.and_(JOBS.c.complete, JOBS.c.state == state)
         else:
             values["ended"] = self._now()
         self._update(JOBS, JOBS.c.id == job, values)
@@ -109,16 +122,35 @@ class Ledger:
             return 0
         with self._transaction() as connection:
             statement = self._database.insert(ITEMS).on_conflict_do_nothing()
-            added = sum(
-                connection.execute(statement.values(rows[at : at + LOOKED_UP])).rowcount
-                for at in range(0, len(rows), LOOKED_UP)
-            )
-            _count(connection, job, {"found": added})
+            # With what is returned, SQLAlchemy sends many rows at once, and compiles this once
+            added = len(connection.execute(statement.returning(ITEMS.c.number), rows).all())
+            count(connection, job, {"found": added})
         return added
 
-    def complete(self, job: str) -> None:
-        """Everything in the archive has been found."""
-        self._update(JOBS, JOBS.c.id == job, {"complete": True})
+    def claim_listing(self, job: str, worker: str, seconds: float) -> bool:
+        """Be the one who lists the archive, or stay it; False where nobody need, or another does.
+
+        Args:
+            job: Its id.
+            worker: Whoever asks.
+            seconds: After which another may take it over.
+        """
+        now = self._now()
+        free = sql.or_(JOBS.c.lister.is_(None), JOBS.c.lister == worker, JOBS.c.lister_until < now)
+        mine = sql.and_(JOBS.c.id == job, sql.not_(JOBS.c.complete), free)
+        values = {"lister": worker, "lister_until": now + seconds}
+        return bool(self._update(JOBS, mine, values))
+
+    def release_listing(self, job: str, worker: str) -> None:
+        """Another may list the archive."""
+        mine = sql.and_(JOBS.c.id == job, JOBS.c.lister == worker)
+        self._update(JOBS, mine, {"lister": None})
+
+    def complete(self, job: str, left_out: Mapping[str, int] | None = None) -> None:
+        """Everything in the archive has been found, but what was left out, by reason."""
+        text = None if left_out is None else json.dumps(left_out, sort_keys=True)
+        values = {"complete": True, "lister": None, "left_out": text}
+        self._update(JOBS, JOBS.c.id == job, values)
 
     def lease(self, job: str, most: int, seconds: float) -> Lease | None:
         """Images that nobody has, in the order in which they were found; None where there is none.
@@ -132,54 +164,48 @@ class Ledger:
             seconds: After which they may be given to others.
         """
         now, lease = self._now(), secrets.token_hex(16)
-        expired = sql.and_(ITEMS.c.state == "leased", ITEMS.c.lease_until < now)
+        values = {"state": "leased", "lease": lease, "lease_until": now + seconds}
+        crashes = 0
         with self._transaction() as connection:
-            lost = sql.and_(ITEMS.c.job == job, expired)
-            connection.execute(sql.update(ITEMS).where(lost).values(**CRASHED))
-            free = sql.and_(ITEMS.c.job == job, ITEMS.c.state == "pending")
-            by_crashes = sql.select(ITEMS.c.crashes).where(free).order_by(ITEMS.c.crashes).limit(1)
-            crashes = connection.scalar(by_crashes)
-            if crashes is None:
-                return None
-            chosen = (
-                sql.select(ITEMS.c.number)
-                .where(free, ITEMS.c.crashes == crashes)
-                .order_by(ITEMS.c.number)
-                .limit(min(most, SUSPECTS.get(crashes, 1)) if crashes else most)
-                .with_for_update(skip_locked=True)  # in SQLite one writes at a time anyway
-            )
-            statement = (
-                sql.update(ITEMS)
-                .where(ITEMS.c.number.in_(chosen))
-                .values(state="leased", lease=lease, lease_until=now + seconds)
-                .values(attempts=ITEMS.c.attempts + 1)
-                .returning(ITEMS.c.number, ITEMS.c.locator, ITEMS.c.attempts)
-            )
-            found = sorted(connection.execute(statement).all())
+            after = self._leased.get(job, 0)
+            found = sorted(connection.execute(lease_some(job, 0, after, most, values)).all())
+            if not found:  # nothing else would come before, and whatever ran out comes last
+                lost = sql.and_(ITEMS.c.state == "leased", ITEMS.c.lease_until < now)
+                statement = sql.update(ITEMS).where(ITEMS.c.job == job, lost)
+                connection.execute(statement.values(**CRASHED))
+                least: int | None = connection.scalar(least_crashes(job))
+                if least is None:
+                    return None
+                crashes = least
+                most = min(most, SUSPECTS.get(crashes, 1)) if crashes else most
+                found = sorted(connection.execute(lease_some(job, crashes, 0, most, values)).all())
+        if found and not crashes:
+            self._leased[job] = found[-1].number
         items = tuple(Item(number, decoded(place), tries) for number, place, tries in found)
         return Lease(lease, job, items, crashes) if items else None
 
     def take_back(self, job: str) -> int:
         """For whoever knows that no other worker lives: free what they had; returns how many."""
+        self._update(JOBS, JOBS.c.id == job, {"lister": None})
         leased = sql.and_(ITEMS.c.job == job, ITEMS.c.state == "leased")
-        with self._transaction() as connection:
-            return connection.execute(sql.update(ITEMS).where(leased).values(**CRASHED)).rowcount
+        return self._update(ITEMS, leased, CRASHED)
 
     def renew(self, lease: Lease, seconds: float) -> None:
         """Keep what is leased for longer."""
-        self._update(ITEMS, _of(lease), {"lease_until": self._now() + seconds})
+        self._update(ITEMS, held_by(lease), {"lease_until": self._now() + seconds})
 
     def release(self, lease: Lease) -> None:
         """Give back, untried, what has no outcome."""
+        self._leased.pop(lease.job, None)
         with self._transaction() as connection:
-            _release(connection, lease)
+            release(connection, lease)
 
     def known(self, job: str, keys: Collection[str]) -> set[str]:
         """Which of these keys images have that are done."""
         hashes = {hash_of(key): key for key in keys}
         found: set[str] = set()
         with self._reading() as connection:
-            for some in _slices(list(hashes)):
+            for some in slices(list(hashes)):
                 statement = sql.select(ITEMS.c.key).where(ITEMS.c.job == job, ITEMS.c.key.in_(some))
                 found |= {hashes[bytes(each)] for each in connection.scalars(statement)}
         return found
@@ -190,32 +216,23 @@ class Ledger:
         Raises:
             LeaseLostError: Others have them, or an image with the same key was done meanwhile.
         """
-        rows = [
-            {"n": each.number, "s": each.state, "c": each.code, "k": each.key and hash_of(each.key)}
-            for each in settled
-        ]
         with self._transaction() as connection:
-            held = sql.select(sql.func.count()).select_from(ITEMS).where(_of(lease))
+            held = sql.select(sql.func.count()).select_from(ITEMS).where(held_by(lease))
             if connection.scalar(held) != len(lease.items):
                 raise LeaseLostError("the lease ran out, and others have its images")
-            if rows:
-                statement = (
-                    sql.update(ITEMS)
-                    .where(ITEMS.c.number == sql.bindparam("n"))
-                    .values(state=sql.bindparam("s"), code=sql.bindparam("c"))
-                    .values(key=sql.bindparam("k"), lease=None, part=part and part.name)
-                )
-                try:
-                    connection.execute(statement, rows)
-                except IntegrityError as error:
-                    raise LeaseLostError("an image was done a second time meanwhile") from error
+            try:
+                settle(connection, settled)
+            except IntegrityError as error:
+                raise LeaseLostError("an image was done a second time meanwhile") from error
             if part is not None:
                 connection.execute(sql.insert(PARTS).values(job=lease.job, **vars(part)))
-            _release(connection, lease)
+            if len(settled) < len(lease.items):
+                self._leased.pop(lease.job, None)
+                release(connection, lease)
             counts = dict.fromkeys(("done", "skipped", "failed"), 0)
             for each in settled:
                 counts[each.state] += 1
-            _count(connection, lease.job, counts)
+            count(connection, lease.job, counts)
 
     def end(self, job: str, failures: Sequence[Part]) -> list[Part] | None:
         """Nothing is open any more: these parts say what failed, in the place of older ones.
@@ -251,11 +268,11 @@ class Ledger:
     def retry_failed(self, job: str) -> int:
         """Try again what failed; returns how many."""
         failed = sql.and_(ITEMS.c.job == job, ITEMS.c.state == "failed")
-        values = {"state": "pending", "code": None, "part": None, "crashes": 0}
+        values = {"state": "pending", "code": None, "crashes": 0}
         with self._transaction() as connection:
-            count = connection.execute(sql.update(ITEMS).where(failed).values(**values)).rowcount
-            _count(connection, job, {"failed": -count})
-        return count
+            again = connection.execute(sql.update(ITEMS).where(failed).values(**values)).rowcount
+            count(connection, job, {"failed": -again})
+        return again
 
     def failures(self, job: str) -> Iterator[tuple[str, str, int]]:
         """Locator, code and attempts of all that failed, in the order in which they were found."""
@@ -285,35 +302,6 @@ class Ledger:
         with self._reading() as connection:
             return {each.code: each[1] for each in connection.execute(statement)}
 
-    def _update(self, table: sql.Table, which: Any, values: Mapping[str, Any]) -> None:
+    def _update(self, table: sql.Table, which: Any, values: Mapping[str, Any]) -> int:
         with self._transaction() as connection:
-            connection.execute(sql.update(table).where(which).values(**values))
-
-
-def _job(row: Any) -> Job:
-    counts = {name: getattr(row, name) for name in ("found", "done", "skipped", "failed")}
-    description = json.loads(row.description)
-    times = (row.created, row.started, row.ended)
-    return Job(row.id, row.key, description, row.state, row.complete, counts, *times, row.reason)
-
-
-def _of(lease: Lease) -> Any:
-    return sql.and_(
-        ITEMS.c.number.in_([item.number for item in lease.items]), ITEMS.c.lease == lease.id
-    )
-
-
-def _release(connection: Connection, lease: Lease) -> None:
-    untried = {"state": "pending", "lease": None, "attempts": ITEMS.c.attempts - 1}
-    leased = sql.and_(_of(lease), ITEMS.c.state == "leased")
-    connection.execute(sql.update(ITEMS).where(leased).values(**untried))
-
-
-def _count(connection: Connection, job: str, changes: Mapping[str, int]) -> None:
-    values = {name: JOBS.c[name] + change for name, change in changes.items()}
-    connection.execute(sql.update(JOBS).where(JOBS.c.id == job).values(**values))
-
-
-def _slices(values: list[bytes]) -> Iterator[list[bytes]]:
-    for at in range(0, len(values), LOOKED_UP):
-        yield values[at : at + LOOKED_UP]
+            return connection.execute(sql.update(table).where(which).values(**values)).rowcount

@@ -16,7 +16,9 @@ from service.inference import (
     usable_cpus,
 )
 
-BATCH_IMAGES = 8
+CPU_BATCH_IMAGES = 4  # more is no faster, and takes more memory
+GPU_BATCH_IMAGES = 32
+IN_FLIGHT = 2  # batches on a GPU: one is copied while the other runs
 # Of no account where nobody waits: a batch may fill up meanwhile
 PATIENCE_SECONDS = 0.1
 BATCH_SECONDS = 2.0
@@ -24,28 +26,30 @@ BATCH_SECONDS = 2.0
 
 @contextmanager
 def pipeline_of(
-    version: ModelVersion, provider: Provider = "cpu", workers: int = 0
+    version: ModelVersion, provider: Provider = "cpu", cpus: int = 0
 ) -> Iterator[Pipeline]:
     """A pipeline, which is closed in the end.
 
     Args:
         version: The model.
         provider: Where it runs.
-        workers: Decode threads; 0: one a core.
+        cpus: Cores to use; 0: all that this process may.
 
     Raises:
         NetworkError: The model must not run.
     """
     keep_freed_memory()
-    network = open_network(version, provider)
-    network.warm_up(Batcher.sizes(BATCH_IMAGES))
-    batcher = Batcher([Runner(lambda: network.run)], BATCH_IMAGES, BATCH_SECONDS, PATIENCE_SECONDS)
-    pipeline = Pipeline(
-        version.card.preprocess,
-        batcher,
-        workers or usable_cpus(),
-        yields=network.threads > 1,
-    )
+    cpus = cpus or usable_cpus()
+    # Threads that share a batch wait for one another: a batch a core comes later, and costs less
+    network = open_network(version, provider, threads=1)
+    if network.provider == "cpu":
+        most, runners = CPU_BATCH_IMAGES, [Runner(lambda: network.run)] * cpus
+    else:
+        most = GPU_BATCH_IMAGES
+        runners = [Runner(lambda: network.bound(most))] * IN_FLIGHT
+    network.warm_up(Batcher.sizes(most))
+    batcher = Batcher(runners, most, BATCH_SECONDS, PATIENCE_SECONDS)
+    pipeline = Pipeline(version.card.preprocess, batcher, cpus, yields=False)
     pipeline.start()
     try:
         yield pipeline

@@ -22,11 +22,13 @@ from service.backfill.shelf import OURS, Shelf
 from service.backfill.shown import Current, Shown, ShownState
 from service.backfill.sinks import SINKS
 from service.backfill.sources.opening import open_source
+from service.backfill.stopping import stop
+from service.backfill.watching import Watch
 from service.backfill.work import Work
 from service.inference import Image
 
 LOG = logging.getLogger(__name__)
-LOOK_SECONDS = 1.0  # between looks at how jobs are, for metrics
+LOOK_SECONDS = 1.0  # between looks at a ledger that is away
 FETCHERS = 4
 
 
@@ -64,19 +66,16 @@ class Manager:
         self._model = {"model": model, "model_sha256": card.model_sha256}
         self._inside, self._max_image_bytes = inside, max_image_bytes
         self._current: Current | None = None
-        self._seen: list[Shown] = []
         self._changed, self._closing = Condition(), Event()
         self._shelf = Shelf(folder, url)
         self._ledger = self._shelf.ledger
-        self._threads = [
-            Thread(target=self._work, name="backfills", daemon=True),
-            Thread(target=self._look, name="backfills-look", daemon=True),
-        ]
+        self._thread = Thread(target=self._work, name="backfills", daemon=True)
+        self.watch = Watch(self.jobs, lambda: self._current)
 
     def start(self) -> None:
         """Go on with what was running or waiting when the last process ended."""
-        for thread in self._threads:
-            thread.start()
+        self._thread.start()
+        self.watch.start()
 
     def close(self) -> None:
         """Commit what has been fetched, and leave the rest for the next process."""
@@ -86,8 +85,8 @@ class Manager:
             current = self._current
             if current is not None and self._ledger.job(current.job).state == "running":
                 current.work.pause("running")
-        for thread in self._threads:
-            thread.join()
+        self._thread.join()
+        self.watch.close()
         self._shelf.close()
 
     def create(self, key: str | None, wanted: Mapping[str, Any]) -> Shown:
@@ -169,8 +168,8 @@ class Manager:
             self._state(job, {"waiting", "paused", "stopped", "done"}, "retried")
             if self._current is not None and self._current.job == job:
                 raise JobStateError("the job is still pausing")
-            self._shelf.reopen(job)
             self._queue(job)  # first: who is done has nothing open, also if we die here
+            self._shelf.reopen(job)
             self._ledger.retry_failed(job)
             return self.job(job)
 
@@ -192,14 +191,6 @@ class Manager:
         if self.job(job).state != "done":
             raise JobStateError("the certificate is written when the job is done")
         return self._shelf.certificate(job)
-
-    def images(self, state: str) -> int:
-        """Images of the job at work, as of a second ago: `found`, `done`, `skipped` or `failed`."""
-        return sum(each.job.counts[state] for each in self._seen if each.state == "running")
-
-    def count(self, state: ShownState) -> int:
-        """Jobs in a state, as of a second ago."""
-        return sum(each.state == state for each in self._seen)
 
     def _shown(self, job: Job) -> Shown:
         current = self._current
@@ -268,14 +259,15 @@ class Manager:
                 self._shelf.conclude(job)
         except Exception as error:  # noqa: BLE001  # shown to whoever asks for the job
             LOG.error("job %s is stopped: %s", job.id, type(error).__name__)  # noqa: TRY400
-            self._ledger.set_state(job.id, "stopped", str(error))
+            stop(self._ledger, job.id, error)
         finally:
             self._current = None
 
     def _worked(self, job: Job) -> Job:
         wanted = job.description
         if wanted != {**wanted, **self._model}:
-            raise JobStateError(f"it was begun with the model {wanted['model']}")
+            running = self._model["model"]
+            raise JobStateError(f"it was begun with {wanted['model']}, and this is {running}")
         out = self._shelf.begin(job)
         self._ledger.take_back(job.id)  # nobody else lives who could have them
         source = self._open(wanted)
@@ -289,6 +281,7 @@ class Manager:
             lane="backfill",
             fetchers=FETCHERS,
             inside=self._inside,
+            held_bytes=FETCHERS * self._max_image_bytes,
             max_failed_share=wanted["max_errors"],
         )
         try:
@@ -304,12 +297,3 @@ class Manager:
             if found.state not in {"done", work.afterwards}:
                 self._ledger.set_state(job.id, work.afterwards)
             return self._shelf.job(job.id)
-
-    def _look(self) -> None:
-        """Metrics are asked for in the event loop, which must not wait for a database."""
-        while not self._closing.is_set():
-            try:
-                self._seen = self.jobs()
-            except Exception as error:  # noqa: BLE001  # it may come back
-                LOG.error("jobs cannot be counted: %s", type(error).__name__)  # noqa: TRY400
-            self._closing.wait(LOOK_SECONDS)

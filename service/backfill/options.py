@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 
 from model_store import DEFAULT_ROOT
 
 FORMATS = ("parquet", "ndjson", "csv")
+ENGINES = ("local", "ray")
 
 
 def add_backfill_options(parser: argparse.ArgumentParser) -> None:
@@ -19,8 +21,13 @@ def add_backfill_options(parser: argparse.ArgumentParser) -> None:
     add("--out", type=Path, required=True, help="folder of results, ledger and certificate")
     add("--option", action="append", default=[], metavar="NAME=VALUE", help="of the source")
     add("--format", choices=FORMATS, default="parquet", help="of the results")
-    add("--ledger", metavar="URL", help="a database for several workers; default: a file in --out")
-    add("--engine", choices=("local",), default="local")
+    add(
+        "--ledger",
+        metavar="URL",
+        default=os.environ.get("CXRVIEW_BACKFILL_LEDGER"),
+        help="a database for several workers; default: CXRVIEW_BACKFILL_LEDGER, or a file in --out",
+    )
+    add("--engine", choices=ENGINES, default="local", help="this process, or a Ray cluster")
     add("--model", default="googlenet/1.0.0", help="name/version")
     add("--model-store", type=Path, default=DEFAULT_ROOT)
     add("--provider", choices=("cpu", "cuda", "tensorrt"), default="cpu")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from http import HTTPStatus
 
 from model_store import ModelCard
 from service.api.problems import kind_of
-from service.backfill.rows import ItemError, Outcome, Row, SourceError
+from service.backfill.rows import ItemError, Names, Outcome, Row, SourceError
 from service.imaging import Origin, Radiograph, ViewHeader, tidy
 
 # Nothing that anybody would want to be classified, whoever tries again with whatever decoder: files
@@ -38,6 +39,7 @@ def row_of(
     sha256: str | None = None,
     seconds: float | None = None,
     attempts: int = 1,
+    rendered: Names | None = None,
 ) -> Row:
     """The row of an image that was classified.
 
@@ -50,12 +52,15 @@ def row_of(
         sha256: Of the file, in hexadecimal; only needed where `uid_of` knows none.
         seconds: From its bytes to its answer.
         attempts: How often it was tried, this time included.
+        rendered: Whose picture the image was; None: it was the file itself.
 
     Raises:
         ValueError: The PFI is no probability: whatever answered, this is no outcome.
     """
     if not 0 <= pfi <= 1:  # a NaN, too, would be called lateral
         raise ValueError(f"a PFI of {pfi}")
+    if rendered is not None:
+        radiograph = _named(radiograph, rendered)
     decision = card.decide(pfi)
     header = radiograph.header or ViewHeader(None)
     origin = radiograph.origin or Origin()
@@ -71,6 +76,7 @@ def row_of(
         month=origin.month,
         format=radiograph.format,
         transfer_syntax=radiograph.transfer_syntax,
+        input="stored" if rendered is None else "rendered",
         view=decision.view,
         pfi=pfi,
         threshold=card.threshold,
@@ -88,6 +94,12 @@ def row_of(
         model=f"{card.name}/{card.version}",
         model_sha256=card.model_sha256,
     )
+
+
+def _named(radiograph: Radiograph, rendered: Names) -> Radiograph:
+    """The picture of an instance, with the instance's names."""
+    origin = Origin(rendered.study_instance_uid, rendered.series_instance_uid)
+    return replace(radiograph, sop_instance_uid=rendered.sop_instance_uid, origin=origin)
 
 
 def row_of_error(

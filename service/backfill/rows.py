@@ -14,6 +14,9 @@ from service.inference import Buffer
 # no radiograph. failed: perhaps a radiograph, but it could not be read, or had; may be tried again
 Outcome = Literal["done", "skipped", "failed"]
 OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
+# What the model saw: the file itself, or the picture that the archive makes of it
+Input = Literal["stored", "rendered"]
+INPUTS: tuple[Input, ...] = get_args(Input)
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,7 @@ class Row:
     month: str | None = None  # YYYY-MM of the acquisition, else of the study
     format: str | None = None  # dicom, png, jpeg
     transfer_syntax: str | None = None
+    input: Input | None = None  # None: it was not classified
     view: View | None = None
     pfi: float | None = None
     threshold: float | None = None
@@ -53,6 +57,23 @@ class Row:
     model_sha256: str = ""
 
 
+@dataclass(frozen=True)
+class Names:
+    """Of an instance."""
+
+    study_instance_uid: str
+    series_instance_uid: str
+    sop_instance_uid: str
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """A picture that an archive made of an instance, and of which: the picture does not say it."""
+
+    data: Buffer  # PNG or JPEG
+    of: Names
+
+
 class Source(Protocol):
     """An archive. Both methods are called from several threads at the same time."""
 
@@ -63,8 +84,8 @@ class Source(Protocol):
             SourceError: It cannot be listed.
         """
 
-    def read(self, locator: str) -> Buffer:
-        """The whole file.
+    def read(self, locator: str) -> Buffer | Rendered:
+        """The whole file, or what the archive shows of it, where that was asked for.
 
         Raises:
             ItemError: This one cannot be had; `code` says why.

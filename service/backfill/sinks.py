@@ -23,7 +23,14 @@ import pyarrow.json as pa_json
 import pyarrow.parquet as pq
 
 from service.backfill import cells, files
-from service.backfill.columns import PARQUET_SCHEMA, REPETITIVE, SCHEMA, SCHEMA_VERSION, as_table
+from service.backfill.columns import (
+    LATER,
+    PARQUET_SCHEMA,
+    REPETITIVE,
+    SCHEMA,
+    SCHEMA_VERSION,
+    as_table,
+)
 from service.backfill.rows import Row
 
 RESULTS = "results"
@@ -83,7 +90,7 @@ class Sink(ABC):
         """
         try:
             for batch in self.batches(data):
-                read = batch.select(SCHEMA.names).cast(SCHEMA)
+                read = _completed(batch).select(SCHEMA.names).cast(SCHEMA)
                 read.validate(full=True)
                 for field in SCHEMA:
                     if not field.nullable and read.column(field.name).null_count:
@@ -158,7 +165,6 @@ class Csv(Sink):
             pa_csv.ParseOptions(newlines_in_values=True),
             pa_csv.ConvertOptions(
                 column_types=SCHEMA,
-                include_columns=SCHEMA.names,
                 strings_can_be_null=True,
                 quoted_strings_can_be_null=False,
                 null_values=[""],
@@ -220,6 +226,15 @@ def read_rows(folder: Path) -> Iterator[pa.RecordBatch]:
             yield from part.batches()
         except PartError as error:
             raise PartError(f"{part.name}: {error}") from error
+
+
+def _completed(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """With the columns that came later, of which an earlier version knew nothing."""
+    for name in LATER:
+        if name not in batch.schema.names:
+            nulls = pa.nulls(batch.num_rows, SCHEMA.field(name).type)
+            batch = batch.append_column(SCHEMA.field(name), nulls)
+    return batch
 
 
 def _iso(value: Any) -> str:

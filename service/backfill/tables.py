@@ -16,6 +16,9 @@ JOBS = sql.Table(
     sql.Column("state", sql.String(16), nullable=False),
     sql.Column("reason", sql.Text),
     sql.Column("complete", sql.Boolean, nullable=False, default=False, server_default=sql.false()),
+    # One worker lists the archive, however many work: an archive is asked once
+    sql.Column("lister", sql.String(32)),
+    sql.Column("lister_until", sql.Double),
     # Kept with every change, because counting ten million rows takes seconds
     *(
         sql.Column(name, sql.BigInteger, nullable=False, default=0, server_default="0")
@@ -24,6 +27,7 @@ JOBS = sql.Table(
     sql.Column("created", sql.Double, nullable=False),
     sql.Column("started", sql.Double),
     sql.Column("ended", sql.Double),
+    sql.Column("left_out", sql.Text),  # JSON; null until everything has been found
 )
 ITEMS = sql.Table(
     "items",
@@ -32,18 +36,22 @@ ITEMS = sql.Table(
     sql.Column("job", sql.String(32), sql.ForeignKey("jobs.id"), nullable=False),
     sql.Column("place", sql.LargeBinary(16), nullable=False),  # hash of the locator
     sql.Column("locator", sql.LargeBinary, nullable=False),  # names of files may be no text
-    sql.Column("state", sql.String(8), nullable=False, default="pending", server_default="pending"),
-    sql.Column("attempts", sql.Integer, nullable=False, default=0, server_default="0"),
+    sql.Column("state", sql.String(8), nullable=False, server_default="pending"),
+    sql.Column("attempts", sql.Integer, nullable=False, server_default="0"),
     # Leases that ended with their worker: perhaps because of this image
-    sql.Column("crashes", sql.Integer, nullable=False, default=0, server_default="0"),
+    sql.Column("crashes", sql.Integer, nullable=False, server_default="0"),
     sql.Column("code", sql.String(64)),
     sql.Column("key", sql.LargeBinary(16)),  # hash of the image's, where it is done
     sql.Column("lease", sql.String(32)),
     sql.Column("lease_until", sql.Double),
-    sql.Column("part", sql.Text),
     sql.UniqueConstraint("job", "place", name="items_place"),
     sql.UniqueConstraint("job", "key", name="items_key"),  # nulls are equal to none
-    sql.Index("items_state", "job", "state", "crashes", "number"),
+    # SQLite does not see that a state which is asked for is another one
+    sql.Index(
+        "items_state",
+        *("job", "state", "crashes", "number"),
+        postgresql_where=sql.text("state <> 'done'"),
+    ),
 )
 PARTS = sql.Table(
     "parts",

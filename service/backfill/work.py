@@ -8,6 +8,7 @@ work while one is written.
 from __future__ import annotations
 
 import logging
+import secrets
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -15,7 +16,6 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from itertools import islice
-from queue import Empty
 from threading import Thread
 
 from model_store import ModelCard
@@ -24,6 +24,7 @@ from service.backfill.jobs import Job, JobState, Lease, LeaseLostError, Settled
 from service.backfill.ledger import Ledger
 from service.backfill.results import FAILURES, Results
 from service.backfill.rows import Row, Source
+from service.backfill.stopping import insisting, stop
 from service.inference import Image, Lane
 
 PAUSED: JobState = "paused"
@@ -31,6 +32,7 @@ CHUNK_IMAGES = 1000
 OPEN_CHUNKS = 2
 FOUND_AT_ONCE = 1000
 FAILURES_OF_A_PART = 100_000
+HELD_BYTES = 256 * 2**20
 LEASE_SECONDS = 60.0  # renewed all the while; so long do others wait for one that has died
 # After so many deaths of workers that had it, an image alone, it is not tried any more
 MOST_CRASHES = 4
@@ -72,6 +74,7 @@ class Work:
         lane: Of the pipeline: `backfill` beside people, `interactive` where there are none.
         fetchers: Threads that read files.
         inside: Images between their source and their answer, at most.
+        held_bytes: Of these images, at most; and one more of each fetcher.
         max_failed_share: Of all outcomes; beyond it, work stops.
         limit: Images of this run; None: all.
         chunk_images: Images of one lease, and of one part.
@@ -90,6 +93,7 @@ class Work:
         lane: Lane = "interactive",
         fetchers: int = 4,
         inside: int = 32,
+        held_bytes: int = HELD_BYTES,
         max_failed_share: float = 1.0,
         limit: int | None = None,
         chunk_images: int = CHUNK_IMAGES,
@@ -98,15 +102,17 @@ class Work:
         self.progress = Progress()
         self.ended = False  # the job has come to its end, and this work has found it there
         self._ledger, self._job, self._source = ledger, job, source
+        self._id = secrets.token_hex(16)
+        self._lists_since: float | None = None  # when it last claimed so
+        self._none_until = 0.0  # nothing can be leased
         self._card, self._results = card, results
         self._max_failed_share = max_failed_share
         self._left = limit
         self._chunk_images, self._lease_seconds = chunk_images, lease_seconds
         self._halt = Halt()
         self.afterwards = PAUSED  # state of the job, if it is halted
-        self._fetchers = Fetchers(
-            source, submit, card, self._halt, lane=lane, threads=fetchers, inside=inside
-        )
+        limits = {"threads": fetchers, "inside": inside, "held_bytes": held_bytes}
+        self._fetchers = Fetchers(source, submit, card, self._halt, lane=lane, **limits)
 
     def pause(self, state: JobState = "paused") -> None:
         """Begin nothing more: what was fetched is answered and committed, the rest given back.
@@ -130,19 +136,19 @@ class Work:
             Exception: The network's, or the disk's; what was committed stays.
         """
         ledger, job = self._ledger, self._job
-        self._results.recover(partial(ledger.leases, job), partial(ledger.parts, job))
-        ledger.set_state(job, "running")
         try:
+            self._results.recover(partial(ledger.leases, job), partial(ledger.parts, job))
+            ledger.set_state(job, "running")
             self._work()
+            found = ledger.job(job)
+            if found.complete and not found.open:
+                self._end()
+            else:
+                ledger.set_state(job, self.afterwards)
+            return ledger.job(job)
         except Exception as error:
-            ledger.set_state(job, "stopped", str(error))
+            stop(ledger, job, error)
             raise
-        found = ledger.job(job)
-        if found.complete and not found.open:
-            self._end()
-        else:
-            ledger.set_state(job, self.afterwards)
-        return ledger.job(job)
 
     def _work(self) -> None:
         finder = Thread(target=self._find, name="find", daemon=True)
@@ -157,28 +163,44 @@ class Work:
             self._fetchers.close()
             finder.join()
             for chunk in chunks:  # only where something failed
-                self._ledger.release(chunk.lease)
+                insisting(partial(self._ledger.release, chunk.lease))
         if self._halt.error is not None:
             raise self._halt.error
 
     def _find(self) -> None:
-        """Write down everything that is in the archive; what is known already costs little."""
+        """See that everything in the archive is written down, by this worker or another."""
+        try:
+            while not self._halt and not self._ledger.job(self._job).complete:
+                if self._ledger.claim_listing(self._job, self._id, self._lease_seconds):
+                    self._list()
+                else:
+                    self._halt.wait(self._lease_seconds / 4)
+        except Exception as error:  # noqa: BLE001  # handed to whoever called run
+            self._halt.now(error)
+
+    def _list(self) -> None:
+        """What is known already costs little."""
+        self._lists_since = time.monotonic()
         try:
             found = iter(self._source.find())
             while some := list(islice(found, FOUND_AT_ONCE)):
                 if self._halt:
                     return
                 self._ledger.add(self._job, some)
-            self._ledger.complete(self._job)
-        except Exception as error:  # noqa: BLE001  # handed to whoever called run
-            self._halt.now(error)
+            self._ledger.complete(self._job, getattr(self._source, "left_out", None))
+        finally:
+            self._lists_since = None
+            insisting(partial(self._ledger.release_listing, self._job, self._id))
 
     def _goes_on(self, chunks: list[Chunk]) -> bool:
         """Lease what there is; False when nothing is left to wait for."""
         while not self._halt and len(chunks) < OPEN_CHUNKS and self._left != 0:
             most = self._chunk_images if self._left is None else min(self._chunk_images, self._left)
+            if chunks and time.monotonic() < self._none_until:
+                break
             lease = self._ledger.lease(self._job, most, self._lease_seconds)
-            if lease is None:
+            if lease is None:  # not asked again after each answer
+                self._none_until = time.monotonic() + LOOK_SECONDS
                 break
             if self._left is not None:
                 self._left -= len(lease.items)
@@ -201,28 +223,28 @@ class Work:
         self.progress.codes["crashed"] += len(crashed)
 
     def _take(self, chunks: list[Chunk]) -> None:
-        try:
-            answered = self._fetchers.answers.get(timeout=LOOK_SECONDS)
-        except Empty:
-            self._renew(chunks)
-            return
-        chunk = answered.chunk
-        chunk.missing -= 1
-        if answered.row is not None:
-            chunk.rows.append((answered.item, answered.row))
-            self.progress.images += 1
-            self.progress.bytes += answered.row.bytes or 0
-        if not chunk.missing:
-            chunks.remove(chunk)
-            self._commit(chunk)
-            self._renew(chunks)
+        self._renew(chunks)
+        for answered in self._fetchers.answered():
+            chunk = answered.chunk
+            chunk.missing -= 1
+            if answered.row is not None:
+                chunk.rows.append((answered.item, answered.row))
+                self.progress.images += 1
+                self.progress.bytes += answered.row.bytes or 0
+            if not chunk.missing:
+                self._commit(chunk)
+                chunks.remove(chunk)  # not before: what cannot be committed is given back
 
     def _renew(self, chunks: list[Chunk]) -> None:
-        now = time.monotonic()
+        old = time.monotonic() - self._lease_seconds / 4
         for chunk in chunks:
-            if now - chunk.renewed > self._lease_seconds / 4:
-                chunk.renewed = now
+            if chunk.renewed < old:
+                chunk.renewed = time.monotonic()
                 self._ledger.renew(chunk.lease, self._lease_seconds)
+        since = self._lists_since
+        if since is not None and since < old:
+            self._lists_since = time.monotonic()
+            self._ledger.claim_listing(self._job, self._id, self._lease_seconds)
 
     def _commit(self, chunk: Chunk) -> None:
         """Write the part, commit, give the part its name; a lost lease throws all of it away."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from itertools import combinations
+from itertools import combinations, cycle
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,7 +22,7 @@ from images import BAD, kinds
 from deploy import observe
 from deploy.dashboards import make, render
 from deploy.dashboards.drawing import Span, shown
-from deploy.offer import offered
+from deploy.offer import offered, send
 
 DASHBOARDS = observe.dashboards()
 PANELS = [
@@ -33,6 +34,7 @@ QUERIES = re.findall(
     r"^\| [^`|]* \| `([^`]*)`", (ROOT / "docs/metrics.md").read_text(), re.MULTILINE
 )
 SCRAPE_SECONDS, RATE_SECONDS = 0.5, 4
+JOBS, JOB_IMAGES = 30, 2500  # more than a lease holds, so that there is progress to see
 ANSWER_SECONDS = 30  # for all panels together, until everything has been scraped a few times
 OF_GPU = {"GPU utilisation by pod", "GPU memory by pod"}  # which is not here
 
@@ -152,11 +154,25 @@ def test_what_needs_a_gpu_says_so() -> None:
     assert {panel.title for panel in panels if empty in panel.raw["description"]} == OF_GPU
 
 
+def archive(folder: Path) -> Path:
+    """Files of all kinds, again and again: work for jobs."""
+    folder.mkdir()
+    files = kinds(DATA) | BAD
+    for number, (name, data) in zip(range(JOB_IMAGES), cycle(files.items()), strict=False):
+        (folder / f"{number:05d}-{name}").write_bytes(data)
+    return folder
+
+
 @contextmanager
 def serving(folder: Path, port: int) -> Iterator[str]:
-    """The real service on a port of its own."""
+    """The real service on a port of its own, with a folder of jobs."""
     command = [sys.executable, "-m", "service.cli", "serve", "--port", str(port)]
-    environment = {"CXRVIEW_MODEL": "swift/1.0.0", "PYTHONPATH": str(ROOT)}
+    environment = {
+        "CXRVIEW_MODEL": "swift/1.0.0",
+        "CXRVIEW_BACKFILL_FOLDER": str(folder / "jobs"),
+        "CXRVIEW_BACKFILL_SOURCES": str(archive(folder / "archive")),
+        "PYTHONPATH": str(ROOT),
+    }
     with (
         (folder / "service.log").open("wb") as said,
         subprocess.Popen(command, env=environment, stdout=said, stderr=said, cwd=ROOT) as process,
@@ -198,9 +214,13 @@ def watched(tmp_path_factory) -> Iterator[Watched]:
                 sources.append((stack.enter_context(running), labels))
         except observe.NoToolError as error:
             pytest.skip(str(error))
-        url = stack.enter_context(serving(tmp_path_factory.mktemp("service"), port))
+        folder = tmp_path_factory.mktemp("service")
+        url = stack.enter_context(serving(folder, port))
         found = Watched(sources, time.monotonic() + ANSWER_SECONDS)
         found.until(lambda: sources[0][0].query("up == 1"))
+        job = json.dumps({"source": str(folder / "archive")}).encode()
+        for _ in range(JOBS):  # one after another, so that there is always one at work
+            assert send(f"{url}/v1/backfills", job) == 202
         counts = stack.enter_context(offered(url, kinds(DATA) | BAD))
         yield found
     assert {status for _, status in counts} == {200, 415, 422}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import subprocess
 
 import pytest
@@ -15,7 +17,10 @@ VERSIONS = {
     "prometheus-3/promtool": ("--version", "version 3."),
     "helm-3/helm": ("version", 'Version:"v3.'),
     "helm-4/helm": ("version", 'Version:"v4.'),
+    "orthanc/Orthanc": ("--version", "program 1."),
 }
+# What every machine has: the C library
+SYSTEM = {"libc.so.6", "libdl.so.2", "libm.so.6", "libpthread.so.0", "libresolv.so.2", "librt.so.1"}
 
 
 @pytest.mark.parametrize("name", VERSIONS)
@@ -33,3 +38,15 @@ def test_what_is_there_is_kept() -> None:
     run = subprocess.run([ROOT / ".ci/tools", paths[0].parents[1]], capture_output=True, check=True)
     assert (run.stdout, run.stderr) == (b"", b"")
     assert [path.stat().st_mtime_ns for path in paths] == before
+
+
+@pytest.mark.parametrize("name", ["program", "libOrthancDicomWeb.so"])
+def test_orthanc_brings_its_libraries(name: str) -> None:
+    """So it runs where Orthanc was never installed."""
+    path = tool(f"orthanc/{name}")
+    own = str(path.parent / "lib")
+    variables = os.environ | {"LD_LIBRARY_PATH": own}
+    listed = subprocess.check_output(["ldd", path], env=variables, text=True)
+    found = dict(re.findall(r"(\S+) => (.*?)(?: \(0x|$)", listed, re.MULTILINE))
+    assert "libdcmdata.so.17" in found
+    assert {name for name, at in found.items() if not at.startswith(own)} <= SYSTEM, listed

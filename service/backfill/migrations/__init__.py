@@ -12,12 +12,12 @@ HERE = Path(__file__).parent
 LOCK = 0x637872  # any number that nobody else locks
 
 
-def migrate(engine: Engine) -> None:
-    """Bring a database to the newest version; an empty one, too."""
+def migrate(engine: Engine, revision: str = "head") -> None:
+    """Bring a database to the newest version, or another one; an empty one, too."""
     config = Config()
     config.set_main_option("script_location", str(HERE).replace("%", "%%"))
     with engine.begin() as connection:
         if connection.dialect.name == "postgresql":  # several workers may begin together
             connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": LOCK})
         config.attributes["connection"] = connection
-        command.upgrade(config, "head")
+        command.upgrade(config, revision)

@@ -1,34 +1,48 @@
-"""A PACS that speaks DICOMweb: QIDO-RS says what it has, WADO-RS gives it as it is stored."""
+"""A PACS that speaks DICOMweb: QIDO-RS says what it has, WADO-RS gives it, stored or rendered."""
 
 from __future__ import annotations
 
 import json
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta
 from functools import partial
-from typing import Annotated, Any
-from urllib.parse import urlsplit
+from typing import Annotated, Any, Literal
+from urllib.parse import urlencode, urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import AfterValidator, BeforeValidator, Field, PositiveFloat, PositiveInt
 
-from service.backfill.rows import ItemError, SourceError
+from service.backfill.rows import ItemError, Names, Rendered, SourceError
 from service.backfill.sources.gate import Gate, OffPeak
 from service.backfill.sources.multipart import MultipartError, only_part
 from service.backfill.sources.options import OptionsError
+from service.backfill.sources.rendered import (
+    LEAST_SIDE,
+    LISTED,
+    is_picture,
+    is_squeezed,
+    picture_of,
+    value,
+)
 from service.backfill.sources.retrying import Retry, RetryOptions, TransientError
 from service.backfill.sources.web import Reply, TooLargeError, Web
 from service.inference import Buffer
 
 UID = r"[0-9](?:[0-9.]{0,62}[0-9])?"
-LOCATOR = re.compile(f"studies/{UID}/series/{UID}/instances/{UID}")
+LOCATOR = re.compile(
+    f"studies/({UID})/series/({UID})/instances/({UID})(/rendered(?:\\?viewport=[0-9]+,[0-9]+)?)?"
+)
 STUDY_DATE, MODALITY = "00080020", "00080060"
 UIDS = {"studies": "0020000D", "series": "0020000E", "instances": "00080018"}
 # Without the last parameter an archive would decompress what it has, and send ten times as much
 AS_STORED = 'multipart/related; type="application/dicom"; transfer-syntax=*'
 MAX_LISTING_BYTES = 256 * 2**20
 MAX_LISTINGS = 5  # of the same days, until one is whole
+# Instances of which one must be rendered, before it is believed that the archive renders any; and
+# pictures refused one after the other, before it is asked again
+SAMPLE, MOST_REFUSED = 20, 100
 
 
 def _time_zone(name: str) -> str:
@@ -65,10 +79,18 @@ class DicomwebOptions(RetryOptions):
     modalities: Modalities = ("CR", "DX")  # or as a text, CR,DX
     partition_days: PositiveInt = 1  # of Study Dates, in one listing, which is held in memory
     page_instances: PositiveInt = 500
+    # Pictures that the archive renders, of so many pixels along their shorter side; None: instances
+    # as they are stored. Fewer than any model sees would be refused, one by one
+    rendered: Annotated[int, Field(ge=LEAST_SIDE, le=4096)] | None = None
+    rendered_as: Literal["png", "jpeg"] = "png"  # JPEG is a third as large, and lossy
     concurrency: PositiveInt = 4  # requests at the same time
     requests_per_second: PositiveFloat | None = 10  # None: no limit
     off_peak: Annotated[str, AfterValidator(_hours)] | None = None  # as 19:00-06:00
     time_zone: Annotated[str, AfterValidator(_time_zone)] | None = None  # None: this machine's
+
+
+class PictureRefusedError(ItemError):
+    """An instance cannot be rendered; perhaps it can be had as it is stored."""
 
 
 class DicomwebSource:
@@ -98,6 +120,9 @@ class DicomwebSource:
             zone,
             self._retry.wait,
         )
+        self._listed = LISTED if options.rendered else ()
+        self._shown: str | None = None  # what was rendered last, if anything was
+        self._refused = 0  # pictures in a row
         self._web = Web(address.rstrip("/"), options.timeout_seconds, gate)
 
     def find(self) -> Iterator[str]:
@@ -114,17 +139,44 @@ class DicomwebSource:
                 yield from sorted(self._partition(first, end, modality))
             first = end + timedelta(days=1)
 
-    def read(self, locator: str) -> Buffer:
-        """One instance, as it is stored.
+    def read(self, locator: str) -> Buffer | Rendered:
+        """One instance, as it is stored; rendered, if its locator says so, and it can be trusted.
 
         Raises:
             ItemError: `not_found`, `entry_too_large`; `unreadable_file` where the archive answers,
                 but cannot give this one.
-            SourceError: The archive is away for longer than its patience, or refuses everything.
+            SourceError: The archive is away for longer than its patience, or refuses everything, or
+                renders nothing.
         """
-        if not LOCATOR.fullmatch(locator):
+        found = LOCATOR.fullmatch(locator)
+        if not found:
             raise ItemError("not_found", "no instance of a PACS is named so")
-        return self._retry.of_item(partial(self._retrieve, locator))
+        *uids, rendered = found.groups()
+        if rendered is not None:
+            with suppress(PictureRefusedError):  # the instance itself says what is wrong with it
+                picture = self.picture(locator)
+                if not is_squeezed(picture):
+                    return Rendered(picture, Names(*uids))
+        stored = locator.removesuffix(rendered or "")
+        return self._retry.of_item(partial(self._retrieve, stored, AS_STORED))
+
+    def picture(self, locator: str) -> memoryview:
+        """What the archive renders, whether it can be trusted or not.
+
+        Raises:
+            PictureRefusedError: The archive renders others, and not this one.
+            ItemError: `entry_too_large`.
+            SourceError: As `read`.
+        """
+        try:
+            picture = self._picture(locator)
+        except ItemError as error:
+            if error.code == "entry_too_large":
+                raise
+            self._refuse(locator)
+            raise PictureRefusedError(error.code, str(error)) from error
+        self._shown, self._refused = locator, 0
+        return picture
 
     def close(self) -> None:
         """Whoever waits gets a SourceError now; connections are closed."""
@@ -135,12 +187,54 @@ class DicomwebSource:
         return _found(self._query({"limit": "1"}, "studies"))
 
     def _query(self, parameters: dict[str, str], path: str = "instances") -> Reply:
-        return self._web.get(path, "application/dicom+json", MAX_LISTING_BYTES, parameters)
+        asked = urlencode(parameters, safe=",")  # Orthanc takes a comma only as it is
+        return self._web.get(f"{path}?{asked}", "application/dicom+json", MAX_LISTING_BYTES)
 
-    def _retrieve(self, locator: str) -> memoryview:
+    def _picture(self, locator: str) -> memoryview:
+        kind = f"image/{self._options.rendered_as}"  # one: Orthanc takes no list
+        data = self._retry.of_item(partial(self._retrieve, locator, kind))
+        if not is_picture(data):
+            raise ItemError("unreadable_file", "the archive renders it as no PNG or JPEG")
+        return data
+
+    def _refuse(self, locator: str) -> None:
+        """Whether it is the picture's own fault; an archive that renders nothing fails no image.
+
+        Raises:
+            SourceError: It renders nothing, as far as can be seen.
+        """
+        self._refused += 1
+        if self._shown is not None and self._refused % MOST_REFUSED:
+            return
+        others = [self._shown] if self._shown is not None else self._some(locator)
+        for other in others:
+            try:
+                self._picture(other)
+            except ItemError:
+                continue
+            self._shown = other
+            return
+        raise SourceError(
+            f"the archive renders none of {len(others) + 1} images: it cannot, or not this kind; "
+            "without the option `rendered` they are read as they are stored"
+        )
+
+    def _some(self, locator: str) -> list[str]:
+        """The first pictures of the period, and not this one."""
+        last = self._options.until or datetime.now(UTC).astimezone().date()
+        days = f"{self._since:%Y%m%d}-{last:%Y%m%d}"
+        found = [
+            picture
+            for modality in self._options.modalities
+            for picture in map(self._locator, self._page(days, modality, 0, SAMPLE))
+            if picture != locator and "/rendered" in picture
+        ]
+        return found[:SAMPLE]
+
+    def _retrieve(self, locator: str, accept: str) -> memoryview:
         most = self._options.max_image_bytes
         try:
-            reply = self._web.get(locator, AS_STORED, most)
+            reply = self._web.get(locator, accept, most)
         except TooLargeError as error:
             raise ItemError("entry_too_large", f"the instance exceeds {most} bytes") from error
         if reply.status in {204, 404, 410}:
@@ -174,7 +268,7 @@ class DicomwebSource:
             if page == first_page and len(page) != limit:
                 return found  # it knows no `offset`, and gave all it has at once
             first_page = first_page or page
-            names = {_locator(instance) for instance in page}
+            names = {self._locator(instance) for instance in page}
             if len(names) < len(page) or not found.isdisjoint(names):
                 return None
             found |= names
@@ -185,18 +279,23 @@ class DicomwebSource:
         parameters = {
             "StudyDate": days,
             "Modality": modality,
-            "includefield": f"{STUDY_DATE},{MODALITY}",
+            "includefield": ",".join((STUDY_DATE, MODALITY, *self._listed)),
             "limit": str(limit),
             "offset": str(offset),
         }
         page = self._retry.of_archive(lambda: _found(self._query(parameters)))
         first, last = days.split("-")
         for instance in page:
-            day, kind = _value(instance, STUDY_DATE), _value(instance, MODALITY)
+            day, kind = value(instance, STUDY_DATE), value(instance, MODALITY)
             foreign_day = len(day) == 8 and not first <= day <= last  # dots are of ACR-NEMA
             if foreign_day or (kind and kind.upper() != modality):
                 raise SourceError("the archive does not select by Study Date and Modality")
         return page
+
+    def _locator(self, instance: dict[str, Any]) -> str:
+        stored = _locator(instance)
+        side = self._options.rendered
+        return stored if side is None else picture_of(stored, instance, side)
 
 
 def _found(reply: Reply) -> list[dict[str, Any]]:
@@ -215,14 +314,7 @@ def _found(reply: Reply) -> list[dict[str, Any]]:
 
 
 def _locator(instance: dict[str, Any]) -> str:
-    found = "/".join(f"{kind}/{_value(instance, tag)}" for kind, tag in UIDS.items())
+    found = "/".join(f"{kind}/{value(instance, tag)}" for kind, tag in UIDS.items())
     if not LOCATOR.fullmatch(found):
         raise SourceError("the archive names an instance without its UIDs")
     return found
-
-
-def _value(instance: dict[str, Any], tag: str) -> str:
-    """The first value of an attribute, in the DICOM JSON model (PS3.18 F.2)."""
-    element = instance.get(tag)
-    values = element.get("Value") if isinstance(element, dict) else None
-    return str(values[0]).strip() if isinstance(values, list) and values else ""

@@ -30,7 +30,7 @@ class RetryOptions(PeriodOptions):
     timeout_seconds: PositiveFloat = 60  # without a byte
     first_delay_seconds: NonNegativeFloat = 0.5  # doubled after each failure, times 0.5 to 1
     max_delay_seconds: PositiveFloat = 30
-    # So often an image may fail, while the archive gives others, until it is the image's own fault
+    # So often an image may fail until the archive is asked whether it gives others; and then again
     max_tries: PositiveInt = 5
     patience_seconds: NonNegativeFloat = 900  # so long an archive may be away, before it is said
 
@@ -47,6 +47,7 @@ class Retry:
         self._options = options
         self._alive = alive
         self._closed = Event()
+        self._given: Callable[[], object] | None = None  # how an image was had that was given
 
     def close(self) -> None:
         """Whoever waits gets a SourceError now."""
@@ -73,10 +74,13 @@ class Retry:
         """The answer of `attempt`, which asks for one image.
 
         Raises:
-            ItemError: `unreadable_file`: before and after its last failure the archive answered.
+            ItemError: `unreadable_file`: it failed `max_tries` times between two moments when the
+                archive answered, and gave an image that it had given before.
             SourceError: The archive answers nothing, for longer than its patience.
         """
-        return self._run(attempt, self.answers)
+        answer = self._run(attempt, self._gives)
+        self._given = attempt
+        return answer
 
     def answers(self) -> bool:
         """Whether the archive answers anything at all."""
@@ -86,28 +90,42 @@ class Retry:
             return False
         return True
 
+    def _gives(self) -> bool:
+        """An archive may list images while all of them are away, as when it has just started."""
+        if not self.answers():
+            return False
+        try:
+            if self._given is not None:
+                self._given()
+        except ItemError:  # that image is gone, or closed to us: this says nothing of others
+            return True
+        except (TransientError, SourceError):
+            return False
+        return True
+
     def _run(self, attempt: Callable[[], Answer], answers: Callable[[], bool]) -> Answer:
-        tries, answered = 0, False
+        failures = tries = 0  # of which the back-off, and the archive's being there, are counted
+        answered = False
         while True:
             self.wait(0)
             try:
                 return attempt()
             except TransientError as error:
                 last = error
-            if not tries:  # what was waited before, as for its hours, is not the archive's fault
+            if not failures:  # what was waited before, as for its hours, is not its fault
                 failing_since = time.monotonic()
-            tries += 1
+            failures, tries = failures + 1, tries + 1
             if tries >= self._options.max_tries:
-                before, answered = answered, answers()
+                before, answered, tries = answered, answers(), 0
                 if before and answered:
                     raise ItemError("unreadable_file", f"the archive cannot give it: {last}")
-            delay = self._delay(tries, last)
+            delay = self._delay(tries if answered else failures - 1, last)
             away = time.monotonic() - failing_since + delay
             if away > self._options.patience_seconds and not answered:
                 raise SourceError(f"the archive does not answer: {last}") from last
             self.wait(delay)
 
-    def _delay(self, tries: int, error: TransientError) -> float:
+    def _delay(self, doublings: int, error: TransientError) -> float:
         most = self._options.max_delay_seconds
-        doubled = min(self._options.first_delay_seconds * 2.0 ** min(tries - 1, 30), most)
+        doubled = min(self._options.first_delay_seconds * 2.0 ** min(doublings, 30), most)
         return max(doubled * random.uniform(0.5, 1), error.after_seconds or 0)

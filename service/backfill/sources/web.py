@@ -55,9 +55,7 @@ class Web:
         """Close the connections."""
         self._client.close()
 
-    def get(
-        self, path: str, accept: str, most_bytes: int, parameters: dict[str, str] | None = None
-    ) -> Reply:
+    def get(self, path: str, accept: str, most_bytes: int) -> Reply:
         """Whatever is answered, except what another try may change.
 
         Raises:
@@ -70,7 +68,7 @@ class Web:
         with self._gate.passing():
             try:
                 with self._client.stream(
-                    "GET", f"{self._address}/{path}", params=parameters, headers=headers
+                    "GET", f"{self._address}/{path}", headers=headers
                 ) as response:
                     if response.status_code in RETRIED:
                         raise self._later(response)

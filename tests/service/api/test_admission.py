@@ -6,18 +6,9 @@ import asyncio
 from contextlib import ExitStack
 
 import pytest
+from clocks import Clock
 
 from service.api.admission import Admission, Drain, QueueFullError
-
-
-class Clock:
-    """Time that passes when it is told to."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 def admission(clock: Clock, most: int = 100, budget_seconds: float = 2) -> Admission:
@@ -29,7 +20,7 @@ def answer(found: Admission, clock: Clock, seconds: float, count: int) -> None:
     for _ in range(count):
         with found.place("interactive") as place:
             place.arrived()
-            clock.now += seconds
+            clock.seconds += seconds
 
 
 def test_the_drain_is_measured_while_there_is_work() -> None:
@@ -40,13 +31,13 @@ def test_the_drain_is_measured_while_there_is_work() -> None:
         drain.enter()
         drain.enter()
         drain.enter()
-        clock.now += 0.03
+        clock.seconds += 0.03
         drain.leave(answered=False)
-        clock.now += 0.03
+        clock.seconds += 0.03
         drain.leave(answered=True)
-        clock.now += 0.04
+        clock.seconds += 0.04
         drain.leave(answered=True)
-        clock.now += 60  # nobody comes for a minute
+        clock.seconds += 60  # nobody comes for a minute
     assert drain.seconds_per_image == pytest.approx(0.05, rel=0.05)
 
 

@@ -429,7 +429,8 @@ def test_a_job_of_another_model_is_not_mixed(
         update={"model": "swift/1.0.0", "model_store": Settings().model_store}
     )
     with start(other) as service, service.client() as client:
-        assert until(client, path, "stopped")["reason"] == "it was begun with the model mean/1.0.0"
+        reason = until(client, path, "stopped")["reason"]
+        assert reason == "it was begun with mean/1.0.0, and this is swift/1.0.0"
     with start(settings) as service, service.client() as client:
         assert client.post(f"{path}/resume").status_code == 200
         until(client, path, "done")

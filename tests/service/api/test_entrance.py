@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import signal
-import subprocess
-import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -18,6 +13,7 @@ import httpx2
 import pytest
 from conftest import DATA
 from images import dicom, radiograph
+from live import serving
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from service.api.access.keys import new_key
@@ -79,24 +75,6 @@ def test_every_answer_has_safe_headers(start, light: Settings) -> None:
             assert answer.headers.get_list(name.decode()) == [value.decode()]
 
 
-@contextmanager
-def serving(**settings: str) -> Iterator[tuple[str, subprocess.Popen[str]]]:
-    """A process of its own, and its address; its lines are to be read after the block."""
-    environment = os.environ | {"CXRVIEW_MODEL": "swift/1.0.0"} | settings
-    with subprocess.Popen(
-        [sys.executable, "-m", "service.cli", "serve", "--port", "0"],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment,
-    ) as process:  # fmt: skip
-        assert process.stderr is not None
-        try:
-            line = next(line for line in process.stderr if "running on" in line)
-            address = re.search(r"http://[\d.:]+", line)
-            assert address is not None
-            yield address[0], process
-        finally:
-            process.send_signal(signal.SIGTERM)
-
-
 def test_the_access_log_is_json_and_says_nothing_of_patients(tmp_path: Path) -> None:
     """A line a request, refusals too, but none of probes; paths that are not ours have no name."""
     key, line = new_key("pacs", frozenset({"classify"}))
@@ -107,8 +85,9 @@ def test_the_access_log_is_json_and_says_nothing_of_patients(tmp_path: Path) -> 
         "x-request-id": "r-1",
         "traceparent": f"00-{TRACE}-{PARENT}-01",
     }
-    settings = {"CXRVIEW_ACCESS_LOG": "true", "CXRVIEW_LOG_FORMAT": "json"}
-    with serving(**settings, CXRVIEW_KEYS=str(tmp_path / "keys")) as (url, process):
+    settings = {"access_log": "true", "log_format": "json", "keys": str(tmp_path / "keys")}
+    with serving(tmp_path / "log", model="swift/1.0.0", **settings) as live:
+        url = live.url
         httpx2.post(f"{url}/v1/classify", content=JPEG, headers=headers)
         httpx2.post(f"{url}/v1/classify?name=Zebra", content=marked, headers=headers)
         httpx2.post(f"{url}/v1/classify/batch", content=JPEG, headers=headers)
@@ -116,8 +95,8 @@ def test_the_access_log_is_json_and_says_nothing_of_patients(tmp_path: Path) -> 
         httpx2.get(f"{url}/v1/model")
         httpx2.request("PROPFIND", f"{url}/docs")
         httpx2.get(f"{url}/readyz")
-        process.send_signal(signal.SIGTERM)
-        text = process.stderr.read()
+        assert live.end() == 0
+    text = live.log.read_text()
     lines = [json.loads(line) for line in text.splitlines()]
     requests = [each for each in lines if each["logger"] == "cxrview.access"]
     shown = ("method", "path", "status", "code", "client")
@@ -154,10 +133,10 @@ def test_files_are_looked_at_again_when_told(tmp_path: Path) -> None:
     key, line = new_key("pacs", frozenset({"classify"}))
     keys.write_text(line)
     (tmp_path / "secret").write_bytes(bytes(32))
-    files = {"CXRVIEW_AUDIT_LOG": str(audit), "CXRVIEW_AUDIT_KEY": str(tmp_path / "secret")}
+    files = {"audit_log": str(audit), "audit_key": str(tmp_path / "secret"), "keys": str(keys)}
     with (
-        serving(CXRVIEW_KEYS=str(keys), **files) as (url, process),
-        httpx2.Client(base_url=url) as client,
+        serving(tmp_path / "log", model="swift/1.0.0", **files) as live,
+        httpx2.Client(base_url=live.url) as client,
     ):
 
         def sent(key: str) -> int:
@@ -168,7 +147,7 @@ def test_files_are_looked_at_again_when_told(tmp_path: Path) -> None:
         audit.rename(tmp_path / "old")
         new, line = new_key("pacs", frozenset({"classify"}))
         keys.write_text(line)
-        process.send_signal(signal.SIGHUP)
+        live.process.send_signal(signal.SIGHUP)
         while not audit.exists():
             assert sent(key) in {200, 401}
         assert sent(new) == 200
@@ -177,7 +156,7 @@ def test_files_are_looked_at_again_when_told(tmp_path: Path) -> None:
     assert "classified" in (tmp_path / "old").read_text()
 
 
-def test_traces_go_on_to_a_collector() -> None:
+def test_traces_go_on_to_a_collector(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A span a request, in the trace of whoever sent it, with what was answered."""
     received: list[ExportTraceServiceRequest] = []
 
@@ -194,11 +173,13 @@ def test_traces_go_on_to_a_collector() -> None:
     collector = ThreadingHTTPServer(("127.0.0.1", 0), Collector)
     threading.Thread(target=collector.serve_forever, daemon=True).start()
     endpoint = f"http://127.0.0.1:{collector.server_port}"
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint)
     try:
-        with serving(CXRVIEW_TRACING="true", OTEL_EXPORTER_OTLP_ENDPOINT=endpoint) as (url, _):
+        with serving(tmp_path / "log", model="swift/1.0.0", tracing="true") as live:
             headers = {"traceparent": f"00-{TRACE}-{PARENT}-01"}
-            httpx2.post(f"{url}/v1/classify", content=JPEG, headers=headers)
-            httpx2.get(f"{url}/patients/Zebra", headers=headers)
+            httpx2.post(f"{live.url}/v1/classify", content=JPEG, headers=headers)
+            httpx2.get(f"{live.url}/patients/Zebra", headers=headers)
+            assert live.end() == 0  # spans that wait are sent before it ends
     finally:
         collector.shutdown()
         collector.server_close()

@@ -20,6 +20,7 @@ from pydantic import ValidationError
 from model_store import ModelCard, ModelNotFoundError, ModelVersion
 from service.api import metrics
 from service.api.app import create_app
+from service.api.backfills import OF_JOBS
 from service.api.gpu import GPU
 from service.api.metrics import AGREEMENTS, SOURCES, STAGES
 from service.api.problems import CODES, KINDS
@@ -104,7 +105,7 @@ def test_metric_labels_come_from_closed_sets(client: httpx2.Client) -> None:
     named = "view|reason|stage|lane|source|agreement"
     sample = rf'^cxrview_\w+\{{(?:\w+="[^"]*",)*({named})="([^"]*)"'
     labels = set(re.findall(sample, text, re.MULTILINE))
-    allowed = {"view": {"frontal", "lateral"}, "reason": set(CODES)}
+    allowed = {"view": {"frontal", "lateral"}, "reason": {*CODES, *OF_JOBS}}
     allowed |= {"stage": set(STAGES), "lane": set(LANES)}
     allowed |= {"source": set(SOURCES), "agreement": set(AGREEMENTS)}
     assert labels
@@ -354,6 +355,7 @@ def watch(event, arguments):
 import asyncio, httpx2
 from service.api import metrics
 from service.api.app import create_app
+from service.api.backfills import OF_JOBS
 from service.api.gpu import GPU
 from service.api.metrics import STAGES
 from service.api.settings import Settings

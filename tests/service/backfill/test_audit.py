@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import json
 import shutil
 import subprocess
 import sys
@@ -11,6 +13,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from conftest import ROOT
 from hypothesis import given, settings
@@ -49,6 +52,7 @@ def test_everything_is_counted(tmp_path: Path) -> None:
     assert found.codes == {"duplicate": 1, "corrupt_image": 2}
     assert found.views == {"frontal": 2, "lateral": 1}
     assert found.review == 1
+    assert found.inputs == {"stored": 3, "rendered": 0}
     assert vars(found.header["view_position"]) == {"agrees": 1, "disagrees": 1, "silent": 1}
     assert vars(found.header["view_code"]) == {"agrees": 0, "disagrees": 0, "silent": 3}
     assert {each.value: each.images for each in found.stations.largest} == {
@@ -64,6 +68,59 @@ def test_everything_is_counted(tmp_path: Path) -> None:
     assert found.started == NOON
     assert found.ended == NOON + timedelta(seconds=3)
     assert found.images_per_second == pytest.approx(2)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "counted", "said"),
+    [
+        (["stored"] * 3, (3, 0), "images as they are stored"),
+        (["rendered"] * 3, (0, 3), "pictures that the archive rendered, not what it stores"),
+        (
+            ["stored", "rendered", "stored"],
+            (2, 1),
+            "2 images as they are stored, 1 as the archive rendered them",
+        ),
+    ],
+)
+def test_what_the_model_saw_is_certified(inputs, counted, said, tmp_path: Path) -> None:
+    """In numbers, and in words on the page: nobody mixes the two without reading it."""
+    found = of([*(done(n, input=kind) for n, kind in enumerate(inputs)), refused(9)], tmp_path)
+    assert tuple(found.inputs.values()) == counted
+    assert said in (tmp_path / "certificate.html").read_text()
+
+
+def test_results_of_two_jobs_say_that_they_differ(tmp_path: Path) -> None:
+    """The same archive, once as it is stored and once rendered, is no archive of twice the size."""
+    published([done(1), done(2)], tmp_path)
+    pictures = [done(n, locator=f"{n}/rendered", input="rendered") for n in (1, 3)]
+    published(pictures, tmp_path, "2")
+    found = of([], tmp_path)
+    assert found.inputs == {"stored": 2, "rendered": 2}
+    assert found.errors == ("done rows that repeat the key of another: 1, as 1.2.3.1 (2 times)",)
+
+
+@pytest.mark.parametrize("sink", SINKS.values(), ids=SINKS)
+def test_parts_of_before_there_were_pictures_are_of_stored_images(sink, tmp_path: Path) -> None:
+    """Such a part has no column `input`; a job that was begun with it goes on."""
+    filled = {"warnings": "w", "model": "m", "model_sha256": "0"}  # no empty texts, which csv loses
+    part = published([done(1, **filled), refused(2, **filled)], tmp_path, sink=sink)
+    path = tmp_path / "results" / part.name
+    if sink.suffix == ".parquet":
+        pq.write_table(pq.read_table(path, partitioning=None).drop_columns("input"), path)
+    elif sink.suffix == ".csv":
+        with path.open(newline="") as file:
+            lines = list(csv.reader(file))
+        at = lines[0].index("input")
+        with path.open("w", newline="") as file:
+            csv.writer(file).writerows(line[:at] + line[at + 1 :] for line in lines)
+    else:
+        records = [json.loads(line) for line in path.read_text().splitlines()]
+        for record in records:
+            del record["input"]
+        path.write_text("".join(f"{json.dumps(record)}\n" for record in records))
+    found = of([], tmp_path)
+    assert found.inputs == {"stored": 1, "rendered": 0}
+    assert found.outcomes == {"done": 1, "skipped": 0, "failed": 1}
 
 
 def test_the_file_is_the_certificate(tmp_path: Path) -> None:

@@ -62,6 +62,24 @@ def test_an_archive_becomes_results_and_a_certificate(
         assert again[name] == certificate[name]
 
 
+def test_what_is_left_out_is_certified(archive: Path, tmp_path: Path) -> None:
+    """So that what was found can be reconciled with what somebody counts; also when it went on."""
+    out, words = tmp_path / "out", ["backfill", str(archive), SWIFT]
+    (archive / ".DS_Store").write_text("")
+    (archive / ".thumbnails").mkdir()
+    (archive / "elsewhere").symlink_to(tmp_path)
+    assert main([*words, f"--out={out}", "--limit=3"]) == 1
+    assert main([*words, f"--out={out}", "--resume"]) == 0
+    certificate = json.loads((out / "certificate.json").read_text())
+    assert (certificate["found"], certificate["left_out"]) == (8, {"hidden": 2, "link": 1})
+    page = " ".join((out / "certificate.html").read_text().split())
+    assert "Not among them: 2 hidden, 1 link." in page
+    (listed := tmp_path / "list.csv").write_text(f"file\n{archive}/frontal-0003.jpg\n")
+    words[1] = str(listed)
+    assert main([*words, f"--out={tmp_path / 'other'}", f"--option=root={archive}"]) == 0
+    assert json.loads((tmp_path / "other" / "certificate.json").read_text())["left_out"] is None
+
+
 def test_formats_are_those_of_the_sinks() -> None:
     """The options are known before what writes them is loaded."""
     assert tuple(SINKS) == FORMATS

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sql
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
@@ -19,7 +20,8 @@ from service.backfill.jobs import (
     Settled,
 )
 from service.backfill.ledger import Ledger
-from service.backfill.tables import METADATA
+from service.backfill.migrations import migrate
+from service.backfill.tables import ITEMS, JOBS, METADATA
 
 SECONDS = 60.0
 
@@ -114,6 +116,67 @@ def test_a_lease_that_ran_out_is_given_to_others(
     ledger.commit(taken, late, part("p"))
     ledger.commit(kept, [Settled(item.number, "done") for item in kept.items], None)
     assert ledger.job(job).counts["done"] == 5
+
+
+def test_what_comes_back_is_leased_after_the_rest(
+    opened: Callable[[], Ledger], job: str, clock
+) -> None:
+    """However far a worker's own leases are; first what was only given back, then what ran out."""
+    first, second = opened(), opened()
+    given, _ = first.lease(job, 1, SECONDS), first.lease(job, 1, SECONDS)
+    second.lease(job, 2, SECONDS)
+    first.release(given)
+    clock.seconds += SECONDS + 1
+    leases = [second.lease(job, 5, SECONDS) for _ in range(3)]
+    found = [[item.locator for item in lease.items] for lease in leases]
+    assert found == [["e"], ["a"], ["b", "c", "d"]]
+    assert [lease.crashes for lease in leases] == [0, 0, 1]
+    assert second.lease(job, 5, SECONDS) is None
+
+
+def test_an_older_ledger_keeps_its_images(url: str, opened: Callable[[], Ledger]) -> None:
+    """What was found before the last migration is leased and committed after it."""
+    engine = sql.create_engine(url)
+    migrate(engine, "0002")
+    with engine.begin() as connection:
+        job = {"id": "j", "key": "k", "description": "{}", "state": "running", "created": 1.0}
+        connection.execute(sql.insert(JOBS).values(**job, found=2))
+        for place, state in ((b"a", "done"), (b"b", "pending")):
+            values = {"job": "j", "place": place, "locator": place, "state": state}
+            connection.execute(sql.insert(ITEMS).values(**values))
+    engine.dispose()
+    ledger = opened()
+    lease = ledger.lease("j", 5, SECONDS)
+    assert [item.locator for item in lease.items] == ["b"]
+    ledger.commit(lease, [Settled(lease.items[0].number, "done", key="k")], part("p"))
+    assert ledger.known("j", ["k"]) == {"k"}
+
+
+def test_one_worker_lists_the_archive(opened: Callable[[], Ledger], clock) -> None:
+    """Until it has, stops, or has not been heard of for long; a job that begins anew is listed."""
+    first, second = opened(), opened()
+    job = first.open_job("key", {}).id
+    assert first.claim_listing(job, "a", SECONDS)
+    assert not second.claim_listing(job, "b", SECONDS)
+    clock.seconds += SECONDS - 1
+    assert first.claim_listing(job, "a", SECONDS)
+    clock.seconds += 2
+    assert not second.claim_listing(job, "b", SECONDS)
+    clock.seconds += SECONDS
+    assert second.claim_listing(job, "b", SECONDS)
+    first.release_listing(job, "a")  # it has lost it
+    assert not first.claim_listing(job, "a", SECONDS)
+    second.release_listing(job, "b")
+    assert first.claim_listing(job, "a", SECONDS)
+    first.take_back(job)
+    assert second.claim_listing(job, "b", SECONDS)
+    second.complete(job)
+    assert not first.claim_listing(job, "a", SECONDS)
+    first.set_state(job, "running")
+    assert first.job(job).complete
+    first.set_state(job, "paused")
+    second.set_state(job, "running")
+    assert first.claim_listing(job, "a", SECONDS)
 
 
 def test_what_was_not_tried_is_given_back(ledger: Ledger, job: str) -> None:

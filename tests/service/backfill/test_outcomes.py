@@ -16,7 +16,7 @@ from model_store import ModelVersion, PreprocessSpec, Store
 from service.api.admission import QueueFullError
 from service.api.problems import CODES, KINDS
 from service.backfill.outcomes import SKIPPED, row_of, row_of_error, uid_of
-from service.backfill.rows import ItemError, Row, SourceError
+from service.backfill.rows import ItemError, Names, Row, SourceError
 from service.imaging import ImageError, read_radiograph
 from service.inference import BatcherClosedError, open_network
 
@@ -60,6 +60,7 @@ def test_a_real_radiograph_has_one_row(swift):
         month=image.origin.month,
         format="dicom",
         transfer_syntax=image.transfer_syntax,
+        input="stored",
         view="lateral",
         pfi=pfi,
         threshold=swift.card.threshold,
@@ -108,6 +109,18 @@ def test_a_picture_has_a_row_without_header(data, swift):
     header = ("sop_instance_uid", "station", "month", "view_position", "view_position_agrees")
     assert not [name for name in header if getattr(found, name) is not None]
     assert found.format in {"png", "jpeg"}
+
+
+@pytest.mark.parametrize("data", [png(GREY), jpeg(GREY)], ids=["png", "jpeg"])
+def test_a_picture_that_an_archive_rendered_has_the_names_of_its_instance(data, swift):
+    """So a copy is recognised; all else that a header says is not known."""
+    found = row(data, swift, sha256=HASH, rendered=Names("1.2", "1.2.3", "1.2.3.4"))
+    assert (found.study_instance_uid, found.series_instance_uid) == ("1.2", "1.2.3")
+    assert found.key == found.sop_instance_uid == "1.2.3.4"
+    assert (found.input, found.transfer_syntax, found.modality) == ("rendered", None, None)
+    assert row(data, swift, sha256=HASH).input == "stored"
+    odd = row(data, swift, sha256=HASH, rendered=Names("0", "0", "0"))
+    assert odd.key == f"sha256:{HASH}"
 
 
 @pytest.mark.parametrize(

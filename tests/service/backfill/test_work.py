@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ from images import dicom, png, radiograph
 
 from model_store import ModelVersion, Store
 from service.backfill.columns import as_rows
+from service.backfill.fetching import LOOK_SECONDS
 from service.backfill.jobs import Job
 from service.backfill.ledger import Ledger
 from service.backfill.local import pipeline_of
@@ -43,10 +45,12 @@ class Archive:
         self.files["notes.txt"] = b"no image"
         self.files["cut.dcm"] = image(good)[:-1000]
         self.files |= {f"gone/{number}": ItemError("not_found", "") for number in range(missing)}
+        self.listed_times = 0
         self.read_times: Counter[str] = Counter()
         self.closed = threading.Event()
 
     def find(self) -> Iterator[str]:
+        self.listed_times += 1
         yield from self.files
 
     def read(self, locator: str) -> bytes:
@@ -125,6 +129,22 @@ def bench(ledger: Ledger, tmp_path: Path, pipeline: Pipeline, swift: ModelVersio
     return Bench(ledger, tmp_path / "out", pipeline, swift)
 
 
+def test_who_has_nothing_left_to_lease_does_not_ask_after_each_answer(
+    bench: Bench, archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """But now and then, as more may be found."""
+    asked, lease = [], bench.ledger.lease
+
+    def counted(*words: object) -> object:
+        asked.append(time.monotonic())
+        return lease(*words)
+
+    monkeypatch.setattr(bench.ledger, "lease", counted)
+    begin = time.monotonic()
+    bench.check(bench.work(archive, chunk_images=1000).run(), archive)
+    assert len(asked) <= 4 + (time.monotonic() - begin) / LOOK_SECONDS
+
+
 def test_all_of_an_archive_comes_to_an_end(bench: Bench, archive: Archive) -> None:
     """Good files are answered, copies and other files skipped, bad ones failed; once."""
     work = bench.work(archive)
@@ -193,6 +213,34 @@ def test_a_limit_is_kept(bench: Bench, archive: Archive) -> None:
     bench.check(bench.work(archive).run(), archive)
 
 
+def test_what_is_new_is_found_by_the_next_run(bench: Bench) -> None:
+    """Of a job that was done, or paused after all had been found."""
+    archive = Archive(good=20)
+    bench.check(bench.work(archive).run(), archive)
+    archive.files["new.dcm"] = image(77)
+    bench.work(archive, limit=0).run()
+    archive.files["newer.dcm"] = image(78)
+    bench.check(bench.work(archive).run(), archive)
+
+
+def test_a_chunk_may_take_longer_than_its_lease(
+    url: str, tmp_path: Path, pipeline: Pipeline, swift: ModelVersion
+) -> None:
+    """It is renewed meanwhile, also where an answer comes before each look at the time."""
+
+    class Slow(Archive):
+        def read(self, locator: str) -> bytes:
+            time.sleep(0.1)
+            return super().read(locator)
+
+    ledger, archive = Ledger(url), Slow(good=40)
+    bench = Bench(ledger, tmp_path / "out", pipeline, swift)
+    bench.check(bench.work(archive, fetchers=1, chunk_images=35, lease_seconds=2).run(), archive)
+    assert {row.attempts for row in bench.rows()} == {1}
+    assert set(archive.read_times.values()) == {1}
+    ledger.close()
+
+
 def test_an_archive_that_does_not_answer_stops_the_work(bench: Bench) -> None:
     """With an error; what was committed stays, and the next run goes on."""
     archive = Archive()
@@ -257,5 +305,6 @@ def test_workers_share_a_job(
         thread.join()
     assert [job.state for job in jobs] == ["done", "done"]
     assert min(work.progress.images for work in works) > 0
+    assert archive.listed_times == 1
     assert set(archive.read_times.values()) == {1}
     bench.check(bench.ledger.job(bench.job), archive)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import httpx2
 import pytest
+from clocks import Clock
 from conftest import DATA
 from hypothesis import given
 from hypothesis import strategies as st
@@ -28,15 +29,6 @@ from service.cli import main
 
 BODY = (DATA / "frontal-0003.jpg").read_bytes()
 LARGE = bytes(2**21)
-
-
-class Clock:
-    """Time that passes when told."""
-
-    seconds = 0.0
-
-    def __call__(self) -> float:
-        return self.seconds
 
 
 def made(path: Path, *permissions: Permission, name: str = "pacs") -> str:

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
+from clocks import Clock
 from conftest import DATA
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,15 +17,6 @@ from service.api.access.rates import BURST_SECONDS, MOST_CLIENTS, RateLimitedErr
 from service.api.settings import Settings
 
 BODY = (DATA / "frontal-0003.jpg").read_bytes()
-
-
-class Clock:
-    """Time that passes when told."""
-
-    seconds = 0.0
-
-    def __call__(self) -> float:
-        return self.seconds
 
 
 @given(

@@ -17,6 +17,7 @@ from typing import Any
 import httpx2
 import jwt
 import pytest
+from clocks import Clock
 from conftest import DATA
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from jwt.algorithms import ECAlgorithm, RSAAlgorithm
@@ -181,18 +182,9 @@ def test_a_bad_token_is_nobodys(tokens: Tokens, provider: Provider, make) -> Non
         client_of(tokens, make(provider))
 
 
-class Clock:
-    """Time that passes when told."""
-
-    seconds = 1e6
-
-    def __call__(self) -> float:
-        return self.seconds
-
-
 def test_keys_are_asked_for_once_and_kept_while_the_provider_is_away(provider: Provider) -> None:
     """Unknown keys do not make the service ask more often; known ones stay good for a day."""
-    clock = Clock()
+    clock = Clock(1e6)
     tokens = Tokens(provider.issuer, AUDIENCE, now=clock)
 
     async def scenario() -> None:
@@ -226,7 +218,7 @@ def test_keys_are_asked_for_once_and_kept_while_the_provider_is_away(provider: P
 
 def test_a_key_that_is_replaced_is_learnt(provider: Provider) -> None:
     """With the first token that is signed by the new one; the old is forgotten by and by."""
-    clock = Clock()
+    clock = Clock(1e6)
     tokens = Tokens(provider.issuer, AUDIENCE, now=clock)
 
     async def scenario() -> None:

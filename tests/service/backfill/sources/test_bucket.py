@@ -1,12 +1,9 @@
 import threading
-import urllib.parse
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from io import BytesIO
 
 import pytest
 from archive_servers import Seaweed, seaweed
-from minio import Minio
 
 from service.backfill.rows import ItemError, SourceError
 from service.backfill.sources import open_source
@@ -21,23 +18,14 @@ FAST = {"first_delay_seconds": "0.05", "max_delay_seconds": "0.2", "timeout_seco
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seaweed]:
     with seaweed(tmp_path_factory.mktemp("weed"), KEY, SECRET) as started:
-        client = Minio(urllib.parse.urlsplit(started.address).netloc, KEY, SECRET, secure=False)
-        client.make_bucket("archive")
-
-        def put(name: str) -> None:
-            client.put_object("archive", name, BytesIO(name.encode()), len(name.encode()))
-
-        with ThreadPoolExecutor(8) as pool:
-            list(pool.map(put, [*ODD, *MANY]))
+        started.fill("archive", {name: name.encode() for name in [*ODD, *MANY]})
         yield started
 
 
 @pytest.fixture(autouse=True)
 def environment(server: Seaweed, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AWS_ENDPOINT_URL", server.address)
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", KEY)
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    for name, value in server.variables.items():
+        monkeypatch.setenv(name, value)
 
 
 def test_a_bucket_gives_each_object_once() -> None:
@@ -87,6 +75,7 @@ def test_a_store_that_is_restarted_costs_only_time(server: Seaweed) -> None:
     source = open_source("s3://archive/many/", FAST)
     listing = source.find()
     found = [next(listing) for _ in range(1000)]
+    source.read(found[0])  # so it is known that images can be had
     server.stop()
     back = threading.Timer(1, server.start)
     back.start()

@@ -1,23 +1,28 @@
-import http.client
+import io
+import json
 import random
+import subprocess
+import sys
 import threading
 import time
-import urllib.parse
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+import numpy as np
 import pytest
-from archive_servers import Orthanc, orthanc
+from archive_servers import ROOT, Orthanc, orthanc
+from conftest import ROOT as REPOSITORY
+from fault_proxy import proxy
 from images import dicom, radiograph
+from PIL import Image
 from pydicom import uid
 
-from service.backfill.rows import ItemError, Source, SourceError
-from service.backfill.sources import open_source
+from model_store import PreprocessSpec
+from service.backfill.rows import ItemError, Names, Rendered, Source, SourceError
+from service.backfill.sources import OptionsError, dicomweb, open_source
+from service.imaging import image_to_tensor
 
-ROOT = "1.2.826.0.1.3680043.8.498"
 PIXELS = radiograph(48, 40)
 DAYS = ["20240501", "20240502", "20240504"]
 PERIOD = {"since": "2024-05-01", "until": "2024-05-04"}
@@ -55,6 +60,47 @@ def archived() -> dict[str, bytes]:
 IMAGES = archived()
 
 
+# Of another month, and large enough to be rendered smaller
+LARGE = radiograph(640, 512)
+PADDED = np.pad(LARGE[40:-40, 40:-40], 40, constant_values=65535)
+TRUSTED: dict[str, tuple[Any, str, dict[str, Any]]] = {
+    "12 bit": (LARGE, uid.ExplicitVRLittleEndian, {}),
+    "window": (LARGE, uid.JPEGLosslessSV1, {"WindowCenter": "900", "WindowWidth": "300"}),
+    "MONOCHROME1": (
+        4095 - LARGE,
+        uid.ExplicitVRLittleEndian,
+        {"PhotometricInterpretation": "MONOCHROME1", "PresentationLUTShape": "INVERSE"},
+    ),
+    "8 bit": ((LARGE >> 4).astype(np.uint8), uid.JPEGBaseline8Bit, {}),
+}
+DISTRUSTED: dict[str, tuple[Any, str, dict[str, Any]]] = {
+    "inverse": (4095 - LARGE, uid.ExplicitVRLittleEndian, {"PresentationLUTShape": "INVERSE"}),
+    "slope": (
+        4095 - LARGE,
+        uid.ExplicitVRLittleEndian,
+        {"RescaleSlope": "-1", "RescaleIntercept": "4095"},
+    ),
+    "frames": (LARGE, uid.ExplicitVRLittleEndian, {"NumberOfFrames": 2}),
+    "padded": (PADDED, uid.ExplicitVRLittleEndian, {"PixelPaddingValue": 65535}),
+}
+SHOWN = FAST | {"since": "2024-06-01", "until": "2024-06-01", "rendered": 256}
+
+
+def large() -> dict[str, tuple[str, bytes]]:
+    """Where each of them is, and what."""
+    found = {}
+    for number, (name, (pixels, syntax, more)) in enumerate((TRUSTED | DISTRUSTED).items(), 1):
+        sop = f"{ROOT}.6.1.{number}"
+        names = {"StudyInstanceUID": f"{ROOT}.6", "SeriesInstanceUID": f"{ROOT}.6.1"}
+        names |= {"SOPInstanceUID": sop, "MediaStorageSOPInstanceUID": sop}
+        data = dicom(pixels, syntax, StudyDate="20240601", **names, **more)
+        found[name] = f"studies/{ROOT}.6/series/{ROOT}.6.1/instances/{sop}", data
+    return found
+
+
+PICTURES = large()
+
+
 @pytest.fixture(scope="module")
 def pacs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Orthanc]:
     with orthanc(tmp_path_factory.mktemp("orthanc")) as started:
@@ -62,8 +108,8 @@ def pacs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Orthanc]:
             instance("20240430", 1, "CR", uid.ExplicitVRLittleEndian),
             instance("20240501", 1, "MR", uid.ExplicitVRLittleEndian),
         ]
-        for data in [*IMAGES.values(), *(data for _, data in others)]:
-            started.store(data)
+        more = [*others, *PICTURES.values()]
+        started.store([*IMAGES.values(), *(data for _, data in more)])
         yield started
 
 
@@ -81,91 +127,6 @@ def _no_proxy(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     yield
     while OPENED:
         OPENED.pop().close()
-
-
-class Proxy(ThreadingHTTPServer):
-    """Between a source and the PACS; it notes what passes, and spoils some of it."""
-
-    daemon_threads = True
-
-    def __init__(self, target: str) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.target = urllib.parse.urlsplit(target)
-        self.address = f"http://127.0.0.1:{self.server_port}{self.target.path}"
-        self.times: list[float] = []
-        self.headers: list[Any] = []
-        self.spoiled = 0
-        self.inside = self.most_inside = 0
-        self.spoil = lambda _: 0  # a status instead of the answer; 1: half of it
-        self.retry_after: str | None = None
-        self.lock = threading.Lock()
-
-
-class Handler(BaseHTTPRequestHandler):
-    """Of one connection."""
-
-    protocol_version = "HTTP/1.1"
-    server: Proxy
-
-    def log_message(self, *args: Any) -> None:
-        pass
-
-    def do_GET(self) -> None:
-        with self.server.lock:
-            self.server.times.append(time.monotonic())
-            self.server.headers.append(self.headers)
-            self.server.inside += 1
-            self.server.most_inside = max(self.server.most_inside, self.server.inside)
-            spoil = self.server.spoil(self.path)
-            self.server.spoiled += bool(spoil)
-        try:
-            self.answer(spoil)
-        finally:
-            with self.server.lock:
-                self.server.inside -= 1
-
-    def answer(self, spoil: int) -> None:
-        if spoil > 1:
-            self.reply(spoil, {"Retry-After": self.server.retry_after}, b"sorry")
-            return
-        target = self.server.target
-        connection = http.client.HTTPConnection(target.hostname or "", target.port, timeout=30)
-        try:
-            connection.request("GET", self.path, headers={"Accept": self.headers["Accept"]})
-            answer = connection.getresponse()
-            body = answer.read()
-        except (OSError, http.client.HTTPException):
-            self.reply(502, {}, b"")
-            return
-        finally:
-            connection.close()
-        kept = {"Content-Type": answer.getheader("Content-Type")}
-        self.reply(answer.status, kept, body, cut=spoil == 1)
-
-    def reply(
-        self, status: int, headers: dict[str, str | None], body: bytes, *, cut: bool = False
-    ) -> None:
-        self.send_response(status)
-        for name, value in headers.items():
-            if value is not None:
-                self.send_header(name, value)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body[: len(body) // 2] if cut else body)
-        if cut:
-            self.close_connection = True
-
-
-@contextmanager
-def proxy(pacs: Orthanc) -> Iterator[Proxy]:
-    with Proxy(pacs.address) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
-        try:
-            yield server
-        finally:
-            server.shutdown()
-            thread.join()
 
 
 def read_all(source: Source, locators: list[str], threads: int = 8) -> dict[str, bytes]:
@@ -189,7 +150,7 @@ def test_a_pacs_gives_each_radiograph_of_the_days_once_as_it_is_stored(pacs: Ort
 def test_a_tenth_of_answers_refused_or_cut_costs_only_time(pacs: Orthanc) -> None:
     """All images, no duplicates, and never more requests than the limits allow."""
     chance = random.Random(1)
-    with proxy(pacs) as between:
+    with proxy(pacs.address) as between:
         between.spoil = lambda _: chance.choices([0, 503, 1], [85, 10, 5])[0]
         source = opened(between.address, FAST | {"requests_per_second": 60, "concurrency": 3})
         begin = time.monotonic()
@@ -246,7 +207,7 @@ def test_one_image_that_a_pacs_cannot_give_does_not_hold_up_the_others(
 ) -> None:
     """The archive answers other requests: the failure is the image's own."""
     bad, good = list(IMAGES)[:2]
-    with proxy(pacs) as between:
+    with proxy(pacs.address) as between:
         between.spoil = lambda path: status if path.endswith(bad) else 0
         source = opened(between.address, FAST | {"max_tries": 2})
         with pytest.raises(ItemError) as caught:
@@ -256,10 +217,28 @@ def test_one_image_that_a_pacs_cannot_give_does_not_hold_up_the_others(
         assert source.read(good) == IMAGES[good]
 
 
+def test_a_pacs_that_lists_what_it_cannot_read_costs_only_time(pacs: Orthanc) -> None:
+    """As while its disks are away: no image is at fault for what none is given."""
+    first, second = list(IMAGES)[:2]
+    with proxy(pacs.address) as between:
+        source = opened(between.address, FAST | {"max_tries": 2})
+        assert source.read(first) == IMAGES[first]
+        between.spoil = lambda path: 500 if "/series/" in path else 0
+        with ThreadPoolExecutor(1) as pool:
+            reading = pool.submit(source.read, second)
+            deadline = time.monotonic() + 20
+            while between.spoiled < 8:
+                assert time.monotonic() < deadline
+                time.sleep(0.02)
+            assert not reading.done()
+            between.spoil = lambda _: 0
+            assert reading.result() == IMAGES[second]
+
+
 @pytest.mark.parametrize("status", [401, 403])
 def test_a_pacs_that_refuses_everything_fails_no_image(pacs: Orthanc, status: int) -> None:
     """It is asked once or twice, not for ever."""
-    with proxy(pacs) as between:
+    with proxy(pacs.address) as between:
         between.spoil = lambda _: status
         source = opened(between.address, FAST)
         with pytest.raises(SourceError, match=str(status)):
@@ -271,7 +250,7 @@ def test_a_pacs_that_refuses_everything_fails_no_image(pacs: Orthanc, status: in
 
 def test_a_pacs_that_asks_for_a_pause_gets_it(pacs: Orthanc) -> None:
     """Retry-After counts for all requests, however long a back-off would be."""
-    with proxy(pacs) as between:
+    with proxy(pacs.address) as between:
         between.retry_after = "1"
         between.spoil = lambda _: 429 if len(between.times) == 1 else 0
         source = opened(between.address, FAST)
@@ -297,7 +276,7 @@ def test_who_asks_is_said_by_variables_and_nowhere_else(
         monkeypatch.setenv("CXRVIEW_DICOMWEB_USER", "us")
         monkeypatch.setenv("CXRVIEW_DICOMWEB_PASSWORD", "er")
         expected = ["Basic dXM6ZXI="] * 2
-    with proxy(pacs) as between:
+    with proxy(pacs.address) as between:
         source = opened(between.address, FAST)
         source.read(next(iter(IMAGES)))
         if kind == "file":
@@ -311,9 +290,154 @@ def test_outside_its_hours_a_pacs_is_not_asked(pacs: Orthanc) -> None:
     """Whoever reads waits; closing the source ends the waiting."""
     hour = (time.localtime().tm_hour + 3) % 24
     hours = f"{hour:02}:00-{(hour + 1) % 24:02}:00"
-    with proxy(pacs) as between:
+    with proxy(pacs.address) as between:
         source = opened(between.address, FAST | {"off_peak": hours})
         threading.Timer(0.2, source.close).start()
         with pytest.raises(SourceError, match="closed"):
             source.read(next(iter(IMAGES)))
         assert not between.times
+
+
+def test_a_pacs_renders_a_radiograph_in_its_own_shape(pacs: Orthanc) -> None:
+    """The model sees what it sees of the stored image, and the names of the instance are kept."""
+    source = opened(pacs.address, SHOWN)
+    listed = set(source.find())
+    for name in TRUSTED:
+        path, data = PICTURES[name]
+        assert f"{path}/rendered?viewport=256,320" in listed
+        found = source.read(f"{path}/rendered?viewport=256,320")
+        assert isinstance(found, Rendered)
+        assert found.of == Names(*path.split("/")[1::2])
+        assert Image.open(io.BytesIO(found.data)).size == (256, 320)
+        spec = PreprocessSpec()
+        seen, stored = (image_to_tensor(each, spec).astype(int) for each in (found.data, data))
+        assert np.abs(seen - stored).mean() < 4
+
+
+def test_what_is_small_is_rendered_as_large_as_it_is(pacs: Orthanc) -> None:
+    """Nothing is enlarged; the shape of what a listing does not describe is its own, too."""
+    assert set(opened(pacs.address, FAST | {"rendered": 256}).find()) == {
+        f"{path}/rendered" for path in IMAGES
+    }
+
+
+def test_an_instance_whose_picture_cannot_be_trusted_is_read_as_it_is_stored(pacs: Orthanc) -> None:
+    """By what the listing says of it, or by the few grey levels that padding leaves to it."""
+    source = opened(pacs.address, SHOWN)
+    listed = set(source.find())
+    for name in DISTRUSTED:
+        path, data = PICTURES[name]
+        asked = f"{path}/rendered?viewport=256,320" if name == "padded" else path
+        assert asked in listed
+        assert bytes(source.read(asked)) == data
+
+
+@pytest.mark.parametrize("status", [200, 400, 404, 406, 501, 503])
+def test_an_archive_that_renders_nothing_fails_no_image(pacs: Orthanc, status: int) -> None:
+    """It is said at the first image, after a look at some others."""
+    with proxy(pacs.address) as between:
+        between.spoil = lambda path: status if "/rendered" in path else 0
+        source = opened(between.address, SHOWN | {"max_tries": 2, "patience_seconds": 1})
+        with pytest.raises(SourceError, match="renders none of 5 images"):
+            source.read(f"{PICTURES['12 bit'][0]}/rendered?viewport=256,320")
+
+
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [
+        (400, "unreadable_file"),
+        (404, "not_found"),
+        (406, "unreadable_file"),
+        (500, "unreadable_file"),
+        (1, "unreadable_file"),
+    ],
+)
+@pytest.mark.parametrize("first", [True, False])
+def test_an_instance_that_a_pacs_does_not_render_is_read_as_it_is_stored(
+    pacs: Orthanc, status: int, code: str, first: bool
+) -> None:
+    """Whether it is the first or not, as others are rendered; its outcome is the instance's own."""
+    bad, good = (f"{PICTURES[name][0]}/rendered?viewport=256,320" for name in ("12 bit", "window"))
+    with proxy(pacs.address) as between:
+        between.spoil = lambda path: status if path.endswith(bad) else 0
+        source = opened(between.address, SHOWN | {"max_tries": 2})
+        if not first:
+            source.read(good)
+        assert bytes(source.read(bad)) == PICTURES["12 bit"][1]
+        assert isinstance(source.read(good), Rendered)  # who fails next is alone in it
+        between.spoil = lambda path: status if PICTURES["12 bit"][0] in path else 0
+        with pytest.raises(ItemError) as caught:
+            source.read(bad)
+        assert caught.value.code == code
+        assert isinstance(source.read(good), Rendered)
+
+
+def test_what_is_no_picture_is_not_taken_for_one(pacs: Orthanc) -> None:
+    """A page that says sorry, with a status that says otherwise."""
+    asked = f"{PICTURES['12 bit'][0]}/rendered?viewport=256,320"
+    with proxy(pacs.address) as between:
+        between.spoil = lambda path: 200 if path.endswith(asked) else 0
+        source = opened(between.address, SHOWN)
+        assert bytes(source.read(asked)) == PICTURES["12 bit"][1]
+
+
+def test_an_archive_that_stops_rendering_is_noticed(
+    pacs: Orthanc, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After some refusals in a row, not after ten million."""
+    monkeypatch.setattr(dicomweb, "MOST_REFUSED", 10)
+    path = f"{PICTURES['12 bit'][0]}/rendered"
+    with proxy(pacs.address) as between:
+        source = opened(between.address, SHOWN)
+        source.read(path)
+        between.spoil = lambda asked: 406 if "/rendered" in asked else 0
+        for _ in range(9):
+            assert bytes(source.read(path)) == PICTURES["12 bit"][1]
+        with pytest.raises(SourceError, match="renders none"):
+            source.read(path)
+
+
+def test_a_picture_that_is_too_large_is_no_reason_to_stop(pacs: Orthanc) -> None:
+    """As from an archive that ignores the viewport."""
+    source = opened(pacs.address, SHOWN | {"max_image_bytes": 9000})
+    with pytest.raises(ItemError) as caught:
+        source.read(f"{PICTURES['12 bit'][0]}/rendered")
+    assert caught.value.code == "entry_too_large"
+
+
+@pytest.mark.parametrize("kind", ["png", "jpeg"])
+def test_pictures_are_of_the_format_that_was_asked_for(pacs: Orthanc, kind: str) -> None:
+    """Each in one answer, which needs no multipart."""
+    source = opened(pacs.address, SHOWN | {"rendered_as": kind})
+    found = source.read(f"{PICTURES['window'][0]}/rendered?viewport=256,320")
+    assert isinstance(found, Rendered)
+    assert Image.open(io.BytesIO(found.data)).format == kind.upper()
+
+
+@pytest.mark.parametrize("option", [{"rendered": 255}, {"rendered": "yes"}, {"rendered_as": "gif"}])
+def test_pictures_that_no_model_could_use_are_not_asked_for(option: dict[str, Any]) -> None:
+    """It is refused before anything is asked."""
+    with pytest.raises(OptionsError, match="rendered"):
+        open_source("http://127.0.0.1:9/dicom-web", PERIOD | option)
+
+
+def test_a_job_of_pictures_says_so_in_every_row(pacs: Orthanc, tmp_path: Any) -> None:
+    """And in its certificate, and at its end; an instance that is read as stored says that."""
+    words = [sys.executable, "-m", "service.cli", "backfill", pacs.address, "--out", str(tmp_path)]
+    words += ["--model", "swift/1.0.0", "--format", "ndjson"]
+    for name in ("since", "until", "rendered"):
+        words += ["--option", f"{name}={SHOWN[name]}"]
+    run = subprocess.run(words, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    (part,) = (tmp_path / "results").rglob("part-*.ndjson")
+    rows = {row["locator"]: row for row in map(json.loads, part.read_text().splitlines())}
+    inputs = {locator.partition("/rendered")[0]: row["input"] for locator, row in rows.items()}
+    expected = dict.fromkeys(TRUSTED, "rendered") | dict.fromkeys(DISTRUSTED, "stored")
+    expected["frames"] = None
+    assert inputs == {PICTURES[name][0]: kind for name, kind in expected.items()}
+    assert {row["key"] for row in rows.values() if row["input"]} == {
+        path.rpartition("/")[2] for name, (path, _) in PICTURES.items() if name != "frames"
+    }
+    certificate = json.loads((tmp_path / "certificate.json").read_text())
+    assert certificate["inputs"] == {"stored": 3, "rendered": 4}
+    assert "4 images as rendered by the archive, 3 as stored" in run.stderr

@@ -8,6 +8,7 @@ from conftest import ROOT
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from service.backfill.rows import ItemError
 from service.backfill.sources.gate import OffPeak
 from service.backfill.sources.multipart import MultipartError, only_part
 from service.backfill.sources.retrying import Retry, RetryOptions, TransientError
@@ -109,13 +110,32 @@ def test_an_image_fails_only_while_its_archive_answers() -> None:
     def attempt() -> str:
         nonlocal tries
         tries += 1
-        if tries < 6:
+        if tries < 10:
             raise TransientError("away")
         return "answer"
 
     tries = 0
     options = RetryOptions(first_delay_seconds=0, max_tries=2, patience_seconds=60)
     assert Retry(options, alive).of_item(attempt) == "answer"
+
+
+def test_failures_while_an_archive_is_away_are_not_an_images_own() -> None:
+    """When it is back, an image has all its tries, however many there were before."""
+    tries = 0
+
+    def alive() -> None:
+        if tries < 9:
+            raise TransientError("away")
+
+    def attempt() -> None:
+        nonlocal tries
+        tries += 1
+        raise TransientError("503")
+
+    options = RetryOptions(first_delay_seconds=0, max_tries=4, patience_seconds=60)
+    with pytest.raises(ItemError):
+        Retry(options, alive).of_item(attempt)
+    assert tries == 16  # asked at 4, 8, 12 and 16, and answered at the last two
 
 
 @pytest.mark.parametrize(

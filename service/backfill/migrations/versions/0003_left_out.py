@@ -1,0 +1,12 @@
+"""What the last listing of the archive left out."""
+
+import sqlalchemy as sql
+from alembic import op
+
+revision = "0003"
+down_revision = "0002"
+
+
+def upgrade() -> None:
+    """Of jobs before, nobody knows."""
+    op.add_column("jobs", sql.Column("left_out", sql.Text))

@@ -1,0 +1,94 @@
+"""Pictures that a PACS makes of its instances: how large they are asked for, and of which not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from service.imaging import ImageError
+from service.imaging.radiograph import sniff
+from service.imaging.raster import read_raster
+
+FRAMES, ROWS, COLUMNS = "00280008", "00280010", "00280011"
+PHOTOMETRIC, LUT_SHAPE, SLOPE = "00280004", "20500020", "00281053"
+BITS, PADDING = "00280101", "00280120"
+LISTED = (FRAMES, ROWS, COLUMNS, PHOTOMETRIC, LUT_SHAPE, SLOPE, BITS, PADDING)
+
+LEAST_SIDE = 256  # pixels; what models see is as large or smaller
+# Grey levels of more than one pixel in 10,000. Of 8 bits a radiograph has 100 and more; a picture
+# of fewer shares its range with padding or a marker, and they have most of it
+LEAST_LEVELS, OF_PIXELS = 20, 1e-4
+
+Instance = dict[str, Any]  # of a listing, in the DICOM JSON model (PS3.18 F.2)
+
+
+def picture_of(stored: str, instance: Instance, side: int) -> str:
+    """The path of its picture below the archive, or of itself, where no picture can be trusted.
+
+    Args:
+        stored: The path of the instance.
+        instance: What the listing says of it.
+        side: Pixels along the shorter side, of a larger instance.
+
+    References:
+        PS3.18 8.3.5.1.3, the viewport: it has the image's own shape, as some archives fill the rest
+        of another one with bars, which the model would take for collimation.
+    """
+    if _misleads(instance):
+        return stored
+    rows, columns = _integer(instance, ROWS), _integer(instance, COLUMNS)
+    shorter = min(rows, columns)
+    if shorter <= side:  # or not said: whatever size it has is its own shape
+        return f"{stored}/rendered"
+    width, height = round(columns * side / shorter), round(rows * side / shorter)
+    return f"{stored}/rendered?viewport={width},{height}"
+
+
+def is_picture(data: memoryview) -> bool:
+    """PNG or JPEG; a page that says sorry, or a film, is none."""
+    try:
+        return sniff(data) != "dicom"
+    except ImageError:
+        return False
+
+
+def is_squeezed(data: memoryview) -> bool:
+    """Whether a picture is of so few grey levels that its instance must be read as it is stored.
+
+    Raises:
+        Nothing: whoever classifies it finds out what cannot be read.
+    """
+    try:
+        pixels = read_raster(data, sniff(data), LEAST_SIDE).pixels
+    except ImageError:
+        return False
+    if pixels.dtype != np.uint8:
+        return False
+    counts = np.bincount(pixels.ravel(), minlength=256)
+    return int(np.count_nonzero(counts > OF_PIXELS * pixels.size)) < LEAST_LEVELS
+
+
+def _misleads(instance: Instance) -> bool:
+    """Whether its picture is one frame of several, negative, or squeezed to make room for padding.
+
+    Archives differ in what they make of these (docs/backfill-rendered.md).
+    """
+    mono1 = value(instance, PHOTOMETRIC) == "MONOCHROME1"
+    negative = value(instance, SLOPE).startswith("-")
+    inverse = value(instance, LUT_SHAPE) == "INVERSE" and not mono1
+    black = 2 ** _integer(instance, BITS) - 1 if mono1 else 0
+    padded = value(instance, PADDING) not in {"", str(black)}
+    return _integer(instance, FRAMES) > 1 or negative or inverse or padded
+
+
+def _integer(instance: Instance, tag: str) -> int:
+    text = value(instance, tag)
+    return int(text) if text.isdecimal() else 0
+
+
+def value(instance: Instance, tag: str) -> str:
+    """The first value of an attribute."""
+    element = instance.get(tag)
+    values = element.get("Value") if isinstance(element, dict) else None
+    return str(values[0]).strip() if isinstance(values, list) and values else ""
