@@ -11,39 +11,11 @@ import numpy as np
 from fastapi import Request
 
 from service.api.limits import BodyTimeoutError, BodyTooLargeError, ClientGoneError, Holding
-from service.api.wire import LARGE_BYTES, read_rest_of
+from service.api.wire import LARGE_BYTES, read_body_of
 from service.inference import Buffer
 
 # A sender at more than 100 Mbit/s needs less for the largest uncompressed radiographs
 ARRIVAL_SECONDS = 1.0
-
-
-class WholeBody:
-    """A body of declared length, in one buffer that is allocated once.
-
-    A `bytearray` would be filled with zeros first, and a list of chunks exist twice while it is
-    joined.
-    """
-
-    def __init__(self, length: int) -> None:
-        self._length = length
-        self._received = 0
-        self.data: Buffer = b""  # all of it, as soon as it has come
-
-    def write(self, chunk: bytes) -> None:
-        """Append; never beyond the declared length, which the HTTP parser ensures."""
-        if len(chunk) == self._length:
-            self.data = chunk  # all of it at once, as it came
-        elif chunk:
-            self.rest[: len(chunk)] = chunk
-            self._received += len(chunk)
-
-    @property
-    def rest(self) -> memoryview:
-        """The part of the buffer that nothing has been written to."""
-        if not self.data:
-            self.data = memoryview(np.empty(self._length, np.uint8))  # type: ignore[arg-type]
-        return memoryview(self.data)[self._received :]
 
 
 def length_of(request: Request, limit: int) -> int:
@@ -90,17 +62,21 @@ async def receive_whole(
     Raises:
         BodyTimeoutError, ServiceFullError, ClientGoneError
     """
-    body, more = WholeBody(length), True
-    read_rest = read_rest_of(request.scope)
+    # A `bytearray` would be filled with zeros first
+    whole = memoryview(np.empty(length, np.uint8))  # type: ignore[arg-type]
+    read_body = read_body_of(request.scope)
+    if read_body is not None and length > LARGE_BYTES:
+        async with _patience(idle_seconds, holding) as count:
+            await read_body(whole, count)
+        return whole
+    received, more = 0, True
     async with _patience(idle_seconds, holding) as count:
         while more:
             chunk, more = await _next_chunk(request)
             count(len(chunk))
-            body.write(chunk)
-            if more and read_rest and len(body.rest) > LARGE_BYTES:
-                await read_rest(body.rest, count)
-                break
-    return body.data
+            whole[received : received + len(chunk)] = chunk
+            received += len(chunk)
+    return whole
 
 
 async def _next_chunk(request: Request) -> tuple[bytes, bool]:

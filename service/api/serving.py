@@ -15,6 +15,7 @@ from contextlib import suppress
 from functools import partial
 from threading import Timer
 from types import FrameType
+from typing import cast
 
 import uvicorn
 from fastapi import FastAPI
@@ -50,7 +51,7 @@ class Server(uvicorn.Server):
             uvicorn.Config,
             app,
             host=host,
-            http=LargeBodyProtocol,
+            http=cast("type[asyncio.Protocol]", LargeBodyProtocol),  # the loops take either kind
             log_config=configuration(log_format),
             access_log=False,  # the entrance knows more, and shows less
             server_header=False,

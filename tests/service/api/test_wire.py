@@ -142,6 +142,18 @@ def test_bodies_go_with_their_answers(served, monkeypatch) -> None:
         gc.enable()
 
 
+def test_a_head_may_come_alone(served) -> None:
+    """As most clients send it; the body comes later, and past the parser from its first byte."""
+    with Client(served) as client:
+        whole = post(LARGE)
+        head = whole.index(b"\r\n\r\n") + 4
+        for _ in range(2):
+            client.send(whole[:head])
+            served.until(lambda: served.runtime.admission.images("interactive") == 1)
+            client.send(whole[head:])
+            assert client.response()[0] == 200
+
+
 def test_a_client_that_goes_in_the_middle_leaves_nothing(served) -> None:
     """Its bytes are given back, and the next one is answered."""
     with Client(served) as client:
@@ -162,13 +174,14 @@ def test_a_client_that_stops_in_the_middle_is_cut(served) -> None:
         assert client.socket.recv(1) == b""
 
 
-def test_a_slow_sender_that_fits_no_more_is_refused_and_may_go_on(served) -> None:
+@pytest.mark.parametrize("late", [len(LARGE) // 2, 10])
+def test_a_slow_sender_that_fits_no_more_is_refused_and_may_go_on(served, late: int) -> None:
     """Its place in memory had lapsed: 503; the rest is skipped, and the connection still works."""
-    held, middle = served.runtime.held, len(LARGE) // 2
-    whole = post(LARGE)
+    held, whole = served.runtime.held, post(LARGE)
+    middle = len(whole) - late
     with Client(served) as client:
         client.send(whole[:middle])
-        served.until(lambda: 0 < held.held < len(LARGE))  # less than it has promised
+        served.until(lambda: held.held == len(LARGE) - late)  # less than it has promised
         others = held.limit - held.held
         assert held.take("interactive", others)
         client.send(whole[middle:])
