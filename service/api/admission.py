@@ -95,20 +95,29 @@ class Admission:
         """When all that are in the lane now should be done."""
         return math.ceil(max(1.0, self._images[lane] * self.seconds_per_image(lane)))
 
+    def refuses(self, lane: Lane) -> bool:
+        """Whether one more image may not come now."""
+        ahead = self._images[lane]
+        late = lane == "interactive" and self._too_late(ahead)
+        return late or ahead >= self._max_images
+
+    def refusal(self, lane: Lane) -> QueueFullError:
+        """Why one more image may not come now."""
+        ahead = self._images[lane]
+        if ahead >= self._max_images:
+            detail = f"the lane holds {ahead} images, which is its limit"
+        else:
+            detail = f"the {ahead} images ahead would take longer than {self._budget_seconds:g} s"
+        return QueueFullError(detail, self.retry_after_seconds(lane))
+
     def check(self, lane: Lane) -> None:
         """Whether one more image may come.
 
         Raises:
             QueueFullError: Not now.
         """
-        ahead = self._images[lane]
-        if ahead >= self._max_images:
-            detail = f"the lane holds {ahead} images, which is its limit"
-        elif lane == "interactive" and self._too_late(ahead):
-            detail = f"the {ahead} images ahead would take longer than {self._budget_seconds:g} s"
-        else:
-            return
-        raise QueueFullError(detail, self.retry_after_seconds(lane))
+        if self.refuses(lane):
+            raise self.refusal(lane)
 
     def place(self, lane: Lane) -> Place:
         """A place for one image, from when it begins to arrive until its answer.

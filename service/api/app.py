@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from functools import partial
 from importlib.metadata import version
 from threading import Event
 
@@ -16,13 +15,13 @@ from service.api import backfills, problems, routes
 from service.api.access.gate import Access, Gate
 from service.api.audit import Audit, AuditError
 from service.api.backfills import open_backfills, require_extra
-from service.api.door import Door, refusal
+from service.api.door import Door, Refuser
 from service.api.entrance import Entrance
+from service.api.http import DRAINING, REFUSE, Refuse
 from service.api.ports import Ports
 from service.api.runtime import open_runtime
 from service.api.settings import Settings
 from service.api.tracing import send_traces
-from service.api.wire import DRAINING, REFUSE, Refuse
 
 # Objects more than there were, before the next search. After every 700, as usual, it took a
 # twentieth of the event loop's time; what requests leave in circles is small
@@ -68,7 +67,7 @@ def create_app(settings: Settings | None = None, operations_port: int | None = N
             gc.set_threshold(GARBAGE)
             state: dict[str, Refuse | Event] = {DRAINING: runtime.draining}
             if not settings.access_log:  # what is refused by the protocol itself has no line there
-                state[REFUSE] = partial(refusal, runtime.admission)
+                state[REFUSE] = Refuser(runtime.admission)
             yield state
 
     # Hospitals' browsers often reach no CDN, from where FastAPI's own /docs loads its scripts

@@ -9,12 +9,12 @@ from __future__ import annotations
 from functools import lru_cache
 
 from starlette.requests import Request
-from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.api import problems
 from service.api.admission import Admission, QueueFullError
 from service.api.entrance import SECURITY_HEADERS
+from service.api.http import Answer, answer_of
 from service.api.one_image import classify_one
 from service.api.paths import CLASSIFY
 from service.inference import Lane
@@ -34,24 +34,39 @@ def lane_of(scope: Scope) -> Lane | None:
     return LANES_OF_QUERIES.get(scope["query_string"])
 
 
-def refusal(admission: Admission, scope: Scope) -> Response | None:
-    """The answer to an image for which there is no place; None if it may come in."""
-    lane = lane_of(scope)
-    if lane is None:
-        return None
-    try:
-        admission.check(lane)
-    except QueueFullError as error:
-        problems.count(error)
-        return _response_to(str(error), error.retry_after_seconds)
-    return None
+# The same, as a request's first line has it
+LANES_OF_TARGETS: dict[bytes, Lane] = {
+    CLASSIFY.encode() + (b"?" + query if query else b""): lane
+    for query, lane in LANES_OF_QUERIES.items()
+}
 
 
-@lru_cache(maxsize=1024)  # who is overloaded says the same thing many times a second
-def _response_to(detail: str, retry_after_seconds: int) -> Response:
-    response = problems.response_to(QueueFullError(detail, retry_after_seconds))
-    response.raw_headers.extend(SECURITY_HEADERS)  # nobody else adds them here
-    return response
+class Refuser:
+    """Answers at once those for whose image there is no place; see `Refuse`.
+
+    Args:
+        admission: Knows whether there is one.
+    """
+
+    def __init__(self, admission: Admission) -> None:
+        self._admission = admission
+        # Who is overloaded says the same thing many times a second
+        self._answer = lru_cache(maxsize=1024)(self._new_answer)
+        self._refused = problems.counter_of(QueueFullError)
+
+    def __call__(self, method: bytes, target: bytes) -> Answer | None:
+        """The answer; None to whatever is no image, or may come in."""
+        lane = LANES_OF_TARGETS.get(target) if method == b"POST" else None
+        if lane is None or not self._admission.refuses(lane):
+            return None
+        self._refused.inc()
+        ahead, seconds = self._admission.images(lane), self._admission.retry_after_seconds(lane)
+        return self._answer(lane, ahead, seconds)
+
+    def _new_answer(self, lane: Lane, _ahead: int, _seconds: int) -> Answer:
+        response = problems.response_to(self._admission.refusal(lane))
+        response.raw_headers.extend(SECURITY_HEADERS)  # nobody else adds them here
+        return answer_of(response)
 
 
 class Door:

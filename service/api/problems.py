@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from prometheus_client import Counter
 from pydantic import BaseModel, ConfigDict
 from starlette.exceptions import HTTPException
 from starlette.types import Scope
@@ -201,15 +202,15 @@ def not_found() -> JSONResponse:
     return _response(_problem(HTTP_KINDS[HTTPStatus.NOT_FOUND], HTTPStatus.NOT_FOUND.phrase))
 
 
-def count(error: Exception) -> None:
-    """Count one image that was refused."""
-    metrics.REFUSED.labels(kind_of(error).code).inc()
+def counter_of(cls: type[Exception]) -> Counter:
+    """What counts the images that were refused by such an error."""
+    return metrics.REFUSED.labels(ALL_KINDS[cls].code)
 
 
 def record(error: Exception, trail: Trail) -> None:
     """Count one image that was refused, and leave it in its request's trail."""
-    count(error)
     kind = kind_of(error)
+    metrics.REFUSED.labels(kind.code).inc()
     trail.failed(kind.code, kind.status)
 
 

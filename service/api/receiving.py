@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from fastapi import Request
 
+from service.api.http import LARGE_BYTES, read_body_of
 from service.api.limits import BodyTimeoutError, BodyTooLargeError, ClientGoneError, Holding
-from service.api.wire import LARGE_BYTES, read_body_of
 from service.inference import Buffer
 
 # A sender at more than 100 Mbit/s needs less for the largest uncompressed radiographs
