@@ -17,7 +17,7 @@ from service.api.audit import Audit, AuditError
 from service.api.backfills import open_backfills, require_extra
 from service.api.door import Door, Refuser
 from service.api.entrance import Entrance
-from service.api.http import DRAINING, REFUSE, Refuse
+from service.api.http_protocol import DRAINING, REFUSE, Refuse
 from service.api.ports import Ports
 from service.api.runtime import open_runtime
 from service.api.settings import Settings

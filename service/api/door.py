@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from service.api import problems
 from service.api.admission import Admission, QueueFullError
 from service.api.entrance import SECURITY_HEADERS
-from service.api.http import Answer, answer_of
+from service.api.http_protocol import Answer, answer_of
 from service.api.one_image import classify_one
 from service.api.paths import CLASSIFY
 from service.inference import Lane

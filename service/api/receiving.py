@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from fastapi import Request
 
-from service.api.http import LARGE_BYTES, read_body_of
+from service.api.http_protocol import LARGE_BYTES, read_body_of
 from service.api.limits import BodyTimeoutError, BodyTooLargeError, ClientGoneError, Holding
 from service.inference import Buffer
 

@@ -14,7 +14,7 @@ from typing import Any, cast
 from uvicorn import Config
 from uvicorn.server import ServerState
 
-from service.api.http import Count, HttpProtocol
+from service.api.http_protocol import Count, HttpProtocol
 from service.api.limits import BodyError, ClientGoneError
 
 # Of a body that comes with its head, so much takes the usual way, on which it is copied four times

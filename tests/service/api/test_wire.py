@@ -8,9 +8,12 @@ import socket
 import time
 import weakref
 from collections.abc import Iterator
+from itertools import pairwise
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from images import dicom, png
 
 from service.api.metrics import REFUSED
@@ -242,3 +245,38 @@ def test_refused_and_taken_bodies_sent_ahead_are_told_apart(served) -> None:
     with Client(served) as client:
         client.send((post(LARGE).replace(b"/classify", b"/nope") + post(LARGE)) * 2)
         assert [client.response()[0] for _ in range(4)] == [404, 200, 404, 200]
+
+
+MEDIUM = dicom(NOISE[:400, :400])  # 320 kB
+REQUESTS = {
+    "large": (post(MEDIUM), 200),
+    "small": (post(SMALL), 200),
+    "bad": (post(b"no image"), 415),
+    "large refused": (post(MEDIUM).replace(b" HTTP", b"?lane=backfill HTTP", 1), 503),
+    "small refused": (post(SMALL).replace(b" HTTP", b"?lane=backfill HTTP", 1), 503),
+    "large unknown": (post(MEDIUM).replace(b"/classify", b"/nope", 1), 404),
+}
+
+
+@given(
+    names=st.lists(st.sampled_from(sorted(REQUESTS)), min_size=1, max_size=6),
+    shares=st.lists(st.floats(0, 1), max_size=5),
+    pause=st.booleans(),
+)
+@settings(max_examples=25, deadline=None)
+def test_whatever_comes_however_it_is_cut_each_gets_its_answer(
+    served, names: list[str], shares: list[float], pause: bool
+) -> None:
+    """Taken, refused, unknown, in any order on one connection, and cut anywhere."""
+    whole = b"".join(REQUESTS[name][0] for name in names)
+    cuts = [0, *sorted(round(share * len(whole)) for share in shares), len(whole)]
+    most = served.runtime.settings.max_queue_images
+    served.runtime.admission.count("backfill", most)
+    try:
+        with Client(served) as client:
+            for start, end in pairwise(cuts):
+                client.send(whole[start:end])
+                time.sleep(0.005 * pause)
+            assert [client.response()[0] for _ in names] == [REQUESTS[name][1] for name in names]
+    finally:
+        served.runtime.admission.count("backfill", -most)
