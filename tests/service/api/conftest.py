@@ -85,7 +85,13 @@ def running(settings: Settings, loop: Literal["auto", "asyncio"] = "auto") -> It
     """Serve until the block ends."""
     app = create_app(settings)
     config = uvicorn.Config(
-        app, port=0, log_level="warning", lifespan="on", loop=loop, http=LargeBodyProtocol
+        app,
+        port=0,
+        log_level="warning",
+        access_log=False,  # as `cxrview serve`: with one, nothing is refused by the protocol
+        lifespan="on",
+        loop=loop,
+        http=LargeBodyProtocol,
     )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, daemon=True)
