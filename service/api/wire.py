@@ -65,7 +65,8 @@ class LargeBodyProtocol(asyncio.BufferedProtocol):
         self._http.connection_made(cast("asyncio.Transport", transport))
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """End."""
+        """End; from now on the number of its socket may be another connection's."""
+        self._wire = self._rest = None
         self._http.connection_lost(exc)
         self._settle(ClientGoneError("the client has gone"))
 
