@@ -24,7 +24,7 @@ from service.api.settings import Settings
 from service.api.tracing import send_traces
 
 # Objects more than there were, before the next search. After every 700, as usual, it took a
-# twentieth of the event loop's time; what requests leave in circles is small
+# twentieth of the event loop's time; requests leave no circles
 GARBAGE = 20_000
 
 # The framework's own spans hold paths and queries, and its logs what errors say: the entrance says

@@ -17,7 +17,7 @@ from service.api.entrance import SECURITY_HEADERS
 from service.api.http_protocol import Answer, answer_of
 from service.api.one_image import classify_one
 from service.api.paths import CLASSIFY
-from service.inference import Lane
+from service.inference import Lane, let_go
 
 # Any other query goes on to the route, which checks it, and says what is wrong
 LANES_OF_QUERIES: dict[bytes, Lane] = {
@@ -91,4 +91,5 @@ class Door:
             if not problems.kind_of(error).foreseen:
                 raise  # to those who answer and log what nobody foresaw
             response = problems.answer_to(error, scope)
+            let_go(error)
         await response(scope, receive, send)

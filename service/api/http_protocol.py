@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from functools import partial
 from threading import Event
 from typing import Any, NamedTuple, Protocol, cast
+from weakref import proxy, ref
 
 import httptools
 from starlette.responses import Response
@@ -82,6 +82,32 @@ class BodyReader(Protocol):
         """The same, but keep nothing."""
 
 
+class Reading:
+    """How the application reads a body past the parser; see `read_body_of`.
+
+    Connection and request hold the scope, and with it this: if it held them in turn, all three
+    would wait for a search for garbage, which stops everything.
+
+    Args:
+        protocol: Of the connection.
+        cycle: Of the request.
+    """
+
+    def __init__(self, protocol: HttpProtocol, cycle: RequestResponseCycle) -> None:
+        self._protocol, self._cycle = ref(protocol), ref(cycle)
+
+    async def __call__(self, whole: memoryview, count: Count) -> None:
+        """Fill the buffer.
+
+        Raises:
+            ClientGoneError, BodyError
+        """
+        protocol, cycle = self._protocol(), self._cycle()
+        if protocol is None or cycle is None or cycle.disconnected:
+            raise ClientGoneError("the client has gone")
+        await protocol.read_body(cycle, whole, count)
+
+
 class HttpProtocol(HttpToolsProtocol):
     """uvicorn's, which does without the large bodies, and refuses without the application.
 
@@ -103,7 +129,7 @@ class HttpProtocol(HttpToolsProtocol):
     ) -> None:
         super().__init__(config, server_state, app_state, loop)
         self.missing = 0  # bytes of the present body
-        self._reader = reader
+        self._reader: BodyReader = proxy(reader)  # it holds this, which must not hold it
         self._unwanted = False  # the present body
         self._refusals: list[Answer] = []  # not written yet
         self._leaving = False  # after the body that is being skipped
@@ -127,8 +153,7 @@ class HttpProtocol(HttpToolsProtocol):
             self._refusals.append(refusal)
             return
         super().on_headers_complete()
-        read_body = partial(self._read_body, self.cycle)
-        self.scope["extensions"] = {EXTENSION: {"read_body": read_body}}
+        self.scope["extensions"] = {EXTENSION: {"read_body": Reading(self, self.cycle)}}
         if self.missing > LARGE_BYTES:  # until it is known which way it takes
             self.flow.pause_reading()
 
@@ -179,6 +204,19 @@ class HttpProtocol(HttpToolsProtocol):
         if self._leaving:
             self.loop.call_soon(self.transport.close)  # not while it is reading
 
+    async def read_body(self, cycle: RequestResponseCycle, whole: memoryview, count: Count) -> None:
+        """See `read_body_of`; the client was there a moment ago."""
+        if cycle.waiting_for_100_continue:
+            cycle.waiting_for_100_continue = False
+            self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        come = len(cycle.body)
+        whole[:come] = cycle.body
+        cycle.body = bytearray()
+        count(come)
+        if come < len(whole):
+            self.flow.resume_reading()
+            await self._reader.read(whole[come:], count)
+
     def shutdown(self) -> None:
         """End after what is in flight; whose body is being skipped must get its answer first."""
         if self._reader.skipping and self._idle:
@@ -209,19 +247,3 @@ class HttpProtocol(HttpToolsProtocol):
     def _skip_rest(self) -> None:
         if self.missing > LARGE_BYTES and not self._reader.skipping:
             self._reader.skip()
-
-    async def _read_body(
-        self, cycle: RequestResponseCycle, whole: memoryview, count: Count
-    ) -> None:
-        if cycle.disconnected:
-            raise ClientGoneError("the client has gone")
-        if cycle.waiting_for_100_continue:
-            cycle.waiting_for_100_continue = False
-            self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        come = len(cycle.body)
-        whole[:come] = cycle.body
-        cycle.body = bytearray()
-        count(come)
-        if come < len(whole):
-            self.flow.resume_reading()
-            await self._reader.read(whole[come:], count)

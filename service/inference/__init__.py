@@ -12,7 +12,7 @@ from service.inference.network import (
     ProviderError,
     open_network,
 )
-from service.inference.pipeline import Buffer, Image, Pipeline, Stage
+from service.inference.pipeline import Buffer, Image, Pipeline, Stage, let_go
 
 __all__ = [
     "LANES",
@@ -34,6 +34,7 @@ __all__ = [
     "Runner",
     "Stage",
     "keep_freed_memory",
+    "let_go",
     "open_network",
     "usable_cpus",
 ]

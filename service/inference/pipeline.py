@@ -31,6 +31,32 @@ Buffer = bytes | bytearray | memoryview
 Stage = Literal["wait_decode", "decode"]
 
 
+class Once:
+    """Calls a function once, and lets go of it."""
+
+    def __init__(self, function: Callable[[Future[float]], object]) -> None:
+        self._function: Callable[[Future[float]], object] | None = function
+
+    def __call__(self, future: Future[float]) -> None:
+        """The one call."""
+        function, self._function = self._function, None
+        assert function is not None  # futures call nobody twice
+        function(future)
+
+
+class Answer(Future[float]):
+    """A PFI, or why there is none, which holds nobody who has heard of it.
+
+    A future keeps its callbacks for ever, and these know the image whose answer it is: a circle,
+    some forty objects with all that hangs on it. To find the circles of thousands of images, the
+    search for garbage stopped everything for up to 200 ms.
+    """
+
+    def add_done_callback(self, fn: Callable[[Future[float]], object]) -> None:
+        """As ever; `fn` is held until it has been called."""
+        super().add_done_callback(Once(fn))
+
+
 @dataclass(eq=False)
 class Image:
     """One file on its way to its answer.
@@ -40,7 +66,7 @@ class Image:
 
     data: Buffer | None  # None once it has been decoded
     lane: Lane
-    answer: Future[float] = field(default_factory=Future)  # the PFI
+    answer: Answer = field(default_factory=Answer)  # the PFI
     radiograph: Radiograph | None = None  # as soon as there is one
     since: float = field(default_factory=time.perf_counter)
     answered: float = 0.0  # when; both by `time.perf_counter`

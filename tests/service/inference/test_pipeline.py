@@ -242,6 +242,18 @@ def test_a_bad_file_goes_with_its_error() -> None:
         until(lambda: gone() is None)
 
 
+def test_an_answered_image_goes_at_once() -> None:
+    """Its answer no longer holds those who waited for it, who know the image."""
+    with running(Mean()) as pipeline, no_search_for_garbage():
+        image = submit(pipeline)
+        image.answer.add_done_callback(lambda _, waiting=image: waiting.data)
+        image.answer.result(5)
+        gone = weakref.ref(image)
+        del image
+        submit(pipeline).answer.result(5)  # which takes the first one's place in its decode thread
+        until(lambda: gone() is None)
+
+
 def test_batches_fill_up_while_there_is_enough_to_decode() -> None:
     """Of four files for one thread, three know that more will come; one alone never waits."""
     reports: list[BatchReport] = []
