@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import select
 import socket
 import sys
@@ -18,11 +19,11 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 REFUSED_SECONDS = 0.05  # how long a closed loop waits after 503 or a lost connection
 TIMEOUT_SECONDS = 120
@@ -52,6 +53,15 @@ class Load:
     target: str = "/v1/classify"
     images: int = 0  # a closed loop goes on until so many were sent as well
     rate: float | None = None  # images/s of an open loop; None: closed
+    # Wait for the end of a thread's slice, some milliseconds, instead of taking its core from it
+    patient: bool = False
+
+
+class Request(NamedTuple):
+    """One image, ready to be sent."""
+
+    head: bytes
+    body: BinaryIO  # sent without a copy, for which the server's decoders would lose their caches
 
 
 class Connection:
@@ -66,7 +76,7 @@ class Connection:
         with suppress(OSError):
             self._connected()
 
-    def exchange(self, request: bytes) -> tuple[int, bool]:
+    def exchange(self, request: Request) -> tuple[int, bool]:
         """The status and whether it came with Retry-After; status 0 when no answer came."""
         try:
             return self._exchange(self._connected(), request)
@@ -89,10 +99,11 @@ class Connection:
             self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return self.socket
 
-    def _exchange(self, connected: socket.socket, request: bytes) -> tuple[int, bool]:
+    def _exchange(self, connected: socket.socket, request: Request) -> tuple[int, bool]:
         # Refused before the end of the body: the answer may have come nevertheless
         with suppress(BrokenPipeError, ConnectionResetError):
-            connected.sendall(request)
+            connected.sendall(request.head, socket.MSG_MORE)
+            connected.sendfile(request.body)
         head, body = _received_head(connected)
         lines = head.decode("latin-1").lower().split("\r\n")
         headers = dict(line.split(": ", 1) for line in lines[1:])
@@ -124,7 +135,7 @@ class Run:
     """The state that the connections of one run share."""
 
     load: Load
-    requests: list[bytes]
+    requests: list[Request]
     began: float = 0.0
     cpu_began: float = 0.0
     numbers: count[int] = field(default_factory=count)  # next() on it is atomic
@@ -171,10 +182,17 @@ class Run:
 
 def run(load: Load) -> dict[str, Any]:
     """The wall seconds to the last answer, the generator's own CPU seconds, and the answers."""
-    requests = []
-    for path in load.bodies:
-        body = Path(path).read_bytes()
-        requests.append(HEAD.format(target=load.target, length=len(body)).encode() + body)
+    with ExitStack() as stack:
+        requests = []
+        for path in map(Path, load.bodies):
+            head = HEAD.format(target=load.target, length=path.stat().st_size)
+            requests.append(Request(head.encode(), stack.enter_context(path.open("rb"))))
+        return _run(load, requests)
+
+
+def _run(load: Load, requests: list[Request]) -> dict[str, Any]:
+    policy = os.SCHED_BATCH if load.patient else os.SCHED_OTHER
+    os.sched_setscheduler(0, policy, os.sched_param(0))  # threads have it of who begins them
     state = Run(load, requests)
     threads = [
         threading.Thread(target=state.connect, args=(place,)) for place in range(load.connections)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from statistics import fmean
 
 import servers
 from bench import Bench, Row, latencies_of, middle, rounded, say
@@ -47,7 +48,7 @@ def lanes(bench: Bench, model: str) -> Row:
 
 
 def _capacity(bench: Bench, server: Server) -> Outcome:
-    load = {"bodies": bench.files("png"), "connections": 32}
+    load = {"bodies": bench.files("png"), "connections": 32, "patient": True}
     bench.measure([server], **load, seconds=0, images=32)
     return bench.measure([server], **load, seconds=bench.plan.seconds).outcome
 
@@ -97,20 +98,25 @@ def overload(bench: Bench, model: str) -> Row:
 
 
 def _overload_round(bench: Bench, server: Server, row: Row) -> None:
-    capacity = _capacity(bench, server)
+    """Between two looks at the capacity, as machines are not always as fast."""
+    before = _capacity(bench, server)
     outcome = bench.measure(
         [server],
         bodies=bench.files("png"),
         connections=OVERLOAD_CONNECTIONS,
         seconds=bench.plan.overload_seconds,
-        rate=OVERLOAD * capacity.images_s,
+        rate=OVERLOAD * before.images_s,
+        patient=True,
     ).outcome
+    around = (before, _capacity(bench, server))
+    capacity = fmean(each.images_s for each in around)
     # To each what the cores left by the load generator could do
-    cores = (bench.cores - outcome.share_of_cpu) / (bench.cores - capacity.share_of_cpu)
+    left = bench.cores - fmean(each.share_of_cpu for each in around)
+    cores = (bench.cores - outcome.share_of_cpu) / left
     refusals = [answer for answer in outcome.answers if answer.status == 503]
-    row["capacity"].append(rounded(capacity.images_s))
+    row["capacity"].append(rounded(capacity))
     row["goodput"].append(rounded(outcome.images_s))
-    row["goodput_share"].append(rounded(outcome.images_s / capacity.images_s / cores))
+    row["goodput_share"].append(rounded(outcome.images_s / capacity / cores))
     row["p99_s"].append(rounded(percentile(outcome.latencies_s, 0.99)))
     row["refused_share"].append(rounded(len(refusals) / len(outcome.answers)))
     row["without_retry_after"] += sum(not answer.retry_after for answer in refusals)
