@@ -25,7 +25,8 @@ from PIL import Image
 from pydicom import uid
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
-from images import dicom  # lies beside the tests, as above
+from images import dicom  # these lie beside the tests, as above
+from orthanc_settings import write_settings
 
 Array = npt.NDArray[Any]
 Attributes = dict[str, Any]
@@ -216,22 +217,10 @@ def orthanc(program: Path, plugins: Sequence[Path], folder: Path) -> Iterator[Ar
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    settings = {
-        "HttpPort": port,
-        "DicomServerEnabled": False,
-        "RemoteAccessAllowed": False,
-        "AuthenticationEnabled": False,
-        "StorageDirectory": str(folder / "storage"),
-        "IndexDirectory": str(folder / "storage"),
-        "Plugins": [str(plugin) for plugin in plugins],
-        "SaveJobs": False,
-        "DicomWeb": {"Enable": True, "Root": "/dicom-web/"},
-    }
-    (folder / "orthanc.json").write_text(json.dumps(settings))
+    settings = write_settings(folder, port, plugins)
     log = folder / "log.txt"
     with log.open("wb") as output:
-        words = [str(program), str(folder / "orthanc.json")]
-        process = subprocess.Popen(words, stdout=output, stderr=output)
+        process = subprocess.Popen([program, settings], stdout=output, stderr=output)
     try:
         _await(f"http://127.0.0.1:{port}/system", process, log)
         yield Archive(f"http://127.0.0.1:{port}")

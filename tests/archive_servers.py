@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import socket
@@ -19,6 +18,7 @@ from pathlib import Path
 import pytest
 from images import dicom, radiograph
 from minio import Minio
+from orthanc_settings import write_settings
 from tools import tool
 
 ROOT = "1.2.826.0.1.3680043.8.498"
@@ -116,18 +116,7 @@ class Orthanc:
         port = free_port()
         self.root = f"http://127.0.0.1:{port}"
         self.address = f"{self.root}/dicom-web"
-        settings = {
-            "HttpPort": port,
-            "DicomServerEnabled": False,
-            "RemoteAccessAllowed": False,
-            "AuthenticationEnabled": False,
-            "StorageDirectory": str(folder / "storage"),
-            "IndexDirectory": str(folder / "storage"),
-            "Plugins": [str(tool("orthanc/libOrthancDicomWeb.so"))],
-            "SaveJobs": False,
-            "DicomWeb": {"Enable": True, "Root": "/dicom-web/"},
-        }
-        (folder / "orthanc.json").write_text(json.dumps(settings))
+        self._settings = write_settings(folder, port, [tool("orthanc/libOrthancDicomWeb.so")])
         self.start()
 
     def start(self) -> None:
@@ -135,7 +124,7 @@ class Orthanc:
         log = self._folder / "log.txt"
         with log.open("ab") as output:
             self._process = subprocess.Popen(
-                [self._program, self._folder / "orthanc.json"], stdout=output, stderr=output
+                [self._program, self._settings], stdout=output, stderr=output
             )
         await_answer(self._process, log, lambda: answers(f"{self.root}/system"))
 

@@ -14,8 +14,9 @@ from typing import Any
 import httpx2
 import pytest
 from disks import disk, fill
-from images import dicom, png, radiograph
+from images import dicom, radiograph
 from live import serving
+from small_archives import write_archive
 
 from service.api.settings import Settings
 
@@ -26,14 +27,7 @@ Outcomes = Counter[tuple[Any, ...]]
 @pytest.fixture(scope="module")
 def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Different images, and two files that cannot be classified."""
-    folder = tmp_path_factory.mktemp("archive")
-    base = radiograph(128, 128)
-    for number in range(IMAGES):
-        file = dicom(base + number, SOPInstanceUID=f"1.2.{number}")
-        (folder / f"{number:05d}.dcm").write_bytes(file)
-    (folder / "cut.png").write_bytes(png(base)[:3000])
-    (folder / "notes.txt").write_text("no image")
-    return folder
+    return write_archive(tmp_path_factory.mktemp("archive"), IMAGES)
 
 
 @pytest.fixture

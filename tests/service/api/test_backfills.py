@@ -18,6 +18,7 @@ import pytest
 from images import dicom, png, radiograph
 from live import Live, serving
 from pydantic import ValidationError
+from small_archives import write_archive
 
 from service.api.access.keys import new_key
 from service.api.settings import Settings
@@ -31,13 +32,8 @@ Open = Callable[..., Live]
 def filled(folder: Path, images: int) -> Path:
     """Different images, a copy, and two files that cannot be classified."""
     folder.mkdir()
-    base = radiograph(128, 128)
-    for number in range(images):
-        file = dicom(base + number % 50, SOPInstanceUID=f"1.2.{number}")
-        (folder / f"{number:05d}.dcm").write_bytes(file)
+    write_archive(folder, images)
     (folder / "z.dcm").write_bytes((folder / "00000.dcm").read_bytes())
-    (folder / "cut.png").write_bytes(png(base)[:3000])
-    (folder / "notes.txt").write_text("no image")
     return folder
 
 

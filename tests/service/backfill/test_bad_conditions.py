@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from conftest import ROOT
 from disks import PLAIN, disk, fill
-from images import dicom, png, radiograph
+from small_archives import write_archive
 
 from model_store import Store
 from service.backfill.columns import as_rows
@@ -44,13 +44,8 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Different images, a copy, and two files that cannot be classified."""
     folder = tmp_path_factory.mktemp("archive") / "archive"
     folder.mkdir()
-    base = radiograph(128, 128)
-    for number in range(IMAGES):
-        file = dicom(base + number % 50, SOPInstanceUID=f"1.2.{number}")
-        (folder / f"{number:05d}.dcm").write_bytes(file)
+    write_archive(folder, IMAGES)
     shutil.copy(folder / "00000.dcm", folder / "copy.dcm")
-    (folder / "cut.png").write_bytes(png(base)[:3000])
-    (folder / "notes.txt").write_text("no image")
     (folder / "within").mkdir()
     (folder / "00001.dcm").rename(folder / "within" / "00001.dcm")
     return folder

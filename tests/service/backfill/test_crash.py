@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from images import dicom, png, radiograph
+from small_archives import write_archive
 
 from service.backfill.columns import as_rows
 from service.backfill.sinks import read_rows
@@ -28,17 +28,11 @@ Outcomes = dict[str, tuple[Any, ...]]
 @pytest.fixture(scope="module")
 def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Different images, two copies, and two files that cannot be classified."""
-    folder = tmp_path_factory.mktemp("archive")
-    base = radiograph(256, 256)
-    for number in range(IMAGES):
-        file = dicom(base + number % 50, SOPInstanceUID=f"1.2.{number}")
-        (folder / f"{number:04d}.dcm").write_bytes(file)
+    folder = write_archive(tmp_path_factory.mktemp("archive"), IMAGES, side=256)
     (folder / "copies").mkdir()
     for number in (3, 4):
-        copied = (folder / f"{number:04d}.dcm").read_bytes()
+        copied = (folder / f"{number:05d}.dcm").read_bytes()
         (folder / "copies" / f"{number}.dcm").write_bytes(copied)
-    (folder / "cut.png").write_bytes(png(base)[:3000])
-    (folder / "notes.txt").write_text("no image")
     return folder
 
 

@@ -1,0 +1,25 @@
+"""An Orthanc for tests and benchmarks: DICOMweb, on this machine alone, for whoever asks."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+
+def write_settings(folder: Path, port: int, plugins: Iterable[Path]) -> Path:
+    """Returns the file that Orthanc is started with; it keeps all that it has in the folder."""
+    settings = {
+        "HttpPort": port,
+        "DicomServerEnabled": False,
+        "RemoteAccessAllowed": False,
+        "AuthenticationEnabled": False,
+        "StorageDirectory": str(folder / "storage"),
+        "IndexDirectory": str(folder / "storage"),
+        "Plugins": [str(plugin) for plugin in plugins],
+        "SaveJobs": False,
+        "DicomWeb": {"Enable": True, "Root": "/dicom-web/"},
+    }
+    path = folder / "orthanc.json"
+    path.write_text(json.dumps(settings))
+    return path
