@@ -26,8 +26,8 @@ enlarged to 2828 x 2320 pixels of 12 bits, with grain, and PNGs of 1024 x 1024 p
 Every figure is the median of the rounds, within which all systems take turns; those that are not
 measured are held still. Ratios are of the same round. CPU seconds are a process's, its threads'
 and system calls included. The load generator is a process on the same machine: what it uses is
-stated where it counts. The kernel sends bodies from where the files lie in memory, because copying
-them would fill the caches that decoders need, as another machine's would not.
+stated where it counts. Since 2026-11-26 the kernel sends bodies from where the files lie in memory,
+because copying them fills the caches that decoders need, as another machine would not.
 
 - **plain stack**: pydicom's default decoding with pylibjpeg-openjpeg, -libjpeg and -rle, Pillow's
   resize, FastAPI with a `def` endpoint that takes the raw body, ONNX Runtime, one image a call, all
@@ -229,9 +229,9 @@ def _overload(results: Results) -> Iterator[str]:
     heads += ("budget ms", "refused", "refusals without Retry-After", "errors")
     yield table(heads, rows)
     yield (
-        "The share is of what the cores that the load generator left could do. Capacity is that\n"
-        "just before and just after, at concurrency 32. The load generator waits for the end of a\n"
-        "thread's slice instead of taking its core from it, as elsewhere it had cores of its own.\n"
+        "The share is of what the cores that the load generator left could do. Since 2026-11-26\n"
+        "capacity is the mean of that just before and just after, at concurrency 32, and the load\n"
+        "generator waits for the end of a thread's slice instead of taking its core from it.\n"
     )
 
 
