@@ -12,6 +12,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from garbage import no_search_for_garbage
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from images import dicom, png
@@ -130,8 +131,7 @@ def test_bodies_go_with_their_answers(served, monkeypatch) -> None:
         made.append((array := empty(*args, **kwargs)).nbytes > 2**20 and weakref.ref(array))
         return array
 
-    gc.disable()
-    try:
+    with no_search_for_garbage():
         with Client(served) as client:
             client.send(post(LARGE))  # what the first one leaves is not meant
             client.response()
@@ -142,8 +142,6 @@ def test_bodies_go_with_their_answers(served, monkeypatch) -> None:
         bodies = [found for found in made if found]
         assert len(bodies) >= 3
         served.until(lambda: not any(body() is not None for body in bodies))
-    finally:
-        gc.enable()
 
 
 def test_requests_leave_no_circles(served, monkeypatch) -> None:
@@ -164,8 +162,7 @@ def test_requests_leave_no_circles(served, monkeypatch) -> None:
     for case in cases:  # what the first ones leave is not meant
         exchange(*case)
     gc.collect()
-    gc.disable()
-    try:
+    with no_search_for_garbage():
         monkeypatch.setattr(LargeBodyProtocol, "connection_made", recorded)
         for case in cases * 10:
             exchange(*case)
@@ -173,8 +170,6 @@ def test_requests_leave_no_circles(served, monkeypatch) -> None:
         served.until(lambda: not any(connection() is not None for connection in connections))
         # 60 requests, none of which leaves anything; transports of asyncio leave a few objects each
         assert gc.collect() < 10 * len(connections)
-    finally:
-        gc.enable()
 
 
 def test_a_head_may_come_alone(served) -> None:

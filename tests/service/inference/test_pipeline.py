@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import sys
 import threading
@@ -16,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from garbage import no_search_for_garbage
 from images import png
 
 from model_store import PreprocessSpec
@@ -75,16 +75,6 @@ def until(holds: Callable[[], bool]) -> None:
     while not holds():
         assert time.monotonic() < deadline
         time.sleep(0.001)
-
-
-@contextmanager
-def no_search_for_garbage() -> Iterator[None]:
-    """Only what nothing refers to goes."""
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.enable()
 
 
 @contextmanager
