@@ -35,11 +35,7 @@ class Drain:
         self._inside = 0
         self._since = 0.0
         self._images, self._seconds = 4.0, 0.2  # a guess, soon forgotten
-
-    @property
-    def seconds_per_image(self) -> float:
-        """The measured mean."""
-        return self._seconds / self._images
+        self.seconds_per_image = self._seconds / self._images  # the measured mean
 
     def enter(self) -> None:
         """An image is there, whole."""
@@ -54,6 +50,7 @@ class Drain:
             now = self._now()
             self._images = 0.99 * self._images + 1
             self._seconds = 0.99 * self._seconds + now - self._since
+            self.seconds_per_image = self._seconds / self._images
             self._since = now
 
 
@@ -93,13 +90,17 @@ class Admission:
 
     def retry_after_seconds(self, lane: Lane) -> int:
         """When all that are in the lane now should be done."""
-        return math.ceil(max(1.0, self._images[lane] * self.seconds_per_image(lane)))
+        return math.ceil(max(1.0, self._images[lane] * self._drains[lane].seconds_per_image))
 
     def refuses(self, lane: Lane) -> bool:
         """Whether one more image may not come now."""
         ahead = self._images[lane]
-        late = lane == "interactive" and self._too_late(ahead)
-        return late or ahead >= self._max_images
+        if ahead >= self._max_images:
+            return True
+        if lane != "interactive" or not ahead:
+            return False
+        expected = (ahead + 1) * self._drains[lane].seconds_per_image
+        return expected > EXPECTED_SHARE * self._budget_seconds
 
     def refusal(self, lane: Lane) -> QueueFullError:
         """Why one more image may not come now."""
@@ -132,10 +133,6 @@ class Admission:
         while self._images[lane] >= self._max_images:
             self._left.clear()
             await self._left.wait()
-
-    def _too_late(self, ahead: int) -> bool:
-        expected = (ahead + 1) * self.seconds_per_image("interactive")
-        return ahead > 0 and expected > EXPECTED_SHARE * self._budget_seconds
 
     def count(self, lane: Lane, change: int) -> None:
         """For places: one more, or one less."""

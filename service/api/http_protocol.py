@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from functools import lru_cache
 from threading import Event
 from typing import Any, NamedTuple, Protocol, cast
 from weakref import proxy, ref
@@ -51,9 +52,14 @@ Refuse = Callable[[bytes, bytes], Answer | None]
 
 def answer_of(response: Response) -> Answer:
     """How a response is written."""
-    lines = [b"%b: %b\r\n" % header for header in response.raw_headers]
-    rest = b"".join([*lines, b"\r\n", bytes(response.body)])
+    rest = as_lines(*response.raw_headers) + b"\r\n" + bytes(response.body)
     return Answer(STATUS_LINE[response.status_code], rest)
+
+
+@lru_cache  # the server's own change once a second
+def as_lines(*headers: tuple[bytes, bytes]) -> bytes:
+    """How headers are written."""
+    return b"".join(b"%b: %b\r\n" % header for header in headers)
 
 
 def read_body_of(scope: Scope) -> ReadBody | None:
@@ -143,6 +149,12 @@ class HttpProtocol(HttpToolsProtocol):
     def _idle(self) -> bool:
         return self.cycle is None or self.cycle.response_complete
 
+    def on_message_begin(self) -> None:
+        """Only what reads the head; most of what uvicorn begins with is of no use to a refusal."""
+        self.url = b""
+        self.expect_100_continue = False
+        self.headers = []
+
     def on_headers_complete(self) -> None:
         """Refuse, or offer another way to the application, as an extension of the ASGI scope."""
         declared = dict(self.headers).get(b"content-length", b"0")
@@ -152,6 +164,7 @@ class HttpProtocol(HttpToolsProtocol):
             self._unwanted = True
             self._refusals.append(refusal)
             return
+        self._begin_request()
         super().on_headers_complete()
         self.scope["extensions"] = {EXTENSION: {"read_body": Reading(self, self.cycle)}}
         if self.missing > LARGE_BYTES:  # until it is known which way it takes
@@ -181,9 +194,9 @@ class HttpProtocol(HttpToolsProtocol):
         """Write the refusals of all requests that have been parsed."""
         if not self._refusals or self.transport.is_closing():
             return
-        added = [b"%b: %b\r\n" % header for header in self.server_state.default_headers]
+        added = as_lines(*self.server_state.default_headers)
         for refusal in self._refusals:
-            self.transport.write(b"".join([refusal.status_line, *added, refusal.rest]))
+            self.transport.write(refusal.status_line + added + refusal.rest)
         self.server_state.total_requests += len(self._refusals)
         self._refusals.clear()
         self._unset_keepalive_if_required()
@@ -223,6 +236,12 @@ class HttpProtocol(HttpToolsProtocol):
             self._leaving = True  # closed now, with bytes unread, it would be reset
         else:
             super().shutdown()
+
+    def _begin_request(self) -> None:
+        url, headers, waits = self.url, self.headers, self.expect_100_continue
+        super().on_message_begin()
+        self.url, self.expect_100_continue = url, waits
+        self.headers += headers  # the same list as in the scope
 
     def _refusal(self) -> Answer | None:
         refuse = cast("Refuse | None", self.app_state.get(REFUSE))

@@ -49,9 +49,9 @@ class LargeBodyProtocol(asyncio.BufferedProtocol):
         app_state: dict[str, Any],
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
+        self._wire: socket.socket | None = None
         self._http = HttpProtocol(self, config, server_state, app_state, _loop)
         self._scratch = memoryview(bytearray(SKIP_BYTES)) if ON_WINDOWS else self._shared
-        self._wire: socket.socket | None = None
         self._wakes_after = 1
         self._rest: memoryview | None = None  # of the body that is being read
         self._whole: asyncio.Future[None] | None = None
@@ -61,12 +61,15 @@ class LargeBodyProtocol(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin."""
         if transport.get_extra_info("sslcontext") is None:
-            self._wire = transport.get_extra_info("socket")
+            wire = transport.get_extra_info("socket")
+            # The transport's may not receive, and uvloop's makes one like this for each call
+            self._wire = socket.socket(wire.family, wire.type, wire.proto, wire.fileno())
         self._http.connection_made(cast("asyncio.Transport", transport))
 
     def connection_lost(self, exc: Exception | None) -> None:
         """End; from now on the number of its socket may be another connection's."""
-        self._wire = self._rest = None
+        self._let_go()
+        self._rest = None
         self._http.connection_lost(exc)
         self._settle(ClientGoneError("the client has gone"))
 
@@ -147,20 +150,26 @@ class LargeBodyProtocol(asyncio.BufferedProtocol):
         """What has come, while it is still in the kernel."""
         if self._wire is None or ON_WINDOWS:
             return
-        wire, most = self._wire, min(self._http.missing, SKIP_BYTES)
-        same = socket.socket(wire.family, wire.type, wire.proto, wire.fileno())
+        most = min(self._http.missing, SKIP_BYTES)
         try:
-            self._skipped(same.recv_into(self._scratch, most, THROW_AWAY))
+            skipped = self._wire.recv_into(self._scratch, most, THROW_AWAY)
         except OSError:
-            pass  # nothing is there, or the read that follows says what is wrong
-        finally:
-            same.detach()
+            return  # nothing is there, or the read that follows says what is wrong
+        self._skipped(skipped)
 
     def _wake_after(self, nbytes: int) -> None:
         """Be told of bytes only when so many are there."""
         if self._wire is not None and nbytes != self._wakes_after:
             self._wakes_after = nbytes
             self._wire.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, nbytes)
+
+    def _let_go(self) -> None:
+        """Leave the socket to the transport, which closes it."""
+        if self._wire is not None:
+            self._wire.detach()
+            self._wire = None
+
+    __del__ = _let_go  # where a loop has ended before its connections
 
     def _settle(self, error: Exception | None) -> None:
         if self._whole is None or self._whole.done():
