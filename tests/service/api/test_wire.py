@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import json
 import socket
 import time
 import weakref
 from collections.abc import Iterator
+from contextlib import closing
 from itertools import pairwise
 
 import numpy as np
@@ -16,7 +18,10 @@ from garbage import no_search_for_garbage
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from images import dicom, png
+from uvicorn import Config
+from uvicorn.server import ServerState
 
+from service.api.app import create_app
 from service.api.metrics import REFUSED
 from service.api.wire import LargeBodyProtocol
 
@@ -210,6 +215,19 @@ def test_nothing_is_read_for_a_client_that_has_gone(
         served.until(lambda: served.runtime.held.held > 0)
     served.until(lambda: served.runtime.held.held == 0)
     assert not skipped
+
+
+def test_a_connection_whose_loop_has_ended_does_not_close_its_socket(light) -> None:
+    """That is for the transport; the number may be another's by then."""
+    config = Config(create_app(light))
+    config.load()
+    ours, theirs = socket.socketpair()
+    with closing(asyncio.new_event_loop()) as loop, ours, theirs:
+        connection = LargeBodyProtocol(config, ServerState(), {}, loop)
+        connection.connection_made(asyncio.Transport({"socket": ours}))
+        del connection
+        ours.sendall(b"still here")
+        assert theirs.recv(16) == b"still here"
 
 
 def test_a_client_that_stops_in_the_middle_is_cut(served) -> None:
