@@ -19,7 +19,7 @@ import numpy as np
 
 from model_store import ModelVersion, Store
 from service.imaging import read_radiograph
-from service.inference import Network, keep_freed_memory, open_network
+from service.inference import CORE_BATCH_IMAGES, Network, keep_freed_memory, open_network
 
 Seconds = dict[str, float]
 
@@ -57,6 +57,12 @@ def network(model: str, batch: int, seconds: float, threads: int = 0, streams: i
         return timed(lambda: list(callers.map(opened.run, inputs)), batch * streams, 1, seconds)
 
 
+def network_served(model: str, seconds: float) -> Seconds:
+    """Seconds an image of one batch after another, each as the service runs it when it is busy."""
+    by_core = network_of(model, 0).threads > 1
+    return network(model, CORE_BATCH_IMAGES if by_core else 8, seconds, 1 if by_core else 0)
+
+
 def timed(work: Callable[[], object], images: int, times: int, seconds: float) -> Seconds:
     """CPU and wall seconds an image; `work` does so many, at least so many times."""
     done = 0
@@ -68,7 +74,11 @@ def timed(work: Callable[[], object], images: int, times: int, seconds: float) -
     return {"cpu_s": cpu / (done * images), "wall_s": wall / (done * images)}
 
 
-PARTS: dict[str, Callable[..., Seconds]] = {"decode": decode, "network": network}
+PARTS: dict[str, Callable[..., Seconds]] = {
+    "decode": decode,
+    "network": network,
+    "network_served": network_served,
+}
 
 if __name__ == "__main__":
     keep_freed_memory()  # as the service does

@@ -127,7 +127,7 @@ def _measure_parts(
     """Each alone; and decoding on all cores at once, which shows what they take from each other."""
     asked = {"model": model, "seconds": bench.plan.part_seconds}
     decoding = {"part": "decode", "paths": files, **asked}
-    ran = companions[0].ask(part="network", batch=8, **asked)
+    ran = companions[0].ask(part="network_served", **asked)
     alone = companions[0].ask(**decoding)
     for companion in companions:
         companion.send(**decoding)

@@ -19,6 +19,7 @@ from service.api.receiving import unless_gone
 from service.api.schemas import Classification
 from service.api.settings import Settings
 from service.inference import (
+    CORE_BATCH_IMAGES,
     NETWORK_NICENESS,
     STUCK_SECONDS,
     Batcher,
@@ -26,8 +27,8 @@ from service.inference import (
     Lane,
     Network,
     Pipeline,
-    Run,
     Runner,
+    Spread,
     keep_freed_memory,
     open_network,
     usable_cpus,
@@ -116,8 +117,8 @@ async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
     network = await asyncio.to_thread(_open, version, settings)
     budget = settings.latency_budget_seconds
     batcher = Batcher(
-        runners_of(network, settings),
-        settings.max_batch_images,
+        await asyncio.to_thread(runners_of, network, settings),
+        batch_images_of(network, settings),
         budget * BATCH_SHARE_OF_BUDGET,
         min(budget * PATIENCE_SHARE_OF_BUDGET, PATIENCE_SECONDS),
         metrics.observe_batch,
@@ -126,7 +127,6 @@ async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
         version.card.preprocess,
         batcher,
         settings.decode_workers,
-        yields=network.threads > 1,
         observe=metrics.observe_stage,
     )
     admission = Admission(settings.max_queue_images, settings.latency_budget_seconds)
@@ -148,31 +148,33 @@ def _open(version: ModelVersion, settings: Settings) -> Network:
         settings.allow_cpu_fallback,
         settings.engine_cache,
     )
-    network.warm_up(Batcher.sizes(settings.max_batch_images))
+    network.warm_up(Batcher.sizes(batch_images_of(network, settings)))
     return network
+
+
+def batch_images_of(network: Network, settings: Settings) -> int:
+    """Of the largest batch."""
+    most = settings.max_batch_images
+    by_core = network.provider == "cpu" and network.threads > 1
+    return min(most, CORE_BATCH_IMAGES) if by_core else most
 
 
 def runners_of(network: Network, settings: Settings) -> list[Runner]:
     """Who runs the batches.
 
     A GPU serves both lanes in their order, with two batches in flight. On a CPU each lane has its
-    own. A network of one thread runs in its runner's; who asked for one gets a runner a core, and
-    who did not has a network so fast that one runner is enough. The threads of a larger one belong
-    to its session, so backfill has another, whose threads yield to all others; it is opened with
-    the first image of that lane, because it takes as much memory as the first.
+    own: one if the network is so fast that this is enough, and else one a core, each with a batch
+    of its own. Those of backfill yield to all others, and never share a batch.
     """
     if network.provider != "cpu":
         most = settings.max_batch_images
         return [Runner(lambda: network.bound(most)) for _ in range(IN_FLIGHT)]
-
-    def for_backfill() -> Run:
-        alike = {"provider": "cpu", "inference_threads": network.threads}
-        return _open(network.version, settings.model_copy(update=alike)).run
-
-    def same() -> Run:
-        return network.run
-
-    shared = network.threads == 1
-    people = Runner(same, ("interactive",))
-    archive = Runner(same if shared else for_backfill, ("backfill",), NETWORK_NICENESS["backfill"])
-    return [people, archive] * (usable_cpus() if settings.inference_threads == 1 else 1)
+    single, run = network, network.run
+    if network.threads > 1:
+        single = open_network(network.version, threads=1)
+        single.warm_up(Batcher.sizes(batch_images_of(network, settings)))
+        run = Spread(network, single).run
+    people = Runner(lambda: run, ("interactive",))
+    archive = Runner(lambda: single.run, ("backfill",), NETWORK_NICENESS["backfill"])
+    fast = network.threads == 1 and settings.inference_threads != 1
+    return [people, archive] * (1 if fast else usable_cpus())

@@ -49,7 +49,7 @@ def pipeline_of(
         runners = [Runner(lambda: network.bound(most))] * IN_FLIGHT
     network.warm_up(Batcher.sizes(most))
     batcher = Batcher(runners, most, BATCH_SECONDS, PATIENCE_SECONDS)
-    pipeline = Pipeline(version.card.preprocess, batcher, cpus, yields=False)
+    pipeline = Pipeline(version.card.preprocess, batcher, cpus)
     pipeline.start()
     try:
         yield pipeline

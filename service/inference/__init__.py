@@ -5,16 +5,19 @@ from service.inference.cpus import usable_cpus
 from service.inference.lanes import LANES, NETWORK_NICENESS, STUCK_SECONDS, Lane
 from service.inference.memory import keep_freed_memory
 from service.inference.network import (
+    CORE_BATCH_IMAGES,
     Network,
     NetworkError,
     ProbeError,
     Provider,
     ProviderError,
+    Spread,
     open_network,
 )
 from service.inference.pipeline import Buffer, Image, Pipeline, Stage, let_go
 
 __all__ = [
+    "CORE_BATCH_IMAGES",
     "LANES",
     "NETWORK_NICENESS",
     "STUCK_SECONDS",
@@ -32,6 +35,7 @@ __all__ = [
     "ProviderError",
     "Run",
     "Runner",
+    "Spread",
     "Stage",
     "keep_freed_memory",
     "let_go",

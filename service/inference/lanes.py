@@ -10,13 +10,11 @@ from typing import Literal
 Lane = Literal["interactive", "backfill"]
 LANES: tuple[Lane, ...] = ("interactive", "backfill")  # in the order in which they are served
 
-# Niceness; each step is a quarter of a CPU's share. Decoding yields to a network of several
-# threads, which wait for one another, busily, when one of them loses its CPU: that cost a tenth of
-# all images/s. A network of one thread needs no such favour, which would cost as much.
+# Niceness; each step is a quarter of a CPU's share.
 # Backfill has a twentieth of the weight of others: with the least, an interactive image waited up
 # to 100 ms for a thread that held Python's lock and got no time to release it
 NETWORK_NICENESS: dict[Lane, int] = {"interactive": 0, "backfill": 13}
-DECODE_NICENESS: dict[Lane, int] = {"interactive": 8, "backfill": 15}
+DECODE_NICENESS: dict[Lane, int] = {"interactive": 0, "backfill": 15}
 # One batch, or one file in its decoder, that takes longer will never end: the slowest take a second
 # or two of a CPU. Beside people who need all of it, backfill gets a thirtieth
 STUCK_SECONDS: dict[Lane, float] = {"interactive": 60, "backfill": 600}

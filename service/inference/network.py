@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from typing import Literal
 
 import numpy as np
@@ -27,6 +28,9 @@ CUDA_OPTIONS = {"cudnn_conv_algo_search": "HEURISTIC"}
 # Of one image on all cores. Where it takes less, one thread is faster than several that have to be
 # woken for every layer, and costs half of their time
 TOO_SHORT_TO_SHARE_SECONDS = 2e-3
+# Of a network that takes longer, one core answers two together as fast as eight, for which others
+# would wait, and in less memory
+CORE_BATCH_IMAGES = 2
 
 
 class NetworkError(Exception):
@@ -91,6 +95,34 @@ class Network:
         size = self.version.card.preprocess.size
         for batch in batch_sizes:
             self.run(np.zeros((batch, 1, size, size), dtype=np.uint8))
+
+
+class Spread:
+    """Runs a batch on all cores while there is no other, and else on one: who calls has the rest.
+
+    Alone, an image is answered sooner by all of them. Of several, each on a core of its own costs a
+    tenth less: no thread waits for others at the end of every layer.
+
+    Args:
+        shared: Its threads share a batch.
+        single: The same version, of one thread.
+    """
+
+    def __init__(self, shared: Network, single: Network) -> None:
+        self._shared, self._single = shared, single
+        self._lock = Lock()
+        self._running = 0
+
+    def run(self, tensors: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        """(B, 1, S, S) uint8 -> (B,) PFI; called by as many threads as there are cores."""
+        with self._lock:
+            network = self._single if self._running else self._shared
+            self._running += 1
+        try:
+            return network.run(tensors)
+        finally:
+            with self._lock:
+                self._running -= 1
 
 
 def open_network(

@@ -100,7 +100,6 @@ class Pipeline:
         spec: Of the model that the batcher runs.
         batcher: Not started; the pipeline starts and closes it.
         workers: Decode threads of each lane.
-        yields: Whether interactive decoding yields to the network, whose threads need each other.
         observe: Called with each image's seconds in each stage, in a decode thread.
     """
 
@@ -109,12 +108,10 @@ class Pipeline:
         spec: PreprocessSpec,
         batcher: Batcher,
         workers: int,
-        yields: bool = True,
         observe: Callable[[Stage, float], None] = lambda _, __: None,
     ) -> None:
         self._spec = spec
         self._workers = workers
-        self._niceness = DECODE_NICENESS | ({} if yields else {"interactive": 0})
         self._batcher = batcher
         self._observe = observe
         self._closing = False
@@ -210,7 +207,7 @@ class Pipeline:
                 self._quiet.set()
 
     def _work(self, lane: Lane) -> None:
-        lower_priority(self._niceness[lane])
+        lower_priority(DECODE_NICENESS[lane])
         while (image := self._files[lane].get()) is not None:
             if lane == "backfill":
                 # A low priority is not enough: with Python's lock in its hands, a thread that gets

@@ -8,9 +8,16 @@ import numpy as np
 import pytest
 
 from model_store import Store
-from service.api.runtime import IN_FLIGHT, runners_of
+from service.api.runtime import IN_FLIGHT, batch_images_of, runners_of
 from service.api.settings import Settings
-from service.inference import LANES, NETWORK_NICENESS, Network, open_network
+from service.inference import (
+    CORE_BATCH_IMAGES,
+    LANES,
+    NETWORK_NICENESS,
+    Network,
+    Spread,
+    open_network,
+)
 
 
 @pytest.fixture(scope="module")
@@ -18,22 +25,30 @@ def network(light: Settings) -> Network:
     return open_network(Store(light.model_store).load(light.model))
 
 
-def test_on_a_cpu_backfill_has_a_session_that_yields(network: Network, light: Settings) -> None:
-    """People's network is the one that is open; the archive's is another, in the background."""
+def test_a_network_of_several_threads_runs_once_a_core(
+    network: Network, light: Settings, monkeypatch
+) -> None:
+    """People's only batch has all cores; backfill, in the background, never has more than one."""
+    monkeypatch.setattr("service.api.runtime.usable_cpus", lambda: 3)
     large = replace(network, threads=2)
-    people, archive = runners_of(large, light)
-    assert (people.lanes, people.niceness) == (("interactive",), 0)
-    assert (archive.lanes, archive.niceness) == (("backfill",), NETWORK_NICENESS["backfill"])
+    runners = runners_of(large, light)
+    assert [(*runner.lanes, runner.niceness) for runner in runners] == [
+        ("interactive", 0),
+        ("backfill", NETWORK_NICENESS["backfill"]),
+    ] * 3
+    assert batch_images_of(large, light) == CORE_BATCH_IMAGES
+    people, archive = (runner.open() for runner in runners[:2])
+    assert isinstance(people.__self__, Spread)
+    assert archive.__self__.threads == 1
     tensors = np.full((2, 1, 128, 128), 200, np.uint8)
-    assert people.open().__self__ is large
-    assert archive.open().__self__ is not large
-    np.testing.assert_allclose(archive.open()(tensors), network.run(tensors), atol=1e-6)
+    for run in (people, archive):
+        np.testing.assert_allclose(run(tensors), network.run(tensors), atol=1e-6)
 
 
 def test_a_network_of_one_thread_runs_in_its_runner(
     network: Network, light: Settings, monkeypatch
 ) -> None:
-    """So it needs no session for backfill; once a core where somebody has asked for one thread."""
+    """Once a core only where somebody has asked for one thread."""
     monkeypatch.setattr("service.api.runtime.usable_cpus", lambda: 3)
     lanes = [("interactive",), ("backfill",)]
     small = replace(network, threads=1)
@@ -46,6 +61,7 @@ def test_a_network_of_one_thread_runs_in_its_runner(
         ("backfill", NETWORK_NICENESS["backfill"]),
     }
     assert all(runner.open().__self__ is small for runner in runners)
+    assert batch_images_of(small, chosen) == chosen.max_batch_images
 
 
 def test_on_a_gpu_two_batches_are_in_flight_for_both_lanes(

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from threading import Event
 
 import numpy as np
 import onnxruntime
@@ -16,6 +19,7 @@ from service.inference import (
     ProbeError,
     Provider,
     ProviderError,
+    Spread,
     open_network,
     usable_cpus,
 )
@@ -93,6 +97,35 @@ def test_a_small_network_runs_in_one_thread(
 def test_the_time_of_one_image_is_measured(network: Network) -> None:
     """It is more than nothing, and less than a second."""
     assert 0 < network.seconds_of_one() < 1
+
+
+def test_only_a_batch_that_is_alone_has_all_cores(network: Network, monkeypatch) -> None:
+    """A second one, beside it, has one; an error on the way is no batch that still runs."""
+    single = replace(network, threads=1)
+    ran: list[int] = []
+    beside = Event()
+
+    def run(asked: Network, tensors: np.ndarray) -> np.ndarray:
+        ran.append(asked.threads)
+        if tensors.shape[0] == 2:
+            beside.wait(5)
+        if tensors.shape[0] == 3:
+            raise RuntimeError("no memory")
+        return np.zeros(tensors.shape[0], np.float32)
+
+    monkeypatch.setattr(Network, "run", run)
+    spread = Spread(replace(network, threads=4), single)
+    with ThreadPoolExecutor(1) as other:
+        first = other.submit(spread.run, np.zeros((2, 1, 8, 8), np.uint8))
+        while not ran:
+            time.sleep(0.001)
+        spread.run(np.zeros((1, 1, 8, 8), np.uint8))
+        beside.set()
+        first.result(5)
+    with pytest.raises(RuntimeError, match="no memory"):
+        spread.run(np.zeros((3, 1, 8, 8), np.uint8))
+    spread.run(np.zeros((1, 1, 8, 8), np.uint8))
+    assert ran == [4, 1, 4, 4]
 
 
 def test_warm_up_runs_every_size(network: Network) -> None:

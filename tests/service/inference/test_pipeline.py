@@ -162,12 +162,8 @@ def test_lanes_decode_in_threads_of_their_own() -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere threads have no priorities")
-@pytest.mark.parametrize("yields", [True, False])
-def test_decoding_yields_to_the_network_and_backfill_to_all(yields: bool) -> None:
-    """The scheduler gives these threads only what those before them leave.
-
-    Beside a network of one thread, which waits for no other, only backfill yields.
-    """
+def test_decoding_backfill_yields_to_all() -> None:
+    """The scheduler gives these threads only what those before them leave."""
     own = os.getpriority(os.PRIO_PROCESS, 0)
     found: dict[str, int] = {}
 
@@ -175,13 +171,12 @@ def test_decoding_yields_to_the_network_and_backfill_to_all(yields: bool) -> Non
         priority = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
         found[threading.current_thread().name] = priority
 
-    with running(Mean(), observe=observe, yields=yields) as pipeline:
+    with running(Mean(), observe=observe) as pipeline:
         for lane in LANES:
             submit(pipeline, lane=lane).answer.result(5)
-    niceness = DECODE_NICENESS | ({} if yields else {"interactive": 0})
-    assert found == {f"decode-{lane}": min(19, own + niceness[lane]) for lane in LANES}
-    assert (own < found["decode-interactive"]) == yields
-    assert found["decode-interactive"] < found["decode-backfill"]
+    backfill = min(19, own + DECODE_NICENESS["backfill"])
+    assert found == {"decode-interactive": own, "decode-backfill": backfill}
+    assert own < backfill
 
 
 def test_backfill_waits_while_people_are_served_but_not_for_ever() -> None:
