@@ -39,10 +39,14 @@ def moment() -> dict[str, Any]:
 
 
 def _processor() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.split(": ", 1)[1]
-    return platform.processor()
+    """With its family and model, where clouds call several generations by the same name."""
+    lines = [line.split(":", 1) for line in Path("/proc/cpuinfo").read_text().splitlines()]
+    found = {line[0].strip(): line[-1].strip() for line in lines}
+    if "model name" not in found:
+        return platform.processor()
+    kinds = [kind for kind in ("cpu family", "model") if kind in found]
+    generation = ", ".join(f"{kind.removeprefix('cpu ')} {found[kind]}" for kind in kinds)
+    return f"{found['model name']} ({generation})" if kinds else found["model name"]
 
 
 def _git(*words: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -26,8 +27,8 @@ enlarged to 2828 x 2320 pixels of 12 bits, with grain, and PNGs of 1024 x 1024 p
 Every figure is the median of the rounds, within which all systems take turns; those that are not
 measured are held still. Ratios are of the same round. CPU seconds are a process's, its threads'
 and system calls included. The load generator is a process on the same machine: what it uses is
-stated where it counts. Since 2026-11-26 the kernel sends bodies from where the files lie in memory,
-because copying them fills the caches that decoders need, as another machine would not.
+stated where it counts. The kernel sends bodies from where the files lie in memory, because copying
+them fills the caches that decoders need, as another machine would not.
 
 - **plain stack**: pydicom's default decoding with pylibjpeg-openjpeg, -libjpeg and -rle, Pillow's
   resize, FastAPI with a `def` endpoint that takes the raw body, ONNX Runtime, one image a call, all
@@ -40,7 +41,8 @@ because copying them fills the caches that decoders need, as another machine wou
   receive, decode and run the network, each measured alone in the same round). Receiving alone is a
   bare ASGI application under the same uvicorn, with the interrupts in which the kernel takes the
   packets in, which it charges to no process; decoding alone is one thread, the network alone
-  batches of 8, as the service runs it. More than 1 is possible: bodies of megabytes cost the
+  one batch after another, each as the service runs it when it is busy: of 2 in one thread, or of 8
+  where the network is as small as `swift`. More than 1 is possible: bodies of megabytes cost the
   service less than the bare application, because it reads them straight into their buffer.
 - Throughput was measured with room for what waits (`CXRVIEW_LATENCY_BUDGET_SECONDS=120`,
   `CXRVIEW_MAX_HELD_BYTES` of 1 GiB), all else with the defaults. Images/s runs from the first image
@@ -75,11 +77,15 @@ def _machine(results: Results) -> Iterator[str]:
         f"{machine['processor']}, {machine['cores']} cores, {machine['memory_gb']} GB, "
         f"Python {machine['python']}; {packages}.\n"
     )
-    rows = [
-        (section, each["date"], each["commit"], "one short round" if each["quick"] else "full")
-        for section, each in results["measured"].items()
-    ]
-    yield table(("section", "measured on", "at commit", "rounds"), rows)
+    rows = []
+    for section, parts in results["measured"].items():
+        together = defaultdict(list)
+        for name, each in parts.items():
+            rounds = "one short round" if each["quick"] else "full"
+            together[each["date"], each["commit"], rounds].append(name)
+        for moment, names in together.items():
+            rows.append((section, "all" if len(names) == len(parts) else ", ".join(names), *moment))
+    yield table(("section", "of it", "measured on", "at commit", "rounds"), rows)
 
 
 def _bars(results: Results) -> Iterator[str]:
@@ -229,9 +235,9 @@ def _overload(results: Results) -> Iterator[str]:
     heads += ("budget ms", "refused", "refusals without Retry-After", "errors")
     yield table(heads, rows)
     yield (
-        "The share is of what the cores that the load generator left could do. Since 2026-11-26\n"
-        "capacity is the mean of that just before and just after, at concurrency 32, and the load\n"
-        "generator waits for the end of a thread's slice instead of taking its core from it.\n"
+        "The share is of what the cores that the load generator left could do. Capacity\n"
+        "is the mean of that just before and just after, at concurrency 32. The load generator\n"
+        "waits for the end of a thread's slice instead of taking its core from it.\n"
     )
 
 

@@ -48,11 +48,14 @@ class Book:
 
     def keep(self, section: str, found: dict[str, Any], began: float) -> None:
         """Add and write."""
-        self.content.setdefault("measured", {})[section] = {
+        now = {
             **moment(),
             "quick": self.quick,
             "seconds": round(time.monotonic() - began),
         }
+        self.content.setdefault("measured", {}).setdefault(section, {}).update(
+            dict.fromkeys(found, now)
+        )
         self.content.setdefault(section, {}).update(found)
         self.content["bars"] = bars.rows(self.content)
         self.path.parent.mkdir(parents=True, exist_ok=True)

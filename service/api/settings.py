@@ -40,7 +40,7 @@ class Settings(BaseSettings):
     allow_cpu_fallback: bool = False  # a GPU pod that serves from its CPU should fail, not crawl
     engine_cache: Path | None = None  # what TensorRT compiles in minutes; None: at every start anew
     # As many of each as there are cores within the CPU limit: whichever has work can use them all
-    inference_threads: NonNegativeInt = 0  # 0: all cores
+    inference_threads: NonNegativeInt = 0  # of the only ONNX call; 0: all cores
     decode_workers: PositiveInt = Field(default_factory=usable_cpus)  # of each lane
 
     max_upload_bytes: PositiveInt = 64 * 2**20  # one radiograph; uncompressed CR reaches 30 MB
