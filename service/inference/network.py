@@ -98,7 +98,7 @@ class Network:
 
 
 class Spread:
-    """Runs a batch on all cores while there is no other, and else on one: who calls has the rest.
+    """Runs a batch on all cores while it is the only one; those beside it have one core each.
 
     Alone, an image is answered sooner by all of them. Of several, each on a core of its own costs a
     tenth less: no thread waits for others at the end of every layer.

@@ -56,13 +56,17 @@ class Service:
 
     @contextmanager
     def network_held(self) -> Iterator[None]:
-        """Keep the network busy, so that images queue up."""
+        """Keep the network busy, on each core that it has, so that images queue up."""
         release = threading.Event()
-        holder: Future[float] = Future()
-        holder.add_done_callback(lambda _: release.wait(20))  # called in the network's own thread
         size = self.runtime.card.preprocess.size
-        self.runtime.batcher.submit(np.zeros((1, size, size), np.uint8), "interactive", holder)
-        self.until(holder.done)
+        for runner, _ in self.runtime.batcher._runners:
+            if "interactive" in runner.lanes:
+                holder: Future[float] = Future()
+                # Called in the runner's own thread
+                holder.add_done_callback(lambda _: release.wait(20))
+                image = np.zeros((1, size, size), np.uint8)
+                self.runtime.batcher.submit(image, "interactive", holder)
+                self.until(holder.done)
         try:
             yield
         finally:

@@ -6,6 +6,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -62,6 +63,26 @@ class Archive:
 
     def close(self) -> None:
         self.closed.set()
+
+
+@dataclass(frozen=True)
+class Meeting:
+    """An archive as one of two workers sees it, who reads nothing before the other has come."""
+
+    archive: Archive
+    came: threading.Event
+    other_came: threading.Event
+
+    def find(self) -> Iterator[str]:
+        return self.archive.find()
+
+    def read(self, locator: str) -> bytes:
+        self.came.set()
+        assert self.other_came.wait(30)
+        return self.archive.read(locator)
+
+    def close(self) -> None:
+        self.archive.close()
 
 
 EXPECTED = {"done": IMAGES + 1, "skipped": 3, "failed": 1}
@@ -296,7 +317,11 @@ def test_workers_share_a_job(
     """Two at the same time, with one folder and one ledger: no image twice."""
     archive = Archive(good=120)
     others = Bench(opened(), tmp_path / "out", pipeline, swift)
-    works = [bench.work(archive), others.work(archive)]
+    one, other = threading.Event(), threading.Event()
+    works = [
+        bench.work(Meeting(archive, one, other)),
+        others.work(Meeting(archive, other, one)),
+    ]
     jobs: list[Job] = []
     threads = [threading.Thread(target=lambda work=work: jobs.append(work.run())) for work in works]
     for thread in threads:
