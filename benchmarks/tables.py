@@ -42,8 +42,10 @@ them fills the caches that decoders need, as another machine would not.
   bare ASGI application under the same uvicorn, with the interrupts in which the kernel takes the
   packets in, which it charges to no process; decoding alone is one thread, the network alone
   one batch after another, each as the service runs it when it is busy: of 2 in one thread, or of 8
-  where the network is as small as `swift`. More than 1 is possible: bodies of megabytes cost the
-  service less than the bare application, because it reads them straight into their buffer.
+  where the network is as small as `swift`. The syntaxes that were measured at b11adfb, before
+  batches ran on single cores, still have it, and the service, with `googlenet` in batches of 8 on
+  all cores. More than 1 is possible: bodies of megabytes cost the service less than the bare
+  application, because it reads them straight into their buffer.
 - Throughput was measured with room for what waits (`CXRVIEW_LATENCY_BUDGET_SECONDS=120`,
   `CXRVIEW_MAX_HELD_BYTES` of 1 GiB), all else with the defaults. Images/s runs from the first image
   sent to the last answer.
