@@ -21,18 +21,17 @@ from rich.progress import track
 from rich.table import Column, Table
 
 from model_store import DEFAULT_ROOT, Store, StoreError
-from service.api.access.clients import PERMISSIONS
-from service.api.access.keys import KeyFileError, new_key
 from service.api.app import create_app
 from service.api.audit import AuditError
-from service.api.backfills import BackfillExtraError
+from service.api.auth.clients import PERMISSIONS
+from service.api.auth.keys import KeyFileError, new_key
 from service.api.ndjson import line_of
 from service.api.problems import problem_of
+from service.api.routes.backfills import BackfillExtraError
 from service.api.schemas import Classification
-from service.api.serving import Server
+from service.api.server import Server
 from service.api.settings import Settings
 from service.api.tracing import TracingError
-from service.api.uploads import UnreadableFileError
 from service.backfill.options import add_audit_options, add_backfill_options
 from service.imaging import ImageError, Radiograph, read_radiograph
 from service.inference import (
@@ -42,11 +41,13 @@ from service.inference import (
     open_network,
     usable_cpus,
 )
+from service.uploads.upload import UnreadableFileError
 
 Outcome = tuple[str, Classification | Exception]
 
 BATCH_IMAGES = 8
 START_FAILED = 3  # as uvicorn's own command says it
+MAX_PORT = 65535  # the C library would wrap larger ones
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -63,9 +64,9 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     serve = commands.add_parser("serve", help="serve HTTP; settings are CXRVIEW_* variables")
     serve.add_argument("--host", default="127.0.0.1")
-    serve.add_argument("--port", type=int, default=8000)
+    serve.add_argument("--port", type=_port, default=8000, help="8000; 0 for any that is free")
     serve.add_argument(
-        "--operations-port", type=int, help="for /livez, /readyz and /metrics; by default --port"
+        "--operations-port", type=_port, help="for /livez, /readyz and /metrics; by default --port"
     )
     serve.set_defaults(run_command=_serve)
     key = commands.add_parser("key", help="make an API key, and add its hash to a file")
@@ -129,16 +130,20 @@ def _serve(options: argparse.Namespace) -> int:
         _complain(str(error))
         return 2
     # One process on purpose: scale by replicas, so that each has one owner of its metrics
-    server = Server(
-        app,
-        options.host,
-        [options.port, *filter(None, [options.operations_port])],
-        drain_seconds=settings.drain_seconds,
-        log_format=settings.log_format,
-    )
-    with suppress(KeyboardInterrupt):
-        server.listen()
+    ports = [options.port, *filter(None, [options.operations_port])]
+    server = Server(app, settings, options.host, ports)
+    try:
+        with suppress(KeyboardInterrupt):
+            server.listen()
+    except OSError as error:
+        _complain(f"{options.host}, port {' or '.join(map(str, ports))}: {error.strerror}")
     return 0 if server.started else START_FAILED
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or int(text) > MAX_PORT:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port: 0 to {MAX_PORT}")
+    return int(text)
 
 
 def _is_loopback(host: str) -> bool:

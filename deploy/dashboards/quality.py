@@ -18,8 +18,8 @@ from deploy.dashboards.parts import (
     sheet,
 )
 from service.api.problems import KINDS
-from service.api.uploads import UploadError
 from service.imaging import ImageError
+from service.uploads.upload import UploadError
 
 BAD_FILES = "|".join(
     kind.code for error, kind in KINDS.items() if issubclass(error, ImageError | UploadError)

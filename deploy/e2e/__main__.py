@@ -27,7 +27,7 @@ from deploy import observe
 from deploy.e2e import trials
 from deploy.e2e.scene import Report, Scene
 from deploy.e2e.stack import Place, Replica, balancer, identity_provider, status, token_of, until
-from service.api.access.keys import new_key
+from service.api.auth.keys import new_key
 from tests.images import BAD, kinds
 
 ROOT = Path(__file__).parent.parent.parent

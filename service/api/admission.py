@@ -1,4 +1,4 @@
-"""Who may come in: an overloaded service refuses at the door, before it has spent anything."""
+"""Admission: an overloaded service refuses an image before it reads it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class QueueFullError(Exception):
         self.retry_after_seconds = retry_after_seconds
 
 
-class Drain:
+class ServiceRate:
     """How fast one lane answers, measured while it has something to do.
 
     The time from an answer, or from the arrival at an idle lane, to the next answer is that
@@ -73,7 +73,7 @@ class Admission:
         self._max_images = max_images
         self._budget_seconds = budget_seconds
         self._images = dict.fromkeys(LANES, 0)
-        self._drains = {lane: Drain(now) for lane in LANES}
+        self._rates = {lane: ServiceRate(now) for lane in LANES}
         self._left = asyncio.Event()
 
     def images(self, lane: Lane) -> int:
@@ -82,7 +82,7 @@ class Admission:
 
     def seconds_per_image(self, lane: Lane) -> float:
         """What one image costs a lane, as measured while it was busy."""
-        return self._drains[lane].seconds_per_image
+        return self._rates[lane].seconds_per_image
 
     def images_per_second(self, lane: Lane) -> float:
         """The inverse: what the lane can answer."""
@@ -90,7 +90,7 @@ class Admission:
 
     def retry_after_seconds(self, lane: Lane) -> int:
         """When all that are in the lane now should be done."""
-        return math.ceil(max(1.0, self._images[lane] * self._drains[lane].seconds_per_image))
+        return math.ceil(max(1.0, self._images[lane] * self._rates[lane].seconds_per_image))
 
     def refuses(self, lane: Lane) -> bool:
         """Whether one more image may not come now."""
@@ -99,7 +99,7 @@ class Admission:
             return True
         if lane != "interactive" or not ahead:
             return False
-        expected = (ahead + 1) * self._drains[lane].seconds_per_image
+        expected = (ahead + 1) * self._rates[lane].seconds_per_image
         return expected > EXPECTED_SHARE * self._budget_seconds
 
     def refusal(self, lane: Lane) -> QueueFullError:
@@ -120,33 +120,33 @@ class Admission:
         if self.refuses(lane):
             raise self.refusal(lane)
 
-    def place(self, lane: Lane) -> Place:
-        """A place for one image, from when it begins to arrive until its answer.
+    def slot(self, lane: Lane) -> Slot:
+        """A slot for one image, from its first byte until its answer.
 
         Raises (on entering):
             QueueFullError: There is none.
         """
-        return Place(self, lane)
+        return Slot(self, lane)
 
-    async def wait_for_room(self, lane: Lane) -> None:
+    async def wait_for_slot(self, lane: Lane) -> None:
         """Return when `check` would pass: for work that can wait."""
         while self._images[lane] >= self._max_images:
             self._left.clear()
             await self._left.wait()
 
     def count(self, lane: Lane, change: int) -> None:
-        """For places: one more, or one less."""
+        """For slots: one more, or one less."""
         self._images[lane] += change
         if change < 0:
             self._left.set()
 
-    def drain(self, lane: Lane) -> Drain:
-        """For places: the speed of a lane."""
-        return self._drains[lane]
+    def service_rate(self, lane: Lane) -> ServiceRate:
+        """For slots: the speed of a lane."""
+        return self._rates[lane]
 
 
-class Place:
-    """One image's place in its lane."""
+class Slot:
+    """One image's slot in its lane."""
 
     def __init__(self, admission: Admission, lane: Lane) -> None:
         self._admission = admission
@@ -158,7 +158,7 @@ class Place:
         return self
 
     def lapse(self) -> None:
-        """Whoever sends slowly does not keep a place that others could use."""
+        """Give the slot up: a slow sender does not keep one that others could use."""
         if self._counted and not self._whole:
             self._counted = False
             self._admission.count(self._lane, -1)
@@ -167,12 +167,12 @@ class Place:
         """The image is there, whole.
 
         Raises:
-            QueueFullError: Its place had lapsed, and there is none now.
+            QueueFullError: Its slot had lapsed, and there is none now.
         """
         if not self._counted:
             self._take()
         self._whole = True
-        self._admission.drain(self._lane).enter()
+        self._admission.service_rate(self._lane).enter()
 
     def __exit__(
         self,
@@ -183,7 +183,7 @@ class Place:
         if self._counted:
             self._admission.count(self._lane, -1)
         if self._whole:
-            self._admission.drain(self._lane).leave(answered=error is None)
+            self._admission.service_rate(self._lane).leave(answered=error is None)
 
     def _take(self) -> None:
         self._admission.check(self._lane)

@@ -6,19 +6,24 @@ import gc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
-from threading import Event
 
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
-from service.api import backfills, problems, routes
-from service.api.access.gate import Access, Gate
+from service.api import openapi, problems
 from service.api.audit import Audit, AuditError
-from service.api.backfills import open_backfills, require_extra
-from service.api.door import Door, Refuser
-from service.api.entrance import Entrance
-from service.api.http_protocol import DRAINING, REFUSE, Refuse
-from service.api.ports import Ports
+from service.api.auth.access import Access
+from service.api.middleware.access_log import AccessLog
+from service.api.middleware.draining import Draining
+from service.api.middleware.load_shedding import LoadShedding
+from service.api.middleware.operations_port import OperationsPort
+from service.api.middleware.request_framing import RequestFraming
+from service.api.middleware.request_id import RequestId
+from service.api.middleware.security_headers import SecurityHeaders
+from service.api.middleware.trace_context import TraceContext
+from service.api.middleware.unforeseen_errors import UnforeseenErrors
+from service.api.routes import backfills, batch, classify, model, operations
+from service.api.routes.backfills import open_backfills, require_extra
 from service.api.runtime import open_runtime
 from service.api.settings import Settings
 from service.api.tracing import send_traces
@@ -27,8 +32,7 @@ from service.api.tracing import send_traces
 # twentieth of the event loop's time; requests leave no circles
 GARBAGE = 20_000
 
-# The framework's own spans hold paths and queries, and its logs what errors say: the entrance says
-# what may be said
+# The framework's own spans hold paths and queries, and its logs what errors say; ours do not
 NO_TELEMETRY = dict.fromkeys(("tracing", "metrics", "logs", "operation_spans"), False)
 
 DESCRIPTION = """Frontal or lateral, from the pixels of a chest radiograph.
@@ -55,20 +59,17 @@ def create_app(settings: Settings | None = None, operations_port: int | None = N
         send_traces()
 
     @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Refuse | Event]]:
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with (
             open_runtime(settings) as runtime,
             open_backfills(settings, runtime) as app.state.backfills,
         ):
             app.state.runtime = runtime
-            # What is there by now stays; searching all of it for garbage, again and again, would
-            # stop everything for tens of milliseconds each time
+            # What exists by now stays; collecting it again and again would stop everything for tens
+            # of milliseconds each time
             gc.freeze()
             gc.set_threshold(GARBAGE)
-            state: dict[str, Refuse | Event] = {DRAINING: runtime.draining}
-            if not settings.access_log:  # what is refused by the protocol itself has no line there
-                state[REFUSE] = Refuser(runtime.admission)
-            yield state
+            yield
 
     # Hospitals' browsers often reach no CDN, from where FastAPI's own /docs loads its scripts
     app = FastAPIOffline(
@@ -78,16 +79,30 @@ def create_app(settings: Settings | None = None, operations_port: int | None = N
         lifespan=lifespan,
         telemetry=NO_TELEMETRY,
     )
-    app.add_middleware(Door)
-    app.add_middleware(Gate, access=access)
-    if operations_port is not None:
-        app.add_middleware(Ports, operations=operations_port)
-    app.add_middleware(Entrance, audit=audit, access_log=settings.access_log)
     app.state.access, app.state.audit = access, audit
+    _add_middleware(app, settings, audit, operations_port)
     problems.install(app)
-    app.include_router(routes.router)
-    app.include_router(backfills.router)
+    for routes in (classify, batch, model, backfills, operations):
+        app.include_router(routes.router)
+    openapi.describe_access(app)
     return app
+
+
+def _add_middleware(
+    app: FastAPI, settings: Settings, audit: Audit | None, operations_port: int | None
+) -> None:
+    """From the route outwards: each is passed by a request after those below it."""
+    app.add_middleware(LoadShedding)
+    app.add_middleware(RequestFraming)
+    if operations_port is not None:
+        app.add_middleware(OperationsPort, port=operations_port)
+    app.add_middleware(UnforeseenErrors)
+    app.add_middleware(Draining)
+    app.add_middleware(SecurityHeaders)
+    if settings.access_log:
+        app.add_middleware(AccessLog)
+    app.add_middleware(TraceContext)
+    app.add_middleware(RequestId, audit=audit)
 
 
 def _audit_of(settings: Settings) -> Audit | None:

@@ -188,5 +188,5 @@ def describe(runtime: Runtime) -> None:
     READY.set_function(lambda: runtime.ready)
     DECODING.set_function(runtime.pipeline.decoding)
     DECODE_WORKERS.set(len(LANES) * runtime.settings.decode_workers)
-    HELD_LIMIT_BYTES.set(runtime.held.limit)
-    HELD_BYTES.set_function(lambda: runtime.held.held)
+    HELD_LIMIT_BYTES.set(runtime.budget.limit)
+    HELD_BYTES.set_function(lambda: runtime.budget.reserved)

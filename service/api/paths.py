@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from starlette.types import Scope
+
 CLASSIFY = "/v1/classify"
 BATCH = "/v1/classify/batch"
 MODEL = "/v1/model"
@@ -10,6 +12,7 @@ BACKFILLS = "/v1/backfills"
 OPERATIONS = frozenset({"/livez", "/readyz", "/metrics"})
 NAMED = OPERATIONS | {CLASSIFY, BATCH, MODEL, CLIENTS, BACKFILLS, "/docs", "/openapi.json"}
 ELSEWHERE = "elsewhere"
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
 def name_of(path: str) -> str:
@@ -17,6 +20,11 @@ def name_of(path: str) -> str:
     if is_backfill(path):
         return BACKFILLS  # without the job's identifier, or what stands in its place
     return path if path in NAMED else ELSEWHERE
+
+
+def method_of(scope: Scope) -> str:
+    """The method, if it is one that HTTP defines."""
+    return scope["method"] if scope["method"] in METHODS else "OTHER"
 
 
 def is_backfill(path: str) -> bool:

@@ -9,23 +9,25 @@ from typing import Any, NamedTuple
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from prometheus_client import Counter
 from pydantic import BaseModel, ConfigDict
 from starlette.exceptions import HTTPException
 from starlette.types import Scope
 
-from service.api import limits, metrics, uploads
-from service.api.access import clients
-from service.api.access.rates import RateLimitedError
+from service.api import metrics
+from service.api import request_errors as requests
 from service.api.admission import QueueFullError
 from service.api.audit import AuditError
-from service.api.trail import Trail, trail_of
+from service.api.auth import clients
+from service.api.auth.rates import RateLimitedError
+from service.api.request_context import RequestContext, context_of
 from service.backfill import jobs
 from service.backfill.allowed import SourceNotAllowedError
 from service.backfill.rows import SourceError
 from service.backfill.sources.options import OptionsError
 from service.imaging import errors as imaging
-from service.inference import BatcherClosedError
+from service.inference import BatcherClosedError, let_go
+from service.uploads import upload as uploads
+from service.uploads.budget import ServiceFullError
 
 MEDIA_TYPE = "application/problem+json"
 TYPE_PREFIX = "urn:cxrview:problem:"
@@ -91,10 +93,15 @@ KINDS: dict[type[Exception], Kind] = {
     ),
     RateLimitedError: Kind("rate_limited", HTTPStatus.TOO_MANY_REQUESTS, "Too many images"),
     AuditError: Kind("audit_failed", UNAVAILABLE, "Answer cannot be recorded"),
-    limits.BodyTooLargeError: Kind("body_too_large", TOO_LARGE, "Body too large"),
-    limits.BodyTimeoutError: Kind("body_timeout", HTTPStatus.REQUEST_TIMEOUT, "Body incomplete"),
-    limits.ClientGoneError: Kind("client_gone", HTTPStatus.REQUEST_TIMEOUT, "Client has gone"),
-    limits.ServiceFullError: Kind("service_full", UNAVAILABLE, "Too many uploads at once"),
+    requests.HeadTooLargeError: Kind(
+        "head_too_large", HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "Head too large"
+    ),
+    requests.AmbiguousLengthError: Kind("ambiguous_length", BAD, "Two lengths of one body"),
+    requests.BodyLengthError: Kind("body_length", BAD, "Body of another length"),
+    requests.BodyTooLargeError: Kind("body_too_large", TOO_LARGE, "Body too large"),
+    requests.BodyTimeoutError: Kind("body_timeout", HTTPStatus.REQUEST_TIMEOUT, "Body incomplete"),
+    requests.ClientGoneError: Kind("client_gone", HTTPStatus.REQUEST_TIMEOUT, "Client has gone"),
+    ServiceFullError: Kind("service_full", UNAVAILABLE, "Too many uploads at once"),
     uploads.MalformedMultipartError: Kind("malformed_multipart", BAD, "Malformed multipart body"),
     uploads.UnknownArchiveError: Kind("unknown_archive", UNSUPPORTED, "Neither zip nor tar"),
     uploads.CorruptArchiveError: Kind("corrupt_archive", UNPROCESSABLE, "Damaged archive"),
@@ -111,6 +118,12 @@ KINDS: dict[type[Exception], Kind] = {
     RequestValidationError: Kind("invalid_request", UNPROCESSABLE, "Invalid request"),
     Exception: Kind("internal_error", HTTPStatus.INTERNAL_SERVER_ERROR, "Internal error"),
 }
+# After these, the connection closes: what follows on it cannot be told from the rest of the body
+CLOSING = (
+    requests.HeadError,
+    requests.BodyTimeoutError,
+    requests.BodyLengthError,
+)
 # Of jobs, not of images: they are answered, and not counted as images refused
 JOB_KINDS: dict[type[Exception], Kind] = {
     jobs.BackfillsDisabledError: Kind(
@@ -193,7 +206,7 @@ def _response(problem: Problem, headers: dict[str, str] | None = None) -> JSONRe
 
 def answer_to(error: Exception, scope: Scope) -> JSONResponse:
     """The response to one error of this request, which is recorded."""
-    record(error, trail_of(scope))
+    record(error, context_of(scope))
     return response_to(error)
 
 
@@ -202,16 +215,11 @@ def not_found() -> JSONResponse:
     return _response(_problem(HTTP_KINDS[HTTPStatus.NOT_FOUND], HTTPStatus.NOT_FOUND.phrase))
 
 
-def counter_of(cls: type[Exception]) -> Counter:
-    """What counts the images that were refused by such an error."""
-    return metrics.REFUSED.labels(ALL_KINDS[cls].code)
-
-
-def record(error: Exception, trail: Trail) -> None:
-    """Count one image that was refused, and leave it in its request's trail."""
+def record(error: Exception, context: RequestContext) -> None:
+    """Count one image that was refused, and leave it in its request's context."""
     kind = kind_of(error)
     metrics.REFUSED.labels(kind.code).inc()
-    trail.failed(kind.code, kind.status)
+    context.failed(kind.code, kind.status)
 
 
 def response_to(error: Exception) -> JSONResponse:
@@ -221,17 +229,19 @@ def response_to(error: Exception) -> JSONResponse:
         headers["Retry-After"] = str(seconds)
     if isinstance(error, clients.NotAuthenticatedError | clients.NotPermittedError):
         headers["WWW-Authenticate"] = error.challenge
-    if isinstance(error, limits.BodyTimeoutError):
-        headers["Connection"] = "close"  # the rest of the body would be taken for a request
+    if isinstance(error, CLOSING):
+        headers["Connection"] = "close"
     return _response(problem_of(error), headers)
 
 
 async def _answer_error(request: Request, error: Exception) -> JSONResponse:
-    return answer_to(error, request.scope)
+    response = answer_to(error, request.scope)
+    let_go(error)  # otherwise its frames hold the file until garbage is collected
+    return response
 
 
 async def _answer_job_error(request: Request, error: Exception) -> JSONResponse:
-    trail_of(request.scope).code = kind_of(error).code
+    context_of(request.scope).code = kind_of(error).code
     return response_to(error)
 
 
@@ -239,7 +249,7 @@ async def _answer_http_error(request: Request, error: Exception) -> JSONResponse
     assert isinstance(error, HTTPException)
     status = HTTPStatus(error.status_code)
     kind = HTTP_KINDS.get(status, Kind("invalid_request", status, status.phrase))
-    trail_of(request.scope).code = kind.code
+    context_of(request.scope).code = kind.code
     headers = dict(error.headers or {})
     if status == HTTPStatus.METHOD_NOT_ALLOWED and (methods := _methods_of(request)):
         headers["Allow"] = ", ".join(methods)
@@ -254,7 +264,7 @@ def _methods_of(request: Request) -> list[str]:
 
 def install(app: FastAPI) -> None:
     """Make `app` answer every error with a problem."""
-    for cls in KINDS.keys() - {Exception}:  # which the entrance answers
+    for cls in KINDS.keys() - {Exception}:  # the middleware answers what no handler expects
         app.add_exception_handler(cls, _answer_error)
     for cls in JOB_KINDS:
         app.add_exception_handler(cls, _answer_job_error)

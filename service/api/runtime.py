@@ -14,8 +14,7 @@ from fastapi import Request
 from model_store import ModelCard, ModelVersion, Store
 from service.api import metrics
 from service.api.admission import Admission
-from service.api.limits import HeldBytes
-from service.api.receiving import unless_gone
+from service.api.body import unless_gone
 from service.api.schemas import Classification
 from service.api.settings import Settings
 from service.inference import (
@@ -33,6 +32,7 @@ from service.inference import (
     open_network,
     usable_cpus,
 )
+from service.uploads.budget import ByteBudget
 
 # Whoever comes just after a batch began waits for it, besides all that are ahead
 BATCH_SHARE_OF_BUDGET = 0.25
@@ -52,7 +52,7 @@ class Runtime:
     batcher: Batcher
     pipeline: Pipeline
     admission: Admission
-    held: HeldBytes
+    budget: ByteBudget
     draining: Event = field(default_factory=Event)  # it goes on, but wants no more to be sent
 
     stuck_seconds: dict[Lane, float] = field(default_factory=STUCK_SECONDS.copy)
@@ -105,6 +105,12 @@ class Runtime:
         return classification
 
 
+async def runtime_of(request: Request) -> Runtime:
+    """The process's runtime, which the lifespan opened; a dependency of routes."""
+    runtime: Runtime = request.app.state.runtime
+    return runtime
+
+
 @asynccontextmanager
 async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
     """Store -> session -> probe replay -> warm-up -> pipeline; at the end, drain.
@@ -115,12 +121,12 @@ async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
     keep_freed_memory()
     version = Store(settings.model_store).load(settings.model)
     network = await asyncio.to_thread(_open, version, settings)
-    budget = settings.latency_budget_seconds
+    budget_seconds = settings.latency_budget_seconds
     batcher = Batcher(
         await asyncio.to_thread(runners_of, network, settings),
         batch_images_of(network, settings),
-        budget * BATCH_SHARE_OF_BUDGET,
-        min(budget * PATIENCE_SHARE_OF_BUDGET, PATIENCE_SECONDS),
+        budget_seconds * BATCH_SHARE_OF_BUDGET,
+        min(budget_seconds * PATIENCE_SHARE_OF_BUDGET, PATIENCE_SECONDS),
         metrics.observe_batch,
     )
     pipeline = Pipeline(
@@ -130,8 +136,8 @@ async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
         observe=metrics.observe_stage,
     )
     admission = Admission(settings.max_queue_images, settings.latency_budget_seconds)
-    held = HeldBytes(settings.max_held_bytes, admission.retry_after_seconds, metrics.count_bytes)
-    runtime = Runtime(settings, network, batcher, pipeline, admission, held)
+    budget = ByteBudget(settings.max_held_bytes, admission.retry_after_seconds, metrics.count_bytes)
+    runtime = Runtime(settings, network, batcher, pipeline, admission, budget)
     metrics.describe(runtime)
     pipeline.start()
     try:

@@ -7,8 +7,8 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict, Field
 
 from model_store import ModelCard, View
-from service.api.access.clients import Client, Permission
-from service.api.access.rates import Usage
+from service.api.auth.clients import Client, Permission
+from service.api.auth.rates import Usage
 from service.imaging import Radiograph
 
 

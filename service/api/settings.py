@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import ipaddress
 from pathlib import Path
 from typing import Annotated, Self
 
-from annotated_types import Gt
+from annotated_types import Ge, Gt
 from pydantic import (
     Field,
     NonNegativeFloat,
@@ -18,11 +19,11 @@ from pydantic import (
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from model_store import DEFAULT_ROOT
-from service.api.access.tokens import safe
-from service.api.limits import BACKFILL_SHARE
+from service.api.auth.tokens import safe
 from service.api.logs import LogFormat
 from service.backfill.allowed import Allowed
 from service.inference import Provider, usable_cpus
+from service.uploads.budget import BACKFILL_SHARE
 
 
 class Settings(BaseSettings):
@@ -49,7 +50,15 @@ class Settings(BaseSettings):
     max_archive_entries: PositiveInt = 10_000
     max_archive_bytes: PositiveInt = 2 * 2**30  # all entries of one archive, inflated one by one
     max_archive_ratio: Annotated[float, Gt(1)] = 200  # inflated / deflated of one entry
-    max_receive_idle_seconds: PositiveFloat = 30  # a client that sends nothing for so long is cut
+    max_receive_idle_seconds: PositiveFloat = 30  # without a byte of a body; beyond: 408
+    max_receive_seconds: PositiveFloat = 300  # of a whole body; beyond: 408
+    max_head_bytes: Annotated[int, Ge(4096)] = 2**15  # of a request's head; beyond: 400 or 431
+    max_head_seconds: PositiveFloat = 10  # to the end of a head; beyond: the connection is closed
+    max_write_seconds: PositiveFloat = 30  # a client that reads nothing of its answer for so long
+    max_connections: PositiveInt = 512  # open at once; beyond: the newest is closed
+
+    # Proxies, by address or network, whose X-Forwarded-For and -Proto are believed
+    trusted_proxies: Annotated[tuple[str, ...], NoDecode] = ()
 
     # Who may ask for what; neither keys nor an issuer: anybody, on this machine only
     keys: Path | None = None
@@ -86,7 +95,7 @@ class Settings(BaseSettings):
             raise ValueError(f"must be a power of two, as each batch size is warmed; not {value}")
         return value
 
-    @field_validator("backfill_sources", mode="before")
+    @field_validator("backfill_sources", "trusted_proxies", mode="before")
     @classmethod
     def _listed(cls, value: object) -> object:
         if isinstance(value, str):
@@ -97,6 +106,13 @@ class Settings(BaseSettings):
     @classmethod
     def _places(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         Allowed(value)
+        return value
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for each in value:
+            ipaddress.ip_network(each)
         return value
 
     @field_validator("oidc_issuer")

@@ -19,8 +19,8 @@ import numpy as np
 from pydicom import uid
 
 from model_store import PreprocessSpec
-from service.api.archives import ArchiveLimits, read_archive
 from service.imaging import ImageError, image_to_tensor
+from service.uploads.archives import ArchiveLimits, read_archive
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from images import dicom, radiograph  # pytest is not there to find it

@@ -16,13 +16,13 @@ from typing import Annotated, NamedTuple
 from annotated_types import Gt
 from pydantic import PositiveInt
 
-from service.api.archives import check_name
-from service.api.uploads import EntryNameError
 from service.backfill.rows import ItemError, SourceError
 from service.backfill.sources.files import read_whole
 from service.backfill.sources.names import locator_of
 from service.backfill.sources.options import Options
 from service.inference import Buffer
+from service.uploads.archives import check_name
+from service.uploads.upload import EntryNameError
 
 SUFFIXES = (".zip", ".tar")
 ZIP_LOCAL_HEADER = struct.Struct("<4s22x2H")  # APPNOTE.TXT 4.3.7: signature, two lengths

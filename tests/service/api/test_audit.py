@@ -14,8 +14,8 @@ import pytest
 from conftest import DATA
 from images import dicom, radiograph
 
-from service.api.access.keys import new_key
 from service.api.audit import Audit, AuditError
+from service.api.auth.keys import new_key
 from service.api.settings import Settings
 from service.cli import main
 

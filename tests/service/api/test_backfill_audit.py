@@ -14,7 +14,7 @@ import httpx2
 import pytest
 from images import dicom, radiograph
 
-from service.api.access.keys import new_key
+from service.api.auth.keys import new_key
 from service.api.settings import Settings
 
 KEY = bytes(range(32))

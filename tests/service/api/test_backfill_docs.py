@@ -8,9 +8,9 @@ from typing import get_args
 
 from conftest import ROOT
 
-from service.api import jobs
 from service.api.app import create_app
 from service.api.paths import BACKFILLS
+from service.api.routes import backfill_schemas as jobs
 from service.api.settings import Settings
 from service.backfill import shown
 from service.backfill.options import add_backfill_options

@@ -20,7 +20,7 @@ from live import Live, serving
 from pydantic import ValidationError
 from small_archives import write_archive
 
-from service.api.access.keys import new_key
+from service.api.auth.keys import new_key
 from service.api.settings import Settings
 
 IMAGES = 60

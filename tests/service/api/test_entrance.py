@@ -16,8 +16,8 @@ from images import dicom, radiograph
 from live import serving
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from service.api.access.keys import new_key
-from service.api.entrance import SECURITY_HEADERS, where
+from service.api.auth.keys import new_key
+from service.api.middleware.request_id import SECURITY_HEADERS, where
 from service.api.settings import Settings
 
 JPEG = (DATA / "frontal-0003.jpg").read_bytes()

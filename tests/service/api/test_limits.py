@@ -15,10 +15,10 @@ import pytest
 from conftest import DATA
 from starlette.requests import Request
 
-from service.api.limits import HeldBytes, ServiceFullError
-from service.api.receiving import receive_whole
+from service.api.body import receive_whole
 from service.api.settings import Settings
 from service.inference import LANES, Lane
+from service.uploads.budget import HeldBytes, ServiceFullError
 
 MIB = 2**20
 BODY = (DATA / "frontal-0003.jpg").read_bytes()

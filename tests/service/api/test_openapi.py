@@ -12,7 +12,7 @@ import httpx2
 import pytest
 from live import Live, serving
 
-from service.api.access.keys import PERMISSIONS, Permission
+from service.api.auth.keys import PERMISSIONS, Permission
 from service.cli import main
 
 PROGRAM = Path(sys.executable).with_name("st")

@@ -20,10 +20,10 @@ from pydantic import ValidationError
 from model_store import ModelCard, ModelNotFoundError, ModelVersion
 from service.api import metrics
 from service.api.app import create_app
-from service.api.backfills import OF_JOBS
 from service.api.gpu import GPU
 from service.api.metrics import AGREEMENTS, SOURCES, STAGES
 from service.api.problems import CODES, KINDS
+from service.api.routes.backfills import OF_JOBS
 from service.api.runtime import open_runtime
 from service.api.settings import Settings
 from service.imaging import Decoder
@@ -355,7 +355,7 @@ def watch(event, arguments):
 import asyncio, httpx2
 from service.api import metrics
 from service.api.app import create_app
-from service.api.backfills import OF_JOBS
+from service.api.routes.backfills import OF_JOBS
 from service.api.gpu import GPU
 from service.api.metrics import STAGES
 from service.api.settings import Settings

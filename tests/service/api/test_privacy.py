@@ -22,7 +22,7 @@ from pydicom import uid
 from pydicom.dataelem import DataElement
 from pydicom.tag import Tag
 
-from service.api.access.keys import PERMISSIONS
+from service.api.auth.keys import PERMISSIONS
 from service.cli import main
 
 NAME, NUMBER = "Zebra", "4711987203"  # each is in all that says who somebody is, or was examined

@@ -15,8 +15,8 @@ from conftest import DATA
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.api.access.gate import permissions_for
-from service.api.access.keys import (
+from service.api.auth.access import permissions_for
+from service.api.auth.keys import (
     LOOK_SECONDS,
     PERMISSIONS,
     KeyFileError,

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from service.api.access.clients import PERMISSIONS, Client, NotAuthenticatedError, Permission
+from service.api.auth.clients import PERMISSIONS, Client, NotAuthenticatedError, Permission
 
 PREFIX = "cxr_"  # by which a key is told from a token, and found where it should not be
 NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")

@@ -23,12 +23,12 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from jwt.algorithms import ECAlgorithm, RSAAlgorithm
 from pydantic import ValidationError
 
-from service.api.access.clients import (
+from service.api.auth.clients import (
     Client,
     IssuerUnreachableError,
     NotAuthenticatedError,
 )
-from service.api.access.tokens import FRESH_SECONDS, PAUSE_SECONDS, STALE_SECONDS, Tokens
+from service.api.auth.tokens import FRESH_SECONDS, PAUSE_SECONDS, STALE_SECONDS, Tokens
 from service.api.settings import Settings
 
 BODY = (DATA / "frontal-0003.jpg").read_bytes()

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import PurePosixPath, PureWindowsPath
 
-from service.api.uploads import (
+from service.uploads.upload import (
     ArchiveTooLargeError,
     CorruptArchiveError,
     EntryKindError,

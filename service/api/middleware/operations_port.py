@@ -1,4 +1,4 @@
-"""What only those who operate the service need has a port of its own, which nobody else reaches."""
+"""Probes and metrics on a port of their own, which a cluster does not expose."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from service.api import problems
 from service.api.paths import OPERATIONS
 
 
-class Ports:
-    """ASGI middleware: on one port nothing but probes and metrics, on others all but those.
+class OperationsPort:
+    """ASGI middleware: probes and metrics on one port only, and nothing else there.
 
     Args:
-        app: What is behind it.
-        operations: That port.
+        app: The application.
+        port: That port.
     """
 
-    def __init__(self, app: ASGIApp, operations: int) -> None:
+    def __init__(self, app: ASGIApp, port: int) -> None:
         self._app = app
-        self._operations = operations
+        self._port = port
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or answer 404."""
         if scope["type"] == "http":
             of_operations = scope["path"] in OPERATIONS
-            if of_operations != (scope["server"][1] == self._operations):
+            if of_operations != (scope["server"][1] == self._port):
                 await problems.not_found()(scope, receive, send)
                 return
         await self._app(scope, receive, send)

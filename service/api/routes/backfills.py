@@ -10,21 +10,27 @@ from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 
-from fastapi import APIRouter, Depends, Header, Request, Response, Security
+from fastapi import APIRouter, Depends, Header, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import StreamingResponse
-from fastapi.security import HTTPBearer
 from pydantic import ValidationError
 from starlette.concurrency import run_in_threadpool
 
 from service.api import metrics, openapi
-from service.api.jobs import IMAGE_STATES, Backfill, Backfills, NewBackfill, State
+from service.api.auth.permissions import authorise
+from service.api.body import length_of, receive
 from service.api.paths import BACKFILLS
 from service.api.problems import CODES, JOB_RESPONSES
-from service.api.receiving import length_of, receive
+from service.api.request_context import context_of
+from service.api.routes.backfill_schemas import (
+    IMAGE_STATES,
+    Backfill,
+    Backfills,
+    NewBackfill,
+    State,
+)
 from service.api.runtime import Runtime
 from service.api.settings import Settings
-from service.api.trail import trail_of
 from service.backfill.jobs import BackfillsDisabledError
 from service.inference import Image
 
@@ -45,7 +51,7 @@ MADE = CHANGED | {status: JOB_RESPONSES[status] for status in (408, 413, 422)}
 router = APIRouter(
     prefix=BACKFILLS,
     tags=["backfill"],
-    dependencies=[Security(HTTPBearer(auto_error=False, description="a key from `cxrview key`"))],
+    dependencies=[authorise("backfill")],
 )
 
 
@@ -157,17 +163,19 @@ def _recorded(action: str) -> Any:
     """What is asked of a job is recorded before it is done; jobs that there are not, are not."""
 
     def record(request: Request, job: str, manager: ManagerDep) -> None:
-        trail_of(request.scope).asked(action, manager.job(job).job.id)
+        context_of(request.scope).asked(action, manager.job(job).job.id)
 
     return Depends(record)
 
 
 async def _wanted(request: Request) -> NewBackfill:
     runtime: Runtime = request.app.state.runtime
-    length, idle = length_of(request, MAX_BODY_BYTES), runtime.settings.max_receive_idle_seconds
+    settings, length = runtime.settings, length_of(request, MAX_BODY_BYTES)
     chunks: list[bytes] = []
-    async with runtime.held.open("interactive", length, idle) as holding:
-        await receive(request, MAX_BODY_BYTES, idle, holding, chunks.append)
+    async with runtime.budget.reserve(
+        "interactive", length, settings.max_receive_idle_seconds
+    ) as reservation:
+        await receive(request, MAX_BODY_BYTES, settings, reservation, chunks.append)
     try:
         return NewBackfill.model_validate_json(b"".join(chunks))
     except ValidationError as error:
@@ -187,10 +195,10 @@ async def create(
     request: Request, response: Response, manager: ManagerDep, key: KeyHeader = None
 ) -> Backfill:
     """Classify every image of an archive once; one archive at a time, in the order of asking."""
-    wanted, trail = await _wanted(request), trail_of(request.scope)
-    trail.asked_for_job(wanted.source)
+    wanted, context = await _wanted(request), context_of(request.scope)
+    context.asked_for_job(wanted.source)
     shown = await run_in_threadpool(manager.create, key, wanted.model_dump())
-    trail.asked("created", shown.job.id)
+    context.asked("created", shown.job.id)
     response.headers["Location"] = f"{BACKFILLS}/{shown.job.id}"
     return Backfill.of(shown)
 

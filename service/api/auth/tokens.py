@@ -13,7 +13,7 @@ from typing import Any
 
 import jwt
 
-from service.api.access.clients import (
+from service.api.auth.clients import (
     PERMISSIONS,
     Client,
     IssuerUnreachableError,

@@ -15,11 +15,11 @@ from starlette.types import Scope
 from service.api.audit import Audit
 from service.api.schemas import Classification
 
-TRAIL = "cxrview.trail"
+CONTEXT = "cxrview.request_context"
 
 
 @dataclass
-class Trail:
+class RequestContext:
     """Of one request."""
 
     request_id: str
@@ -66,6 +66,6 @@ class Trail:
             self.audit.failed(self.request_id, self.client, self.address, code, status)
 
 
-def trail_of(scope: Scope) -> Trail:
+def context_of(scope: Scope) -> RequestContext:
     """That of a request, which has had one since it came in."""
-    return cast("Trail", scope[TRAIL])
+    return cast("RequestContext", scope[CONTEXT])

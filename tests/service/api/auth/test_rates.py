@@ -12,8 +12,8 @@ from conftest import DATA
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.api.access.keys import new_key
-from service.api.access.rates import BURST_SECONDS, MOST_CLIENTS, RateLimitedError, Rates
+from service.api.auth.keys import new_key
+from service.api.auth.rates import BURST_SECONDS, MOST_CLIENTS, RateLimitedError, Rates
 from service.api.settings import Settings
 
 BODY = (DATA / "frontal-0003.jpg").read_bytes()

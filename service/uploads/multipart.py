@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from python_multipart.exceptions import MultipartParseError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
-from service.api.uploads import (
+from service.uploads.upload import (
     EntryTooLargeError,
     MalformedMultipartError,
     TooManyEntriesError,

@@ -1,0 +1,66 @@
+"""Who sends a request: by its API key, its token, or its address."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Self
+
+from starlette.datastructures import Headers
+from starlette.types import Scope
+
+from service.api.auth.clients import PERMISSIONS, Client, NotAuthenticatedError
+from service.api.auth.keys import PREFIX, Keys
+from service.api.auth.rates import Rates
+from service.api.auth.tokens import Tokens
+from service.api.request_context import context_of
+from service.api.settings import Settings
+
+BEARER = "bearer "
+
+
+@dataclass(frozen=True)
+class Access:
+    """The clients with keys, those with tokens, and how much each may send.
+
+    Without keys and tokens every client is accepted, and known by its address.
+    """
+
+    keys: Keys | None
+    tokens: Tokens | None
+    rates: Rates
+
+    @classmethod
+    def of(cls, settings: Settings) -> Self:
+        """As the operator chose.
+
+        Raises:
+            KeyFileError: The file of keys cannot be used.
+        """
+        tokens = None
+        if settings.oidc_issuer is not None and settings.oidc_audience is not None:
+            tokens = Tokens(
+                settings.oidc_issuer,
+                settings.oidc_audience,
+                settings.oidc_permissions_claim,
+                settings.oidc_permission_prefix,
+            )
+        keys = None if settings.keys is None else Keys(settings.keys)
+        return cls(keys, tokens, Rates(settings.max_client_images_per_second))
+
+    async def client_of(self, scope: Scope) -> Client:
+        """Who sends this request.
+
+        Raises:
+            NotAuthenticatedError, IssuerUnreachableError
+        """
+        if self.keys is None and self.tokens is None:
+            return Client(context_of(scope).address, frozenset(PERMISSIONS))
+        shown = Headers(scope=scope).get("authorization", "")
+        if not shown.lower().startswith(BEARER):
+            detail = "the header Authorization: Bearer KEY is missing"
+            raise NotAuthenticatedError(detail, presented=False)
+        shown = shown[len(BEARER) :].strip()
+        if self.tokens is None or (self.keys is not None and shown.startswith(PREFIX)):
+            assert self.keys is not None  # one of both is there
+            return self.keys.client_of(shown)
+        return await self.tokens.client_of(shown)

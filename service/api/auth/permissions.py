@@ -1,0 +1,96 @@
+"""What a route asks of its client: a permission, and to keep to its rate.
+
+Each route names its permission among its dependencies, so that FastAPI checks it before the body is
+read, and a test can see that no route lacks one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Annotated
+from urllib.parse import parse_qs
+
+from fastapi import Depends, Request, Security
+from fastapi.params import Depends as Dependency
+from fastapi.security import HTTPBearer
+from fastapi.security.http import HTTPAuthorizationCredentials
+
+from service.api.auth.access import Access
+from service.api.auth.clients import NotPermittedError, Permission
+from service.api.request_context import context_of
+
+# Only documents the scheme: the header itself is read by `Access`
+BearerDep = Annotated[
+    HTTPAuthorizationCredentials | None,
+    Security(HTTPBearer(auto_error=False, description="a key from `cxrview key`, or a token")),
+]
+PERMISSIONS_OF_LANES: dict[str, Permission] = {
+    "interactive": "classify",
+    "backfill": "backfill",
+}
+
+
+class Authorise:
+    """Dependency: the client is known, and has these permissions.
+
+    Raises (when called):
+        NotAuthenticatedError, IssuerUnreachableError: The client is not known.
+        NotPermittedError: It lacks a permission.
+    """
+
+    def __init__(self, permissions: Iterable[Permission]) -> None:
+        self._permissions = frozenset(permissions)
+
+    async def __call__(self, request: Request, _: BearerDep) -> None:
+        """Name the client in the request's context, or raise."""
+        access: Access = request.app.state.access
+        client = await access.client_of(request.scope)
+        context_of(request.scope).client = client.name
+        if missing := self.needed(request) - client.permissions:
+            raise NotPermittedError(set(missing))
+
+    def needed(self, _: Request) -> frozenset[Permission]:
+        """The permissions for this request."""
+        return self._permissions
+
+
+class AuthoriseLane(Authorise):
+    """The same, where the lane of the query decides which permission is needed."""
+
+    def needed(self, request: Request) -> frozenset[Permission]:
+        """That of every lane that any reading of the query finds; all if a lane is unknown.
+
+        A query may name the lane twice, and an unknown lane is refused after this check: a client
+        learns that only with all permissions.
+        """
+        query = request.scope["query_string"].decode("latin-1")
+        lanes = parse_qs(query).get("lane", ["interactive"])
+        if any(lane not in PERMISSIONS_OF_LANES for lane in lanes):
+            return self._permissions
+        return frozenset(PERMISSIONS_OF_LANES[lane] for lane in lanes)
+
+
+def authorise(*permissions: Permission) -> Dependency:
+    """For the `dependencies` of a route that needs these permissions; none: any known client."""
+    dependency: Dependency = Security(Authorise(permissions))
+    return dependency
+
+
+authorise_lane = Security(AuthoriseLane(PERMISSIONS_OF_LANES.values()))
+
+
+async def _check_rate(request: Request) -> None:
+    access: Access = request.app.state.access
+    access.rates.check(context_of(request.scope).client)
+
+
+async def _count_image(request: Request) -> None:
+    access: Access = request.app.state.access
+    client = context_of(request.scope).client
+    access.rates.check(client)
+    access.rates.count(client)
+
+
+# For routes behind `authorise`: 429 if the client's images exceed its rate
+check_rate = Depends(_check_rate)  # the route counts the images
+count_image = Depends(_count_image)  # the request is one image

@@ -1,0 +1,145 @@
+"""Read a request's body, whole or not at all, and notice when its client goes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+from starlette.requests import Request
+
+from service.api.request_errors import (
+    BodyLengthError,
+    BodyTimeoutError,
+    BodyTooLargeError,
+    ClientGoneError,
+)
+from service.api.settings import Settings
+from service.inference import Buffer
+from service.uploads.budget import Reservation
+
+# A sender at more than 100 Mbit/s needs less for the largest uncompressed radiographs
+ARRIVAL_SECONDS = 1.0
+
+
+def length_of(request: Request, limit: int) -> int:
+    """The declared length of the body in bytes, 0 if it is not declared.
+
+    Raises:
+        BodyTooLargeError: It is more than `limit`.
+    """
+    declared = request.headers.get("content-length", "")
+    length = int(declared) if declared.isdecimal() else 0
+    if length > limit:
+        raise BodyTooLargeError(f"the body has {length} bytes; the limit is {limit}")
+    return length
+
+
+async def receive(
+    request: Request,
+    limit: int,
+    settings: Settings,
+    reservation: Reservation,
+    write: Callable[[bytes], object],
+) -> None:
+    """Pass the body to `write` as it comes.
+
+    Raises:
+        BodyTooLargeError: More than `limit` bytes.
+        BodyTimeoutError, BodyLengthError, ServiceFullError, ClientGoneError
+    """
+    declared = length_of(request, limit)
+    received = 0
+    async for chunk in _chunks(request, settings, reservation):
+        received += len(chunk)
+        if received > limit:
+            raise BodyTooLargeError(f"the body exceeds the limit of {limit} bytes")
+        write(chunk)
+    _check_length(received, declared or received)
+
+
+async def receive_whole(
+    request: Request, length: int, settings: Settings, reservation: Reservation
+) -> Buffer:
+    """A body of declared length, in one buffer.
+
+    Raises:
+        BodyTimeoutError, BodyLengthError, ServiceFullError, ClientGoneError
+    """
+    # `bytearray(length)` would write zeros first. Every byte here is overwritten, or it is an error
+    whole = memoryview(np.empty(length, np.uint8))  # type: ignore[arg-type]
+    received = 0
+    async for chunk in _chunks(request, settings, reservation):
+        end = received + len(chunk)
+        if end > length:
+            _check_length(end, length)
+        whole[received:end] = chunk
+        received = end
+    _check_length(received, length)
+    return whole
+
+
+def _check_length(received: int, declared: int) -> None:
+    if received != declared:
+        raise BodyLengthError(f"Content-Length is {declared}, but the body has {received} bytes")
+
+
+async def _chunks(
+    request: Request, settings: Settings, reservation: Reservation
+) -> AsyncIterator[bytes]:
+    """What comes of the body, counted; within the limits of time."""
+    loop = asyncio.get_running_loop()
+    idle, deadline = settings.max_receive_idle_seconds, loop.time() + settings.max_receive_seconds
+    more = True
+    while more:
+        try:
+            async with asyncio.timeout_at(min(loop.time() + idle, deadline)):
+                message = await request.receive()
+        except TimeoutError:
+            if loop.time() < deadline:
+                raise BodyTimeoutError(f"nothing was received for {idle:g} s") from None
+            seconds = settings.max_receive_seconds
+            raise BodyTimeoutError(f"the body was not complete after {seconds:g} s") from None
+        if message["type"] == "http.disconnect":
+            raise ClientGoneError("the client has gone")
+        chunk, more = message.get("body", b""), message.get("more_body", False)
+        reservation.add(len(chunk))
+        yield chunk
+
+
+@contextmanager
+def lapsing(*lapse: Callable[[], None]) -> Iterator[None]:
+    """Call these if the block, in which a body is received, takes longer than most do."""
+    loop = asyncio.get_running_loop()
+    timers = [loop.call_later(ARRIVAL_SECONDS, call) for call in lapse]
+    try:
+        yield
+    finally:
+        for timer in timers:
+            timer.cancel()
+
+
+@contextmanager
+def unless_gone(request: Request, answer: asyncio.Future[Any]) -> Iterator[None]:
+    """Cancel `answer`, for which the block waits, when the client goes; to be used after the body.
+
+    Raises:
+        ClientGoneError: It has gone.
+    """
+    watch = asyncio.create_task(_until_disconnected(request))
+    watch.add_done_callback(lambda _: answer.cancel())
+    try:
+        yield
+    except asyncio.CancelledError:
+        if watch.done():
+            raise ClientGoneError("the client has gone") from None
+        raise
+    finally:
+        watch.cancel()
+
+
+async def _until_disconnected(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

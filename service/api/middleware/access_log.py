@@ -1,0 +1,54 @@
+"""One line a request, without anything of a patient."""
+
+from __future__ import annotations
+
+import logging
+import time
+from http import HTTPStatus
+
+from opentelemetry.trace import format_trace_id, get_current_span
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from service.api.paths import OPERATIONS, method_of, name_of
+from service.api.request_context import context_of
+
+LOG = logging.getLogger("cxrview.access")
+
+
+class AccessLog:
+    """ASGI middleware: logs each request after its answer, but for probes and metrics.
+
+    Args:
+        app: The application.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, and log it."""
+        if scope["type"] != "http" or scope["path"] in OPERATIONS:
+            await self._app(scope, receive, send)
+            return
+        begin = time.perf_counter()
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            _log(scope, time.perf_counter() - begin)
+
+
+def _log(scope: Scope, seconds: float) -> None:
+    context, trace = context_of(scope), get_current_span().get_span_context().trace_id
+    fields = {
+        "request_id": context.request_id,
+        "trace_id": format_trace_id(trace) if trace else None,
+        "client": context.client or None,
+        "address": context.address or None,
+        "method": method_of(scope),
+        "path": name_of(scope["path"]),
+        "status": context.status or HTTPStatus.INTERNAL_SERVER_ERROR.value,
+        "code": context.code or None,
+        "seconds": round(seconds, 6),
+    }
+    text = "%(method)s %(path)s %(status)d %(code)s %(seconds).3f s, request %(request_id)s"
+    LOG.info(text, fields | {"code": context.code}, extra=fields)

@@ -1,0 +1,32 @@
+"""While the process ends, each connection closes with its next answer."""
+
+from __future__ import annotations
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from service.api.runtime import Runtime
+
+
+class Draining:
+    """ASGI middleware: adds `Connection: close` once the process drains, so that few stay open.
+
+    Args:
+        app: The application.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on."""
+
+        async def answer(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message.get("headers", ()), (b"connection", b"close")]
+            await send(message)
+
+        runtime: Runtime | None = None
+        if scope["type"] == "http":
+            runtime = scope["app"].state.runtime
+        draining = runtime is not None and runtime.draining.is_set()
+        await self._app(scope, receive, answer if draining else send)

@@ -1,0 +1,49 @@
+"""Under overload, an image is refused before anything of its body is read."""
+
+from __future__ import annotations
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from service.api import problems
+from service.api.paths import CLASSIFY
+from service.api.runtime import Runtime
+from service.inference import Lane
+
+# The route checks every other query, and says what is wrong with it
+LANES_OF_QUERIES: dict[bytes, Lane] = {
+    b"": "interactive",
+    b"lane=interactive": "interactive",
+    b"lane=backfill": "backfill",
+}
+
+
+class LoadShedding:
+    """ASGI middleware: answers POST /v1/classify with 503 while its lane has no free slot.
+
+    It stands before authentication, because a refusal must cost little. The route takes the slot:
+    what passes here may still be refused there.
+
+    Args:
+        app: The application.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, or answer 503 with Retry-After."""
+        lane = lane_of(scope)
+        if lane is not None:
+            runtime: Runtime = scope["app"].state.runtime
+            if runtime.admission.refuses(lane):
+                error = runtime.admission.refusal(lane)
+                await problems.answer_to(error, scope)(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+
+def lane_of(scope: Scope) -> Lane | None:
+    """The lane of a request for one image; None for any other request."""
+    if scope["type"] != "http" or scope["path"] != CLASSIFY or scope["method"] != "POST":
+        return None
+    return LANES_OF_QUERIES.get(scope["query_string"])

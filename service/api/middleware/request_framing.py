@@ -1,0 +1,40 @@
+"""Heads that no honest client sends: too many fields, or two lengths of one body."""
+
+from __future__ import annotations
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from service.api import problems
+from service.api.request_errors import AmbiguousLengthError, HeadError, HeadTooLargeError
+
+MAX_HEAD_FIELDS = 100  # browsers behind two proxies send about 40
+
+
+class RequestFraming:
+    """ASGI middleware: answers 431 or 400 to such a head.
+
+    Args:
+        app: The application.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, or refuse it."""
+        if scope["type"] == "http" and (error := _fault(scope)) is not None:
+            await problems.answer_to(error, scope)(scope, receive, send)
+            return
+        await self._app(scope, receive, send)
+
+
+def _fault(scope: Scope) -> HeadError | None:
+    fields = scope["headers"]
+    if len(fields) > MAX_HEAD_FIELDS:
+        return HeadTooLargeError(
+            f"the head has {len(fields)} fields; the limit is {MAX_HEAD_FIELDS}"
+        )
+    names = {name for name, _ in fields}
+    if {b"transfer-encoding", b"content-length"} <= names:
+        return AmbiguousLengthError("both Transfer-Encoding and Content-Length")
+    return None

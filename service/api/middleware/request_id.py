@@ -1,0 +1,46 @@
+"""Every request has an identifier: the client's own, or a new one."""
+
+from __future__ import annotations
+
+import re
+import secrets
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from service.api.audit import Audit
+from service.api.request_context import CONTEXT, RequestContext
+
+# Others are replaced, because they would be written into logs
+ACCEPTED_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+
+
+class RequestId:
+    """ASGI middleware: opens the request's context, and answers with X-Request-ID.
+
+    Args:
+        app: The application.
+        audit: Where images are recorded; None: nowhere.
+    """
+
+    def __init__(self, app: ASGIApp, audit: Audit | None) -> None:
+        self._app = app
+        self._audit = audit
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        given = Headers(scope=scope).get("x-request-id", "")
+        request_id = given if ACCEPTED_ID.fullmatch(given) else secrets.token_hex(16)
+        address = scope["client"][0] if scope.get("client") else ""
+        context = scope[CONTEXT] = RequestContext(request_id, address, self._audit)
+
+        async def answer(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                context.status = message["status"]
+                MutableHeaders(scope=message)["x-request-id"] = request_id
+            await send(message)
+
+        await self._app(scope, receive, answer)

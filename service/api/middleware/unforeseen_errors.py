@@ -1,0 +1,42 @@
+"""What no handler expects becomes a problem that tells nothing, and a log line without PHI."""
+
+from __future__ import annotations
+
+import logging
+from traceback import format_tb
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from service.api import problems
+from service.api.request_context import context_of
+
+LOG = logging.getLogger(__name__)
+
+
+class UnforeseenErrors:
+    """ASGI middleware: answers 500 instead of raising.
+
+    Args:
+        app: The application.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        try:
+            await self._app(scope, receive, send)
+        except Exception as error:  # noqa: BLE001  # logged here; the client gets a problem
+            context = context_of(scope)
+            LOG.error("request %s: %s", context.request_id, where(error))  # noqa: TRY400
+            if not context.status:  # otherwise the answer has begun, and breaks off
+                await problems.answer_to(error, scope)(scope, receive, send)
+
+
+def where(error: Exception) -> str:
+    """An error's type and the lines that led to it; its message may quote a patient's file."""
+    return "".join([type(error).__name__, "\n", *format_tb(error.__traceback__)])

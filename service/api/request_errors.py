@@ -1,0 +1,39 @@
+"""What may be wrong with a request before anything is known of its images."""
+
+from __future__ import annotations
+
+
+class HeadError(Exception):
+    """The request's head is refused, and its connection closed."""
+
+
+class HeadTooLargeError(HeadError):
+    """Too many fields."""
+
+
+class AmbiguousLengthError(HeadError):
+    """Both Transfer-Encoding and Content-Length: proxies disagree which of them counts.
+
+    References:
+        RFC 9112 6.3, request smuggling.
+    """
+
+
+class BodyError(Exception):
+    """The request's body is not accepted."""
+
+
+class BodyTooLargeError(BodyError):
+    """More bytes than the limit, by Content-Length or by counting."""
+
+
+class BodyTimeoutError(BodyError):
+    """The client stopped sending, or has sent for too long."""
+
+
+class BodyLengthError(BodyError):
+    """The body has another length than its Content-Length."""
+
+
+class ClientGoneError(BodyError):
+    """The client has closed its connection."""

@@ -1,0 +1,1 @@
+"""The endpoints, each with the permission that it needs."""

@@ -1,0 +1,86 @@
+"""One radiograph a request."""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Query, Request, Response
+
+from service.api import metrics, openapi
+from service.api.auth.permissions import authorise_lane, count_image
+from service.api.body import lapsing, length_of, receive, receive_whole
+from service.api.paths import CLASSIFY
+from service.api.problems import RESPONSES
+from service.api.request_context import context_of
+from service.api.runtime import Runtime, runtime_of
+from service.api.schemas import Classification
+from service.api.settings import Settings
+from service.inference import Buffer, Image, Lane
+from service.uploads.budget import Reservation
+from service.uploads.multipart import boundary_of, read_form
+from service.uploads.upload import MalformedMultipartError
+
+router = APIRouter()
+
+RuntimeDep = Annotated[Runtime, Depends(runtime_of)]
+LaneQuery = Annotated[
+    Lane,
+    Query(
+        description="`interactive`: a person waits; refused when it would take too long. "
+        "`backfill`: uses only the time that the other lane leaves."
+    ),
+]
+
+
+@router.post(
+    CLASSIFY,
+    tags=["classification"],
+    summary="One radiograph",
+    response_model=Classification,
+    responses=RESPONSES,
+    openapi_extra=openapi.ONE_FILE,
+    dependencies=[authorise_lane, count_image],
+)
+async def classify(
+    request: Request, runtime: RuntimeDep, lane: LaneQuery = "interactive"
+) -> Response:
+    """Classify one chest radiograph, DICOM, PNG or JPEG, as frontal or lateral.
+
+    The format is recognised by content. A DICOM header is compared with the answer, never used.
+    """
+    begin = time.perf_counter()
+    settings = runtime.settings
+    with runtime.admission.slot(lane) as slot:
+        length = length_of(request, settings.max_upload_bytes)
+        async with runtime.budget.reserve(
+            lane, length, settings.latency_budget_seconds
+        ) as reservation:
+            start = time.perf_counter()
+            with lapsing(slot.lapse, reservation.settle):
+                image = Image(await _one_file(request, settings, reservation, length), lane)
+            slot.arrived()
+            metrics.observe_stage("receive", time.perf_counter() - start)
+            answer = await runtime.classify(image, "classify", request)
+            context_of(request.scope).classified(answer)
+            metrics.observe_answer(lane, time.perf_counter() - begin)
+    return Response(answer.model_dump_json(), media_type="application/json")
+
+
+async def _one_file(
+    request: Request, settings: Settings, reservation: Reservation, length: int
+) -> Buffer:
+    """The raw body, or the field `file` of a form."""
+    boundary = boundary_of(request.headers.get("content-type", ""))
+    if boundary is not None:
+        read = partial(receive, request, settings.max_upload_bytes, settings, reservation)
+        uploads = await read_form(read, boundary, "file", 2, settings.max_upload_bytes)
+        if len(uploads) != 1:
+            raise MalformedMultipartError("one file a request; many go to /v1/classify/batch")
+        return uploads[0].data
+    if length:
+        return await receive_whole(request, length, settings, reservation)
+    chunks = bytearray()
+    await receive(request, settings.max_upload_bytes, settings, reservation, chunks.extend)
+    return chunks

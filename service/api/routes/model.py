@@ -1,0 +1,47 @@
+"""The model that answers, and the clients that ask."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Request
+
+from model_store import ModelCard
+from service.api.auth.access import Access
+from service.api.auth.permissions import authorise
+from service.api.paths import CLIENTS, MODEL
+from service.api.problems import RESPONSES
+from service.api.runtime import Runtime, runtime_of
+from service.api.schemas import ClientUsage
+
+router = APIRouter()
+
+
+@router.get(
+    MODEL,
+    tags=["classification"],
+    summary="The model's card",
+    responses={status: RESPONSES[status] for status in (401, 503)},
+    dependencies=[authorise()],
+)
+async def model(runtime: Annotated[Runtime, Depends(runtime_of)]) -> ModelCard:
+    """The card of the model that answers: cutoff, results with confidence intervals, provenance."""
+    return runtime.card
+
+
+@router.get(
+    CLIENTS,
+    tags=["operation"],
+    summary="List clients",
+    responses={status: RESPONSES[status] for status in (401, 403, 503)},
+    dependencies=[authorise("admin")],
+)
+async def clients(request: Request) -> list[ClientUsage]:
+    """Clients with a key, as the service has read them, and others that have sent requests.
+
+    Needs `admin`. Images are those of this process, since it started.
+    """
+    access: Access = request.app.state.access
+    known = {each.name: each for each in access.keys.clients} if access.keys else {}
+    names = sorted({*known, *access.rates.seen})
+    return [ClientUsage.of(name, known.get(name), access.rates.of(name)) for name in names]

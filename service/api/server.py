@@ -1,0 +1,142 @@
+"""uvicorn by its public API: ports, limits, signals, and an end that keeps its promises.
+
+On SIGTERM the process first stops being ready, and answers for `drain_seconds` as before: a cluster
+learns of a pod's end some seconds after the pod does. Then it takes no more, finishes what is in
+progress, and exits with 0, after `END_SECONDS` more at the latest.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import partial
+from threading import Timer
+from types import FrameType
+from typing import cast
+
+import uvicorn
+from fastapi import FastAPI
+
+from service.api.audit import Audit
+from service.api.auth.access import Access
+from service.api.logs import configuration
+from service.api.protocol import BoundedProtocol, ConnectionLimits
+from service.api.runtime import Runtime
+from service.api.settings import Settings
+
+# To finish what is in progress, once no more is accepted: the longest decoding that is not cut off,
+# and a client that reads its answer slowly
+FINISH_SECONDS = 20
+# Until the process ends, even if decoders or the disk of a job do not return
+END_SECONDS = FINISH_SECONDS + 10
+FORCED_END_SECONDS = 1.0  # after a second SIGTERM
+
+LOG = logging.getLogger(__name__)
+
+
+class Server(uvicorn.Server):
+    """Serves one application until it is told to stop.
+
+    Args:
+        app: As `create_app` makes it.
+        settings: Those of the application.
+        host: Address to bind to.
+        ports: 0 for any; the same application on all of them. The last of several is the operations
+            port, on which the number of connections is not limited.
+    """
+
+    def __init__(self, app: FastAPI, settings: Settings, host: str, ports: Sequence[int]) -> None:
+        limits = ConnectionLimits(
+            settings.max_head_bytes,
+            settings.max_head_seconds,
+            settings.max_write_seconds,
+            settings.max_connections,
+            ports[-1] if len(ports) > 1 else None,
+        )
+        config = uvicorn.Config(
+            app,
+            http=cast("type[asyncio.Protocol]", partial(BoundedProtocol, limits)),
+            ws="none",  # otherwise Upgrade: websocket would leave HTTP, and its limits
+            h11_max_incomplete_event_size=settings.max_head_bytes,
+            timeout_graceful_shutdown=FINISH_SECONDS,
+            proxy_headers=bool(settings.trusted_proxies),
+            forwarded_allow_ips=list(settings.trusted_proxies),
+            log_config=configuration(settings.log_format),
+            access_log=False,  # the middleware's has no query and no path of others
+            server_header=False,
+        )
+        super().__init__(config)
+        self._app = app
+        self._host, self._ports = host, ports
+        self._drain_seconds = settings.drain_seconds
+        self._told_to_end = False
+
+    def listen(self) -> None:
+        """Serve until told to stop; a port that is taken ends the process before the model loads.
+
+        Raises:
+            OSError: A port cannot be bound.
+        """
+        self.run([_bound(self._host, port) for port in self._ports])
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to serve; from then on, SIGHUP reads the keys and reopens the audit log."""
+        await super().startup(sockets)
+        for each in sockets or ():
+            LOG.info("running on http://%s:%d", *each.getsockname()[:2])
+        with suppress(ValueError, RuntimeError, NotImplementedError):  # not in the main thread
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._reload)
+
+    def _reload(self) -> None:
+        access: Access = self._app.state.access
+        audit: Audit | None = self._app.state.audit
+        if access.keys is not None:
+            access.keys.look_again()
+        if audit is not None:
+            audit.reopen()
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Drain at the first SIGTERM; end at once at the second, or stop at Ctrl-C."""
+        if sig != signal.SIGTERM:
+            super().handle_exit(sig, frame)
+            return
+        runtime: Runtime | None = getattr(self._app.state, "runtime", None)
+        if self._told_to_end:
+            self.force_exit = True
+            self._stop(FORCED_END_SECONDS)
+        elif runtime is None or not self._drain_seconds:
+            self._stop()
+        else:
+            runtime.draining.set()
+            _later(self._drain_seconds, self._stop)
+        self._told_to_end = True
+
+    def _stop(self, end_seconds: float = END_SECONDS) -> None:
+        # uvicorn would raise the signal once more: but to end as one was told is no failure
+        self.should_exit = True
+        _later(end_seconds, partial(os._exit, 0))
+
+
+def _bound(host: str, port: int) -> socket.socket:
+    """A socket that does not listen yet: until the model is loaded, connections are refused."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    bound = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind((host, port))
+    except OSError:
+        bound.close()
+        raise
+    return bound
+
+
+def _later(seconds: float, call: Callable[[], object]) -> None:
+    """In a thread that does not keep the process."""
+    timer = Timer(seconds, call)
+    timer.daemon = True
+    timer.start()

@@ -1,0 +1,145 @@
+"""How many bytes of bodies may be in memory: no upload ever touches a disk."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self
+
+from service.inference import LANES, Lane
+
+# Of all bytes; the rest is kept free for interactive bodies
+BACKFILL_SHARE = 0.75
+
+
+class ServiceFullError(Exception):
+    """Too many bytes of other requests are in memory; `retry_after_seconds` says when to retry."""
+
+    def __init__(self, retry_after_seconds: int) -> None:
+        super().__init__("too many uploads are in memory")
+        self.retry_after_seconds = retry_after_seconds
+
+
+class ByteBudget:
+    """The bytes of bodies in memory, over all requests.
+
+    Requests that do not fit queue in order, interactive ones before backfill. Their unread bytes
+    stay with their clients.
+
+    Args:
+        limit: Bytes. Backfill may use `BACKFILL_SHARE` of it.
+        retry_after_seconds: For requests that have queued too long, by lane.
+        count: Called with the bytes received of each body, at its end.
+    """
+
+    def __init__(
+        self,
+        limit: int,
+        retry_after_seconds: Callable[[Lane], int] = lambda _: 1,
+        count: Callable[[Lane, int], None] = lambda _, __: None,
+    ) -> None:
+        self.limit = limit
+        self.reserved = 0
+        self.retry_after_seconds = retry_after_seconds
+        self.count = count
+        self._queues: dict[Lane, deque[tuple[int, asyncio.Future[None]]]] = {
+            lane: deque() for lane in LANES
+        }
+
+    def reserve(self, lane: Lane, expected: int, patience_seconds: float) -> Reservation:
+        """Reserve `expected` bytes for one request; released at the end, however it ends.
+
+        Raises (on entering):
+            ServiceFullError: They did not fit for `patience_seconds`.
+        """
+        return Reservation(self, lane, expected, patience_seconds)
+
+    def take(self, lane: Lane, count: int) -> bool:
+        """Reserve bytes that fit now; False if they do not."""
+        fits = self.reserved + count <= self.limit * (BACKFILL_SHARE if lane == "backfill" else 1)
+        if fits:
+            self.reserved += count
+        return fits
+
+    async def take_in_turn(self, lane: Lane, count: int, patience_seconds: float) -> None:
+        """Reserve bytes as soon as they fit.
+
+        Raises:
+            ServiceFullError: They did not for `patience_seconds`.
+        """
+        if not any(self._queues.values()) and self.take(lane, count):
+            return
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._queues[lane].append((count, turn))
+        self._wake()
+        try:
+            async with asyncio.timeout(patience_seconds):
+                await turn
+        except BaseException as error:
+            if turn.done() and not turn.cancelled():  # they were reserved at the last moment
+                self.release(count)
+            if isinstance(error, TimeoutError):
+                raise ServiceFullError(self.retry_after_seconds(lane)) from None
+            raise
+
+    def release(self, count: int) -> None:
+        """Bytes that are no longer in memory."""
+        self.reserved -= count
+        self._wake()
+
+    def _wake(self) -> None:
+        for lane in LANES:
+            queue = self._queues[lane]
+            while queue:
+                count, turn = queue[0]
+                if not turn.done():
+                    if not self.take(lane, count):
+                        return
+                    turn.set_result(None)
+                queue.popleft()
+
+
+class Reservation:
+    """The bytes that one request may hold."""
+
+    def __init__(
+        self, budget: ByteBudget, lane: Lane, expected: int, patience_seconds: float
+    ) -> None:
+        self._budget = budget
+        self._lane: Lane = lane
+        self._patience_seconds = patience_seconds
+        self._received = 0
+        self.bytes = expected
+
+    async def __aenter__(self) -> Self:
+        await self._budget.take_in_turn(self._lane, self.bytes, self._patience_seconds)
+        return self
+
+    def add(self, count: int) -> None:
+        """Count `count` bytes that were received.
+
+        Raises:
+            ServiceFullError: They were not expected, and do not fit beside those of others.
+        """
+        self._received += count
+        more = self._received - self.bytes
+        if more > 0:
+            if not self._budget.take(self._lane, more):
+                raise ServiceFullError(self._budget.retry_after_seconds(self._lane))
+            self.bytes += more
+
+    def settle(self) -> None:
+        """Release what has not been received yet: a slow sender blocks no memory."""
+        self._budget.release(self.bytes - self._received)
+        self.bytes = self._received
+
+    async def __aexit__(
+        self,
+        _: type[BaseException] | None,
+        __: BaseException | None,
+        ___: TracebackType | None,
+    ) -> None:
+        self._budget.release(self.bytes)
+        self._budget.count(self._lane, self._received)
