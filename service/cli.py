@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from importlib import import_module
 from itertools import islice
+from logging.config import dictConfig
 from pathlib import Path
 from types import ModuleType
 
@@ -25,6 +26,7 @@ from service.api.app import create_app
 from service.api.audit import AuditError
 from service.api.auth.clients import PERMISSIONS
 from service.api.auth.keys import KeyFileError, new_key
+from service.api.logs import configuration
 from service.api.ndjson import line_of
 from service.api.problems import problem_of
 from service.api.routes.backfills import BackfillExtraError
@@ -132,6 +134,7 @@ def _serve(options: argparse.Namespace) -> int:
     # One process on purpose: scale by replicas, so that each has one owner of its metrics
     ports = [options.port, *filter(None, [options.operations_port])]
     server = Server(app, settings, options.host, ports)
+    dictConfig(configuration(settings.log_format))
     try:
         with suppress(KeyboardInterrupt):
             server.listen()

@@ -52,10 +52,11 @@ async def receive(
     """
     declared = length_of(request, limit)
     received = 0
-    async for chunk in _chunks(request, settings, reservation):
+    async for chunk in _chunks(request, settings):
         received += len(chunk)
         if received > limit:
             raise BodyTooLargeError(f"the body exceeds the limit of {limit} bytes")
+        reservation.add(len(chunk))
         write(chunk)
     _check_length(received, declared or received)
 
@@ -71,10 +72,11 @@ async def receive_whole(
     # `bytearray(length)` would write zeros first. Every byte here is overwritten, or it is an error
     whole = memoryview(np.empty(length, np.uint8))  # type: ignore[arg-type]
     received = 0
-    async for chunk in _chunks(request, settings, reservation):
+    async for chunk in _chunks(request, settings):
         end = received + len(chunk)
         if end > length:
             _check_length(end, length)
+        reservation.add(len(chunk))
         whole[received:end] = chunk
         received = end
     _check_length(received, length)
@@ -86,10 +88,8 @@ def _check_length(received: int, declared: int) -> None:
         raise BodyLengthError(f"Content-Length is {declared}, but the body has {received} bytes")
 
 
-async def _chunks(
-    request: Request, settings: Settings, reservation: Reservation
-) -> AsyncIterator[bytes]:
-    """What comes of the body, counted; within the limits of time."""
+async def _chunks(request: Request, settings: Settings) -> AsyncIterator[bytes]:
+    """The pieces of the body as they come, within the limits of time."""
     loop = asyncio.get_running_loop()
     idle, deadline = settings.max_receive_idle_seconds, loop.time() + settings.max_receive_seconds
     more = True
@@ -104,9 +104,8 @@ async def _chunks(
             raise BodyTimeoutError(f"the body was not complete after {seconds:g} s") from None
         if message["type"] == "http.disconnect":
             raise ClientGoneError("the client has gone")
-        chunk, more = message.get("body", b""), message.get("more_body", False)
-        reservation.add(len(chunk))
-        yield chunk
+        more = message.get("more_body", False)
+        yield message.get("body", b"")
 
 
 @contextmanager

@@ -24,7 +24,6 @@ from fastapi import FastAPI
 
 from service.api.audit import Audit
 from service.api.auth.access import Access
-from service.api.logs import configuration
 from service.api.protocol import BoundedProtocol, ConnectionLimits
 from service.api.runtime import Runtime
 from service.api.settings import Settings
@@ -66,7 +65,7 @@ class Server(uvicorn.Server):
             timeout_graceful_shutdown=FINISH_SECONDS,
             proxy_headers=bool(settings.trusted_proxies),
             forwarded_allow_ips=list(settings.trusted_proxies),
-            log_config=configuration(settings.log_format),
+            log_config=None,  # the command configures it
             access_log=False,  # the middleware's has no query and no path of others
             server_header=False,
         )

@@ -8,21 +8,19 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from typing import Literal
 
 import httpx2
 import numpy as np
 import onnx
 import pytest
-import uvicorn
 from onnx import TensorProto, helper, numpy_helper
 
 from model_store import ModelVersion, Store
 from model_store.store import sha256
 from service.api.app import create_app
 from service.api.runtime import Runtime
+from service.api.server import Server
 from service.api.settings import Settings
-from service.api.wire import LargeBodyProtocol
 from service.imaging import image_to_tensor
 
 MIB = 2**20
@@ -85,20 +83,11 @@ class Service:
 
 
 @contextmanager
-def running(settings: Settings, loop: Literal["auto", "asyncio"] = "auto") -> Iterator[Service]:
-    """Serve until the block ends."""
+def running(settings: Settings) -> Iterator[Service]:
+    """Serve until the block ends, as `cxrview serve` does."""
     app = create_app(settings)
-    config = uvicorn.Config(
-        app,
-        port=0,
-        log_level="warning",
-        access_log=False,  # as `cxrview serve`: with one, nothing is refused by the protocol
-        lifespan="on",
-        loop=loop,
-        http=LargeBodyProtocol,
-    )
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run, daemon=True)
+    server = Server(app, settings, "127.0.0.1", [0])
+    thread = threading.Thread(target=server.listen, daemon=True)
     thread.start()
     while not server.started:
         assert thread.is_alive(), "the service did not start"

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 import pytest
 from clocks import Clock
 
-from service.api.admission import Admission, Drain, QueueFullError
+from service.api.admission import Admission, QueueFullError, ServiceRate
 
 
 def admission(clock: Clock, most: int = 100, budget_seconds: float = 2) -> Admission:
@@ -18,7 +18,7 @@ def admission(clock: Clock, most: int = 100, budget_seconds: float = 2) -> Admis
 def answer(found: Admission, clock: Clock, seconds: float, count: int) -> None:
     """Answer `count` interactive images, one after another."""
     for _ in range(count):
-        with found.place("interactive") as place:
+        with found.slot("interactive") as place:
             place.arrived()
             clock.seconds += seconds
 
@@ -26,7 +26,7 @@ def answer(found: Admission, clock: Clock, seconds: float, count: int) -> None:
 def test_the_drain_is_measured_while_there_is_work() -> None:
     """Idle time counts nothing; of two at once each has its share; those who go are not counted."""
     clock = Clock()
-    drain = Drain(clock)
+    drain = ServiceRate(clock)
     for _ in range(500):
         drain.enter()
         drain.enter()
@@ -59,7 +59,7 @@ def test_whoever_would_wait_too_long_is_refused_at_once() -> None:
     answer(found, clock, 0.16, 400)
     with ExitStack() as inside:
         for _ in range(9):
-            inside.enter_context(found.place("interactive"))
+            inside.enter_context(found.slot("interactive"))
         with pytest.raises(QueueFullError, match="9 images ahead would take longer") as refusal:
             found.check("interactive")
         assert refusal.value.retry_after_seconds == 2
@@ -72,14 +72,14 @@ def test_an_empty_service_takes_any_image() -> None:
     clock = Clock()
     found = admission(clock, budget_seconds=0.1)
     answer(found, clock, 5, 300)
-    with found.place("interactive"), pytest.raises(QueueFullError):
+    with found.slot("interactive"), pytest.raises(QueueFullError):
         found.check("interactive")
 
 
 def test_images_are_bounded_in_each_lane() -> None:
     """However fast they are; the other lane is not concerned."""
     found = admission(Clock(), most=1)
-    with found.place("backfill"):
+    with found.slot("backfill"):
         with pytest.raises(QueueFullError, match="holds 1 images") as refusal:
             found.check("backfill")
         assert refusal.value.retry_after_seconds == 1
@@ -94,17 +94,17 @@ def test_retry_after_follows_the_measured_rate() -> None:
     answer(found, clock, 0.5, 400)
     with ExitStack() as inside:
         for count in range(1, 12):
-            inside.enter_context(found.place("interactive"))
+            inside.enter_context(found.slot("interactive"))
             assert found.retry_after_seconds("interactive") == max(1, -(-count // 2))
 
 
 def test_a_place_lapses_until_the_image_is_whole() -> None:
     """A slow sender's place is others'; once whole, the image needs one again, and keeps it."""
     found = admission(Clock(), most=1)
-    with found.place("interactive") as slow:
+    with found.slot("interactive") as slow:
         slow.lapse()
         slow.lapse()
-        with found.place("interactive") as quick:
+        with found.slot("interactive") as quick:
             quick.arrived()
             quick.lapse()
             assert found.images("interactive") == 1
@@ -122,8 +122,8 @@ def test_work_that_can_wait_waits_for_room() -> None:
         found, inside = admission(Clock(), most=2), []
 
         async def work() -> None:
-            await found.wait_for_room("backfill")
-            with found.place("backfill") as place:
+            await found.wait_for_slot("backfill")
+            with found.slot("backfill") as place:
                 place.arrived()
                 inside.append(found.images("backfill"))
                 await asyncio.sleep(0.001)

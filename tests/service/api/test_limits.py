@@ -18,7 +18,7 @@ from starlette.requests import Request
 from service.api.body import receive_whole
 from service.api.settings import Settings
 from service.inference import LANES, Lane
-from service.uploads.budget import HeldBytes, ServiceFullError
+from service.uploads.budget import ByteBudget, ServiceFullError
 
 MIB = 2**20
 BODY = (DATA / "frontal-0003.jpg").read_bytes()
@@ -65,7 +65,7 @@ def test_an_endless_body_is_refused_while_it_streams(service, path, limit) -> No
             connection.sendall(chunk)  # and no end
         status, problem = response_of(connection)
     assert (status, problem["code"]) == (413, "body_too_large")
-    assert service.runtime.held.held == 0
+    assert service.runtime.budget.reserved == 0
 
 
 def test_a_client_that_stops_sending_is_cut(service) -> None:
@@ -80,7 +80,7 @@ def test_uploads_of_all_requests_together_are_bounded(start, light: Settings) ->
     """While others' bodies fill the memory set aside, a new one gets 503 with Retry-After."""
     hasty = light.model_copy(update={"latency_budget_seconds": 0.1})
     with start(hasty) as service:
-        assert service.runtime.held.take("interactive", service.runtime.held.limit - 100)
+        assert service.runtime.budget.take("interactive", service.runtime.budget.limit - 100)
         with service.client() as client:
             response = client.post("/v1/classify", content=BODY)
         assert (response.status_code, response.json()["code"]) == (503, "service_full")
@@ -96,7 +96,7 @@ def test_held_bytes_are_given_back_however_a_request_ends(service) -> None:
     with socket.create_connection((service.host, service.port)) as connection:
         connection.sendall(request_head("/v1/classify", "Content-Length: 1000") + bytes(500))
     deadline = time.monotonic() + 5
-    while service.runtime.held.held:
+    while service.runtime.budget.reserved:
         assert time.monotonic() < deadline
         time.sleep(0.01)
 
@@ -105,19 +105,19 @@ def test_the_account_is_exact() -> None:
     """What does not fit is not counted, what was counted goes back; more than was told is added."""
 
     async def scenario() -> None:
-        total = HeldBytes(100)
-        async with total.open("interactive", 50, 0.01) as one:
+        total = ByteBudget(100)
+        async with total.reserve("interactive", 50, 0.01) as one:
             one.add(50)
             one.add(10)  # more than it had said
-            async with total.open("interactive", 0, 0.01) as other:
+            async with total.reserve("interactive", 0, 0.01) as other:
                 with pytest.raises(ServiceFullError):
                     other.add(41)
             with pytest.raises(ServiceFullError) as refusal:
-                async with total.open("interactive", 41, 0.01):
+                async with total.reserve("interactive", 41, 0.01):
                     raise AssertionError
             assert refusal.value.retry_after_seconds == 1
-            assert total.held == 60
-        assert total.held == 0
+            assert total.reserved == 60
+        assert total.reserved == 0
 
     asyncio.run(scenario())
 
@@ -126,13 +126,13 @@ def test_who_does_not_fit_waits_in_turn_and_people_before_archives() -> None:
     """First come, first served within a lane, none overtakes; interactive bodies go first."""
 
     async def scenario() -> list[str]:
-        total, order = HeldBytes(100), []
+        total, order = ByteBudget(100), []
 
         async def enter(name: str, lane: Lane, count: int) -> None:
-            async with total.open(lane, count, 5):
+            async with total.reserve(lane, count, 5):
                 order.append(name)
 
-        async with total.open("interactive", 90, 5):
+        async with total.reserve("interactive", 90, 5):
             waiting = [
                 asyncio.create_task(enter(*each))
                 for each in [
@@ -144,7 +144,7 @@ def test_who_does_not_fit_waits_in_turn_and_people_before_archives() -> None:
             await asyncio.sleep(0.01)
             assert order == []
         await asyncio.gather(*waiting)
-        assert total.held == 0
+        assert total.reserved == 0
         return order
 
     assert asyncio.run(scenario()) == ["large", "small", "archive"]
@@ -154,12 +154,12 @@ def test_backfill_leaves_room_for_people() -> None:
     """An archive may fill three quarters of the memory; an interactive body fits beside it."""
 
     async def scenario() -> None:
-        total = HeldBytes(100)
-        async with total.open("backfill", 75, 0.01), total.open("interactive", 25, 0.01):
-            assert total.held == 100
+        total = ByteBudget(100)
+        async with total.reserve("backfill", 75, 0.01), total.reserve("interactive", 25, 0.01):
+            assert total.reserved == 100
         with pytest.raises(ServiceFullError):
-            await total.open("backfill", 76, 0.01).__aenter__()
-        assert total.held == 0
+            await total.reserve("backfill", 76, 0.01).__aenter__()
+        assert total.reserved == 0
 
     asyncio.run(scenario())
 
@@ -168,11 +168,11 @@ def test_who_gives_up_waiting_leaves_nothing_behind() -> None:
     """Cancelled before or just after its turn has come, a waiting body holds no bytes."""
 
     async def scenario() -> None:
-        total = HeldBytes(100)
+        total = ByteBudget(100)
         for just_after in (False, True):
-            first = total.open("interactive", 90, 5)
+            first = total.reserve("interactive", 90, 5)
             await first.__aenter__()
-            waiting = asyncio.create_task(total.open("interactive", 50, 5).__aenter__())
+            waiting = asyncio.create_task(total.reserve("interactive", 50, 5).__aenter__())
             await asyncio.sleep(0)
             if just_after:
                 await first.__aexit__(None, None, None)
@@ -181,7 +181,7 @@ def test_who_gives_up_waiting_leaves_nothing_behind() -> None:
                 await waiting
             if not just_after:
                 await first.__aexit__(None, None, None)
-            assert total.held == 0
+            assert total.reserved == 0
 
     asyncio.run(scenario())
 
@@ -190,15 +190,15 @@ def test_a_slow_sender_holds_no_more_than_it_has_sent() -> None:
     """After it has settled, the bytes that were promised but did not come are others'."""
 
     async def scenario() -> None:
-        total = HeldBytes(100)
-        async with total.open("interactive", 100, 0.01) as slow:
+        total = ByteBudget(100)
+        async with total.reserve("interactive", 100, 0.01) as slow:
             slow.add(10)
             slow.settle()
-            async with total.open("interactive", 60, 0.01):
+            async with total.reserve("interactive", 60, 0.01):
                 slow.add(30)
                 with pytest.raises(ServiceFullError):
                     slow.add(1)
-        assert total.held == 0
+        assert total.reserved == 0
 
     asyncio.run(scenario())
 
@@ -215,8 +215,8 @@ def test_a_body_is_whole_under_any_server() -> None:
             return messages.pop(0)
 
         request = Request({"type": "http", "headers": []}, receive)
-        async with HeldBytes(len(sent)).open("interactive", len(sent), 1) as holding:
-            return bytes(await receive_whole(request, len(sent), 1, holding))
+        async with ByteBudget(len(sent)).reserve("interactive", len(sent), 1) as holding:
+            return bytes(await receive_whole(request, len(sent), Settings(), holding))
 
     for size in (len(sent), 100_000, 65_536, 700):
         pieces = [sent[start : start + size] for start in range(0, len(sent), size)]
@@ -268,7 +268,7 @@ def test_a_slow_sender_keeps_no_place(start, light: Settings) -> None:
         service.until(lambda: admission.images("interactive") == 3)
         assert client.post("/v1/classify", content=BODY).json()["code"] == "queue_full"
         service.until(lambda: admission.images("interactive") == 0)
-        assert service.runtime.held.held <= 300
+        assert service.runtime.budget.reserved <= 300
         assert client.post("/v1/classify", content=BODY).status_code == 200
         for connection in slow:
             connection.sendall(BODY[100:])

@@ -49,7 +49,7 @@ def test_an_image_moves_every_metric(start, light: Settings) -> None:
         dicom = (DATA / "lateral-0013-header-says-pa.dcm").read_bytes()
         found = client.post("/v1/classify", content=dicom).json()
         client.post("/v1/classify/batch", files={"files": ("a.jpg", BODY)})
-        service.until(lambda: not service.runtime.held.held)  # given back after the last byte
+        service.until(lambda: not service.runtime.budget.reserved)  # given back after the last byte
         after = client.get("/metrics").text
     moved = [
         *(
