@@ -69,7 +69,8 @@ def create_app(settings: Settings | None = None, operations_port: int | None = N
             # of milliseconds each time
             gc.freeze()
             gc.set_threshold(GARBAGE)
-            yield
+            with access.watched():
+                yield
 
     # Hospitals' browsers often reach no CDN, from where FastAPI's own /docs loads its scripts
     app = FastAPIOffline(
@@ -78,6 +79,7 @@ def create_app(settings: Settings | None = None, operations_port: int | None = N
         description=DESCRIPTION,
         lifespan=lifespan,
         telemetry=NO_TELEMETRY,
+        redirect_slashes=False,  # to wherever the client's Host header says
     )
     app.state.access, app.state.audit = access, audit
     _add_middleware(app, settings, audit, operations_port)

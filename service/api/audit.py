@@ -7,11 +7,13 @@ import hmac
 import json
 import logging
 import os
+import stat
 import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from http import HTTPStatus
 from pathlib import Path
+from threading import Lock
 
 from service.api.schemas import Classification
 
@@ -20,6 +22,10 @@ LEAST_KEY_BYTES = 32  # as many as the hash has
 DENIED = {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}
 # Nothing of an image was looked at, and there may be thousands a second: metrics count them
 NOT_RECORDED = {HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.TOO_MANY_REQUESTS}
+# Ends a line of which the disk, or the process, took a part only
+INCOMPLETE = b" [incomplete]\n"
+# A pipe that nobody reads is an error at once, where waiting would stop all requests
+FLAGS = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK | os.O_NOCTTY
 
 LOG = logging.getLogger(__name__)
 
@@ -29,10 +35,14 @@ class AuditError(Exception):
 
 
 class Audit:
-    """Appends one JSON object a line, in one write, so that nothing is ever torn or overwritten.
+    """Appends one JSON object a line, in one write, so that nothing is overwritten.
+
+    A full disk, or the end of the process, may leave half a line: the next record, of whichever
+    process, first ends it with `INCOMPLETE`, and stands on a line of its own.
 
     Args:
-        path: The file; `-` for standard output. Its folder must be there.
+        path: The file, which must be readable too; `-` for standard output. Its folder must be
+            there.
         key: At least 32 secret bytes: with them, and a SOP Instance UID in hand, one finds its
             entries; without them the entries tell nothing of it.
 
@@ -45,6 +55,8 @@ class Audit:
             raise AuditError(f"the key of the audit log must have {LEAST_KEY_BYTES} bytes or more")
         self._path = path
         self._key = key
+        self._lock = Lock()
+        self._wrote_half = False  # as far as this process knows: a pipe cannot be looked at
         self._file = self._open()
 
     def classified(
@@ -97,19 +109,23 @@ class Audit:
         """Go on in a new file where somebody has moved the old one away."""
         if self._path == STANDARD_OUTPUT:
             return
-        old = self._file
         try:
-            self._file = self._open()
+            file = self._open()
         except AuditError as error:
             LOG.error("the audit log stays where it was: %s", error)  # noqa: TRY400
-        else:
-            os.close(old)
+            return
+        with self._lock:
+            old, self._file = self._file, file
+            if self._ends_in_half(old):
+                _end(old)
+            self._wrote_half = False
+        os.close(old)
 
     def _open(self) -> int:
         if self._path == STANDARD_OUTPUT:
             return sys.stdout.fileno()
         try:
-            return os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+            return os.open(self._path, FLAGS, 0o600)
         except OSError as error:
             raise AuditError(f"the audit log cannot be opened: {error}") from error
 
@@ -125,12 +141,36 @@ class Audit:
         who = {"client": client or None, "address": address or None}
         head = {"time": now, "event": event, "request_id": request_id}
         line = json.dumps(head | who | dict(entry)).encode() + b"\n"
+        with self._lock:
+            self._append(line)
+
+    def _append(self, line: bytes) -> None:
+        if self._ends_in_half(self._file):
+            line = INCOMPLETE + line
         try:
             written = os.write(self._file, line)
         except OSError as error:
             raise AuditError(f"the audit log cannot be written: {error.strerror}") from error
+        self._wrote_half = not line[:written].endswith(b"\n")
         if written < len(line):  # a full disk takes a part
             raise AuditError("the audit log cannot be written: it is full")
+
+    def _ends_in_half(self, file: int) -> bool:
+        """Whether the last line has no end. A file is looked at: others may write to it too."""
+        try:
+            found = os.fstat(file)
+            if stat.S_ISREG(found.st_mode):
+                return found.st_size > 0 and os.pread(file, 1, found.st_size - 1) != b"\n"
+        except OSError:  # standard output is often for writing only
+            pass
+        return self._wrote_half
+
+
+def _end(file: int) -> None:
+    try:
+        os.write(file, INCOMPLETE)
+    except OSError as error:
+        LOG.error("the last line of the old audit log is incomplete: %s", error)  # noqa: TRY400
 
 
 def hash_of(text: str, key: bytes) -> str:

@@ -95,9 +95,9 @@ class Server(uvicorn.Server):
         access: Access = self._app.state.access
         audit: Audit | None = self._app.state.audit
         if access.keys is not None:
-            access.keys.look_again()
+            _later(0, access.keys.look)
         if audit is not None:
-            audit.reopen()
+            _later(0, audit.reopen)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Drain at the first SIGTERM; end at once at the second, or stop at Ctrl-C."""

@@ -155,7 +155,8 @@ def test_the_configuration_is_that_of_the_service(monkeypatch: pytest.MonkeyPatc
     for name, value in environment(pod_of(render(ALL))).items():
         monkeypatch.setenv(name, value)
     settings = Settings()
-    assert {name: getattr(settings, name) for name in ALL["config"]} == ALL["config"]
+    understood = {name: getattr(settings, name) for name in ALL["config"]}
+    assert understood | {"trusted_proxies": list(settings.trusted_proxies)} == ALL["config"]
     assert (settings.provider, settings.drain_seconds) == ("tensorrt", 15)
     assert str(settings.engine_cache) == "/state/engines"
     assert str(settings.keys) == "/keys/keys"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Self
 
@@ -46,6 +47,10 @@ class Access:
             )
         keys = None if settings.keys is None else Keys(settings.keys)
         return cls(keys, tokens, Rates(settings.max_client_images_per_second))
+
+    def watched(self) -> AbstractContextManager[None]:
+        """For as long as the service runs: keys change with their file."""
+        return nullcontext() if self.keys is None else self.keys.watched()
 
     async def client_of(self, scope: Scope) -> Client:
         """Who sends this request.

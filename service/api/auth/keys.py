@@ -8,9 +8,11 @@ import logging
 import os
 import re
 import secrets
-import time
-from collections.abc import Callable, Iterator
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from threading import Event, Lock, Thread
 
 from service.api.auth.clients import PERMISSIONS, Client, NotAuthenticatedError, Permission
 
@@ -18,7 +20,8 @@ PREFIX = "cxr_"  # by which a key is told from a token, and found where it shoul
 NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 WRONG_NAME = "a name has letters, digits, dots, dashes, and at most 64 of them"
 DIGEST = re.compile(r"[0-9a-f]{64}")
-LOOK_SECONDS = 1.0  # between looks at the file: so soon is a key that was removed worth nothing
+LOOK_SECONDS = 0.5  # between looks at the file: so soon is a key that was removed worth nothing
+MAX_FILE_BYTES = 2**20  # some 10,000 keys; each request is compared with all
 
 LOG = logging.getLogger(__name__)
 
@@ -46,22 +49,23 @@ class Keys:
     A line holds a name, permissions (of `PERMISSIONS`, joined by commas) and the key's SHA-256 in
     hexadecimal digits; blank lines and those that begin with # are left out. Two lines
     may have the same name, so that a key can be replaced without a gap. A file that breaks while
-    the service runs changes nothing, and is logged.
+    the service runs changes nothing, and is logged once.
+
+    Requests never touch the file: on some file systems that can take for ever.
 
     Args:
         path: The file; a symbolic link may be turned to another, as Kubernetes does.
-        now: A clock, in seconds.
 
     Raises:
         KeyFileError: It cannot be read, or a line of it is wrong.
     """
 
-    def __init__(self, path: Path, now: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, path: Path) -> None:
         self._path = path
-        self._now = now
-        self._looked = now()
-        self._seen = self._look()
+        self._looking = Lock()
+        self._seen = self._state()
         self._clients = self._read()
+        self._fault = ""
 
     def client_of(self, key: str) -> Client:
         """Who holds this key.
@@ -69,7 +73,6 @@ class Keys:
         Raises:
             NotAuthenticatedError: Nobody.
         """
-        self._refresh()
         digest = _digest(key)
         found = None
         for known, client in self._clients.items():  # all of them: the time tells nothing
@@ -82,38 +85,54 @@ class Keys:
     @property
     def clients(self) -> list[Client]:
         """All that have a key, as the file has them now."""
-        self._refresh()
         return list(self._clients.values())
 
-    def look_again(self) -> None:
-        """Look at the file before the next request, however short ago that was."""
-        self._looked -= LOOK_SECONDS
-
-    def _refresh(self) -> None:
-        now = self._now()
-        if now - self._looked < LOOK_SECONDS:
-            return
-        self._looked = now
-        seen = self._look()
-        if seen != self._seen:
-            self._seen = seen
-            try:
-                self._clients = self._read()
-            except KeyFileError as error:
-                LOG.error("the keys stay as they were: %s", error)  # noqa: TRY400  # it says it all
-            else:
-                LOG.info("read %d keys", len(self._clients))
-
-    def _look(self) -> tuple[int, ...]:
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """Look at the file every `LOOK_SECONDS`, in a thread, until the block ends."""
+        ended = Event()
+        # A file system that hangs would keep any other thread, and with it the process
+        watcher = Thread(target=self._watch, args=[ended], name="keys", daemon=True)
+        watcher.start()
         try:
-            found = os.stat(self._path)  # noqa: PTH116  # Path.stat takes twice as long
+            yield
+        finally:
+            ended.set()
+
+    def look(self) -> None:
+        """Read the file if it has changed, or if that failed before; not on the event loop."""
+        with self._looking:
+            self._look()
+
+    def _look(self) -> None:
+        seen = self._state()
+        if seen == self._seen and not self._fault:
+            return
+        self._seen = seen
+        try:
+            clients = self._read()
+        except KeyFileError as error:
+            if str(error) != self._fault:
+                LOG.error("the keys stay as they were: %s", error)  # noqa: TRY400  # it says it all
+            self._fault = str(error)
+        else:
+            self._clients, self._fault = clients, ""
+            LOG.info("read %d keys", len(clients))
+
+    def _watch(self, ended: Event) -> None:
+        while not ended.wait(LOOK_SECONDS):
+            self.look()
+
+    def _state(self) -> tuple[int, ...]:
+        try:
+            found = self._path.stat()
         except OSError:
             return ()
-        return found.st_mtime_ns, found.st_ino, found.st_size
+        return found.st_mtime_ns, found.st_ctime_ns, found.st_dev, found.st_ino, found.st_size
 
     def _read(self) -> dict[bytes, Client]:
         try:
-            text = self._path.read_text(encoding="utf-8")
+            text = _regular_file(self._path).decode("utf-8-sig")
         except (OSError, UnicodeDecodeError) as error:
             raise KeyFileError(f"{self._path} cannot be read: {error}") from error
         try:
@@ -123,6 +142,24 @@ class Keys:
         if not clients:
             raise KeyFileError(f"{self._path} holds no key: nobody could be answered")
         return clients
+
+
+def _regular_file(path: Path) -> bytes:
+    """What is in a file that is nothing else: a pipe or a device would be waited for.
+
+    Raises:
+        OSError: It cannot be read, is no regular file, or has more than `MAX_FILE_BYTES`.
+    """
+    if not stat.S_ISREG(path.stat().st_mode):  # to open a device may do something
+        raise OSError("it is no regular file")
+    # Since then it may have become a pipe: O_NONBLOCK opens that without waiting
+    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY), "rb") as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError("it is no regular file")
+        data = file.read(MAX_FILE_BYTES + 1)
+    if len(data) > MAX_FILE_BYTES:
+        raise OSError(f"it has more than {MAX_FILE_BYTES} bytes")
+    return data
 
 
 def _digest(key: str) -> bytes:
