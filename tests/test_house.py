@@ -25,7 +25,8 @@ MAY_IMPORT = {
         "model_store", "service.imaging", "service.inference", "numpy", "onnxruntime",
     },
     "service.uploads": {
-        "model_store", "service.imaging", "service.inference", "service.uploads", "python_multipart",
+        "model_store", "service.imaging", "service.inference", "service.uploads",
+        "python_multipart",
     },
 }  # fmt: skip
 
