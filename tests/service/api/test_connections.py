@@ -19,6 +19,7 @@ from garbage import no_search_for_garbage
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from images import dicom, png
+from leaks import WAYS, attack
 from uvicorn.protocols.http import h11_impl
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
@@ -521,3 +522,10 @@ def test_uvicorn_is_what_the_protocol_builds_on() -> None:
         "self.server = get_local_addr(transport)",
     ):
         assert relied in source, relied
+
+
+def test_nothing_of_another_client_is_answered(served) -> None:
+    """In however many ways a request declares more than it sends; leaks.py tries thousands."""
+    found = attack(served.port, 10 * len(WAYS))
+    assert not found["leaks"]
+    assert all("200" not in statuses for statuses in found["statuses"].values())
