@@ -153,7 +153,7 @@ def _regular_file(path: Path) -> bytes:
     if not stat.S_ISREG(path.stat().st_mode):  # to open a device may do something
         raise OSError("it is no regular file")
     # Since then it may have become a pipe: O_NONBLOCK opens that without waiting
-    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY), "rb") as file:
+    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY), "rb") as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise OSError("it is no regular file")
         data = file.read(MAX_FILE_BYTES + 1)
