@@ -40,7 +40,8 @@ def service(model: str, **settings: object) -> Command:
 def receiver() -> Command:
     """The bare application, under the uvicorn that serves ours."""
     words = [sys.executable, "-m", "uvicorn", "--app-dir", str(HERE), "receive:app"]
-    words += ["--lifespan", "off", "--no-access-log", "--log-level", "warning", "--port", "{port}"]
+    words += ["--http", "h11", "--ws", "none", "--lifespan", "off", "--no-access-log"]
+    words += ["--log-level", "warning", "--port", "{port}"]
     return words, {}, "/", "/"
 
 

@@ -24,6 +24,10 @@ MAY_IMPORT = {
     "service.inference": {
         "model_store", "service.imaging", "service.inference", "numpy", "onnxruntime",
     },
+    "service.uploads": {
+        "model_store", "service.imaging", "service.inference", "service.uploads",
+        "python_multipart",
+    },
 }  # fmt: skip
 
 

@@ -105,8 +105,8 @@ class Runtime:
         return classification
 
 
-async def runtime_of(request: Request) -> Runtime:
-    """The process's runtime, which the lifespan opened; a dependency of routes."""
+def runtime_of(request: Request) -> Runtime:
+    """The process's runtime, which the lifespan opened."""
     runtime: Runtime = request.app.state.runtime
     return runtime
 

@@ -7,31 +7,26 @@ read, and a test can see that no route lacks one.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Annotated
 from urllib.parse import parse_qs
 
 from fastapi import Depends, Request, Security
 from fastapi.params import Depends as Dependency
 from fastapi.security import HTTPBearer
-from fastapi.security.http import HTTPAuthorizationCredentials
 
 from service.api.auth.access import Access
 from service.api.auth.clients import NotPermittedError, Permission
 from service.api.request_context import context_of
 
-# Only documents the scheme: the header itself is read by `Access`
-BearerDep = Annotated[
-    HTTPAuthorizationCredentials | None,
-    Security(HTTPBearer(auto_error=False, description="a key from `cxrview key`, or a token")),
-]
 PERMISSIONS_OF_LANES: dict[str, Permission] = {
     "interactive": "classify",
     "backfill": "backfill",
 }
 
 
-class Authorise:
+class Authorise(HTTPBearer):
     """Dependency: the client is known, and has these permissions.
+
+    A security scheme of FastAPI, so that the API's description says how to send a key.
 
     Raises (when called):
         NotAuthenticatedError, IssuerUnreachableError: The client is not known.
@@ -39,9 +34,10 @@ class Authorise:
     """
 
     def __init__(self, permissions: Iterable[Permission]) -> None:
+        super().__init__(auto_error=False, description="a key from `cxrview key`, or a token")
         self._permissions = frozenset(permissions)
 
-    async def __call__(self, request: Request, _: BearerDep) -> None:
+    async def __call__(self, request: Request) -> None:  # type: ignore[override]
         """Name the client in the request's context, or raise."""
         access: Access = request.app.state.access
         client = await access.client_of(request.scope)

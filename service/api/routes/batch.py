@@ -29,11 +29,10 @@ from service.uploads.upload import Upload, UploadError
 
 router = APIRouter()
 
-RuntimeDep = Annotated[Runtime, Depends(runtime_of)]
 
-
-async def reservation_of(request: Request, runtime: RuntimeDep) -> AsyncIterator[Reservation]:
+async def reservation_of(request: Request) -> AsyncIterator[Reservation]:
     """The batch's bytes in memory; released after the last byte of the answer."""
+    runtime = runtime_of(request)
     settings = runtime.settings
     length = length_of(request, settings.max_batch_body_bytes)
     async with runtime.budget.reserve(
@@ -53,7 +52,6 @@ async def reservation_of(request: Request, runtime: RuntimeDep) -> AsyncIterator
 )
 async def classify_batch(
     request: Request,
-    runtime: RuntimeDep,
     reservation: Annotated[Reservation, Depends(reservation_of)],
 ) -> StreamingResponse:
     """Classify many radiographs: many fields `files`, or one zip or tar as the body.
@@ -62,6 +60,7 @@ async def classify_batch(
     answer, or its `name` and an `error`. A bad file never fails its neighbours. All use the lane
     `backfill`, and wait for a slot in it.
     """
+    runtime = runtime_of(request)
     with lapsing(reservation.settle):
         uploads = await _many_files(request, runtime.settings, reservation)
     lines = _lines(uploads, runtime, request)

@@ -6,7 +6,7 @@ import time
 from functools import partial
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 
 from service.api import metrics, openapi
 from service.api.auth.permissions import authorise_lane, count_image
@@ -14,7 +14,7 @@ from service.api.body import lapsing, length_of, receive, receive_whole
 from service.api.paths import CLASSIFY
 from service.api.problems import RESPONSES
 from service.api.request_context import context_of
-from service.api.runtime import Runtime, runtime_of
+from service.api.runtime import runtime_of
 from service.api.schemas import Classification
 from service.api.settings import Settings
 from service.inference import Buffer, Image, Lane
@@ -24,7 +24,6 @@ from service.uploads.upload import MalformedMultipartError
 
 router = APIRouter()
 
-RuntimeDep = Annotated[Runtime, Depends(runtime_of)]
 LaneQuery = Annotated[
     Lane,
     Query(
@@ -43,14 +42,12 @@ LaneQuery = Annotated[
     openapi_extra=openapi.ONE_FILE,
     dependencies=[authorise_lane, count_image],
 )
-async def classify(
-    request: Request, runtime: RuntimeDep, lane: LaneQuery = "interactive"
-) -> Response:
+async def classify(request: Request, lane: LaneQuery = "interactive") -> Response:
     """Classify one chest radiograph, DICOM, PNG or JPEG, as frontal or lateral.
 
     The format is recognised by content. A DICOM header is compared with the answer, never used.
     """
-    begin = time.perf_counter()
+    begin, runtime = time.perf_counter(), runtime_of(request)
     settings = runtime.settings
     with runtime.admission.slot(lane) as slot:
         length = length_of(request, settings.max_upload_bytes)

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Request
 
 from model_store import ModelCard
 from service.api.auth.access import Access
 from service.api.auth.permissions import authorise
 from service.api.paths import CLIENTS, MODEL
 from service.api.problems import RESPONSES
-from service.api.runtime import Runtime, runtime_of
+from service.api.runtime import runtime_of
 from service.api.schemas import ClientUsage
 
 router = APIRouter()
@@ -24,9 +22,9 @@ router = APIRouter()
     responses={status: RESPONSES[status] for status in (401, 503)},
     dependencies=[authorise()],
 )
-async def model(runtime: Annotated[Runtime, Depends(runtime_of)]) -> ModelCard:
+async def model(request: Request) -> ModelCard:
     """The card of the model that answers: cutoff, results with confidence intervals, provenance."""
-    return runtime.card
+    return runtime_of(request).card
 
 
 @router.get(

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import logging
-from typing import Annotated
 
-from fastapi import APIRouter, Depends, Response
+from fastapi import APIRouter, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from service.api import openapi
-from service.api.runtime import Runtime, runtime_of
+from service.api.runtime import runtime_of
 from service.api.schemas import Health
 
 LOG = logging.getLogger(__name__)
 router = APIRouter(tags=["operation"])
-
-RuntimeDep = Annotated[Runtime, Depends(runtime_of)]
 
 
 @router.head("/livez", include_in_schema=False)
@@ -25,13 +22,13 @@ RuntimeDep = Annotated[Runtime, Depends(runtime_of)]
     responses={503: {"model": Health, "description": "Only a new process helps"}},
     response_model_exclude_defaults=True,
 )
-async def livez(runtime: RuntimeDep, response: Response) -> Health:
+async def livez(request: Request, response: Response) -> Health:
     """503 if a batch or a decoder has not returned for 60 s, or one of their threads has ended.
 
     Load never makes it fail, and neither does the end of the process. An image of the lane
     `backfill` has 600 s, because it may get little of the CPU.
     """
-    if not (reasons := runtime.stuck):
+    if not (reasons := runtime_of(request).stuck):
         return Health(status="live")
     LOG.error("stuck: %s", "; ".join(reasons))  # the kubelet does not show the body
     response.status_code = 503
@@ -45,8 +42,9 @@ async def livez(runtime: RuntimeDep, response: Response) -> Health:
     responses={503: {"model": Health, "description": "It starts, stops, or is stuck"}},
     response_model_exclude_defaults=True,
 )
-async def readyz(runtime: RuntimeDep, response: Response) -> Health:
+async def readyz(request: Request, response: Response) -> Health:
     """The model has answered its probe, and images are accepted."""
+    runtime = runtime_of(request)
     if runtime.ready:
         return Health(status="ready")
     response.status_code = 503

@@ -17,7 +17,8 @@ from live import serving
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from service.api.auth.keys import new_key
-from service.api.middleware.request_id import SECURITY_HEADERS, where
+from service.api.middleware.security_headers import SECURITY_HEADERS
+from service.api.middleware.unforeseen_errors import where
 from service.api.settings import Settings
 
 JPEG = (DATA / "frontal-0003.jpg").read_bytes()
