@@ -132,9 +132,9 @@ def _serve(options: argparse.Namespace) -> int:
         _complain(str(error))
         return 2
     # One process on purpose: scale by replicas, so that each has one owner of its metrics
+    dictConfig(configuration(settings.log_format))
     ports = [options.port, *filter(None, [options.operations_port])]
     server = Server(app, settings, options.host, ports)
-    dictConfig(configuration(settings.log_format))
     try:
         with suppress(KeyboardInterrupt):
             server.listen()

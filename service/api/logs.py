@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any, Literal
 
 from pythonjsonlogger.core import RESERVED_ATTRS
@@ -29,7 +30,18 @@ def configuration(form: LogFormat) -> dict[str, Any]:
         "version": 1,
         "disable_existing_loggers": False,
         "formatters": {"line": formatters[form]},
+        "filters": {"no_warnings": {"()": lambda: _below_warnings_or_above}},
         "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
         "root": {"level": "ERROR", "handlers": ["stderr"]},
-        "loggers": {"uvicorn": ours, "service": ours, "cxrview": ours, "pydicom": {"level": 60}},
+        "loggers": {
+            **dict.fromkeys(("uvicorn", "service", "cxrview"), ours),
+            # Its warnings are of single requests, which any client could send without end
+            "uvicorn.error": {"filters": ["no_warnings"]},
+            "uvicorn.access": {"propagate": False},  # its lines hold paths and queries
+            "pydicom": {"level": 60},
+        },
     }
+
+
+def _below_warnings_or_above(record: logging.LogRecord) -> bool:
+    return record.levelno != logging.WARNING

@@ -25,8 +25,6 @@ class Draining:
                 message["headers"] = [*message.get("headers", ()), (b"connection", b"close")]
             await send(message)
 
-        runtime: Runtime | None = None
-        if scope["type"] == "http":
-            runtime = scope["app"].state.runtime
-        draining = runtime is not None and runtime.draining.is_set()
+        runtime: Runtime | None = getattr(scope["app"].state, "runtime", None)
+        draining = scope["type"] == "http" and runtime is not None and runtime.draining.is_set()
         await self._app(scope, receive, answer if draining else send)

@@ -105,7 +105,7 @@ def test_the_access_log_is_json_and_says_nothing_of_patients(tmp_path: Path) -> 
         ("POST", "/v1/classify", 200, None, "pacs"),
         ("POST", "/v1/classify", 422, "no_pixel_data", "pacs"),
         ("POST", "/v1/classify/batch", 403, "not_permitted", "pacs"),
-        ("GET", "elsewhere", 404, "not_found", "pacs"),
+        ("GET", "elsewhere", 404, "not_found", None),
         ("GET", "/v1/model", 401, "not_authenticated", None),
         ("OTHER", "/docs", 405, "method_not_allowed", None),
     ]

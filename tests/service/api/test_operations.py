@@ -310,7 +310,7 @@ def test_it_is_live_until_it_is_stuck(
     assert answers[2].json() == {"status": "stuck", "reasons": reasons}
     assert answers[3].json() == {"status": "not ready", "reasons": reasons}
     assert answers[5].json() == {"status": "not ready"}
-    ours = [record for record in caplog.records if record.name == "service.api.routes"]
+    ours = [record for record in caplog.records if record.name == "service.api.routes.operations"]
     assert [record.getMessage() for record in ours] == [f"stuck: {reasons[0]}"]
 
 
