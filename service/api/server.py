@@ -8,11 +8,12 @@ progress, and exits with 0, after `END_SECONDS` more at the latest.
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import logging
 import os
 import signal
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 from threading import Timer
@@ -64,7 +65,7 @@ class Server(uvicorn.Server):
             h11_max_incomplete_event_size=settings.max_head_bytes,
             timeout_graceful_shutdown=FINISH_SECONDS,
             proxy_headers=bool(settings.trusted_proxies),
-            forwarded_allow_ips=list(settings.trusted_proxies),
+            forwarded_allow_ips=[*_as_seen(settings.trusted_proxies)],
             log_config=None,  # the command configures it
             access_log=False,  # the middleware's has no query and no path of others
             server_header=False,
@@ -119,6 +120,15 @@ class Server(uvicorn.Server):
         # uvicorn would raise the signal once more: but to end as one was told is no failure
         self.should_exit = True
         _later(end_seconds, partial(os._exit, 0))
+
+
+def _as_seen(networks: Sequence[str]) -> Iterator[str]:
+    """These, and as peers of an IPv6 socket see those of IPv4 (RFC 4291, 2.5.5.2)."""
+    for each in networks:
+        network = ipaddress.ip_network(each)
+        yield str(network)
+        if network.version == 4:
+            yield f"::ffff:{network.network_address}/{96 + network.prefixlen}"
 
 
 def _bound(host: str, port: int) -> socket.socket:

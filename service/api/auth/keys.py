@@ -150,16 +150,19 @@ def _regular_file(path: Path) -> bytes:
     Raises:
         OSError: It cannot be read, is no regular file, or has more than `MAX_FILE_BYTES`.
     """
-    if not stat.S_ISREG(path.stat().st_mode):  # to open a device may do something
-        raise OSError("it is no regular file")
+    _require_regular(path.stat())  # to open a device may do something
     # Since then it may have become a pipe: O_NONBLOCK opens that without waiting
-    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY), "rb") as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise OSError("it is no regular file")
+    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY), "rb") as file:
+        _require_regular(os.fstat(file.fileno()))
         data = file.read(MAX_FILE_BYTES + 1)
     if len(data) > MAX_FILE_BYTES:
         raise OSError(f"it has more than {MAX_FILE_BYTES} bytes")
     return data
+
+
+def _require_regular(found: os.stat_result) -> None:
+    if not stat.S_ISREG(found.st_mode):
+        raise OSError(f"it is no regular file ({stat.filemode(found.st_mode)})")
 
 
 def _digest(key: str) -> bytes:

@@ -34,7 +34,8 @@ class Authorise(HTTPBearer):
     """
 
     def __init__(self, permissions: Iterable[Permission]) -> None:
-        super().__init__(auto_error=False, description="a key from `cxrview key`, or a token")
+        description = "a key from `cxrview key`, or a token"
+        super().__init__(scheme_name="HTTPBearer", auto_error=False, description=description)
         self._permissions = frozenset(permissions)
 
     async def __call__(self, request: Request) -> None:  # type: ignore[override]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 import secrets
 
@@ -34,8 +35,7 @@ class RequestId:
             return
         given = Headers(scope=scope).get("x-request-id", "")
         request_id = given if ACCEPTED_ID.fullmatch(given) else secrets.token_hex(16)
-        address = scope["client"][0] if scope.get("client") else ""
-        context = scope[CONTEXT] = RequestContext(request_id, address, self._audit)
+        context = scope[CONTEXT] = RequestContext(request_id, address_of(scope), self._audit)
 
         async def answer(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -44,3 +44,16 @@ class RequestId:
             await send(message)
 
         await self._app(scope, receive, answer)
+
+
+def address_of(scope: Scope) -> str:
+    """The client's address, which a trusted proxy may have said; empty if that is none.
+
+    In one form only, so that a client has one rate however its address is written.
+    """
+    said = scope["client"][0] if scope.get("client") else ""
+    try:
+        found = ipaddress.ip_address(said.partition("%")[0])  # after it is a name, or anything
+    except ValueError:
+        return ""
+    return str(getattr(found, "ipv4_mapped", None) or found)

@@ -73,16 +73,16 @@ def test_few_clients_are_remembered() -> None:
 
 def test_work_that_can_wait_waits_in_turn() -> None:
     """Five images more than a burst, at 100 images/s, take 50 ms."""
+    start = time.monotonic()
     rates = Rates(100)
     for _ in range(int(100 * BURST_SECONDS)):
         rates.count("a")
 
     async def wait() -> float:
-        start = time.monotonic()
         await asyncio.gather(*(rates.wait("a") for _ in range(5)))
         return time.monotonic() - start
 
-    assert asyncio.run(wait()) > 0.03
+    assert asyncio.run(wait()) > 0.045
 
 
 def test_a_client_over_its_rate_is_told_when_to_go_on(

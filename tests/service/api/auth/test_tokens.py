@@ -28,7 +28,8 @@ from service.api.auth.clients import (
     IssuerUnreachableError,
     NotAuthenticatedError,
 )
-from service.api.auth.tokens import FRESH_SECONDS, PAUSE_SECONDS, STALE_SECONDS, Tokens
+from service.api.auth.issuer import FRESH_SECONDS, PAUSE_SECONDS, STALE_SECONDS
+from service.api.auth.tokens import Tokens
 from service.api.settings import Settings
 
 BODY = (DATA / "frontal-0003.jpg").read_bytes()

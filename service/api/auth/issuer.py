@@ -1,0 +1,194 @@
+"""The public keys of an identity provider, fetched within bounds of time, size and kind."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import ssl
+from collections.abc import Callable, Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx2
+import jwt
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+
+from service.api.auth.clients import IssuerUnreachableError, NotAuthenticatedError
+
+PublicKey = RSAPublicKey | EllipticCurvePublicKey | Ed25519PublicKey
+Keys = dict[tuple[str | None, str], PublicKey]  # by identifier and algorithm
+
+# Signatures that only the issuer can make: never `none`, nor a secret that the service would share
+OF_RSA = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512")
+OF_CURVES = {"secp256r1": ("ES256",), "secp384r1": ("ES384",), "secp521r1": ("ES512",)}
+OF_ED25519 = ("EdDSA",)
+RSA_BITS = range(2048, 8192 + 1)  # fewer can be broken (RFC 7518, 3.3); more take too long
+
+FRESH_SECONDS = 300.0  # between looks at the issuer's keys
+PAUSE_SECONDS = 10.0  # after a look, whatever unknown keys are presented, or when it failed
+STALE_SECONDS = 86_400.0  # so long are known keys good while the issuer cannot be reached
+FETCH_SECONDS = 5.0  # for both documents, from the first connection to the last byte
+MAX_DOCUMENT_BYTES = 256 * 2**10  # the largest of well-known providers have 20 kB
+MAX_KEYS = 100
+
+LOG = logging.getLogger(__name__)
+logging.getLogger("httpx2").setLevel(logging.WARNING)  # it logs a line a request
+
+
+class IssuerKeys:
+    """The public keys of an issuer, fetched when they are needed, at most every few seconds.
+
+    Args:
+        issuer: Its URL.
+        now: A clock, in seconds.
+    """
+
+    def __init__(self, issuer: str, now: Callable[[], float]) -> None:
+        self._issuer = issuer
+        self._now = now
+        self._keys: Keys = {}
+        self._fetched = self._tried = -STALE_SECONDS
+        self._fetching: asyncio.Task[None] | None = None
+
+    async def find(self, kid: str | None, algorithm: str) -> PublicKey:
+        """The key of this identifier, if it may be used with this algorithm.
+
+        Waits for `FETCH_SECONDS` at the longest; if the key is known, not at all.
+
+        Raises:
+            NotAuthenticatedError: The issuer has none.
+            IssuerUnreachableError: The issuer's keys cannot be had.
+        """
+        wanted = (kid, algorithm)
+        now = self._now()
+        age = now - self._fetched
+        known = wanted in self._keys and age < STALE_SECONDS
+        if not (known and age < FRESH_SECONDS) and now - self._tried >= PAUSE_SECONDS:
+            self._tried = now
+            self._fetching = asyncio.create_task(self._fetch(now))
+        if known:
+            return self._keys[wanted]
+        if self._fetching is not None:  # one asks for all who wait
+            await asyncio.shield(self._fetching)
+        if wanted in self._keys and now - self._fetched < STALE_SECONDS:
+            return self._keys[wanted]
+        if self._fetched < self._tried:
+            detail = "the keys of the identity provider cannot be had"
+            raise IssuerUnreachableError(detail, int(PAUSE_SECONDS))
+        raise NotAuthenticatedError("the token is signed with a key that its issuer does not have")
+
+    async def _fetch(self, now: float) -> None:
+        try:
+            async with asyncio.timeout(FETCH_SECONDS):
+                found = await _published_by(self._issuer)
+            self._keys = usable(found)
+        except TimeoutError:
+            LOG.error("no keys from %s within %g s", self._issuer, FETCH_SECONDS)  # noqa: TRY400
+        except Exception as error:  # noqa: BLE001  # whatever is published, requests go on
+            LOG.error("no keys from %s: %r", self._issuer, error)  # noqa: TRY400  # it says it all
+        else:
+            self._fetched = now
+
+
+def usable(published: Mapping[str, Any]) -> Keys:
+    """The keys of a JWK Set that may check signatures; others are left out, and logged.
+
+    Raises:
+        ValueError: There is none, or there are too many.
+
+    References:
+        RFC 7517 (JSON Web Key), RFC 7518 (their algorithms).
+    """
+    listed = published.get("keys")
+    if not isinstance(listed, list) or len(listed) > MAX_KEYS:
+        raise ValueError(f"`keys` is no list of at most {MAX_KEYS} keys")
+    keys: Keys = {}
+    refused = 0
+    for each in listed:
+        try:
+            found = _usable(each)
+        except Exception:  # noqa: BLE001  # a key that the libraries cannot read is one of others
+            found = {}
+        refused += not found
+        keys |= found
+    if not keys:
+        raise ValueError(f"none of its {len(listed)} keys can be used")
+    if refused:
+        LOG.info("%d of the issuer's %d keys are not used", refused, len(listed))
+    return keys
+
+
+def _usable(published: Mapping[str, Any]) -> Keys:
+    """This key, for each algorithm that it may be used with."""
+    key = jwt.PyJWK(dict(published)).key
+    algorithms: tuple[str, ...] = ()
+    if isinstance(key, RSAPublicKey) and key.key_size in RSA_BITS:
+        algorithms = OF_RSA
+    elif isinstance(key, EllipticCurvePublicKey):
+        algorithms = OF_CURVES.get(key.curve.name, ())
+    elif isinstance(key, Ed25519PublicKey):
+        algorithms = OF_ED25519
+    kid, only = published.get("kid"), published.get("alg")
+    signs = published.get("use", "sig") == "sig"
+    verifies = "verify" in published.get("key_ops", ["verify"])
+    if not (signs and verifies and (kid is None or isinstance(kid, str))):
+        return {}
+    return {(kid, each): key for each in algorithms if only in {None, each}}
+
+
+async def _published_by(issuer: str) -> dict[str, Any]:
+    """The issuer's key set, found by its own description of itself.
+
+    References:
+        OpenID Connect Discovery 1.0, 4.
+    """
+    # Authorities' certificates take tens of milliseconds to read
+    async with await asyncio.to_thread(_new_client) as client:
+        described = await _json(client, f"{issuer.rstrip('/')}/.well-known/openid-configuration")
+        if described["issuer"] != issuer:
+            raise ValueError("it calls itself by another name")
+        place = described["jwks_uri"]
+        if issuer.startswith("https:") and not place.startswith("https:"):
+            raise ValueError("its keys are not at an https URL")
+        return await _json(client, place)
+
+
+def _new_client() -> httpx2.AsyncClient:
+    # Identity: a body that is inflated has another size
+    headers = {"accept": "application/json", "accept-encoding": "identity"}
+    authorities = ssl.create_default_context()  # SSL_CERT_FILE names a hospital's own
+    return httpx2.AsyncClient(
+        headers=headers, verify=authorities, timeout=FETCH_SECONDS, follow_redirects=False
+    )
+
+
+async def _json(client: httpx2.AsyncClient, url: str) -> dict[str, Any]:
+    async with client.stream("GET", safe(url)) as answer:
+        if answer.status_code != httpx2.codes.OK:
+            raise ValueError(f"it answers {answer.status_code}")
+        body = bytearray()
+        async for chunk in answer.aiter_raw():
+            body += chunk
+            if len(body) > MAX_DOCUMENT_BYTES:
+                raise ValueError(f"a document has more than {MAX_DOCUMENT_BYTES} bytes")
+    found = json.loads(body)
+    if not isinstance(found, dict):
+        raise TypeError("a document is no JSON object")
+    return found
+
+
+def safe(url: str) -> str:
+    """This URL, if it names a host, and nothing on the way can change what is there.
+
+    Raises:
+        ValueError: Neither https nor on this machine.
+    """
+    parts = urlsplit(url)
+    own = parts.scheme == "http" and parts.hostname in {"127.0.0.1", "localhost", "::1"}
+    named = bool(parts.hostname) and parts.username is None and parts.password is None
+    if not named or not (own or parts.scheme == "https"):
+        raise ValueError(f"{url} is not https: it could be changed on the way")
+    return url
