@@ -18,6 +18,7 @@ from types import ModuleType
 import numpy as np
 from pydantic import ValidationError
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import track
 from rich.table import Column, Table
 
@@ -35,7 +36,7 @@ from service.api.server import Server
 from service.api.settings import Settings
 from service.api.tracing import TracingError
 from service.backfill.options import add_audit_options, add_backfill_options
-from service.imaging import ImageError, Radiograph, read_radiograph
+from service.imaging import ImageError, Radiograph, read_radiograph, sniff
 from service.inference import (
     Network,
     NetworkError,
@@ -43,7 +44,8 @@ from service.inference import (
     open_network,
     usable_cpus,
 )
-from service.uploads.upload import UnreadableFileError
+from service.uploads.files import UnreadableEntry, files_below, read_regular
+from service.uploads.upload import UnreadableFileError, UploadError
 
 Outcome = tuple[str, Classification | Exception]
 
@@ -77,7 +79,7 @@ def _parser() -> argparse.ArgumentParser:
     key.add_argument("--file", type=Path, required=True, help="CXRVIEW_KEYS of the service")
     key.set_defaults(run_command=_key)
     classify = commands.add_parser("classify", help="classify files and folders, without a service")
-    classify.add_argument("paths", nargs="+", type=Path, metavar="PATH")
+    classify.add_argument("paths", nargs="+", metavar="PATH")
     classify.add_argument("--json", action="store_true", help="NDJSON on standard output")
     classify.add_argument("--model", default="googlenet/1.0.0", help="name/version")
     classify.add_argument("--model-store", type=Path, default=DEFAULT_ROOT)
@@ -157,7 +159,9 @@ def _is_loopback(host: str) -> bool:
 
 
 def _complain(text: str) -> None:
-    Console(stderr=True).print(f"error: {text}", style="red", highlight=False, markup=False)
+    errors = Console(stderr=True)
+    # Unwrapped, so that a path or an address can be copied
+    errors.print(f"error: {text}", style="red", highlight=False, markup=False, soft_wrap=True)
 
 
 def _key(options: argparse.Namespace) -> int:
@@ -180,70 +184,65 @@ def _classify(options: argparse.Namespace) -> int:
     keep_freed_memory()
     errors = Console(stderr=True)
     try:
+        limit = Settings().max_upload_bytes
         network = open_network(Store(options.model_store).load(options.model))
-        files = [file for path in options.paths for file in _files_below(path)]
-    except (StoreError, NetworkError, FileNotFoundError) as error:
+        files = [file for path in options.paths for file in files_below(path)]
+    except (ValidationError, StoreError, NetworkError, FileNotFoundError) as error:
         _complain(str(error))
         return 2
     if not files:
-        _complain("no files there")
+        _complain(f"no files there: {', '.join(options.paths)}")
         return 2
     progress = track(
-        _outcomes(files, network), "classify", len(files), console=errors, transient=True
+        _outcomes(files, network, limit), "classify", len(files), console=errors, transient=True
     )
     failed = _print_lines(progress) if options.json else _print_table(progress)
     return 1 if failed else 0
 
 
-def _files_below(path: Path) -> Iterator[Path]:
-    """The file itself, or a folder's files, recursively and sorted, without hidden ones.
-
-    Raises:
-        FileNotFoundError: There is no such path.
-    """
-    if not path.exists():
-        raise FileNotFoundError(f"no such file or folder: {path}")
-    if not path.is_dir():
-        yield path
-        return
-    for folder, folders, names in os.walk(path):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        yield from (Path(folder, name) for name in sorted(names) if not name.startswith("."))
-
-
-def _outcomes(files: Iterable[Path], network: Network) -> Iterator[Outcome]:
+def _outcomes(
+    files: Iterable[str | UnreadableEntry], network: Network, limit: int
+) -> Iterator[Outcome]:
     """Answers in the order of the files: decoded in threads, a batch ahead of the network."""
     spec = network.version.card.preprocess
 
-    def read(file: Path) -> Radiograph | Exception:
+    def read(file: str | UnreadableEntry) -> Radiograph | Exception:
+        if isinstance(file, UnreadableEntry):
+            return UnreadableFileError(file.reason)
         try:
-            return read_radiograph(file.read_bytes(), spec)
-        except ImageError as error:
+            return read_radiograph(read_regular(file, limit, sniff), spec)
+        except (ImageError, UploadError) as error:
             return error
         except OSError as error:
             return UnreadableFileError(error.strerror)
 
     remaining = iter(files)
     with ThreadPoolExecutor(usable_cpus()) as decoders:
-        ahead: list[tuple[Path, Radiograph | Exception]] = []
+        ahead: list[tuple[str, Radiograph | Exception]] = []
         while batch := list(islice(remaining, BATCH_IMAGES)):
             decoding = decoders.map(read, batch)
             yield from _answers(ahead, network)
-            ahead = list(zip(batch, decoding, strict=True))
+            ahead = list(zip(map(_shown, batch), decoding, strict=True))
         yield from _answers(ahead, network)
 
 
+def _shown(file: str | UnreadableEntry) -> str:
+    """Its path, in which bytes that are no UTF-8 are escaped."""
+    path = file.path if isinstance(file, UnreadableEntry) else file
+    return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
 def _answers(
-    decoded: list[tuple[Path, Radiograph | Exception]], network: Network
+    decoded: list[tuple[str, Radiograph | Exception]], network: Network
 ) -> Iterator[Outcome]:
     good = [item for _, item in decoded if isinstance(item, Radiograph)]
     tensors = [item.tensor for item in good]
     pfi: Iterator[float] = iter(network.run(np.stack(tensors)).tolist() if good else [])
     for file, item in decoded:
         if isinstance(item, Radiograph):
-            yield str(file), Classification.of(item, next(pfi), network.version.card)
+            yield file, Classification.of(item, next(pfi), network.version.card)
         else:
-            yield str(file), item
+            yield file, item
 
 
 def _print_lines(outcomes: Iterable[Outcome]) -> int:
@@ -261,20 +260,27 @@ def _print_table(outcomes: Iterable[Outcome]) -> int:
         if isinstance(outcome, Exception):
             failed += 1
             problem = problem_of(outcome)
-            table.add_row(name, "[red]failed[/red]", "", "", f"{problem.code}: {problem.detail}")
+            remark = escape(f"{problem.code}: {problem.detail}")
+            table.add_row(_printed(name), "[red]failed[/red]", "", "", remark)
             continue
         remarks = (["review"] if outcome.review else []) + outcome.warnings
-        table.add_row(name, outcome.view, f"{outcome.pfi:.4f}", _header(outcome), " ".join(remarks))
+        row = outcome.view, f"{outcome.pfi:.4f}", _header(outcome), escape(" ".join(remarks))
+        table.add_row(_printed(name), *row)
     # In a pipe or a file there is no edge to fold at
     Console(width=None if sys.stdout.isatty() else 1000).print(table)
     return failed
+
+
+def _printed(name: str) -> str:
+    """For a terminal, which obeys what a name may hold."""
+    return escape("".join(c if c.isprintable() else ascii(c)[1:-1] for c in name))
 
 
 def _header(answer: Classification) -> str:
     if answer.header is None or answer.header.view_position is None:
         return ""
     verdict = {True: "agrees", False: "[yellow]disagrees[/yellow]", None: "not comparable"}
-    return f"{answer.header.view_position} ({verdict[answer.header.agrees]})"
+    return f"{escape(answer.header.view_position)} ({verdict[answer.header.agrees]})"
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from service.imaging.errors import (
 )
 from service.imaging.header import ViewHeader
 from service.imaging.origin import Origin, tidy
-from service.imaging.radiograph import Radiograph, image_to_tensor, read_radiograph
+from service.imaging.radiograph import Radiograph, image_to_tensor, read_radiograph, sniff
 from service.imaging.tensor import Tensor
 
 __all__ = [
@@ -44,5 +44,6 @@ __all__ = [
     "ViewHeader",
     "image_to_tensor",
     "read_radiograph",
+    "sniff",
     "tidy",
 ]

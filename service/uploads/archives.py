@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import io
-import tarfile
-import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from bisect import bisect, insort
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
-from pathlib import PurePosixPath, PureWindowsPath
 
+from service.inference import Buffer
+from service.uploads import zip_entries as zips
+from service.uploads.entries import Entry, Stored
+from service.uploads.tar_entries import tar_entries
 from service.uploads.upload import (
     ArchiveTooLargeError,
     CorruptArchiveError,
-    EntryKindError,
     EntryNameError,
     EntryRatioError,
     EntryTooLargeError,
@@ -25,7 +24,8 @@ from service.uploads.upload import (
     UploadError,
 )
 
-CHUNK = 2**20
+PIECE = 2**16  # deflated bytes a step
+MAX_NAME = 4096  # characters; Linux has no longer paths
 
 
 @dataclass(frozen=True)
@@ -46,99 +46,160 @@ def read_archive(body: bytes, limits: ArchiveLimits) -> Iterator[Upload]:
         CorruptArchiveError: It cannot be read on.
         TooManyEntriesError, ArchiveTooLargeError: More entries, or bytes, than the limits.
     """
-    if body.startswith((b"PK\x03\x04", b"PK\x05\x06")):
-        # zipfile reads the whole directory at once, so its entries are counted before
-        if body.count(b"PK\x01\x02") > limits.entries:
+    stored = Stored.of(body)
+    if body.startswith(zips.STARTS):
+        if zips.declared_entries(stored) > limits.entries:  # known before the answer begins
             raise TooManyEntriesError(f"the archive has more than {limits.entries} entries")
-        return _zip_entries(body, limits)
-    if body[257:262] == b"ustar":
-        return _tar_entries(body, limits)
-    raise UnknownArchiveError(
-        "the body is neither multipart/form-data nor, by content, a zip or an uncompressed tar"
-    )
+    elif body[257:262] != b"ustar":
+        raise UnknownArchiveError(
+            "the body is neither multipart/form-data nor, by content, a zip or an uncompressed tar"
+        )
+    return _uploads(stored, limits)
 
 
-def _zip_entries(body: bytes, limits: ArchiveLimits) -> Iterator[Upload]:
-    budget = _Budget(limits.total_bytes)
-    try:
-        with zipfile.ZipFile(io.BytesIO(body)) as archive:
-            for info in archive.infolist():
-                if not info.filename.endswith("/"):  # is_dir() stumbles over an empty name
-                    yield _checked(info.filename, partial(_inflate, archive, info, limits, budget))
-    except (zipfile.BadZipFile, ValueError, EOFError, OSError, NotImplementedError) as error:
-        raise CorruptArchiveError("the zip is damaged or cut off") from error
+def list_entries(stored: Stored, most: int) -> Iterator[Entry]:
+    """The entries of a zip, or else a tar, but folders.
+
+    Raises:
+        CorruptArchiveError: It is neither, or cannot be read on; all before have been given.
+        TooManyEntriesError: More than `most`, folders included.
+    """
+    zipped = bytes(stored.read(0, 4)) in zips.STARTS  # a tar may end with a zip
+    return (zips.zip_entries if zipped else tar_entries)(stored, most)
 
 
-class _Budget:
-    """Bytes that may still be inflated: entries that overlap make gigabytes of one body."""
+def read_entry(
+    entry: Entry, stored: Stored, limits: ArchiveLimits, account: Account | None = None
+) -> Buffer:
+    """The bytes of one entry, checked; where they are stored as they are, they are not copied.
 
-    def __init__(self, total: int) -> None:
-        self.left = total
+    Args:
+        entry: As listed.
+        stored: The archive.
+        limits: Those of one entry count.
+        account: Of all entries that are read one after the other.
+
+    Raises:
+        UploadError: A subclass that says why it is refused.
+    """
+    check_name(entry.name)
+    if entry.refusal is not None:
+        raise type(entry.refusal)(*entry.refusal.args)  # one object a raise: tracebacks grow
+    if entry.size > limits.entry_bytes:
+        raise EntryTooLargeError(f"the entry exceeds {limits.entry_bytes} bytes")
+    if entry.method is None:
+        data = _piece(stored, entry.offset, entry.size)
+    else:
+        data = _unpacked(entry, stored, limits, account or Account(None))
+    start = bytes(data[:262])
+    if start.startswith(b"PK\x03\x04") or start[257:] == b"ustar":
+        raise NestedArchiveError("an archive within the archive; send it by itself")
+    return data
+
+
+def _uploads(stored: Stored, limits: ArchiveLimits) -> Iterator[Upload]:
+    account = Account(limits.total_bytes)
+    for entry in list_entries(stored, limits.entries):
+        # Any reader of JSON can read what is shown
+        name = entry.name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+        try:
+            data = read_entry(entry, stored, limits, account)
+        except ArchiveTooLargeError:
+            raise  # no entry's own fault
+        except UploadError as error:
+            yield Upload(name, error=error)
+        else:
+            yield Upload(name, data)
+
+
+class Account:
+    """What the entries of one zip have taken: of few bytes they can make gigabytes.
+
+    Args:
+        total: Inflated bytes of all entries; None: of as many as there are.
+    """
+
+    def __init__(self, total: int | None) -> None:
+        self._left = total
+        self._claimed: list[tuple[int, int]] = []
+        self._begun: set[int] = set()
 
     def spend(self, count: int) -> None:
-        self.left -= count
-        if self.left < 0:
-            raise ArchiveTooLargeError("the archive inflates beyond the limit for all its entries")
+        """Count inflated bytes.
+
+        Raises:
+            ArchiveTooLargeError: They are more than there may be.
+        """
+        if self._left is not None:
+            self._left -= count
+            if self._left < 0:
+                raise ArchiveTooLargeError(
+                    "the archive inflates beyond the limit for all its entries"
+                )
+
+    def check(self, start: int, end: int) -> None:
+        """Whether an entry may be there.
+
+        Raises:
+            CorruptArchiveError: It overlaps one that has been read, or has the header of one that
+                could not be.
+        """
+        if start in self._begun:
+            raise CorruptArchiveError("another entry has the same header")
+        self._begun.add(start)
+        at = bisect(self._claimed, (start, end))
+        before, after = self._claimed[at - 1 : at], self._claimed[at : at + 1]
+        if (before and before[0][1] > start) or (after and after[0][0] < end):
+            raise CorruptArchiveError("the entry overlaps another")
+
+    def claim(self, start: int, end: int) -> None:
+        """An entry has been read from there."""
+        insort(self._claimed, (start, end))
 
 
-def _inflate(
-    archive: zipfile.ZipFile, info: zipfile.ZipInfo, limits: ArchiveLimits, budget: _Budget
-) -> bytes:
-    if info.flag_bits & 0x1:
-        raise EntryKindError("the entry is encrypted")
-    if info.compress_type not in {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:
-        raise EntryKindError("the entry is neither stored nor deflated")
-    most = min(limits.entry_bytes, int(limits.ratio * max(info.compress_size, 1)))
-    pieces, size = [], 0
+def _piece(stored: Stored, offset: int, size: int) -> Buffer:
+    data = stored.read(offset, size)
+    if len(data) < size:
+        raise CorruptArchiveError("the entry is cut off")
+    return data
+
+
+def _unpacked(entry: Entry, stored: Stored, limits: ArchiveLimits, account: Account) -> Buffer:
+    start = zips.start_of(entry, stored)
+    account.check(entry.offset, start + entry.size)
+    packed = _piece(stored, start, entry.size)
+    if entry.method == zips.DEFLATED:
+        data: Buffer = _inflated(packed, limits, account)
+    else:
+        data = packed
+        account.spend(len(data))
+    if zlib.crc32(data) != entry.crc:
+        raise CorruptArchiveError("the entry is damaged")
+    account.claim(entry.offset, start + entry.size)  # only now: what lies hides no neighbour
+    return data
+
+
+def _inflated(packed: Buffer, limits: ArchiveLimits, account: Account) -> bytes:
+    by_ratio = int(limits.ratio * max(len(packed), 1))
+    most = min(limits.entry_bytes, by_ratio)  # what the directory says of the size may be a lie
+    view, stream, pieces, size = memoryview(packed), zlib.decompressobj(-zlib.MAX_WBITS), [], 0
     try:
-        with archive.open(info) as file:
-            while piece := file.read(CHUNK):  # what the directory says of the size may be a lie
-                size += len(piece)
-                budget.spend(len(piece))
-                if size > limits.entry_bytes:
-                    raise EntryTooLargeError(f"the entry exceeds {limits.entry_bytes} bytes")
-                if size > most:
-                    raise EntryRatioError(f"the entry inflates more than {limits.ratio:g} times")
-                pieces.append(piece)
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
+        for at in range(0, len(view), PIECE):
+            if stream.eof:
+                raise CorruptArchiveError("the entry is longer than its data")
+            piece = stream.decompress(view[at : at + PIECE], most + 1 - size)
+            size += len(piece)
+            account.spend(len(piece))
+            if size > limits.entry_bytes:
+                raise EntryTooLargeError(f"the entry exceeds {limits.entry_bytes} bytes")
+            if size > most:
+                raise EntryRatioError(f"the entry inflates more than {limits.ratio:g} times")
+            pieces.append(piece)
+    except zlib.error as error:
         raise CorruptArchiveError("the entry is damaged") from error
+    if not stream.eof or stream.unused_data:
+        raise CorruptArchiveError("the entry is damaged or cut off")
     return b"".join(pieces)
-
-
-def _tar_entries(body: bytes, limits: ArchiveLimits) -> Iterator[Upload]:
-    try:
-        with tarfile.open(fileobj=io.BytesIO(body), mode="r:") as archive:
-            for count, member in enumerate(archive, start=1):
-                if count > limits.entries:
-                    raise TooManyEntriesError(f"the archive has more than {limits.entries} entries")
-                if not member.isdir():
-                    yield _checked(member.name, partial(_extract, archive, member, limits))
-    except (tarfile.TarError, EOFError, OSError, ValueError) as error:
-        raise CorruptArchiveError("the tar is damaged or cut off") from error
-
-
-def _extract(archive: tarfile.TarFile, member: tarfile.TarInfo, limits: ArchiveLimits) -> bytes:
-    if not member.isreg() or member.issparse():
-        raise EntryKindError("the entry is a link, a device or sparse, not a file")
-    if member.size > limits.entry_bytes:
-        raise EntryTooLargeError(f"the entry exceeds {limits.entry_bytes} bytes")
-    file = archive.extractfile(member)
-    assert file is not None  # of a regular file it never is
-    return file.read()
-
-
-def _checked(name: str, read: Callable[[], bytes]) -> Upload:
-    """Read one entry; what is wrong with it becomes its error, not its neighbours'."""
-    try:
-        check_name(name)
-        data = read()
-        if data.startswith(b"PK\x03\x04") or data[257:262] == b"ustar":
-            raise NestedArchiveError("an archive within the archive; send it by itself")
-    except ArchiveTooLargeError:
-        raise  # no entry's own fault
-    except UploadError as error:
-        return Upload(name, error=error)
-    return Upload(name, data)
 
 
 def check_name(name: str) -> None:
@@ -147,8 +208,8 @@ def check_name(name: str) -> None:
     Raises:
         EntryNameError: It leaves its folder, or names nothing.
     """
-    pure = PurePosixPath(name), PureWindowsPath(name)
-    if any(path.is_absolute() or path.drive or ".." in path.parts for path in pure):
+    if not name or len(name) > MAX_NAME or not name.isprintable():
+        raise EntryNameError("the name is empty, too long or holds control characters")
+    parts = name.replace("\\", "/").split("/")
+    if not parts[0] or parts[0][1:2] == ":" or ".." in parts:  # of Windows too
         raise EntryNameError("the name leaves the archive's folder")
-    if not name or not name.isprintable():
-        raise EntryNameError("the name is empty or holds control characters")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
-from python_multipart.exceptions import MultipartParseError
+from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from service.uploads.upload import (
@@ -18,16 +18,21 @@ from service.uploads.upload import (
 if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
 
+# Of one part: a name of 4,096 bytes, and what browsers and libraries add
+MAX_HEADERS, MAX_HEADER_BYTES = 8, 2**13
+MAX_PARAMETERS = 32  # some names hold semicolons; parsing takes the square of their number
+MAX_OTHER_PARTS = 100  # beside the files, as fields that are not asked for
+
 
 def boundary_of(content_type: str) -> bytes | None:
     """The boundary of a multipart/form-data body; None for any other body.
 
     Raises:
-        MalformedMultipartError: It is multipart/form-data, but names no boundary.
+        MalformedMultipartError: It is multipart/form-data, but names no boundary, or too much else.
     """
     if not content_type.lower().lstrip().startswith("multipart/"):
         return None  # nearly always; no need to parse it
-    kind, options = parse_options_header(content_type)
+    kind, options = _options(content_type)
     if kind != b"multipart/form-data":
         return None
     if not options.get(b"boundary"):
@@ -56,18 +61,49 @@ async def read_form(
 
     Raises:
         MalformedMultipartError: The body is damaged, or holds no such field.
-        TooManyEntriesError: More than `max_files` files.
+        TooManyEntriesError: More than `max_files` files, or many other parts beside them.
     """
     form = _Form(field_name.encode(), max_files, max_file_bytes)
     try:
-        parser = MultipartParser(boundary, callbacks=form.callbacks())
-        await read(parser.write)
+        parser = MultipartParser(
+            boundary,
+            callbacks=form.callbacks(),
+            max_header_count=MAX_HEADERS,
+            max_header_size=MAX_HEADER_BYTES,
+        )
+        # Text before the first boundary (RFC 2046 5.1.1) becomes a part that is skipped
+        parser.write(b"--%b\r\n\r\n\r\n" % boundary)
+        await read(_limited(parser, boundary, max_files + MAX_OTHER_PARTS))
         parser.finalize()
-    except MultipartParseError as error:
+    except FormParserError as error:
         raise MalformedMultipartError("the multipart body is damaged or cut off") from error
     if not form.uploads or not form.ended:
         raise MalformedMultipartError(f"the multipart body has no complete field {field_name!r}")
     return form.uploads
+
+
+def _limited(parser: MultipartParser, boundary: bytes, most: int) -> Callable[[bytes], object]:
+    """What takes chunks for the parser, which is slow where many lines begin as a boundary does."""
+    line = b"\r\n--" + boundary
+    left, end = most, b""
+
+    def write(chunk: bytes) -> None:
+        nonlocal left, end
+        seen = end + chunk
+        left, end = left - seen.count(line), seen[1 - len(line) :]
+        if left < 0:
+            raise TooManyEntriesError(f"more than {most} parts in one request")
+        parser.write(chunk)
+
+    return write
+
+
+def _options(header: str | bytes) -> tuple[bytes, dict[bytes, bytes]]:
+    """The value of a header and its parameters."""
+    text = header if isinstance(header, str) else header.decode("latin-1")
+    if text.count(";") > MAX_PARAMETERS:
+        raise MalformedMultipartError(f"a header with more than {MAX_PARAMETERS} semicolons")
+    return parse_options_header(text)
 
 
 class _Form:
@@ -111,7 +147,7 @@ class _Form:
         self._header, self._value = b"", b""
 
     def _headers_finished(self) -> None:
-        _, options = parse_options_header(self._disposition)
+        _, options = _options(self._disposition)
         self._wanted = options.get(b"name") == self._field_name
         fallback = f"{self._field_name.decode()}[{len(self.uploads)}]"
         self._file_name = options.get(b"filename", b"").decode(errors="replace") or fallback

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
+import resource
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -17,6 +20,7 @@ import pytest
 from conftest import DATA
 
 from service.cli import main
+from service.uploads.files import files_below
 
 FRONTAL = DATA / "frontal-0003.jpg"
 LATERAL = DATA / "lateral-0013-header-says-pa.dcm"
@@ -83,11 +87,121 @@ def test_a_file_that_cannot_be_opened_is_one_failure(
     assert lines[1]["view"] == "frontal"
 
 
+def lines_of(capsys: pytest.CaptureFixture[str], *paths: Path) -> dict[str, str]:
+    """By name: the view, or the code of the error. Each path has one line."""
+    assert main(["classify", "--json", *map(str, paths)]) == 1
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    found = {line["name"]: line.get("view") or line["error"]["code"] for line in lines}
+    assert len(found) == len(lines)
+    return found
+
+
+def test_what_is_no_regular_file_is_one_failure(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A named pipe is not waited for, a socket or device not opened; the others are answered."""
+    shutil.copy(FRONTAL, tmp_path / "one.jpg")
+    os.mkfifo(tmp_path / "pipe")
+    with contextlib.chdir(tmp_path), socket.socket(socket.AF_UNIX) as bound:
+        bound.bind("socket")
+    (tmp_path / "zero").symlink_to("/dev/zero")
+    (tmp_path / "self").symlink_to("self")
+    found = lines_of(capsys, tmp_path)
+    failures = dict.fromkeys(("pipe", "socket", "zero", "self"), "unreadable_file")
+    assert {name.removeprefix(f"{tmp_path}/"): what for name, what in found.items()} == {
+        "one.jpg": "frontal"
+    } | failures
+    assert lines_of(capsys, tmp_path / "pipe") == {f"{tmp_path}/pipe": "unreadable_file"}
+
+
+def test_a_file_over_the_limit_is_not_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is no image by its first bytes is said to be none, whatever its size."""
+    for name, start in {"other.bin": b"PK\3\4", "image.jpg": b"\xff\xd8\xff"}.items():
+        with (tmp_path / name).open("wb") as file:
+            file.write(start)
+            file.truncate(6 * 2**30)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    found = lines_of(capsys, tmp_path / "image.jpg", tmp_path / "other.bin")
+    assert list(found.values()) == ["entry_too_large", "unrecognised_format"]
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 500_000  # KiB
+    monkeypatch.setenv("CXRVIEW_MAX_UPLOAD_BYTES", "1000")
+    assert lines_of(capsys, FRONTAL) == {str(FRONTAL): "entry_too_large"}
+
+
+def test_links_to_folders_are_followed_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One that leads back to where it is, is a failure; so is one that was followed before."""
+    (tmp_path / "in/a").mkdir(parents=True)
+    (tmp_path / "out").mkdir()
+    shutil.copy(FRONTAL, tmp_path / "in/a/one.jpg")
+    shutil.copy(LATERAL, tmp_path / "out/two")
+    links = {"b": "a", "a/back": "..", "out": "../out", "a/self": "self", "gone": "nowhere"}
+    for link, target in links.items():
+        (tmp_path / "in" / link).symlink_to(target)
+    found = lines_of(capsys, tmp_path / "in")
+    assert {
+        Path(name).relative_to(tmp_path / "in").as_posix(): what for name, what in found.items()
+    } == {
+        "a/one.jpg": "frontal",
+        "a/self": "unreadable_file",
+        "a/back": "unreadable_file",
+        "b/one.jpg": "frontal",
+        "b/self": "unreadable_file",
+        "b/back": "unreadable_file",
+        "gone": "unreadable_file",
+        "out/two": "lateral",
+    }
+
+
+def test_many_links_to_many_folders_come_to_an_end(tmp_path: Path) -> None:
+    """Two links to the next folder in each of 40 would make a million million paths."""
+    for number in range(40):
+        (tmp_path / f"{number}").mkdir()
+        for link in "ab":
+            (tmp_path / f"{number}" / link).symlink_to(f"../{number + 1}")
+    assert len(list(files_below(str(tmp_path)))) < 10_000
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_folder_that_cannot_be_listed_is_one_failure(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And the others are answered."""
+    (folder / "a").chmod(0)
+    assert list(lines_of(capsys, folder).values()) == [
+        "unrecognised_format",
+        "unreadable_file",
+        "lateral",
+    ]
+    (folder / "a").chmod(0o700)
+
+
+def test_names_can_neither_break_the_table_nor_steer_the_terminal(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Bytes that are no text, control characters, and what looks like a mark of style."""
+    (tmp_path / "[").mkdir()
+    for name in (b"[/red].dcm", b"\xff.dcm", b"\x1b[2J\n.dcm"):
+        Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + name)).write_bytes(b"x")
+    assert main(["classify", str(tmp_path)]) == 1
+    table = capsys.readouterr().out
+    for shown in ("[/red].dcm", "\\xff.dcm", "\\x1b[2J\\n.dcm"):
+        assert shown in table
+    assert len(lines_of(capsys, tmp_path)) == 3
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["nowhere.dcm"], "no such file or folder: nowhere.dcm"),
-        (["{empty}"], "no files there"),
+        (["{empty}"], "no files there: {empty}"),
+        (
+            ["https://pacs.example/a//b?c=d"],
+            "no such file or folder: https://pacs.example/a//b?c=d",
+        ),
         (["--model", "googlenet/9.9.9", "x"], "no complete model googlenet/9.9.9"),
         (["--model", "latest", "x"], "no model reference"),
     ],
@@ -98,7 +212,7 @@ def test_nothing_to_do_is_two(
     """A wrong path or model is told before any work."""
     arguments = [argument.format(empty=tmp_path) for argument in arguments]
     assert main(["classify", *arguments]) == 2
-    assert message in " ".join(capsys.readouterr().err.split())
+    assert message.format(empty=tmp_path) in " ".join(capsys.readouterr().err.split())
 
 
 @pytest.mark.parametrize("logged", ["false", "true"])

@@ -3,29 +3,27 @@
 from __future__ import annotations
 
 import os
-import struct
-import tarfile
-import zipfile
-import zlib
+import stat
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from threading import Lock
-from typing import Annotated, NamedTuple
+from typing import Annotated
 
 from annotated_types import Gt
 from pydantic import PositiveInt
 
 from service.backfill.rows import ItemError, SourceError
-from service.backfill.sources.files import read_whole
 from service.backfill.sources.names import locator_of
 from service.backfill.sources.options import Options
 from service.inference import Buffer
-from service.uploads.archives import check_name
-from service.uploads.upload import EntryNameError
+from service.uploads.archives import ArchiveLimits, list_entries, read_entry
+from service.uploads.entries import Entry, Stored
+from service.uploads.files import read_whole
+from service.uploads.upload import TooManyEntriesError, UploadError
 
 SUFFIXES = (".zip", ".tar")
-ZIP_LOCAL_HEADER = struct.Struct("<4s22x2H")  # APPNOTE.TXT 4.3.7: signature, two lengths
+NAME_BYTES = 256  # of memory for each entry that there may be; some names may be longer
 
 
 class ArchiveOptions(Options):
@@ -33,15 +31,6 @@ class ArchiveOptions(Options):
 
     max_entries: PositiveInt = 2_000_000  # about 800 bytes of memory each
     max_ratio: Annotated[float, Gt(1)] = 200  # inflated / deflated of one entry
-
-
-class _Entry(NamedTuple):
-    name: str
-    offset: int  # of a tar: of its bytes; of a zip: of the header before them
-    size: int  # as stored
-    method: int | None  # of a zip, APPNOTE.TXT 4.4.5; None: of a tar
-    crc: int
-    plain: bool  # neither link, device, sparse nor encrypted
 
 
 class ArchiveSource:
@@ -54,22 +43,31 @@ class ArchiveSource:
     """
 
     def __init__(self, path: Path, options: ArchiveOptions) -> None:
-        self._path = path
-        self._options = options
+        most = options.max_entries
+        self._limits = ArchiveLimits(most, options.max_image_bytes, options.max_ratio, 0)
         self._lock = Lock()
-        self._entries: dict[str, _Entry] | None = None
+        self._entries: dict[str, Entry] | None = None
+        self._damage: Exception | None = None
         try:
-            self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            self._descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         except OSError as error:
             raise SourceError(f"the archive cannot be opened: {error.strerror}") from error
+        found = os.fstat(self._descriptor)
+        self._stored = Stored(found.st_size, self._read_at)
+        if not stat.S_ISREG(found.st_mode):  # a pipe would be waited for
+            self.close()
+            raise SourceError("the archive is a folder or a device, not a file")
 
     def find(self) -> Iterator[str]:
         """In the archive's own order.
 
         Raises:
-            SourceError: It is damaged, or has too many entries.
+            SourceError: It is damaged, and all entries before the damage have been given; or it has
+                too many.
         """
         yield from self._index()
+        if self._damage is not None:
+            raise SourceError(f"the archive is not whole: {self._damage}") from self._damage
 
     def read(self, locator: str) -> Buffer:
         """See `Source`."""
@@ -77,16 +75,11 @@ class ArchiveSource:
         if entry is None:
             raise ItemError("not_found", "the archive has no such entry")
         try:
-            check_name(entry.name)
-        except EntryNameError as error:
-            raise ItemError("entry_name", str(error)) from error
-        try:
-            data = self._bytes_of(entry)
-        except (OSError, zlib.error, struct.error) as error:
-            raise ItemError("corrupt_archive", "the entry is damaged") from error
-        if data.startswith(b"PK\x03\x04") or data[257:262] == b"ustar":
-            raise ItemError("nested_archive", "an archive within the archive")
-        return data
+            return read_entry(entry, self._stored, self._limits)
+        except UploadError as error:
+            raise ItemError(error.code, str(error)) from error
+        except OSError as error:
+            raise ItemError("corrupt_archive", "the entry cannot be read") from error
 
     def close(self) -> None:
         """Nothing can be read any more."""
@@ -95,7 +88,10 @@ class ArchiveSource:
                 os.close(self._descriptor)
             self._descriptor = -1
 
-    def _index(self) -> dict[str, _Entry]:
+    def _read_at(self, offset: int, count: int) -> bytes:
+        return read_whole(self._descriptor, count, offset)
+
+    def _index(self) -> dict[str, Entry]:
         with self._lock:
             if self._descriptor < 0:
                 raise SourceError("the archive is closed")
@@ -103,82 +99,23 @@ class ArchiveSource:
                 self._entries = self._list()
             return self._entries
 
-    def _list(self) -> dict[str, _Entry]:
-        entries: dict[str, _Entry] = {}
+    def _list(self) -> dict[str, Entry]:
+        entries: dict[str, Entry] = {}
         seen: Counter[str] = Counter()
+        names = 0
         try:
-            start = read_whole(self._descriptor, 4)  # a tar may end with a zip
-            zipped = start in {b"PK\x03\x04", b"PK\x05\x06"}
-            found = _zip_entries if zipped else _tar_entries
-            for entry in found(self._path):
-                if len(entries) == self._options.max_entries:
-                    raise SourceError(f"the archive has more than {len(entries)} entries")
+            for entry in list_entries(self._stored, self._limits.entries):
                 locator = locator_of(entry.name)
+                names += len(locator)
+                if names > NAME_BYTES * self._limits.entries:
+                    raise SourceError("the archive has longer names than memory is meant for")
                 seen[locator] += 1
                 again = f"%00{seen[locator]}" if seen[locator] > 1 else ""
                 entries[locator + again] = entry
-        except (zipfile.BadZipFile, tarfile.TarError, ValueError, EOFError, OSError) as error:
-            raise SourceError("the archive is no zip or plain tar, or damaged") from error
+        except TooManyEntriesError as error:
+            raise SourceError(str(error)) from error
+        except UploadError as error:
+            self._damage = error
+        except OSError as error:
+            raise SourceError(f"the archive cannot be read: {error.strerror}") from error
         return entries
-
-    def _bytes_of(self, entry: _Entry) -> bytes:
-        most = self._options.max_image_bytes
-        if not entry.plain:
-            raise ItemError("entry_kind", "the entry is encrypted, or no file")
-        if entry.size > most:
-            raise ItemError("entry_too_large", f"the entry exceeds {most} bytes")
-        if entry.method is None:
-            return self._stored(entry.offset, entry.size)
-        header = read_whole(self._descriptor, ZIP_LOCAL_HEADER.size, entry.offset)
-        signature, name, extra = ZIP_LOCAL_HEADER.unpack(header)
-        if signature != b"PK\x03\x04":
-            raise ItemError("corrupt_archive", "the entry is damaged")
-        start = entry.offset + ZIP_LOCAL_HEADER.size + name + extra
-        return self._inflated(entry, self._stored(start, entry.size))
-
-    def _stored(self, offset: int, size: int) -> bytes:
-        data = read_whole(self._descriptor, size, offset)
-        if len(data) < size:
-            raise ItemError("corrupt_archive", "the archive is cut off")
-        return data
-
-    def _inflated(self, entry: _Entry, stored: bytes) -> bytes:
-        most = self._options.max_image_bytes
-        by_ratio = int(self._options.max_ratio * max(entry.size, 1))
-        if entry.method == zipfile.ZIP_DEFLATED:
-            stream = zlib.decompressobj(-zlib.MAX_WBITS)
-            data = stream.decompress(stored, min(most, by_ratio) + 1)
-            if len(data) > most:
-                raise ItemError("entry_too_large", f"the entry exceeds {most} bytes")
-            if len(data) > by_ratio:
-                raise ItemError("entry_ratio", "the entry inflates as only a zip bomb does")
-        elif entry.method == zipfile.ZIP_STORED:
-            data = stored
-        else:
-            raise ItemError("entry_kind", "the entry is neither stored nor deflated")
-        if zlib.crc32(data) != entry.crc:
-            raise ItemError("corrupt_archive", "the entry is damaged")
-        return data
-
-
-def _zip_entries(path: Path) -> Iterator[_Entry]:
-    with zipfile.ZipFile(path) as archive:
-        for info in archive.infolist():
-            if not info.filename.endswith("/"):
-                yield _Entry(
-                    info.filename,
-                    info.header_offset,
-                    info.compress_size,
-                    info.compress_type,
-                    info.CRC,
-                    plain=not info.flag_bits & 0x1,
-                )
-
-
-def _tar_entries(path: Path) -> Iterator[_Entry]:
-    with tarfile.open(path, mode="r:") as archive:
-        while (member := archive.next()) is not None:
-            if not member.isdir():
-                plain = member.isreg() and not member.issparse()
-                yield _Entry(member.name, member.offset_data, member.size, None, 0, plain)
-            archive.members.clear()  # type: ignore[attr-defined]  # or it keeps them all

@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import stat
 from pathlib import Path
 
 from service.backfill.rows import ItemError, SourceError
 from service.inference import Buffer
-
-
-def read_whole(descriptor: int, count: int, offset: int = 0) -> bytes:
-    """`count` bytes from `offset`, or all there are; threads may share the descriptor."""
-    pieces = []
-    while count and (piece := os.pread(descriptor, count, offset)):
-        pieces.append(piece)
-        count, offset = count - len(piece), offset + len(piece)
-    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+from service.uploads.files import read_regular
+from service.uploads.upload import UploadError
 
 
 class Root:
@@ -44,7 +36,9 @@ class Root:
         try:
             if "\0" in name or not path.resolve().is_relative_to(self._real):
                 raise ItemError("entry_name", "the name leads out of the archive's folder")
-            return self._read(path)
+            return read_regular(path, self._max_image_bytes)
+        except UploadError as error:
+            raise ItemError(error.code, str(error)) from error
         except (FileNotFoundError, NotADirectoryError) as error:
             self._check()
             raise ItemError("not_found", "the file is no longer there") from error
@@ -53,20 +47,6 @@ class Root:
             raise ItemError(
                 "unreadable_file", "the system does not let us read the file"
             ) from error
-
-    def _read(self, path: Path) -> bytes:
-        # A pipe without a writer would block for ever
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        try:
-            found = os.fstat(descriptor)
-            if not stat.S_ISREG(found.st_mode):
-                raise ItemError("unreadable_file", "it is a folder or a device, not a file")
-            data = read_whole(descriptor, min(found.st_size, self._max_image_bytes) + 1)
-        finally:
-            os.close(descriptor)
-        if len(data) > self._max_image_bytes:
-            raise ItemError("entry_too_large", f"the file exceeds {self._max_image_bytes} bytes")
-        return data
 
     def _identify(self) -> tuple[int, int]:
         try:

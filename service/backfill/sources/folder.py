@@ -24,7 +24,8 @@ class FolderSource:
 
     Left out, and counted in `left_out`: `hidden` files and folders, whose names begin with a dot;
     every `link` to a folder, and to a file outside; what is `special`, as pipes and devices; what
-    is not of the `period`; what had `vanished` when it was looked at.
+    is not of the `period`; what had `vanished` when it was looked at. An entry that the system does
+    not let us look at, as a link to itself, is found, and cannot be read.
 
     Raises:
         SourceError: There is no such folder.
@@ -69,18 +70,23 @@ class FolderSource:
         """Nothing waits, nothing is open."""
 
     def _list(self, folder: str, real: Path) -> tuple[list[str], list[str]]:
-        files, folders = [], []
+        files: list[str] = []
+        folders: list[str] = []
         with os.scandir(self._root.path / folder) as entries:
             for entry in entries:
                 name = f"{folder}/{entry.name}" if folder else entry.name
                 if entry.name.startswith("."):
                     self.left_out["hidden"] += 1
-                elif entry.is_dir(follow_symlinks=False):
-                    folders.append(name)
-                elif (reason := self._reason_against(entry, real)) is not None:
+                    continue
+                try:
+                    is_folder = entry.is_dir(follow_symlinks=False)
+                    reason = None if is_folder else self._reason_against(entry, real)
+                except (OSError, RuntimeError):  # as of a link to itself, of which 3.11 and 3.12
+                    is_folder, reason = False, None  # raise the latter: reading it says so
+                if reason is not None:
                     self.left_out[reason] += 1
                 else:
-                    files.append(name)
+                    (folders if is_folder else files).append(name)
         return sorted(files), sorted(folders)
 
     def _reason_against(self, entry: os.DirEntry[str], real: Path) -> str | None:

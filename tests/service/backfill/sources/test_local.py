@@ -1,7 +1,10 @@
+import contextlib
 import csv
 import io
 import os
+import socket
 import tarfile
+import time
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
@@ -71,6 +74,42 @@ def test_a_folder_gives_each_file_once(tmp_path: Path) -> None:
         read = bytes(source.read(locator))
         assert read == (b"a b.dcm" if name == "inner" else os.fsencode(name))
     assert source.left_out == {"hidden": 2, "special": 1, "link": 3}  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("since", [None, "2020-01-01"])
+def test_a_link_to_itself_is_an_outcome_and_the_others_are_read(
+    tmp_path: Path, since: str | None
+) -> None:
+    """It cannot be looked at, so it is found, and fails by itself; so do links in a circle."""
+    write(tmp_path, "a.dcm", "z/b.dcm")
+    for link, target in {"self": "self", "one": "z/two", "z/two": "../one"}.items():
+        (tmp_path / link).symlink_to(target)
+    source = open_source(str(tmp_path), {"since": since} if since else {})
+    assert list(source.find()) == ["a.dcm", "one", "self", "z/b.dcm", "z/two"]
+    for link in ("self", "one", "z/two"):
+        assert error_of(source, link) == "unreadable_file"
+    assert source.read("z/b.dcm") == b"z/b.dcm"
+
+
+def test_a_file_of_gigabytes_is_not_read(tmp_path: Path) -> None:
+    """Its size is enough to refuse it."""
+    with (tmp_path / "huge").open("wb") as file:
+        file.truncate(6 * 2**30)
+    start = time.process_time()
+    assert error_of(open_source(str(tmp_path)), "huge") == "entry_too_large"
+    assert time.process_time() - start < 0.05
+
+
+def test_a_socket_or_a_device_is_left_out(tmp_path: Path) -> None:
+    """And is no file where a list names it; to open a device may do things."""
+    write(tmp_path, "a.dcm")
+    with contextlib.chdir(tmp_path), socket.socket(socket.AF_UNIX) as bound:
+        bound.bind("socket")  # by a name that is short enough
+    (tmp_path / "null").symlink_to("/dev/null")
+    source = open_source(str(tmp_path))
+    assert list(source.find()) == ["a.dcm"]
+    assert source.left_out == {"special": 1, "link": 1}  # type: ignore[attr-defined]
+    assert error_of(source, "socket") == "unreadable_file"
 
 
 @pytest.mark.parametrize(
@@ -280,6 +319,53 @@ def test_a_damaged_entry_does_not_end_the_others(tmp_path: Path) -> None:
     source.close()
     with pytest.raises(SourceError, match="closed"):
         source.read("b")
+
+
+def test_a_tar_that_is_damaged_gives_what_comes_before(tmp_path: Path) -> None:
+    """Nothing is silently left out: the listing ends with an error."""
+    path = tarred(tmp_path / "a.tar", [("a", b"A" * 99), ("b", b"B" * 99), ("c", b"C" * 99)])
+    data = bytearray(path.read_bytes())
+    data[2 * 1024 + 10] ^= 1  # in the name of the third, so that the checksum is wrong
+    path.write_bytes(data)
+    source = open_source(str(path))
+    found: list[str] = []
+    with pytest.raises(SourceError, match="not whole"):
+        found.extend(source.find())
+    assert found == ["a", "b"]
+    assert source.read("b") == b"B" * 99
+
+
+def test_a_tar_with_hostile_headers_is_listed_in_no_time(tmp_path: Path) -> None:
+    """CVE-2024-6232: `tarfile` of older Pythons takes the square of the length of this header."""
+    path = tarred(tmp_path / "a.tar", [("pax", b"1" * 2**19), ("a", b"A"), ("b", b"B")])
+    data = bytearray(path.read_bytes())
+    data[156:157] = b"x"
+    data[148:156] = b" " * 8
+    data[148:156] = b"%06o\0 " % sum(data[:512])
+    path.write_bytes(data)
+    start = time.process_time()
+    source = open_source(str(path))
+    assert list(source.find()) == ["a", "b", "link"]
+    assert error_of(source, "a") == "corrupt_archive"
+    assert source.read("b") == b"B"
+    assert time.process_time() - start < 0.5
+
+
+def test_names_of_entries_that_fill_the_memory_are_refused(tmp_path: Path) -> None:
+    """The index of an archive has a limit in bytes, too."""
+    names = [f"{'n' * 3000}{n}" for n in range(10)]
+    path = zipped(tmp_path / "a.zip", [(name, b"x") for name in names])
+    with pytest.raises(SourceError, match="longer names"):
+        list(open_source(str(path), {"max_entries": 20}).find())
+    assert len(list(open_source(str(path), {"max_entries": 200}).find())) == 10
+
+
+@pytest.mark.parametrize("suffix", [".zip", ".tar"])
+def test_a_pipe_is_no_archive(tmp_path: Path, suffix: str) -> None:
+    """It would be waited for."""
+    os.mkfifo(tmp_path / f"a{suffix}")
+    with pytest.raises(SourceError, match="not a file"):
+        open_source(str(tmp_path / f"a{suffix}"))
 
 
 @pytest.mark.parametrize(
