@@ -128,6 +128,7 @@ async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
         batcher,
         settings.decode_workers,
         observe=metrics.observe_stage,
+        observe_failure=metrics.count_decoder_restart,
     )
     admission = Admission(settings.max_queue_images, settings.latency_budget_seconds)
     held = HeldBytes(settings.max_held_bytes, admission.retry_after_seconds, metrics.count_bytes)

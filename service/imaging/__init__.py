@@ -5,6 +5,7 @@ from service.imaging.errors import (
     BlankImageError,
     ColourImageError,
     CorruptImageError,
+    DecoderFailedError,
     EmptyImageError,
     ImageError,
     ImageTooLargeError,
@@ -21,12 +22,14 @@ from service.imaging.header import ViewHeader
 from service.imaging.origin import Origin, tidy
 from service.imaging.radiograph import Radiograph, image_to_tensor, read_radiograph
 from service.imaging.tensor import Tensor
+from service.imaging.uncompressed import is_uncompressed
 
 __all__ = [
     "BlankImageError",
     "ColourImageError",
     "CorruptImageError",
     "Decoder",
+    "DecoderFailedError",
     "EmptyImageError",
     "ImageError",
     "ImageTooLargeError",
@@ -43,6 +46,7 @@ __all__ = [
     "UnsupportedTransferSyntaxError",
     "ViewHeader",
     "image_to_tensor",
+    "is_uncompressed",
     "read_radiograph",
     "tidy",
 ]

@@ -2,6 +2,8 @@
 
 from service.inference.batcher import Batcher, BatcherClosedError, BatchReport, Run, Runner
 from service.inference.cpus import usable_cpus
+from service.inference.decode_messages import Limits, Reason
+from service.inference.fork_server import FORK_SERVER, ForkServerError
 from service.inference.lanes import LANES, NETWORK_NICENESS, STUCK_SECONDS, Lane
 from service.inference.memory import keep_freed_memory
 from service.inference.network import (
@@ -18,6 +20,7 @@ from service.inference.pipeline import Buffer, Image, Pipeline, Stage, let_go
 
 __all__ = [
     "CORE_BATCH_IMAGES",
+    "FORK_SERVER",
     "LANES",
     "NETWORK_NICENESS",
     "STUCK_SECONDS",
@@ -25,14 +28,17 @@ __all__ = [
     "Batcher",
     "BatcherClosedError",
     "Buffer",
+    "ForkServerError",
     "Image",
     "Lane",
+    "Limits",
     "Network",
     "NetworkError",
     "Pipeline",
     "ProbeError",
     "Provider",
     "ProviderError",
+    "Reason",
     "Run",
     "Runner",
     "Spread",

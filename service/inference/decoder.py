@@ -1,0 +1,199 @@
+"""A decode worker, as the service sees it: files in, radiographs out, and a new one if it dies."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+from collections.abc import Callable
+from typing import Final
+
+import numpy as np
+
+from model_store import PreprocessSpec
+from service.imaging import DecoderFailedError, Radiograph
+from service.inference.decode_messages import (
+    MAX_ANSWER_BYTES,
+    READY,
+    TASK,
+    Answer,
+    Failure,
+    Job,
+    Limits,
+    Reason,
+)
+from service.inference.fork_server import FORK_SERVER, PATIENCE_SECONDS, ForkServerError
+from service.inference.lanes import DECODE_NICENESS, Lane
+
+READ_RADIOGRAPH = "service.imaging:read_radiograph"
+# The slowest file that is accepted, 40 megapixels of JPEG 2000 that must be decoded whole, takes
+# 4 s of a 2.5 GHz core. In seconds of the CPU, so that no file fails because others are busy; the
+# wall clock only ends those that wait for what never comes
+# 600 MiB: the same file takes 420 MB
+MEMORY_BYTES = 600 * 2**20
+LIMITS: dict[Lane, Limits] = {
+    "interactive": Limits(10, 30, MEMORY_BYTES),
+    "backfill": Limits(10, 300, MEMORY_BYTES),
+}
+# By then a worker has ended itself, unless the file has changed that
+BEYOND_SECONDS = 2.0
+# Of the shared memory, between two files
+KEPT_BYTES = 4 * 2**20
+ENDED_BY: Final[dict[int, Reason]] = {
+    -signal.SIGPROF: "deadline",
+    -signal.SIGALRM: "deadline",
+    -signal.SIGKILL: "memory",  # by the kernel: nothing else kills a worker before it is ended
+}
+SAID: Final[dict[Reason, str]] = {
+    "crashed": "its decoder crashed",
+    "deadline": "its decoder took too long",
+    "memory": "its decoder needed too much memory",
+}
+
+LOG = logging.getLogger(__name__)
+
+
+class Decoder:
+    """A worker process, for one thread at a time.
+
+    Args:
+        spec: Of the model.
+        lane: Whose limits and priority it has.
+        decode: module:function that it calls, as `read_radiograph`.
+        limits: Of one file.
+        observe: Called when a worker was ended by a file.
+    """
+
+    def __init__(
+        self,
+        spec: PreprocessSpec,
+        lane: Lane,
+        decode: str = READ_RADIOGRAPH,
+        limits: Limits | None = None,
+        observe: Callable[[Reason], None] = lambda _: None,
+    ) -> None:
+        self._size = spec.size
+        niceness = DECODE_NICENESS[lane]
+        self._job = Job(decode=decode, spec=spec, niceness=niceness, limits=limits or LIMITS[lane])
+        self._observe = observe
+        self._connection: socket.socket | None = None
+        self._name, self._memory = -1, -1
+        self._length = 0
+
+    def start(self) -> None:
+        """Start the worker, if there is none, and wait until it is ready.
+
+        Raises:
+            ForkServerError: It cannot be started.
+        """
+        if self._connection is not None:
+            return
+        if self._memory < 0:
+            self._memory = os.memfd_create("cxrview-decode")
+        connection, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._connection = connection
+        connection.settimeout(PATIENCE_SECONDS)
+        try:
+            with theirs:
+                self._name = FORK_SERVER.fork(self._job, theirs, self._memory)
+            if connection.recv(len(READY)) != READY:
+                raise ForkServerError("a decode worker died at its start")
+        except (OSError, ForkServerError) as error:
+            self._end()
+            raise ForkServerError("no decode worker can be started") from error
+        connection.settimeout(self._job.limits.wall_seconds + BEYOND_SECONDS)
+
+    def send(self, data: bytes | bytearray | memoryview) -> None:
+        """Give it a file, which is copied: afterwards the caller need not keep it.
+
+        Raises:
+            ForkServerError: There is no worker, and none can be started.
+        """
+        for _ in range(2):  # it may have died meanwhile, which is not this file's fault
+            self.start()
+            assert self._connection is not None
+            self._copy(data)
+            try:
+                self._connection.send(TASK.pack(self._length))
+            except OSError:
+                self._end()
+            else:
+                return
+        raise ForkServerError("decode workers die as soon as they are started")
+
+    def receive(self) -> Radiograph:
+        """What became of the file.
+
+        Raises:
+            DecoderFailedError: The worker had to be ended. `start` replaces it, as does `send`.
+            ImageError: As `read_radiograph`.
+        """
+        said = self._said()
+        answer = Answer()
+        try:
+            answer = Answer.model_validate_json(said or b"{}")
+            if answer.read is not None:
+                return answer.read.radiograph(self._tensor())
+        except ValueError:  # nonsense: it is not believed, and ended
+            pass
+        finally:
+            self._shrink()
+        if answer.refusal is not None and (error := answer.refusal.error()) is not None:
+            raise error
+        reason = self._reason(said, answer.failed)
+        self._observe(reason)
+        raise DecoderFailedError(SAID[reason])
+
+    def _said(self) -> bytes | None:
+        """The worker's message, empty if it is gone; None if there is none in time."""
+        assert self._connection is not None
+        try:
+            return self._connection.recv(MAX_ANSWER_BYTES)
+        except TimeoutError:
+            return None
+        except ConnectionError:
+            return b""
+
+    def _reason(self, said: bytes | None, failed: Failure | None) -> Reason:
+        """Why there is no worker any more, which is ended if there is one."""
+        code = self._end()
+        if said is None:
+            return "deadline"
+        if failed is not None:
+            LOG.error("a decoder failed: %s", failed.where)
+            return failed.reason
+        return "crashed" if said or code is None else ENDED_BY.get(code, "crashed")
+
+    def close(self) -> None:
+        """End the worker; blocks until then."""
+        self._end()
+        if self._memory >= 0:
+            os.close(self._memory)
+            self._memory = -1
+
+    def _copy(self, data: bytes | bytearray | memoryview) -> None:
+        """Into the shared memory; not mapped here, where a worker that shortens it would hurt."""
+        remaining = memoryview(data).cast("B")
+        self._length, at = len(remaining), 0
+        while at < self._length:
+            at += os.pwrite(self._memory, remaining[at:], at)
+
+    def _tensor(self) -> np.ndarray[tuple[int, int, int], np.dtype[np.uint8]]:
+        tensor = np.empty((1, self._size, self._size), np.uint8)
+        if os.preadv(self._memory, [tensor.data], 0) != tensor.nbytes:
+            raise ValueError("the shared memory is shorter than a tensor")
+        return tensor
+
+    def _shrink(self) -> None:
+        if self._length > KEPT_BYTES:
+            os.ftruncate(self._memory, 0)
+
+    def _end(self) -> int | None:
+        """Kill the worker and wait for it; its exit code, if there is one to be known."""
+        if self._connection is None:
+            return None
+        self._connection.close()
+        self._connection = None
+        name, self._name = self._name, -1
+        return None if name < 0 else FORK_SERVER.end(name)
