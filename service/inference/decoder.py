@@ -39,7 +39,7 @@ LIMITS: dict[Lane, Limits] = {
 # By then a worker has ended itself, unless the file has changed that
 BEYOND_SECONDS = 2.0
 # Of the shared memory, between two files
-KEPT_BYTES = 4 * 2**20
+KEPT_BYTES = 16 * 2**20
 ENDED_BY: Final[dict[int, Reason]] = {
     -signal.SIGPROF: "deadline",
     -signal.SIGALRM: "deadline",
