@@ -15,9 +15,12 @@ from pydantic import BaseModel, ConfigDict, StringConstraints
 from model_store import PreprocessSpec
 from service.imaging import Decoder, ImageError, Origin, Radiograph, Tensor, ViewHeader
 
+# Shared by the service and a worker: a file goes there, and its tensor back. A larger file gets
+# memory of its own, which goes with it
+SHARED_BYTES = 16 * 2**20
 MAX_ANSWER_BYTES = 2**16
 READY = b"ready"
-TASK = Struct("=Q")  # bytes of the file in the shared memory
+TASK = Struct("=Q")  # bytes of the file
 
 # Why a worker was replaced
 Reason = Literal["crashed", "deadline", "memory"]

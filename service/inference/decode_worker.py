@@ -20,6 +20,7 @@ from model_store import PreprocessSpec
 from service.imaging import ImageError, Radiograph
 from service.inference.decode_messages import (
     READY,
+    SHARED_BYTES,
     TASK,
     Answer,
     Failure,
@@ -52,10 +53,10 @@ def work(connection: socket.socket, memory: int, job: Job) -> None:
     lower_priority(job.niceness)
     used = _address_space()
     connection.send(READY)
-    while task := connection.recv(TASK.size):
-        (length,) = TASK.unpack(task)
-        with _limited(job.limits, used + length):
-            answer = answer_to(memory, length, decode, job.spec)
+    shared = _mapped(memory, SHARED_BYTES)
+    while (data := _received(connection, shared)) is not None:
+        with _limited(job.limits, used + len(data)):
+            answer = answer_to(data, memory, decode, job.spec)
         connection.send(answer.model_dump_json().encode())
         if answer.failed:
             return
@@ -69,10 +70,10 @@ def confine() -> None:
         Path("/proc/self/oom_score_adj").write_text(str(OOM_SCORE))
 
 
-def answer_to(memory: int, length: int, decode: Decode, spec: PreprocessSpec) -> Answer:
-    """One file to its answer; its tensor replaces it in the shared memory."""
+def answer_to(data: memoryview, memory: int, decode: Decode, spec: PreprocessSpec) -> Answer:
+    """One file to its answer; its tensor is written to the shared memory."""
     try:
-        radiograph = decode(_mapped(memory, length), spec)
+        radiograph = decode(data, spec)
         os.pwrite(memory, radiograph.tensor.tobytes(), 0)
         return Answer(read=Read.of(radiograph))
     except ImageError as error:
@@ -83,9 +84,20 @@ def answer_to(memory: int, length: int, decode: Decode, spec: PreprocessSpec) ->
         return Answer(failed=Failure(reason="crashed", where=_where(error)))
 
 
+def _received(connection: socket.socket, shared: memoryview) -> memoryview | None:
+    """The next file, not copied; None at the end."""
+    task, large, _, _ = socket.recv_fds(connection, TASK.size, 1)
+    if not task:
+        return None
+    (length,) = TASK.unpack(task)
+    if not large:
+        return shared[:length]
+    with os.fdopen(large[0]):
+        return _mapped(large[0], length)
+
+
 def _mapped(memory: int, length: int) -> memoryview:
-    if not length:
-        return memoryview(b"")
+    """Read only."""
     return memoryview(mmap.mmap(memory, length, access=mmap.ACCESS_READ))
 
 

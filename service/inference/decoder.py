@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import logging
+import mmap
 import os
 import signal
 import socket
@@ -12,10 +14,11 @@ from typing import Final
 import numpy as np
 
 from model_store import PreprocessSpec
-from service.imaging import DecoderFailedError, Radiograph
+from service.imaging import DecoderFailedError, Radiograph, Tensor
 from service.inference.decode_messages import (
     MAX_ANSWER_BYTES,
     READY,
+    SHARED_BYTES,
     TASK,
     Answer,
     Failure,
@@ -25,6 +28,8 @@ from service.inference.decode_messages import (
 )
 from service.inference.fork_server import FORK_SERVER, PATIENCE_SECONDS, ForkServerError
 from service.inference.lanes import DECODE_NICENESS, Lane
+
+Buffer = bytes | bytearray | memoryview
 
 READ_RADIOGRAPH = "service.imaging:read_radiograph"
 # The slowest file that is accepted, 40 megapixels of JPEG 2000 that must be decoded whole, takes
@@ -38,13 +43,12 @@ LIMITS: dict[Lane, Limits] = {
 }
 # By then a worker has ended itself, unless the file has changed that
 BEYOND_SECONDS = 2.0
-# Of the shared memory, between two files
-KEPT_BYTES = 16 * 2**20
 ENDED_BY: Final[dict[int, Reason]] = {
     -signal.SIGPROF: "deadline",
     -signal.SIGALRM: "deadline",
     -signal.SIGKILL: "memory",  # by the kernel: nothing else kills a worker before it is ended
 }
+SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
 SAID: Final[dict[Reason, str]] = {
     "crashed": "its decoder crashed",
     "deadline": "its decoder took too long",
@@ -52,6 +56,46 @@ SAID: Final[dict[Reason, str]] = {
 }
 
 LOG = logging.getLogger(__name__)
+
+
+class SharedMemory:
+    """Anonymous memory that a worker has as well: on no disk, and not of /dev/shm, which is small.
+
+    Its size is sealed: a worker that cuts it would kill the service at its next access.
+    """
+
+    def __init__(self) -> None:
+        self.descriptor = os.memfd_create("cxrview-decode", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        os.ftruncate(self.descriptor, SHARED_BYTES)
+        fcntl.fcntl(self.descriptor, fcntl.F_ADD_SEALS, SEALS)
+        self._bytes = np.frombuffer(mmap.mmap(self.descriptor, SHARED_BYTES), np.uint8)
+
+    def send(self, data: Buffer, connection: socket.socket) -> None:
+        """Give a worker a copy of a file."""
+        task = TASK.pack(len(data))
+        if len(data) <= SHARED_BYTES:
+            if len(data):  # which NumPy asks for
+                np.copyto(self._bytes[: len(data)], np.frombuffer(data, np.uint8))
+            connection.send(task)
+            return
+        large = os.memfd_create("cxrview-large")
+        try:
+            at = 0
+            while at < len(data):
+                at += os.pwrite(large, memoryview(data)[at:], at)
+            socket.send_fds(connection, [task], [large])
+        finally:
+            os.close(large)
+
+    def tensor(self, side: int) -> Tensor:
+        """A copy of what a worker has put there."""
+        return self._bytes[: side**2].reshape(1, side, side).copy()
+
+    def close(self) -> None:
+        """Let go of it; not usable afterwards."""
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
+            self.descriptor, self._bytes = -1, self._bytes[:0].copy()
 
 
 class Decoder:
@@ -78,8 +122,8 @@ class Decoder:
         self._job = Job(decode=decode, spec=spec, niceness=niceness, limits=limits or LIMITS[lane])
         self._observe = observe
         self._connection: socket.socket | None = None
-        self._name, self._memory = -1, -1
-        self._length = 0
+        self._name = -1
+        self._memory = SharedMemory()
 
     def start(self) -> None:
         """Start the worker, if there is none, and wait until it is ready.
@@ -89,14 +133,12 @@ class Decoder:
         """
         if self._connection is not None:
             return
-        if self._memory < 0:
-            self._memory = os.memfd_create("cxrview-decode")
         connection, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._connection = connection
         connection.settimeout(PATIENCE_SECONDS)
         try:
             with theirs:
-                self._name = FORK_SERVER.fork(self._job, theirs, self._memory)
+                self._name = FORK_SERVER.fork(self._job, theirs, self._memory.descriptor)
             if connection.recv(len(READY)) != READY:
                 raise ForkServerError("a decode worker died at its start")
         except (OSError, ForkServerError) as error:
@@ -104,7 +146,7 @@ class Decoder:
             raise ForkServerError("no decode worker can be started") from error
         connection.settimeout(self._job.limits.wall_seconds + BEYOND_SECONDS)
 
-    def send(self, data: bytes | bytearray | memoryview) -> None:
+    def send(self, data: Buffer) -> None:
         """Give it a file, which is copied: afterwards the caller need not keep it.
 
         Raises:
@@ -113,10 +155,9 @@ class Decoder:
         for _ in range(2):  # it may have died meanwhile, which is not this file's fault
             self.start()
             assert self._connection is not None
-            self._copy(data)
             try:
-                self._connection.send(TASK.pack(self._length))
-            except OSError:
+                self._memory.send(data, self._connection)
+            except ConnectionError:
                 self._end()
             else:
                 return
@@ -134,11 +175,9 @@ class Decoder:
         try:
             answer = Answer.model_validate_json(said or b"{}")
             if answer.read is not None:
-                return answer.read.radiograph(self._tensor())
+                return answer.read.radiograph(self._memory.tensor(self._size))
         except ValueError:  # nonsense: it is not believed, and ended
             pass
-        finally:
-            self._shrink()
         if answer.refusal is not None and (error := answer.refusal.error()) is not None:
             raise error
         reason = self._reason(said, answer.failed)
@@ -168,26 +207,7 @@ class Decoder:
     def close(self) -> None:
         """End the worker; blocks until then."""
         self._end()
-        if self._memory >= 0:
-            os.close(self._memory)
-            self._memory = -1
-
-    def _copy(self, data: bytes | bytearray | memoryview) -> None:
-        """Into the shared memory; not mapped here, where a worker that shortens it would hurt."""
-        remaining = memoryview(data).cast("B")
-        self._length, at = len(remaining), 0
-        while at < self._length:
-            at += os.pwrite(self._memory, remaining[at:], at)
-
-    def _tensor(self) -> np.ndarray[tuple[int, int, int], np.dtype[np.uint8]]:
-        tensor = np.empty((1, self._size, self._size), np.uint8)
-        if os.preadv(self._memory, [tensor.data], 0) != tensor.nbytes:
-            raise ValueError("the shared memory is shorter than a tensor")
-        return tensor
-
-    def _shrink(self) -> None:
-        if self._length > KEPT_BYTES:
-            os.ftruncate(self._memory, 0)
+        self._memory.close()
 
     def _end(self) -> int | None:
         """Kill the worker and wait for it; its exit code, if there is one to be known."""
