@@ -19,6 +19,7 @@ from service.imaging.errors import (
     UnsupportedTransferSyntaxError,
 )
 from service.imaging.header import ViewHeader
+from service.imaging.loading import load_decoders
 from service.imaging.origin import Origin, tidy
 from service.imaging.radiograph import Radiograph, image_to_tensor, read_radiograph
 from service.imaging.tensor import Tensor
@@ -47,6 +48,7 @@ __all__ = [
     "ViewHeader",
     "image_to_tensor",
     "is_uncompressed",
+    "load_decoders",
     "read_radiograph",
     "tidy",
 ]

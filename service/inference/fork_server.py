@@ -25,6 +25,7 @@ from itertools import count
 from threading import Lock
 from typing import NoReturn
 
+from service.imaging import load_decoders
 from service.inference.decode_messages import Job
 from service.inference.decode_worker import work
 from service.inference.memory import keep_freed_memory
@@ -160,6 +161,7 @@ def serve(descriptor: int) -> None:
     for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(each, signal.SIG_IGN)
     keep_freed_memory(MOST_KEPT)
+    load_decoders()
     gc.collect()
     gc.freeze()  # so that collections do not touch pages that all workers share
     control = socket.socket(fileno=descriptor)
