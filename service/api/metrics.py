@@ -48,9 +48,9 @@ FALLBACKS = Counter(
 )
 RESTARTS = Counter(
     "cxrview_decoder_restarts_total",
-    "Decode workers that were ended by a file and replaced: they crashed, took too long (deadline)"
-    " or needed too much memory.",
-    ["reason"],
+    "Decode workers that a file has ended, and that were replaced: they crashed, took too long"
+    " (deadline) or needed too much memory.",
+    ["cause"],
 )
 STAGES = ("receive", "wait_decode", "decode", "queue", "inference", "respond")
 STAGE_SECONDS = Histogram(
@@ -136,7 +136,7 @@ _RECEIVED_BYTES = {lane: RECEIVED_BYTES.labels(lane) for lane in LANES}
 # From the start, as `problems` does with reasons: `rate` does not see a series that begins with 1
 _FALLBACKS = {decoder: FALLBACKS.labels(decoder) for decoder in get_args(Decoder)}
 
-_RESTARTS = {reason: RESTARTS.labels(reason) for reason in get_args(Reason)}
+_RESTARTS = {cause: RESTARTS.labels(cause) for cause in get_args(Reason)}
 
 
 def observe_stage(stage: str, seconds: float) -> None:
@@ -174,9 +174,9 @@ def count_answer(
         _FALLBACKS[decoder].inc()
 
 
-def count_decoder_restart(reason: Reason) -> None:
+def count_decoder_restart(cause: Reason) -> None:
     """Count one decode worker that was ended by a file."""
-    _RESTARTS[reason].inc()
+    _RESTARTS[cause].inc()
 
 
 def count_header(agrees: bool | None) -> None:

@@ -298,10 +298,10 @@ def test_workers_have_no_more_than_they_need() -> None:
 
 ENDLESS = """
 import sys
-sys.path[:0] = [{tests!r}]
+sys.path[:0] = PATHS
 import test_isolation as test
-pipeline = test.running(limits=test.Limits(3600, 3600, 2**29))
-pipeline = pipeline.__enter__()
+context = test.running(limits=test.Limits(3600, 3600, 2**29))
+pipeline = context.__enter__()
 test.answer(pipeline)
 image = test.submit(pipeline, b"loop")
 print("ready", flush=True)
@@ -310,10 +310,10 @@ image.answer.result(3600)
 
 
 @pytest.mark.parametrize("how", ["kill", "terminate"])
-def test_workers_end_with_the_service(how: str, tmp_path: Path) -> None:
+def test_workers_end_with_the_service(how: str) -> None:
     """However it ends, and also one that is in an endless loop."""
     tests = [str(ROOT / "tests"), str(Path(__file__).parent)]
-    program = ENDLESS.replace("[{tests!r}]", repr([*tests, str(ROOT)]))
+    program = ENDLESS.replace("PATHS", repr([*tests, str(ROOT)]))
     with subprocess.Popen(
         [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as process:
