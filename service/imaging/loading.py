@@ -25,7 +25,7 @@ def load_decoders() -> None:
         imagecodecs.jpegls_encode(picture),
         imagecodecs.jpeg2k_encode(picture, codecformat="j2k"),
     ):
-        decode_frame(frame, min_side=SIDE // 2)
-    deflated = imagecodecs.deflate_encode(picture, raw=True)
+        decode_frame(bytes(frame), min_side=SIDE // 2)
+    deflated = imagecodecs.deflate_encode(picture.tobytes(), raw=True)
     imagecodecs.deflate_decode(deflated, raw=True, out=bytearray(picture.nbytes))
     # RLE needs no library that PNG and deflate do not need

@@ -193,13 +193,13 @@ class Pipeline:
         return len(self._decoding)
 
     def start(self) -> None:
-        """Begin to answer.
+        """Begin to answer; workers for backfill are started when it comes.
 
         Raises:
             ForkServerError: Decode workers cannot be started.
         """
-        for _, decoder in self._decoders:
-            if decoder is not None:
+        for lane, decoder in self._decoders:
+            if decoder is not None and lane == "interactive":
                 decoder.start()
         self._batcher.start()
         for thread in self._threads:

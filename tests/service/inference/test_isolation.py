@@ -272,18 +272,20 @@ def test_closing_leaves_no_process_and_no_descriptor() -> None:
     descriptors = set(Path("/proc/self/fd").iterdir())
     for _ in range(3):
         with running(workers=2) as pipeline:
-            assert len(workers_of()) == 2 * len(LANES)
+            assert len(workers_of()) == 2  # those of backfill are started when it comes
             with pytest.raises(DecoderFailedError):
                 answer(pipeline, b"segfault")
-            answer(pipeline, FILES["large"])
-            assert len(workers_of()) == 2 * len(LANES)
+            answer(pipeline, FILES["large"], "backfill")
+            assert len(workers_of()) == 3
     assert not workers_of()
     assert set(Path("/proc/self/fd").iterdir()) <= descriptors
 
 
 def test_workers_have_no_more_than_they_need() -> None:
     """No network, no web framework, no core file; one thread; the first to go without memory."""
-    with running():
+    with running() as pipeline:
+        answer(pipeline, lane="backfill")
+        assert len(workers_of()) == len(LANES)
         for worker in workers_of():
             maps = Path(f"/proc/{worker.pid}/maps").read_text()
             assert "onnxruntime" not in maps
@@ -321,7 +323,7 @@ def test_workers_end_with_the_service(how: str) -> None:
         assert process.stderr is not None
         assert process.stdout.readline() == b"ready\n"
         tree = psutil.Process(process.pid).children(recursive=True)
-        assert len(tree) == 1 + len(LANES)
+        assert len(tree) == 2  # a worker, and what has forked it
         getattr(process, how)()
         assert psutil.wait_procs(tree, 10)[1] == []
         assert process.stderr.read() == b""
