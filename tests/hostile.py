@@ -13,7 +13,6 @@ import numpy as np
 from model_store import PreprocessSpec
 from service.imaging import Radiograph, read_radiograph
 
-
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
