@@ -19,7 +19,7 @@ from service.imaging import Decoder, ImageError, Origin, Radiograph, Tensor, Vie
 # memory of its own, which goes with it
 SHARED_BYTES = 16 * 2**20
 MAX_ANSWER_BYTES = 2**16
-READY = b"ready"
+READY = Struct("=Q")  # the number of the worker's process, which it says at its start
 TASK = Struct("=Q")  # bytes of the file
 
 # Why a worker was replaced

@@ -52,7 +52,7 @@ def work(connection: socket.socket, memory: int, job: Job) -> None:
     confine()
     lower_priority(job.niceness)
     used = _address_space()
-    connection.send(READY)
+    connection.send(READY.pack(os.getpid()))
     shared = _mapped(memory, SHARED_BYTES)
     while (data := _received(connection, shared)) is not None:
         with _limited(job.limits, used + len(data)):

@@ -8,7 +8,9 @@ import mmap
 import os
 import signal
 import socket
+import struct
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final
 
 import numpy as np
@@ -32,15 +34,18 @@ from service.inference.lanes import DECODE_NICENESS, Lane
 Buffer = bytes | bytearray | memoryview
 
 READ_RADIOGRAPH = "service.imaging:read_radiograph"
-# The slowest file that is accepted, 40 megapixels of JPEG 2000 that must be decoded whole, takes
-# 4 s of a 2.5 GHz core. In seconds of the CPU, so that no file fails because others are busy; the
-# wall clock only ends those that wait for what never comes
-# 600 MiB: the same file takes 420 MB
+# CPU seconds, so that no file fails because others are busy: the slowest that is accepted, 40
+# megapixels of JPEG 2000 that must be decoded whole, takes 4 s of a 2.5 GHz core. The wall clock
+# ends what waits for ever; it leaves a file that yields to others a tenth of a CPU, and is less
+# than STUCK_SECONDS. The same file takes 420 MB
 MEMORY_BYTES = 600 * 2**20
 LIMITS: dict[Lane, Limits] = {
-    "interactive": Limits(10, 30, MEMORY_BYTES),
-    "backfill": Limits(10, 300, MEMORY_BYTES),
+    "interactive": Limits(5, 45, MEMORY_BYTES),
+    "backfill": Limits(5, 450, MEMORY_BYTES),
 }
+# A file that takes longer yields to all others, as endless ones do until they are ended
+SLOW_SECONDS = 0.5
+SLOW_NICENESS = 10
 # By then a worker has ended itself, unless the file has changed that
 BEYOND_SECONDS = 2.0
 ENDED_BY: Final[dict[int, Reason]] = {
@@ -122,7 +127,8 @@ class Decoder:
         self._job = Job(decode=decode, spec=spec, niceness=niceness, limits=limits or LIMITS[lane])
         self._observe = observe
         self._connection: socket.socket | None = None
-        self._name = -1
+        self._name = self._process = -1
+        self._slow = False
         self._memory = SharedMemory()
 
     def start(self) -> None:
@@ -133,18 +139,17 @@ class Decoder:
         """
         if self._connection is not None:
             return
+        self._slow = False
         connection, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._connection = connection
         connection.settimeout(PATIENCE_SECONDS)
         try:
             with theirs:
                 self._name = FORK_SERVER.fork(self._job, theirs, self._memory.descriptor)
-            if connection.recv(len(READY)) != READY:
-                raise ForkServerError("a decode worker died at its start")
-        except (OSError, ForkServerError) as error:
+            (self._process,) = READY.unpack(connection.recv(READY.size))
+        except (OSError, struct.error, ForkServerError) as error:
             self._end()
             raise ForkServerError("no decode worker can be started") from error
-        connection.settimeout(self._job.limits.wall_seconds + BEYOND_SECONDS)
 
     def send(self, data: Buffer) -> None:
         """Give it a file, which is copied: afterwards the caller need not keep it.
@@ -152,6 +157,8 @@ class Decoder:
         Raises:
             ForkServerError: There is no worker, and none can be started.
         """
+        if self._slow:  # it cannot have its priority again
+            self._end()
         for _ in range(2):  # it may have died meanwhile, which is not this file's fault
             self.start()
             assert self._connection is not None
@@ -187,12 +194,23 @@ class Decoder:
     def _said(self) -> bytes | None:
         """The worker's message, empty if it is gone; None if there is none in time."""
         assert self._connection is not None
+        whole = self._job.limits.wall_seconds + BEYOND_SECONDS
         try:
-            return self._connection.recv(MAX_ANSWER_BYTES)
-        except TimeoutError:
-            return None
+            for seconds in (SLOW_SECONDS, whole - SLOW_SECONDS):
+                self._connection.settimeout(max(seconds, SLOW_SECONDS))
+                with suppress(TimeoutError):
+                    return self._connection.recv(MAX_ANSWER_BYTES)
+                self._yield()
         except ConnectionError:
             return b""
+        return None
+
+    def _yield(self) -> None:
+        """Let all others go before this file, from now on."""
+        self._slow = True
+        with suppress(OSError):  # it has ended by itself
+            niceness = os.getpriority(os.PRIO_PROCESS, self._process)
+            os.setpriority(os.PRIO_PROCESS, self._process, max(niceness, SLOW_NICENESS))
 
     def _reason(self, said: bytes | None, failed: Failure | None) -> Reason:
         """Why there is no worker any more, which is ended if there is one."""

@@ -123,7 +123,9 @@ class ForkServer:
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
                     env=os.environ | ONE_THREAD,
-                    start_new_session=True,  # Ctrl-C is for the service, which then ends this
+                    # Ctrl-C is for the service, which then ends this. Not a session of its own:
+                    # priorities may count within sessions only (sched(7), autogroup)
+                    process_group=0,
                 )
         return self._control
 

@@ -29,7 +29,7 @@ from service.imaging import (
     is_uncompressed,
     read_radiograph,
 )
-from service.inference import LANES, Batcher, Image, Lane, Limits, Pipeline, Runner
+from service.inference import LANES, Batcher, Image, Lane, Limits, Pipeline, Runner, decoder
 from service.inference.decode_messages import SHARED_BYTES, Refusal
 from service.inference.decode_worker import answer_to
 from service.inference.fork_server import FORK_SERVER
@@ -338,3 +338,22 @@ def test_workers_outlive_signals_to_the_group() -> None:
         before = workers_of()
         assert answer(pipeline) == pytest.approx(PFI)
         assert workers_of() == before
+
+
+def test_a_slow_file_yields_to_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its worker, which cannot have its priority again, is replaced before the next file."""
+    monkeypatch.setattr(decoder, "SLOW_SECONDS", 0.01)
+    with running(limits=LIMITS._replace(cpu_seconds=3)) as pipeline:
+        (worker,) = workers_of()
+        usual = worker.nice()
+        image = submit(pipeline, b"loop")
+        while worker.is_running() and worker.nice() == usual:
+            assert not image.answer.done()
+            time.sleep(0.001)
+        assert worker.nice() == max(usual, decoder.SLOW_NICENESS)
+        with pytest.raises(DecoderFailedError, match="took too long"):
+            image.answer.result(30)
+        assert submit(pipeline, b"nap").answer.exception(30) is not None
+        answer(pipeline)
+        (last,) = workers_of()
+        assert last.nice() == usual
