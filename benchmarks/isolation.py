@@ -63,6 +63,7 @@ def load(generator: Companion, server: Server, files: Sequence[Path], seconds: f
         connections=CONNECTIONS,
         seconds=seconds,
     )
+    server.tree = [server.process, *server.process.children(recursive=True)]  # some were replaced
     server.pause()
     return Outcome(found)
 

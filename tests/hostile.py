@@ -90,7 +90,6 @@ HARMS: dict[bytes, Callable[[], object]] = {
     b"allocate": _allocate,
     b"allocate in C": _allocate_in_c,
     b"wait": _wait,
-    b"nap": lambda: time.sleep(0.05),
     b"leave": _leave,
     b"fail": _fail,
     b"cut memory": _cut_memory,

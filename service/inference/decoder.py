@@ -9,8 +9,10 @@ import os
 import signal
 import socket
 import struct
+import time
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -43,8 +45,10 @@ LIMITS: dict[Lane, Limits] = {
     "interactive": Limits(5, 45, MEMORY_BYTES),
     "backfill": Limits(5, 450, MEMORY_BYTES),
 }
-# A file that takes longer yields to all others, as endless ones do until they are ended
-SLOW_SECONDS = 0.5
+# A file that still has so much of a CPU from one look to the next yields to all others, as endless
+# ones do until they are ended
+LOOK_SECONDS = 0.25
+SLOW_SHARE = 0.5
 SLOW_NICENESS = 10
 # By then a worker has ended itself, unless the file has changed that
 BEYOND_SECONDS = 2.0
@@ -194,16 +198,28 @@ class Decoder:
     def _said(self) -> bytes | None:
         """The worker's message, empty if it is gone; None if there is none in time."""
         assert self._connection is not None
-        whole = self._job.limits.wall_seconds + BEYOND_SECONDS
-        try:
-            for seconds in (SLOW_SECONDS, whole - SLOW_SECONDS):
-                self._connection.settimeout(max(seconds, SLOW_SECONDS))
-                with suppress(TimeoutError):
-                    return self._connection.recv(MAX_ANSWER_BYTES)
-                self._yield()
-        except ConnectionError:
-            return b""
+        until = time.monotonic() + self._job.limits.wall_seconds + BEYOND_SECONDS
+        self._connection.settimeout(LOOK_SECONDS)
+        spent: float | None = None
+        while time.monotonic() < until:
+            try:
+                return self._connection.recv(MAX_ANSWER_BYTES)
+            except TimeoutError:
+                before, spent = spent, self._cpu_seconds()
+                if before is not None and spent - before > SLOW_SHARE * LOOK_SECONDS:
+                    self._yield()
+            except ConnectionError:
+                return b""
         return None
+
+    def _cpu_seconds(self) -> float:
+        """That the worker has used, 0 if it is gone; see proc_pid_stat(5)."""
+        try:
+            said = Path(f"/proc/{self._process}/stat").read_text()
+        except OSError:
+            return 0
+        user, system = said.rpartition(")")[2].split()[11:13]
+        return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
 
     def _yield(self) -> None:
         """Let all others go before this file, from now on."""
