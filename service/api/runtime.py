@@ -31,6 +31,7 @@ from service.inference import (
     Spread,
     keep_freed_memory,
     open_network,
+    prepare,
     usable_cpus,
 )
 
@@ -113,6 +114,7 @@ async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
         StoreError, NetworkError: The model must not serve; the process ends.
     """
     keep_freed_memory()
+    prepare()
     version = Store(settings.model_store).load(settings.model)
     network = await asyncio.to_thread(_open, version, settings)
     budget = settings.latency_budget_seconds

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import mmap
 import os
-import resource
 import signal
 import socket
+import sys
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -30,6 +30,9 @@ from service.inference.decode_messages import (
     Refusal,
 )
 from service.inference.lanes import lower_priority
+
+if sys.platform != "win32":  # where nothing is isolated
+    import resource
 
 Decode = Callable[[memoryview, PreprocessSpec], Radiograph]
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import mmap
 import os
 import signal
 import socket
 import struct
+import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -33,6 +33,9 @@ from service.inference.decode_messages import (
 from service.inference.fork_server import FORK_SERVER, PATIENCE_SECONDS, ForkServerError
 from service.inference.lanes import DECODE_NICENESS, Lane
 
+if sys.platform != "win32":  # where nothing is isolated
+    import fcntl
+
 Buffer = bytes | bytearray | memoryview
 
 READ_RADIOGRAPH = "service.imaging:read_radiograph"
@@ -52,12 +55,6 @@ SLOW_SHARE = 0.5
 SLOW_NICENESS = 10
 # By then a worker has ended itself, unless the file has changed that
 BEYOND_SECONDS = 2.0
-ENDED_BY: Final[dict[int, Reason]] = {
-    -signal.SIGPROF: "deadline",
-    -signal.SIGALRM: "deadline",
-    -signal.SIGKILL: "memory",  # by the kernel: nothing else kills a worker before it is ended
-}
-SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
 SAID: Final[dict[Reason, str]] = {
     "crashed": "its decoder crashed",
     "deadline": "its decoder took too long",
@@ -76,7 +73,8 @@ class SharedMemory:
     def __init__(self) -> None:
         self.descriptor = os.memfd_create("cxrview-decode", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         os.ftruncate(self.descriptor, SHARED_BYTES)
-        fcntl.fcntl(self.descriptor, fcntl.F_ADD_SEALS, SEALS)
+        seals = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
+        fcntl.fcntl(self.descriptor, fcntl.F_ADD_SEALS, seals)
         self._bytes = np.frombuffer(mmap.mmap(self.descriptor, SHARED_BYTES), np.uint8)
 
     def send(self, data: Buffer, connection: socket.socket) -> None:
@@ -236,7 +234,12 @@ class Decoder:
         if failed is not None:
             LOG.error("a decoder failed: %s", failed.where)
             return failed.reason
-        return "crashed" if said or code is None else ENDED_BY.get(code, "crashed")
+        if said or code is None:  # nonsense, or its exit code is not known
+            return "crashed"
+        if -code in {signal.SIGPROF, signal.SIGALRM}:
+            return "deadline"
+        # By the kernel: nothing else kills a worker before it is ended here
+        return "memory" if -code == signal.SIGKILL else "crashed"
 
     def close(self) -> None:
         """End the worker; blocks until then."""

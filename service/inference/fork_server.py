@@ -60,7 +60,8 @@ class ForkServer:
         self._process: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
         # A fork of this process must not keep the other end from noticing the end of this one
-        os.register_at_fork(after_in_child=self._forget)
+        if sys.platform != "win32":
+            os.register_at_fork(after_in_child=self._forget)
         atexit.register(self.close)
 
     def prepare(self) -> None:

@@ -19,7 +19,7 @@ from service.imaging import DecoderFailedError, Radiograph, is_uncompressed, rea
 from service.inference.batcher import Batcher, BatcherClosedError
 from service.inference.decode_messages import Limits, Reason
 from service.inference.decoder import LIMITS, READ_RADIOGRAPH, Decoder
-from service.inference.fork_server import ForkServerError
+from service.inference.fork_server import FORK_SERVER, ForkServerError
 from service.inference.lanes import (
     DECODE_NICENESS,
     LANES,
@@ -98,6 +98,12 @@ def let_go(error: BaseException | None) -> None:
     while error is not None:
         clear_frames(error.__traceback__)
         error = error.__context__
+
+
+def prepare() -> None:
+    """Begin to start what decode workers are forked from; it takes a while, so begin early."""
+    if ISOLATED:
+        FORK_SERVER.prepare()
 
 
 class Pipeline:
