@@ -22,7 +22,7 @@ MAY_IMPORT = {
         "model_store", "service.imaging", "numpy", "PIL", "pydicom", "imagecodecs",
     },
     "service.inference": {
-        "model_store", "service.imaging", "service.inference", "numpy", "onnxruntime",
+        "model_store", "service.imaging", "service.inference", "numpy", "onnxruntime", "pydantic",
     },
     "service.uploads": {
         "model_store", "service.imaging", "service.inference", "service.uploads",
@@ -96,6 +96,12 @@ def test_only_a_backfill_loads_what_its_sources_need(module: str) -> None:
 def test_a_backfill_needs_no_web_framework() -> None:
     """Sources share the checks of uploads, not their server."""
     assert not loaded_by("service.backfill.sources", "fastapi", "starlette", "uvicorn")
+
+
+def test_a_decode_worker_loads_what_decodes_only() -> None:
+    """Each is a process of its own: it must stay small, and has nothing else to be attacked."""
+    module = "service.inference.fork_server"
+    assert not loaded_by(module, "onnxruntime", "fastapi", "asyncio", "service.api", "pyarrow")
 
 
 def test_publishing_never_loads_the_web(tmp_path: Path) -> None:

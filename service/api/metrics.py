@@ -13,7 +13,7 @@ from prometheus_client import Counter, Gauge, Histogram
 from model_store import View
 from service.api.gpu import GPU
 from service.imaging import Decoder
-from service.inference import LANES, BatchReport, Lane
+from service.inference import LANES, BatchReport, Lane, Reason
 
 if TYPE_CHECKING:
     from service.api.runtime import Runtime
@@ -45,6 +45,12 @@ FALLBACKS = Counter(
     "cxrview_decoder_fallbacks_total",
     "Images that this decoder could not read, and the next one was asked.",
     ["decoder"],
+)
+RESTARTS = Counter(
+    "cxrview_decoder_restarts_total",
+    "Decode workers that a file has ended, and that were replaced: they crashed, took too long"
+    " (deadline) or needed too much memory.",
+    ["cause"],
 )
 STAGES = ("receive", "wait_decode", "decode", "queue", "inference", "respond")
 STAGE_SECONDS = Histogram(
@@ -130,6 +136,8 @@ _RECEIVED_BYTES = {lane: RECEIVED_BYTES.labels(lane) for lane in LANES}
 # From the start, as `problems` does with reasons: `rate` does not see a series that begins with 1
 _FALLBACKS = {decoder: FALLBACKS.labels(decoder) for decoder in get_args(Decoder)}
 
+_RESTARTS = {cause: RESTARTS.labels(cause) for cause in get_args(Reason)}
+
 
 def observe_stage(stage: str, seconds: float) -> None:
     """Count one image's time in one of `STAGES`."""
@@ -164,6 +172,11 @@ def count_answer(
         _REVIEW[view].inc()
     for decoder in fallbacks:
         _FALLBACKS[decoder].inc()
+
+
+def count_decoder_restart(cause: Reason) -> None:
+    """Count one decode worker that was ended by a file."""
+    _RESTARTS[cause].inc()
 
 
 def count_header(agrees: bool | None) -> None:

@@ -69,6 +69,7 @@ KINDS: dict[type[Exception], Kind] = {
     imaging.EmptyImageError: Kind("empty_image", BAD, "No image"),
     imaging.UnrecognisedFormatError: Kind("unrecognised_format", UNSUPPORTED, "Not an image"),
     imaging.CorruptImageError: Kind("corrupt_image", UNPROCESSABLE, "Damaged image"),
+    imaging.DecoderFailedError: Kind("decoder_failed", UNPROCESSABLE, "Decoder failed"),
     imaging.NoPixelDataError: Kind("no_pixel_data", UNPROCESSABLE, "No Pixel Data"),
     imaging.ImageTooSmallError: Kind("image_too_small", UNPROCESSABLE, "Too few pixels"),
     imaging.ImageTooLargeError: Kind("image_too_large", UNPROCESSABLE, "Too many pixels"),

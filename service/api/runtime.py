@@ -30,6 +30,7 @@ from service.inference import (
     Spread,
     keep_freed_memory,
     open_network,
+    prepare,
     usable_cpus,
 )
 from service.uploads.budget import ByteBudget
@@ -119,6 +120,7 @@ async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
         StoreError, NetworkError: The model must not serve; the process ends.
     """
     keep_freed_memory()
+    prepare()
     version = Store(settings.model_store).load(settings.model)
     network = await asyncio.to_thread(_open, version, settings)
     budget_seconds = settings.latency_budget_seconds
@@ -134,6 +136,7 @@ async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
         batcher,
         settings.decode_workers,
         observe=metrics.observe_stage,
+        observe_failure=metrics.count_decoder_restart,
     )
     admission = Admission(settings.max_queue_images, settings.latency_budget_seconds)
     budget = ByteBudget(settings.max_held_bytes, admission.retry_after_seconds, metrics.count_bytes)

@@ -13,6 +13,7 @@ from service.inference import (
     Runner,
     keep_freed_memory,
     open_network,
+    prepare,
     usable_cpus,
 )
 
@@ -39,6 +40,7 @@ def pipeline_of(
         NetworkError: The model must not run.
     """
     keep_freed_memory()
+    prepare()
     cpus = cpus or usable_cpus()
     # Threads that share a batch wait for one another: a batch a core comes later, and costs less
     network = open_network(version, provider, threads=1)

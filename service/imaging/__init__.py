@@ -5,6 +5,7 @@ from service.imaging.errors import (
     BlankImageError,
     ColourImageError,
     CorruptImageError,
+    DecoderFailedError,
     EmptyImageError,
     ImageError,
     ImageTooLargeError,
@@ -18,15 +19,18 @@ from service.imaging.errors import (
     UnsupportedTransferSyntaxError,
 )
 from service.imaging.header import ViewHeader
+from service.imaging.loading import load_decoders
 from service.imaging.origin import Origin, tidy
 from service.imaging.radiograph import Radiograph, image_to_tensor, read_radiograph, sniff
 from service.imaging.tensor import Tensor
+from service.imaging.uncompressed import is_uncompressed
 
 __all__ = [
     "BlankImageError",
     "ColourImageError",
     "CorruptImageError",
     "Decoder",
+    "DecoderFailedError",
     "EmptyImageError",
     "ImageError",
     "ImageTooLargeError",
@@ -43,6 +47,8 @@ __all__ = [
     "UnsupportedTransferSyntaxError",
     "ViewHeader",
     "image_to_tensor",
+    "is_uncompressed",
+    "load_decoders",
     "read_radiograph",
     "sniff",
     "tidy",

@@ -87,3 +87,9 @@ class MultiFrameError(UnsupportedImageError):
     """More than one frame."""
 
     code = "multi_frame_image"
+
+
+class DecoderFailedError(ImageError):
+    """Its decoder crashed, took too long or needed too much memory; it was stopped."""
+
+    code = "decoder_failed"

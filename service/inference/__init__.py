@@ -2,6 +2,8 @@
 
 from service.inference.batcher import Batcher, BatcherClosedError, BatchReport, Run, Runner
 from service.inference.cpus import usable_cpus
+from service.inference.decode_messages import Limits, Reason
+from service.inference.fork_server import ForkServerError
 from service.inference.lanes import LANES, NETWORK_NICENESS, STUCK_SECONDS, Lane
 from service.inference.memory import keep_freed_memory
 from service.inference.network import (
@@ -14,7 +16,7 @@ from service.inference.network import (
     Spread,
     open_network,
 )
-from service.inference.pipeline import Buffer, Image, Pipeline, Stage, let_go
+from service.inference.pipeline import Buffer, Image, Pipeline, Stage, let_go, prepare
 
 __all__ = [
     "CORE_BATCH_IMAGES",
@@ -25,14 +27,17 @@ __all__ = [
     "Batcher",
     "BatcherClosedError",
     "Buffer",
+    "ForkServerError",
     "Image",
     "Lane",
+    "Limits",
     "Network",
     "NetworkError",
     "Pipeline",
     "ProbeError",
     "Provider",
     "ProviderError",
+    "Reason",
     "Run",
     "Runner",
     "Spread",
@@ -40,5 +45,6 @@ __all__ = [
     "keep_freed_memory",
     "let_go",
     "open_network",
+    "prepare",
     "usable_cpus",
 ]

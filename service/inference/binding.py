@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import ctypes
 import weakref
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-import onnxruntime
+
+if TYPE_CHECKING:  # decode workers must not load it
+    import onnxruntime
 
 CUDA_RUNTIMES = ("libcudart.so.13", "libcudart.so.12")  # one of them came with the provider
 HOST_REGISTER_PORTABLE = 1  # page-locked for every context of the process

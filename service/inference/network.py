@@ -6,16 +6,18 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import numpy.typing as npt
-import onnxruntime
 
 from model_store import ModelVersion
 from service.imaging import Tensor, image_to_tensor
 from service.inference.binding import BoundRun
 from service.inference.cpus import usable_cpus
+
+if TYPE_CHECKING:  # decode workers load this package, and must stay small
+    import onnxruntime
 
 Provider = Literal["cpu", "cuda", "tensorrt"]
 PROVIDERS: dict[Provider, str] = {
@@ -147,6 +149,8 @@ def open_network(
         ProviderError: `provider` cannot be had, and no fall-back is allowed.
         ProbeError: The model is not the one its card describes.
     """
+    import onnxruntime
+
     wanted = PROVIDERS[provider]
     if provider != "cpu":
         onnxruntime.preload_dlls()  # finds the libraries of CUDA where pip has put them
@@ -173,6 +177,8 @@ def _open(
     threads: int,
     allow_cpu_fallback: bool,
 ) -> Network:
+    import onnxruntime
+
     session = onnxruntime.InferenceSession(
         version.model, _session_options(threads), providers=providers
     )
@@ -186,6 +192,8 @@ def _open(
 
 
 def _session_options(threads: int) -> onnxruntime.SessionOptions:
+    import onnxruntime
+
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     # Threads that spin while they wait take the cores from decoding

@@ -1,7 +1,9 @@
-"""From the bytes of files to their PFIs: decode threads and a batcher, lane by lane."""
+"""From the bytes of files to their PFIs: decode workers and a batcher, lane by lane."""
 
 from __future__ import annotations
 
+import logging
+import sys
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, InvalidStateError
@@ -13,8 +15,11 @@ from traceback import clear_frames
 from typing import Literal
 
 from model_store import PreprocessSpec
-from service.imaging import Radiograph, read_radiograph
+from service.imaging import DecoderFailedError, Radiograph, is_uncompressed, read_radiograph
 from service.inference.batcher import Batcher, BatcherClosedError
+from service.inference.decode_messages import Limits, Reason
+from service.inference.decoder import LIMITS, READ_RADIOGRAPH, Decoder
+from service.inference.fork_server import FORK_SERVER, ForkServerError
 from service.inference.lanes import (
     DECODE_NICENESS,
     LANES,
@@ -26,6 +31,11 @@ from service.inference.lanes import (
 # At most so long does backfill leave its next image to the people who are being served, so that it
 # never stands still
 MOST_PATIENCE_SECONDS = 0.25
+
+# Elsewhere there are neither shared memory without a name nor limits that the kernel keeps
+ISOLATED = sys.platform == "linux"
+
+LOG = logging.getLogger(__name__)
 
 Buffer = bytes | bytearray | memoryview
 Stage = Literal["wait_decode", "decode"]
@@ -90,17 +100,31 @@ def let_go(error: BaseException | None) -> None:
         error = error.__context__
 
 
-class Pipeline:
-    """Threads that decode, and a batcher behind them.
+def prepare() -> None:
+    """Begin to start what decode workers are forked from; it takes a while, so begin early."""
+    if ISOLATED:
+        FORK_SERVER.prepare()
 
-    Each lane has decode threads of its own. Those of backfill have the lowest priority of all, so
-    that an archive takes only the time that people leave.
+
+class Pipeline:
+    """Threads that see to decoding, and a batcher behind them.
+
+    Each thread has a worker process, which it gives one file after the other: a file that makes its
+    decoder crash, hang or swell costs one worker, which is replaced, and its own answer. Plain grey
+    pixels need no decoder, and less time than it takes to copy them: the thread reads them itself.
+
+    Each lane has threads and workers of its own. Those of backfill have the lowest priority of all,
+    so that an archive takes only the time that people leave.
 
     Args:
         spec: Of the model that the batcher runs.
         batcher: Not started; the pipeline starts and closes it.
-        workers: Decode threads of each lane.
+        workers: Decode threads of each lane, and worker processes.
         observe: Called with each image's seconds in each stage, in a decode thread.
+        observe_failure: Called when a worker was ended by a file.
+        decode: What workers call, as module:function, with what `read_radiograph` takes; it must
+            be importable.
+        limits: Of one file, by lane.
     """
 
     def __init__(
@@ -108,7 +132,11 @@ class Pipeline:
         spec: PreprocessSpec,
         batcher: Batcher,
         workers: int,
+        *,
         observe: Callable[[Stage, float], None] = lambda _, __: None,
+        observe_failure: Callable[[Reason], None] = lambda _: None,
+        decode: str = READ_RADIOGRAPH,
+        limits: Mapping[Lane, Limits] = LIMITS,
     ) -> None:
         self._spec = spec
         self._workers = workers
@@ -121,10 +149,14 @@ class Pipeline:
         self._quiet = Event()  # there are none
         self._quiet.set()
         self._lock = Lock()
-        self._threads = [
-            Thread(target=self._work, args=(lane,), name=f"decode-{lane}", daemon=True)
+        self._decoders = [
+            (lane, Decoder(spec, lane, decode, limits[lane], observe_failure) if ISOLATED else None)
             for lane in LANES
             for _ in range(workers)
+        ]
+        self._threads = [
+            Thread(target=self._work, args=pair, name=f"decode-{pair[0]}", daemon=True)
+            for pair in self._decoders
         ]
 
     @property
@@ -167,7 +199,14 @@ class Pipeline:
         return len(self._decoding)
 
     def start(self) -> None:
-        """Begin to answer."""
+        """Begin to answer; workers for backfill are started when it comes.
+
+        Raises:
+            ForkServerError: Decode workers cannot be started.
+        """
+        for lane, decoder in self._decoders:
+            if decoder is not None and lane == "interactive":
+                decoder.start()
         self._batcher.start()
         for thread in self._threads:
             thread.start()
@@ -182,6 +221,9 @@ class Pipeline:
         for thread in self._threads:
             if thread.ident is not None:  # it was started
                 thread.join()
+        for _, decoder in self._decoders:
+            if decoder is not None:
+                decoder.close()
         self._batcher.close()
 
     def submit(self, image: Image) -> None:
@@ -206,7 +248,7 @@ class Pipeline:
             if not self._interactive:
                 self._quiet.set()
 
-    def _work(self, lane: Lane) -> None:
+    def _work(self, lane: Lane, decoder: Decoder | None) -> None:
         lower_priority(DECODE_NICENESS[lane])
         while (image := self._files[lane].get()) is not None:
             if lane == "backfill":
@@ -217,21 +259,36 @@ class Pipeline:
                 continue
             self._decoding[image] = time.perf_counter()
             try:
-                self._decode(image)
+                self._decode(image, decoder)
             except Exception as error:  # noqa: BLE001  # handed to whom it concerns; the thread goes on
                 image.data = None
                 let_go(error)
                 with suppress(InvalidStateError):  # its caller has gone meanwhile
                     image.answer.set_exception(error)
+                if decoder is not None and isinstance(error, DecoderFailedError):
+                    _replace(decoder)
             del self._decoding[image]
 
-    def _decode(self, image: Image) -> None:
+    def _decode(self, image: Image, decoder: Decoder | None) -> None:
         assert image.data is not None  # nobody decodes twice
         start = time.perf_counter()
         self._observe("wait_decode", start - image.since)
-        image.radiograph = read_radiograph(image.data, self._spec)
-        image.data = None  # the bytes of a file are a hundred times its tensor
+        if decoder is None or is_uncompressed(image.data):
+            image.radiograph = read_radiograph(image.data, self._spec)
+            image.data = None  # the bytes of a file are a hundred times its tensor
+        else:
+            decoder.send(image.data)
+            image.data = None  # its copy suffices
+            image.radiograph = decoder.receive()
         self._observe("decode", time.perf_counter() - start)
         # With work left for every thread, a batch may fill up
         more = self.waiting(image.lane) >= self._workers
         self._batcher.submit(image.radiograph.tensor, image.lane, image.answer, more)
+
+
+def _replace(decoder: Decoder) -> None:
+    """Now, so that the next file need not wait for it."""
+    try:
+        decoder.start()
+    except ForkServerError:
+        LOG.exception("a decode worker is missing")

@@ -27,7 +27,7 @@ from service.api.routes.backfills import OF_JOBS
 from service.api.runtime import open_runtime
 from service.api.settings import Settings
 from service.imaging import Decoder
-from service.inference import LANES, STUCK_SECONDS
+from service.inference import LANES, STUCK_SECONDS, Reason
 
 BODY = (DATA / "frontal-0003.jpg").read_bytes()
 
@@ -102,11 +102,12 @@ def test_metric_labels_come_from_closed_sets(client: httpx2.Client) -> None:
     """Whatever clients send, no label of ours has a value that is not in our tables."""
     client.post("/v1/classify", content=b"x", headers={"content-type": "Doe^Jane"})
     text = client.get("/metrics").text
-    named = "view|reason|stage|lane|source|agreement"
+    named = "view|reason|cause|stage|lane|source|agreement"
     sample = rf'^cxrview_\w+\{{(?:\w+="[^"]*",)*({named})="([^"]*)"'
     labels = set(re.findall(sample, text, re.MULTILINE))
     allowed = {"view": {"frontal", "lateral"}, "reason": {*CODES, *OF_JOBS}}
     allowed |= {"stage": set(STAGES), "lane": set(LANES)}
+    allowed |= {"cause": set(get_args(Reason))}
     allowed |= {"source": set(SOURCES), "agreement": set(AGREEMENTS)}
     assert labels
     assert all(found in allowed[label] for label, found in labels)

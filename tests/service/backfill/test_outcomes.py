@@ -199,6 +199,7 @@ def test_each_code_of_images_was_thought_of():
     assert set(CODES) >= SKIPPED
     assert codes - SKIPPED == {
         "corrupt_image",
+        "decoder_failed",
         "empty_image",
         "image_too_large",
         "no_pixel_data",

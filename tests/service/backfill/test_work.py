@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+import hostile
 import pytest
 from images import dicom, png, radiograph
 
 from model_store import ModelVersion, Store
+from service.backfill import local
 from service.backfill.columns import as_rows
 from service.backfill.fetching import LOOK_SECONDS
 from service.backfill.jobs import Job
@@ -333,3 +337,20 @@ def test_workers_share_a_job(
     assert archive.listed_times == 1
     assert set(archive.read_times.values()) == {1}
     bench.check(bench.ledger.job(bench.job), archive)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="decoding is isolated on Linux")
+def test_an_image_that_ends_its_decoder_fails_alone(
+    ledger: Ledger, tmp_path: Path, swift: ModelVersion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has an outcome like any other; its neighbours are done, and the job comes to its end."""
+    monkeypatch.setattr(local, "Pipeline", partial(Pipeline, decode="hostile:decode"))
+    source = Archive()
+    harms = {f"harm/{number}": hostile.PNG + b"segfault" for number in range(5)}
+    source.files |= harms
+    with pipeline_of(swift) as pipeline:
+        bench = Bench(ledger, tmp_path / "out", pipeline, swift)
+        job = bench.work(source).run()
+        bench.check(job, source)
+    assert bench.ledger.codes(bench.job) == CODES | {"decoder_failed": len(harms)}
+    assert job.counts["done"] == EXPECTED["done"]

@@ -1,0 +1,137 @@
+"""A process that decodes files for another one, and may die of any of them.
+
+It imports what decodes and nothing else: no network and no web framework.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import signal
+import socket
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from importlib import import_module
+from pathlib import Path
+
+from model_store import PreprocessSpec
+from service.imaging import ImageError, Radiograph
+from service.inference.decode_messages import (
+    READY,
+    SHARED_BYTES,
+    TASK,
+    Answer,
+    Failure,
+    Job,
+    Limits,
+    Read,
+    Refusal,
+)
+from service.inference.lanes import lower_priority
+
+if sys.platform != "win32":  # where nothing is isolated
+    import resource
+
+Decode = Callable[[memoryview, PreprocessSpec], Radiograph]
+
+# When memory runs out, the kernel ends these processes first
+OOM_SCORE = 500
+# The most that may be written to any file: a tensor, to the shared memory
+MAX_WRITTEN_BYTES = 2**22
+
+
+def work(connection: socket.socket, memory: int, job: Job) -> None:
+    """Decode one file after the other until the other end is closed, or one file did harm.
+
+    Args:
+        connection: Takes the length of a file, and gives an Answer.
+        memory: File descriptor of the shared memory: the file before, its tensor afterwards.
+        job: What to do.
+    """
+    module, _, name = job.decode.partition(":")
+    decode: Decode = getattr(import_module(module), name)
+    confine()
+    lower_priority(job.niceness)
+    used = _address_space()
+    connection.send(READY.pack(os.getpid()))
+    shared = _mapped(memory, SHARED_BYTES)
+    while (data := _received(connection, shared)) is not None:
+        with _limited(job.limits, used + len(data)):
+            answer = answer_to(data, memory, decode, job.spec)
+        connection.send(answer.model_dump_json().encode())
+        if answer.failed:
+            return
+
+
+def confine() -> None:
+    """Give this process for good what hostile files must find: no disk, and the worst OOM score."""
+    _lower(resource.RLIMIT_CORE, 0)  # a core file would hold the image
+    _lower(resource.RLIMIT_FSIZE, MAX_WRITTEN_BYTES)
+    with suppress(OSError):  # as where /proc is read-only
+        Path("/proc/self/oom_score_adj").write_text(str(OOM_SCORE))
+
+
+def answer_to(data: memoryview, memory: int, decode: Decode, spec: PreprocessSpec) -> Answer:
+    """One file to its answer; its tensor is written to the shared memory."""
+    try:
+        radiograph = decode(data, spec)
+        os.pwrite(memory, radiograph.tensor.tobytes(), 0)
+        return Answer(read=Read.of(radiograph))
+    except ImageError as error:
+        return Answer(refusal=Refusal(code=error.code, text=str(error)))
+    except MemoryError as error:
+        return Answer(failed=Failure(reason="memory", where=_where(error)))
+    except Exception as error:  # noqa: BLE001  # it costs this image, and this process
+        return Answer(failed=Failure(reason="crashed", where=_where(error)))
+
+
+def _received(connection: socket.socket, shared: memoryview) -> memoryview | None:
+    """The next file, not copied; None at the end."""
+    task, large, _, _ = socket.recv_fds(connection, TASK.size, 1)
+    if not task:
+        return None
+    (length,) = TASK.unpack(task)
+    if not large:
+        return shared[:length]
+    with os.fdopen(large[0]):
+        return _mapped(large[0], length)
+
+
+def _mapped(memory: int, length: int) -> memoryview:
+    """Read only."""
+    return memoryview(mmap.mmap(memory, length, access=mmap.ACCESS_READ))
+
+
+def _where(error: Exception) -> str:
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__} in {Path(frame.filename).name}:{frame.lineno}"
+
+
+@contextmanager
+def _limited(limits: Limits, used: int) -> Iterator[None]:
+    """Within, the kernel ends this process at its limits, also while a decoder never returns."""
+    signal.setitimer(signal.ITIMER_PROF, limits.cpu_seconds)  # SIGPROF
+    signal.setitimer(signal.ITIMER_REAL, limits.wall_seconds)  # SIGALRM
+    _lower(resource.RLIMIT_AS, used + limits.memory_bytes)
+    try:
+        yield
+    finally:
+        _lower(resource.RLIMIT_AS, resource.RLIM_INFINITY)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.setitimer(signal.ITIMER_PROF, 0)
+
+
+def _lower(limit: int, value: int) -> None:
+    """Set the soft limit, as far as the hard one allows."""
+    hard = resource.getrlimit(limit)[1]
+    unlimited = hard == resource.RLIM_INFINITY
+    if value == resource.RLIM_INFINITY or (not unlimited and value > hard):
+        value = hard
+    resource.setrlimit(limit, (value, hard))
+
+
+def _address_space() -> int:
+    """Bytes that are mapped now."""
+    return int(Path("/proc/self/statm").read_text().split()[0]) * mmap.PAGESIZE
