@@ -19,8 +19,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from service.imaging.codestream import Frame, Stream, is_whole, read_frame_header, without_wrapper
+from service.imaging.codestream import check_work, read_frame_header, without_wrapper
 from service.imaging.errors import CorruptImageError
+from service.imaging.frame import Frame, Stream
+from service.imaging.jpeg import without_metadata
 from service.imaging.openjpeg import MAX_BITS, OPENJPEG, decode_openjpeg
 from service.imaging.tensor import Wavelet, check_size
 
@@ -51,9 +53,6 @@ DECODE_ERRORS = (
     struct.error,
     zlib.error,
 )
-
-# Of JPEG 2000: 64 x 64 pixels of the largest image. OpenJPEG takes 10 kB for each, used or not
-MAX_TILES = 10_000
 
 
 class Decoded(NamedTuple):
@@ -97,19 +96,18 @@ def decode_frame(stream: Stream, min_side: int) -> Decoded:
         than 8 bits or JPEG-LS that is as safe.
 
     Raises:
-        CorruptImageError: The stream cannot be decoded.
+        CorruptImageError: The stream cannot be decoded, or would take too long or too much memory,
+            see `check_work`.
         ImageTooSmallError, ImageTooLargeError: By its declared size, before it is decoded.
-        UnsupportedTransferSyntaxError: An unknown codestream.
+        UnsupportedPixelFormatError, UnsupportedTransferSyntaxError: See `read_frame_header`.
     """
     frame = read_frame_header(stream)
-    check_size(frame.rows, frame.columns, frame.components)
-    if frame.family != "jpeg-2000" and not is_whole(stream):
-        # libjpeg would only warn and paint the rest grey; CharLS takes seconds to notice
-        raise CorruptImageError("the compressed frame is cut off")
-    if frame.tiles > MAX_TILES:
-        raise CorruptImageError(f"the frame declares {frame.tiles} tiles; the limit is {MAX_TILES}")
+    # Samples of more than 16 bits take twice the memory
+    check_size(frame.rows, frame.columns, frame.components * (1 + (frame.precision > MAX_BITS)))
     # The wrapper may declare another size than the codestream, which is the one that was checked
-    decoders = _decoders(as_bytes(without_wrapper(stream)), frame, min_side)
+    stream = without_wrapper(stream)
+    check_work(stream, frame)
+    decoders = _decoders(as_bytes(stream), frame, min_side)
     found = first_to_read(decoders, f"the {frame.family} frame")
     return found._replace(wavelet=frame.wavelet if len(found.samples) < frame.rows else None)
 
@@ -143,14 +141,12 @@ def _decoders(stream: bytes, frame: Frame, min_side: int) -> Decoders:
     if frame.family == "jpeg":
         return _jpeg_decoders(stream, frame, min_side)
     reduce = min(frame.halvings, halvings(frame.rows, frame.columns, min_side))
-    decoders: Decoders = {}
-    if OPENJPEG and frame.components == 1 and frame.precision <= MAX_BITS:
-        library = OPENJPEG
-        decoders["openjpeg"] = lambda: decode_openjpeg(library, stream, frame, reduce)
-    else:
-        decoders["pillow-jpeg-2000"] = lambda: _pillow_jpeg_2000(stream, frame, reduce)
-    decoders["imagecodecs-jpeg-2000"] = lambda: _of_size(imagecodecs.jpeg2k_decode(stream), frame)
-    return decoders
+    # One decoder only: all of them are OpenJPEG, and would take their time again
+    if frame.components > 1 or frame.precision > MAX_BITS:
+        return {"imagecodecs-jpeg-2000": lambda: _of_size(imagecodecs.jpeg2k_decode(stream), frame)}
+    if library := OPENJPEG:
+        return {"openjpeg": lambda: decode_openjpeg(library, stream, frame, reduce)}
+    return {"pillow-jpeg-2000": lambda: _pillow_jpeg_2000(stream, frame, reduce)}
 
 
 def _jpeg_decoders(stream: bytes, frame: Frame, min_side: int) -> Decoders:
@@ -174,7 +170,7 @@ def _of_size(samples: Samples, frame: Frame, reduce: int = 0) -> Samples:
 
 
 def _pillow_jpeg(stream: bytes, frame: Frame, reduce: int) -> Samples:
-    image = Image.open(io.BytesIO(stream), formats=["JPEG"])
+    image = Image.open(io.BytesIO(without_metadata(stream)), formats=["JPEG"])
     image.draft(None, (frame.columns >> reduce, frame.rows >> reduce))
     return _of_size(np.asarray(image), frame, reduce)
 

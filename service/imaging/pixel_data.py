@@ -12,10 +12,11 @@ from pydicom import uid
 from pydicom.pixels.processing import apply_color_lut, convert_color_space
 from pydicom.pixels.utils import pixel_array
 
-from service.imaging.codestream import Stream, read_frame_header
+from service.imaging.codestream import read_frame_header
 from service.imaging.decoders import Decoded, Decoder, decode_frame, decode_rle
 from service.imaging.elements import Elements, PixelData
 from service.imaging.errors import ColourImageError, CorruptImageError
+from service.imaging.frame import Stream
 from service.imaging.grey import grey_of_colour
 from service.imaging.tensor import Pixels, Wavelet
 

@@ -14,12 +14,13 @@ from PIL import Image
 from pydicom import uid
 from pydicom.encaps import get_frame
 
-from service.imaging import decoders
-from service.imaging.codestream import JPEG_START, read_frame_header
+from service.imaging import decoders, jpeg
+from service.imaging.codestream import read_frame_header
 from service.imaging.decoders import decode_frame, decode_rle
 from service.imaging.errors import (
     CorruptImageError,
     ImageTooLargeError,
+    UnsupportedPixelFormatError,
     UnsupportedTransferSyntaxError,
 )
 from service.imaging.openjpeg import OPENJPEG, load
@@ -121,15 +122,15 @@ def test_a_grey_jpeg_is_decoded_at_twice_the_size(min_side):
     assert (found.wavelet, found.fallbacks) == (None, ())
 
 
-def test_the_next_decoder_reads_what_the_first_refuses():
-    """Pillow has no mode for 20 bits; the answer names it."""
+def test_samples_of_more_than_16_bits_are_read():
+    """Some writers keep 20; imagecodecs reads them."""
     pixels = PIXELS.astype(np.uint32) << 8
     data = imagecodecs.jpeg2k_encode(
         pixels, 0, codecformat="j2k", reversible=True, bitspersample=20
     )
     found = decode_frame(bytes(data), FULL_SIZE)
     np.testing.assert_array_equal(found.samples, pixels)
-    assert found.fallbacks == ("pillow-jpeg-2000",)
+    assert found.fallbacks == ()
 
 
 @pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
@@ -152,21 +153,11 @@ def test_an_endless_header_is_refused_at_once():
         read_frame_header(wavelet[:at] + b"\xff\x64\x00\x02" * 2**22)
 
 
-def test_a_progressive_jpeg_of_many_scans_is_refused():
-    """Each scan passes over the whole picture, so their number is limited."""
-    buffer = io.BytesIO()
-    Image.fromarray((PIXELS >> 4).astype(np.uint8)).save(buffer, "JPEG", progressive=True)
-    data = buffer.getvalue()
-    assert decode_frame(data, FULL_SIZE).samples.shape == PIXELS.shape
-    with pytest.raises(CorruptImageError, match="scans"):
-        decode_frame(data[:-2] + b"\xff\xda\x00\x02" * 101 + data[-2:], FULL_SIZE)
-
-
 def test_a_frame_of_many_tiles_is_refused():
     """OpenJPEG allocates for each tile, whether it is there or not."""
     data = bytearray(stream(uid.JPEG2000Lossless))
     struct.pack_into(">6I", data, 8, 6400, 6400, 0, 0, 26, 26)
-    with pytest.raises(CorruptImageError, match="60591 tiles"):
+    with pytest.raises(CorruptImageError, match="61009 tiles"):
         decode_frame(bytes(data), 32)
 
 
@@ -216,7 +207,7 @@ def test_a_coarser_component_is_refused():
     """XRsiz 2 would make the picture half as wide as the header that was checked says."""
     data = bytearray(stream(uid.JPEG2000Lossless))
     data[43] = 2
-    with pytest.raises(CorruptImageError):
+    with pytest.raises(UnsupportedPixelFormatError):
         decode_frame(bytes(data), FULL_SIZE)
 
 
@@ -264,7 +255,7 @@ def test_a_giant_is_refused_by_its_header(syntax):
     [
         (b"", UnsupportedTransferSyntaxError, "neither JPEG"),
         (b"GIF89a", UnsupportedTransferSyntaxError, "neither JPEG"),
-        (JPEG_START, CorruptImageError, "cut off within its header"),
+        (jpeg.START, CorruptImageError, "cut off within its header"),
         (b"\xff\xd8\xff\xd8\xff\xd8", CorruptImageError, "cut off within its header"),
         (b"\xff\xd8\xff\xda\x00\x02", CorruptImageError, "cut off within its header"),
         (b"\xff\x4f\xff\x51", CorruptImageError, "cut off within its header"),
