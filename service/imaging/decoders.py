@@ -9,6 +9,7 @@ jpegsof3); JPEG extended 38 ms; JPEG-LS 97 ms (CharLS); RLE 8 ms (imagecodecs; 9
 from __future__ import annotations
 
 import io
+import math
 import struct
 import zlib
 from collections.abc import Callable
@@ -112,15 +113,26 @@ def decode_frame(stream: Stream, min_side: int) -> Decoded:
     return found._replace(wavelet=frame.wavelet if len(found.samples) < frame.rows else None)
 
 
-def decode_rle(stream: Stream, rows: int, columns: int, bytes_per_sample: int) -> Samples:
-    """Decode one frame of RLE Lossless (PS3.5 Annex G) with one sample a pixel."""
+def decode_rle(stream: Stream, shape: tuple[int, ...], bytes_per_sample: int) -> Samples:
+    """Decode one frame of RLE Lossless (PS3.5 Annex G).
+
+    Args:
+        stream: The frame.
+        shape: (rows, columns), or (samples, rows, columns): planes follow each other.
+        bytes_per_sample: 1, 2 or 4.
+
+    Raises:
+        CorruptImageError: It is damaged, or holds another number of segments.
+    """
     dtype = np.dtype(f"<u{bytes_per_sample}")
+    size = math.prod(shape) * bytes_per_sample
+    segments = math.prod(shape[:-2]) * bytes_per_sample
+    if bytes(stream[:4]) != segments.to_bytes(4, "little"):
+        raise CorruptImageError(f"the RLE frame does not hold {segments} segments")
     try:
         # `out` bounds the runs: without it, 64 MB of them would become 4 GB
-        values = imagecodecs.dicomrle_decode(
-            as_bytes(stream), dtype, out=rows * columns * dtype.itemsize
-        )
-        return np.frombuffer(values, dtype).reshape(rows, columns)
+        values = imagecodecs.dicomrle_decode(as_bytes(stream), dtype, out=size)
+        return np.frombuffer(values, dtype).reshape(shape)
     except (RuntimeError, ValueError) as error:
         raise CorruptImageError("the RLE frame cannot be decoded") from error
 

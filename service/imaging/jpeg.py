@@ -124,7 +124,7 @@ def without_metadata(stream: Stream) -> bytes:
     for marker, at, length in _segments(stream):
         if marker == SOS:
             break
-        if APP0 < marker <= APP15 and marker != APP14 or marker == COM:
+        if (APP0 < marker <= APP15 and marker != APP14) or marker == COM:
             parts.append(stream[start:at])
             start = at + 2 + length
     return b"".join([*parts, stream[start:]])

@@ -29,8 +29,13 @@ Image.MAX_IMAGE_PIXELS = None  # `check_size` is the stricter limit, and raises 
 GREY_16 = {"I;16", "I;16B", "I"}
 # By EXIF orientation: quarter turns to the left, and whether left and right are exchanged then
 TURNS = {
-    **{2: (0, True), 3: (2, False), 4: (2, True)},
-    **{5: (3, True), 6: (3, False), 7: (1, True), 8: (1, False)},
+    2: (0, True),
+    3: (2, False),
+    4: (2, True),
+    5: (3, True),
+    6: (3, False),
+    7: (1, True),
+    8: (1, False),
 }
 
 

@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from images import CODECS, dicom, radiograph
-from PIL import Image
 from pydicom import uid
 from pydicom.encaps import get_frame
 
@@ -82,7 +81,7 @@ def test_run_lengths_return_every_byte(seed, depth):
     """RLE keeps the order of bytes and rows in every word size."""
     values = np.random.default_rng(seed).integers(0, 4, (33, 41)).astype(depth) * 37
     frame = runs(values)
-    np.testing.assert_array_equal(decode_rle(frame, 33, 41, values.itemsize), values)
+    np.testing.assert_array_equal(decode_rle(frame, (33, 41), values.itemsize), values)
 
 
 @pytest.mark.parametrize("min_side", [8, 16, 32, 64])
@@ -272,10 +271,10 @@ def test_an_unknown_stream_is_refused(data, error, says):
 def test_half_a_run_is_no_image(size):
     """RLE that ends early is refused."""
     with pytest.raises(CorruptImageError, match="RLE"):
-        decode_rle(runs(PIXELS)[:size], *PIXELS.shape, 2)
+        decode_rle(runs(PIXELS)[:size], PIXELS.shape, 2)
 
 
 def test_runs_beyond_the_header_are_refused():
     """RLE that expands to more than the header says stops there."""
     with pytest.raises(CorruptImageError, match="RLE"):
-        decode_rle(runs(PIXELS), 36, 64, 2)
+        decode_rle(runs(PIXELS), (36, 64), 2)
