@@ -43,6 +43,7 @@ Decoders = dict[Decoder, Callable[[], Samples]]  # in the order in which they ar
 # What Pillow and imagecodecs (whose own errors are RuntimeErrors) raise on damaged images, found by
 # fuzzing. Their texts may quote bytes of the image, so they are not shown.
 DECODE_ERRORS = (
+    AssertionError,
     RuntimeError,
     OSError,
     SyntaxError,

@@ -58,19 +58,20 @@ def marker(code: int, data: bytes = b"") -> bytes:
 
 def cod(rng: random.Random, levels: int) -> bytes:
     """A COD segment: mostly small precincts or blocks, or many layers."""
-    layers, order = rng.choice([1, 1, 1, 2, 20, *WORDS]), rng.choice([0, 1, 2, 3, 4, 4, 255])
+    layers = rng.choice([1, 1, 1, 2, 20, 50, rng.choice(WORDS)])
+    order = rng.choice([*range(5), *range(5), 255])
     head = struct.pack(">BHB", order, layers, rng.choice([0, 0, 1]))
     return marker(0xFF52, style(rng, levels, head))
 
 
 def style(rng: random.Random, levels: int, head: bytes = b"") -> bytes:
     """What COD and COC share, with what stands between."""
-    has_precincts = rng.random() < 0.5
-    block = bytes(rng.choice([4, 4, 4, 3, 2, 0, 8, 255]) for _ in range(2))
-    passes = rng.choice([0, 0, 0x40, 1, 4, 5, 63, 255])
+    has_precincts = rng.random() < 0.4
+    block = bytes(rng.choice([4, 4, 4, 4, 3, 3, 2, 0, rng.choice(BYTES)]) for _ in range(2))
+    passes = rng.choice([0, 0, 0, 0x40, 0x40, 1, 4, 5, 63, 255])
     data = bytes([has_precincts | rng.choice([0, 0, 2, 4])]) + head
     data += bytes([levels]) + block + bytes([passes, rng.choice([0, 1])])
-    side = rng.choice([lambda: 0x77, lambda: 0x88, lambda: rng.randrange(256), lambda: 0x11])
+    side = rng.choice([lambda: 0x77, lambda: 0x88, lambda: 0x55, lambda: rng.randrange(256)])
     return data + (bytes(side() for _ in range(min(33, levels + 1))) if has_precincts else b"")
 
 
@@ -89,24 +90,24 @@ def extras(rng: random.Random, levels: int) -> bytes:
     )
     return b"".join(
         (
-            maybe(rng, 0.2, lambda: cod(rng, levels)),
+            maybe(rng, 0.06, lambda: cod(rng, levels)),
             maybe(
                 rng,
-                0.2,
+                0.06,
                 lambda: marker(0xFF53, bytes([rng.choice([0, 0, 1])]) + style(rng, levels)),
             ),
-            maybe(rng, 0.1, lambda: marker(0xFF5E, bytes([0, 0, rng.choice(BYTES)]))),
-            maybe(rng, 0.2, lambda: marker(0xFF5F, change * rng.choice([1, 2, 31, 1000]))),
-            maybe(rng, 0.1, lambda: marker(0xFF64, b"\0\1x") * rng.choice([1, 1000, 200_000])),
-            maybe(rng, 0.1, lambda: marker(0xFF55, rng.randbytes(60_000)) * rng.choice([1, 300])),
+            maybe(rng, 0.03, lambda: marker(0xFF5E, bytes([0, 0, rng.choice(BYTES)]))),
+            maybe(rng, 0.06, lambda: marker(0xFF5F, change * rng.choice([1, 2, 31, 1000]))),
+            maybe(rng, 0.03, lambda: marker(0xFF64, b"\0\1x") * rng.choice([1, 1000, 200_000])),
+            maybe(rng, 0.03, lambda: marker(0xFF55, rng.randbytes(60_000)) * rng.choice([1, 300])),
             # Of a length that its reader may or may not follow, with a COD within
-            maybe(rng, 0.1, lambda: marker(0xFF30, cod(rng, levels))),
+            maybe(rng, 0.03, lambda: marker(0xFF30, cod(rng, levels))),
             maybe(
-                rng, 0.1, lambda: marker(rng.choice([0xFF60, 0xFF61, 0xFF58]), rng.randbytes(500))
+                rng, 0.03, lambda: marker(rng.choice([0xFF60, 0xFF61, 0xFF58]), rng.randbytes(500))
             ),
             maybe(
                 rng,
-                0.1,
+                0.03,
                 lambda: marker(rng.choice([0xFF74, 0xFF75, 0xFF77]), rng.randbytes(50)) * 9,
             ),
         )
@@ -122,7 +123,7 @@ def tile_parts(rng: random.Random, levels: int, tiles: int) -> bytes:
         data = long if index == 0 else b"\0"
         head = extras(rng, levels) if count < 10 and rng.random() < 0.3 else b""
         length = 14 + len(head) + len(data)
-        if rng.random() < 0.1:
+        if rng.random() < 0.02:
             length = rng.choice([0, 12, 13, length - 1, length + 1, 2**32 - 1])
         tile = (
             rng.choice([index % max(1, tiles), 0, 65535]) if count < 10 else index % max(1, tiles)
@@ -134,18 +135,18 @@ def tile_parts(rng: random.Random, levels: int, tiles: int) -> bytes:
 
 def wavelet(rng: random.Random) -> bytes:
     """A JPEG 2000 or HTJ2K object."""
-    levels = rng.choice([0, 1, 5, 5, 5, 6, 32, 33, 255])
-    start = rng.choice([0, 0, 0, 0, 1, 1000, 2**31 - 70_000])
+    levels = rng.choice([0, 1, 5, 5, 5, 5, 5, 6, 6, 32, rng.choice([33, 255])])
+    start = rng.choice([0] * 9 + [1, 1000, 2**31 - 70_000])
     rows, columns = sides(rng, SIDES if levels >= 5 and start == 0 else FULL_SIDES)
-    components = rng.choice([1, 1, 1, 1, 2, 3, 4, 5, 16384])
+    components = rng.choice([1] * 9 + [2, 3, 3, 4, 5, 16384])
     if components > 1:
         rows, columns = min(rows, 1000), min(columns, 1000)
-    tile = rng.choice([2**31 - 1, max(rows, columns), 1024, 256, 200, 64, 31, 1])
+    tile = rng.choice([max(rows, columns)] * 3 + [2**31 - 1, 1024, 512, 256, 200, 64, 31, 1])
     numbers = columns + start, rows + start, start, start, tile, tile, *[rng.choice([start, 0])] * 2
     depth = bytes(
         [
-            rng.choice([7, 11, 15, 15, 25, 37, 0x8B, 255]),
-            *rng.choice([(1, 1)] * 8 + [(2, 1), (255, 255), (0, 0)]),
+            rng.choice([7, 11, 11, 15, 15, 15, 0x8B, rng.choice([25, 37, 255])]),
+            *rng.choice([(1, 1)] * 40 + [(2, 1), (255, 255), (0, 0)]),
         ]
     )
     stream = b"\xff\x4f" + marker(
@@ -192,7 +193,9 @@ def sos(names: bytes, first: int, last: int, bits: int) -> bytes:
 def scans(rng: random.Random, code: int, components: int) -> bytes:
     """One scan, or far too many."""
     names, found = bytes(range(1, components + 1)), []
-    count = rng.choice([1, 1, 2, 10, 60, 300, 2000, 9000])
+    count = rng.choice([1, 2, 10, 10, 60, 60, 300, 2000, 9000])
+    if code not in {0xC2, 0xCA} and rng.random() < 0.8:
+        count = 1
     first = rng.choice([0, 1])
     progressive = sos(
         b"\1", first, rng.choice([first, 5, 63]), rng.choice([0, 1, 0x10, 0x21, 0xFF])
@@ -211,9 +214,10 @@ def scans(rng: random.Random, code: int, components: int) -> bytes:
 
 def jpeg_stream(rng: random.Random, code: int, rows: int, columns: int, components: int) -> bytes:
     """SOI to EOI."""
-    precision = rng.choice([8, 8, 8, 12, 16, 2, 255])
+    precision = rng.choice([8] * 9 + [12, 12, 16, 2, 255])
     factors = [
-        rng.choice([0x11, 0x11, 0x22, 0x41, 0x14, 0x44, 0x00, 0xF1]) for _ in range(components)
+        rng.choice([0x11] * 20 + [0x22, 0x22, 0x41, 0x14, 0x44, 0x00, 0xF1])
+        for _ in range(components)
     ]
     fields = b"".join(bytes([name + 1, factor, 0]) for name, factor in enumerate(factors))
     frame = marker(
@@ -236,16 +240,16 @@ def jpeg_stream(rng: random.Random, code: int, rows: int, columns: int, componen
             maybe(rng, 0.3 if code == 0xF7 else 0, lambda: marker(0xFFF8, presets)),
             scans(rng, code, components),
             maybe(rng, 0.1, lambda: marker(0xFFDC, struct.pack(">H", 65535))),
-            rng.choice([b"\xff\xd9", b"\xff\xd9", b"\xff\xd9", b""]),
+            rng.choice([b"\xff\xd9"] * 9 + [b""]),
         )
     )
 
 
 def jpeg_object(rng: random.Random) -> bytes:
     """Any process of JPEG, in an object."""
-    code = rng.choice([0xC0, 0xC1, 0xC2, 0xC2, 0xC3, 0xF7, 0xF7, 0xC9, 0xCA, 0xC5, 0xCD])
+    code = rng.choice([0xC0, 0xC1, 0xC2, 0xC3, 0xF7] * 4 + [0xC9, 0xCA, 0xC5, 0xCD])
     rows, columns = sides(rng, SIDES)
-    components = rng.choice([1, 1, 1, 3, 4, 5, 255])
+    components = rng.choice([1] * 6 + [3, 3, 3, 4, 5, 255])
     if components > 1:
         rows, columns = min(rows, 3600), min(columns, 3600)
     stream = jpeg_stream(rng, code, rows, columns, components)
@@ -258,7 +262,7 @@ def jpeg_object(rng: random.Random) -> bytes:
 def jpeg_file(rng: random.Random) -> bytes:
     """The same as a file."""
     rows, columns = sides(rng, SIDES)
-    components = rng.choice([1, 3, 4])
+    components = rng.choice([1, 1, 1, 3, 3, 4])
     if components > 1:
         rows, columns = min(rows, 3600), min(columns, 3600)
     return jpeg_stream(rng, rng.choice([0xC0, 0xC1, 0xC2, 0xC2, 0xC3]), rows, columns, components)
@@ -387,7 +391,7 @@ def pixel_module(
         0x00280102: (b"US", short(bits - 1)),
         0x00280103: (b"US", short(0)),
     }
-    if rng.random() < 0.3:
+    if rng.random() < 0.1:
         tag = rng.choice(list(module))
         texts = [
             b"PALETTE COLOR ",
@@ -461,22 +465,26 @@ def part_10(
 
 
 def in_object(
-    rng: random.Random, stream: bytes, rows: int, columns: int, syntax: str, samples: int = 1
+    rng: random.Random,
+    stream: bytes,
+    rows: int,
+    columns: int,
+    syntax: str,
+    samples: int = 1,
+    bits: int | None = None,
 ) -> bytes:
     """A compressed frame, in one or many fragments, within an object."""
-    module = pixel_module(
-        rng, rows, columns, samples, 8 if samples == 3 else rng.choice([8, 12, 16])
-    )
+    bits = bits or (8 if samples == 3 else rng.choice([8, 12, 16]))
+    module = pixel_module(rng, rows, columns, samples, bits)
     if rng.random() < 0.05:
         module |= tables_of(rng)
     step = len(stream) or 1
     if rng.random() < 0.1:
         step = max(rng.choice([2, 1000]), len(stream) // 60_000)
-    table = rng.choice(
-        [b"", bytes(4), struct.pack("<II", 0, rng.choice([8, 2**32 - 8])), bytes(4000)]
-    )
+    odd = struct.pack("<II", 0, rng.choice([8, 2**32 - 8])), bytes(4000)
+    table = rng.choice([b"", bytes(4)] * 9 + list(odd))
     pieces = [table, *(stream[at : at + step] for at in range(0, len(stream), step))]
-    end = rng.choice([struct.pack("<HHI", 0xFFFE, 0xE0DD, 0)] * 5 + [b""])
+    end = rng.choice([struct.pack("<HHI", 0xFFFE, 0xE0DD, 0)] * 20 + [b""])
     return part_10(
         rng,
         module,
@@ -510,12 +518,14 @@ def rle(rng: random.Random) -> bytes:
     samples = rng.choice([1, 1, 3])
     if samples == 3:
         rows, columns = min(rows, 3600), min(columns, 3600)
-    count = rng.choice([samples, 2 * samples, 0, 15, 16, 2**32 - 1])
+    bits = rng.choice([8, 12])
+    right = samples if bits == 8 else 2 * samples
+    count = rng.choice([right] * 9 + [0, 15, 16, 2**32 - 1])
     offsets = [rng.choice([64, 64, 65, 0, 1000, 2**32 - 1]) for _ in range(15)]
     run = rng.choice([b"\x81\x07", b"\x80", b"\x7f" + bytes(128), b"\0\1", rng.randbytes(1000)])
     data = run * rng.choice([1, 1000, 2**18])
     stream = struct.pack("<16I", count, *offsets) + data
-    return in_object(rng, stream, rows, columns, uid.RLELossless, samples)
+    return in_object(rng, stream, rows, columns, uid.RLELossless, samples, bits)
 
 
 @lru_cache
