@@ -1,4 +1,4 @@
-"""One compressed frame, several decoders: the fastest first, the next where it refuses.
+"""One compressed frame, several decoders: the fastest that reads it.
 
 Measured on 2828 x 2320 pixels of 12 bits, one core: JPEG 2000 616 ms whole, 14 ms at 1/8, and
 HTJ2K 101 and 3 ms (OpenJPEG; OpenJPH takes 31 and 0.5 ms, but answers frames that are cut off and
@@ -94,8 +94,7 @@ def decode_frame(stream: Stream, min_side: int) -> Decoded:
             its smaller pixels are means of blocks. Pass a large number for the full size.
 
     Returns:
-        Integers as coded, by the first decoder that can. There is no second one for JPEG of more
-        than 8 bits or JPEG-LS that is as safe.
+        Integers as coded.
 
     Raises:
         CorruptImageError: The stream cannot be decoded, or would take too long or too much memory,
@@ -149,12 +148,12 @@ def as_bytes(stream: Stream) -> bytes:
 
 
 def _decoders(stream: bytes, frame: Frame, min_side: int) -> Decoders:
+    """One for each: another would be the same library, and take its time again to refuse."""
     if frame.family == "jpeg-ls":
         return {"imagecodecs-jpeg-ls": lambda: _of_size(imagecodecs.jpegls_decode(stream), frame)}
     if frame.family == "jpeg":
-        return _jpeg_decoders(stream, frame, min_side)
+        return _jpeg_decoder(stream, frame, min_side)
     reduce = min(frame.halvings, halvings(frame.rows, frame.columns, min_side))
-    # One decoder only: all of them are OpenJPEG, and would take their time again
     if frame.components > 1 or frame.precision > MAX_BITS:
         return {"imagecodecs-jpeg-2000": lambda: _of_size(imagecodecs.jpeg2k_decode(stream), frame)}
     if library := OPENJPEG:
@@ -162,17 +161,12 @@ def _decoders(stream: bytes, frame: Frame, min_side: int) -> Decoders:
     return {"pillow-jpeg-2000": lambda: _pillow_jpeg_2000(stream, frame, reduce)}
 
 
-def _jpeg_decoders(stream: bytes, frame: Frame, min_side: int) -> Decoders:
+def _jpeg_decoder(stream: bytes, frame: Frame, min_side: int) -> Decoders:
     """libjpeg-turbo in both; Pillow's has 8 bits only, but smaller sizes as well."""
     wanted = halvings(frame.rows, frame.columns, 2 * min_side) if frame.components == 1 else 0
-    reduce = min(frame.halvings, wanted)
-    decoders: Decoders = {}
-    if reduce:
-        decoders["pillow-jpeg"] = lambda: _pillow_jpeg(stream, frame, reduce)
-    decoders["imagecodecs-jpeg"] = lambda: _of_size(imagecodecs.jpeg8_decode(stream), frame)
-    if frame.halvings and not reduce:
-        decoders["pillow-jpeg"] = lambda: _pillow_jpeg(stream, frame, 0)
-    return decoders
+    if reduce := min(frame.halvings, wanted):
+        return {"pillow-jpeg": lambda: _pillow_jpeg(stream, frame, reduce)}
+    return {"imagecodecs-jpeg": lambda: _of_size(imagecodecs.jpeg8_decode(stream), frame)}
 
 
 def _of_size(samples: Samples, frame: Frame, reduce: int = 0) -> Samples:

@@ -28,7 +28,7 @@ def grey_of_colour(samples: npt.NDArray[Any]) -> tuple[Pixels, tuple[str, ...]]:
     Raises:
         ColourImageError: More than MAX_COLOURED_SHARE of the pixels are coloured.
     """
-    coloured = np.count_nonzero(is_coloured(samples))
+    coloured = int(np.count_nonzero(is_coloured(samples)))
     return samples[..., 1], check_share(coloured, samples[..., 1].size)
 
 

@@ -22,10 +22,9 @@ QCD, QCC, RGN, POC, PPM, PPT = 0xFF5C, 0xFF5D, 0xFF5E, 0xFF5F, 0xFF60, 0xFF61
 CAP, CPF, CRG, COM, SOT, SOD = 0xFF50, 0xFF59, 0xFF63, 0xFF64, 0xFF90, 0xFF93
 MCT, MCC, MCO, CBD = 0xFF74, 0xFF75, 0xFF77, 0xFF78
 # Those that OpenJPEG reads by their length; past others it steps by two bytes, so this does too
-KNOWN = frozenset(
-    (*(SIZ, COD, COC, TLM, PLM, PLT, QCD, QCC, RGN, POC, PPM, PPT, CAP, CPF, CRG, COM, SOT),)
-    + (MCT, MCC, MCO, CBD)
-)
+KNOWN = {CAP, SIZ, COD, COC, TLM, PLM, PLT, CPF, QCD, QCC, RGN, POC, PPM, PPT, CRG, COM, SOT} | {
+    *(MCT, MCC, MCO, CBD),
+}
 SEPARATE_PASSES = 0x01 | 0x04  # of the code block style: bypass, termination on each pass
 MAX_LEVELS, MAX_BLOCK = 32, 8  # and 2**8 * 4 samples
 MAX_POCS = 32  # of OpenJPEG

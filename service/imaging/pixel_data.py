@@ -221,7 +221,7 @@ def _palette(elements: Elements, found: Decoded) -> Stored:
         for colour in ("Red", "Green", "Blue")
     )
     coloured = is_coloured(np.stack([red.entries, green.entries, blue.entries], axis=1))
-    count = np.count_nonzero(Table(coloured, green.first).apply(values))
+    count = int(np.count_nonzero(Table(coloured, green.first).apply(values)))
     warnings = check_share(count, values.size)
     return Stored(green.apply(values), fallbacks=found.fallbacks, warnings=warnings)
 

@@ -19,6 +19,7 @@ CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by colour type
 # Colour types and bits that `decode_png` reads: palettes and errors are left to Pillow, because
 # libpng prints warnings of them
 PLAIN = {(0, 1), (0, 2), (0, 4), *((colour, bits) for colour in (0, 2, 4, 6) for bits in (8, 16))}
+INDEXED = 3
 MAX_SIDE = 1_000_000  # of libpng
 # Chunks of 4 KiB, as some encoders write, of the largest body; parsing more would take seconds
 MAX_CHUNKS = 50_000
@@ -62,6 +63,8 @@ def read_chunks(data: bytes | memoryview) -> Png:
             palette.append(view[at - 8 : at + length + 4])
         elif kind == b"acTL":
             animated |= struct.unpack_from(">I", view, at)[0] > 1
+    if colour == INDEXED and not palette:
+        raise ValueError("no palette")
     return Png(
         rows=rows,
         columns=columns,

@@ -3,7 +3,7 @@
     python tests/service/fuzz.py --cases 20000 --seed 1
     python tests/service/fuzz.py --cases 2000 --structured
 
-The latter reads files of right structure and hostile numbers instead, see structured_fuzz.py.
+The latter reads files of right structure and hostile numbers instead, see hostile.py.
 A case fails if it raises anything but an ImageError, keeps the processor busy for more than
 SECONDS, ends its process, or needs more than LIMIT_BYTES beyond what that has. Its file is then
 kept in the folder `--keep`, and the exit status is 1. test_fuzz.py runs a few of them.
@@ -38,8 +38,8 @@ from model_store import PreprocessSpec
 from service.imaging import ImageError, read_radiograph
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
+from hostile import hostile
 from images import CODECS, NATIVE, dicom, jpeg, png  # pytest is not there to find it
-from structured_fuzz import hostile
 
 Case = tuple[str, bytes, PreprocessSpec]  # what it was made of, the file, for which network
 

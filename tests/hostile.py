@@ -1,4 +1,4 @@
-"""Files whose structure is right and whose numbers are hostile; `fuzz.py --structured` reads them.
+"""Files of right structure and hostile numbers; `service/fuzz.py --structured` reads them.
 
 Mutations of real files seldom reach these: a decoder must believe a header before it can be made to
 allocate, to loop or to recurse by it. Sizes are such that an honest image of them, whatever its
@@ -358,7 +358,7 @@ LONG = {b"OB", b"OW", b"SQ", b"UN", b"UT"}
 
 
 def element(tag: int, vr: bytes, value: bytes, length: int | None = None) -> bytes:
-    """One element of explicit VR, little endian; its length may be another than that of its value."""
+    """One element of explicit VR, little endian; its length may be a lie."""
     said = len(value) if length is None else length
     head = struct.pack("<HH2s", tag >> 16, tag & 0xFFFF, vr)
     return (
