@@ -57,6 +57,9 @@ DECODE_ERRORS = (
 )
 
 
+RLE_HEADER = 64  # bytes
+
+
 class Decoded(NamedTuple):
     """Samples as coded, and how they were got."""
 
@@ -126,15 +129,26 @@ def decode_rle(stream: Stream, shape: tuple[int, ...], bytes_per_sample: int) ->
     """
     dtype = np.dtype(f"<u{bytes_per_sample}")
     size = math.prod(shape) * bytes_per_sample
-    segments = math.prod(shape[:-2]) * bytes_per_sample
-    if bytes(stream[:4]) != segments.to_bytes(4, "little"):
-        raise CorruptImageError(f"the RLE frame does not hold {segments} segments")
+    _check_segments(stream, math.prod(shape[:-2]) * bytes_per_sample)
     try:
         # `out` bounds the runs: without it, 64 MB of them would become 4 GB
         values = imagecodecs.dicomrle_decode(as_bytes(stream), dtype, out=size)
         return np.frombuffer(values, dtype).reshape(shape)
     except (RuntimeError, ValueError) as error:
         raise CorruptImageError("the RLE frame cannot be decoded") from error
+
+
+def _check_segments(stream: Stream, segments: int) -> None:
+    """PS3.5 G.5: how many there are, and where each begins. imagecodecs follows them anywhere."""
+    head = bytes(stream[:RLE_HEADER])
+    if len(head) < RLE_HEADER:
+        raise CorruptImageError("the RLE frame is cut off within its header")
+    count, *offsets = struct.unpack("<16L", head)
+    if count != segments:
+        raise CorruptImageError(f"the RLE frame holds {count} segments, and not {segments}")
+    places = [*offsets[:count], len(stream)]
+    if places[0] < RLE_HEADER or places != sorted(places):
+        raise CorruptImageError("the segments of the RLE frame do not follow each other")
 
 
 def halvings(rows: int, columns: int, min_side: int) -> int:

@@ -34,7 +34,7 @@ UNREAD = {
 BARE = frozenset(RST) | {SOI}  # have no length
 DCT_HALVINGS = 3  # libjpeg decodes blocks of 8 x 8 as 4 x 4, 2 x 2 or 1
 ENDS_SCAN = np.array([code >= 0xC0 and code not in RST and code != 0xFF for code in range(256)])
-WINDOW = 2**16  # bytes
+WINDOWS = range(2**8, 2**18)  # bytes looked at together: few at first, as scans may be short
 ORIENTATION = 0x0112  # of EXIF
 UPRIGHT = 1
 
@@ -187,13 +187,15 @@ def _segments(stream: Stream) -> Iterator[tuple[int, int, int]]:
 
 def _end_of_scan(data: npt.NDArray[np.uint8], at: int) -> int:
     """Where a marker follows that is no restart. JPEG-LS has FF before less than 80 as well."""
+    size = WINDOWS.start
     while at + 1 < len(data):
-        window = data[at : at + WINDOW + 1]
+        window = data[at : at + size + 1]
         starts = np.flatnonzero(window[:-1] == 0xFF)
         ends = starts[ENDS_SCAN[window[starts + 1]]]
         if len(ends):
             return at + int(ends[0])
-        at += WINDOW
+        at += size
+        size = min(2 * size, WINDOWS.stop)
     raise CorruptImageError("the compressed frame is cut off")
 
 

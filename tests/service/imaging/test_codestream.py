@@ -278,3 +278,22 @@ def test_runs_beyond_the_header_are_refused():
     """RLE that expands to more than the header says stops there."""
     with pytest.raises(CorruptImageError, match="RLE"):
         decode_rle(runs(PIXELS), (36, 64), 2)
+
+
+@pytest.mark.parametrize(
+    ("count", "offsets"),
+    [
+        (2, [64, 2**32 - 1]),
+        (2, [64, 63]),
+        (2, [0, 64]),
+        (1, [64]),
+        (15, [64] * 15),
+        (2**31, [64, 80]),
+    ],
+)
+def test_segments_that_lie_elsewhere_are_refused(count, offsets):
+    """imagecodecs reads memory that is not the frame's where offsets point there."""
+    frame = runs(PIXELS)
+    head = struct.pack(f"<L{len(offsets)}L", count, *offsets).ljust(64, b"\0")
+    with pytest.raises(CorruptImageError, match="RLE"):
+        decode_rle(head + frame[64:], PIXELS.shape, 2)
