@@ -55,6 +55,7 @@ FULL_SIZE = 2**31  # as `min_side`: never decode at reduced resolution
 
 ITEM, SEQUENCE_END = 0xFFFEE000, 0xFFFEE0DD
 MAX_FRAGMENTS = 50_000  # of 1 KiB, they would hold the largest object
+CONVERTED_AT_ONCE = 2**20  # samples
 
 
 class Stored(NamedTuple):
@@ -253,8 +254,10 @@ def _uncompressed(elements: Elements, pixels: PixelData, syntax: uid.UID) -> Sam
 
 
 def _rgb(elements: Elements, samples: Samples) -> Samples:
-    """Row by row, because the conversion takes twenty times the bytes."""
+    """In parts, because the conversion takes twenty times the bytes."""
     photometric = elements.text("PhotometricInterpretation") or ""
     if not photometric.startswith("YBR"):
         return samples
-    return np.stack([convert_color_space(row, photometric, "RGB") for row in samples])
+    count = -(-samples.size // CONVERTED_AT_ONCE)
+    parts = np.array_split(samples, count)
+    return np.concatenate([convert_color_space(part, photometric, "RGB") for part in parts])

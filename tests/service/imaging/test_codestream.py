@@ -292,7 +292,7 @@ def test_runs_beyond_the_header_are_refused():
     ],
 )
 def test_segments_that_lie_elsewhere_are_refused(count, offsets):
-    """imagecodecs reads memory that is not the frame's where offsets point there."""
+    """Where offsets point, imagecodecs reads, even if that is not the frame's memory."""
     frame = runs(PIXELS)
     head = struct.pack(f"<L{len(offsets)}L", count, *offsets).ljust(64, b"\0")
     with pytest.raises(CorruptImageError, match="RLE"):
