@@ -15,8 +15,20 @@ from typing import NamedTuple
 import imagecodecs
 import numpy as np
 from pydicom import uid
-from pydicom.datadict import tag_for_keyword
 
+from service.imaging.attributes import (
+    CODE,
+    KEPT,
+    LAST_OF_CODE,
+    LAST_OF_LUT,
+    LUT,
+    MODALITY_LUT,
+    PALETTES,
+    PIXEL_DATA,
+    PIXELS,
+    SEQUENCES,
+    WANTED,
+)
 from service.imaging.decoders import as_bytes
 from service.imaging.errors import (
     CorruptImageError,
@@ -25,69 +37,6 @@ from service.imaging.errors import (
 )
 from service.imaging.tensor import MAX_PIXELS
 
-WANTED = {
-    tag_for_keyword(keyword): keyword
-    for keyword in (
-        "TransferSyntaxUID",
-        "MediaStorageSOPClassUID",
-        "SOPClassUID",
-        "SOPInstanceUID",
-        "ViewPosition",
-        "SamplesPerPixel",
-        "PhotometricInterpretation",
-        "NumberOfFrames",
-        "Rows",
-        "Columns",
-        "BitsAllocated",
-        "BitsStored",
-        "HighBit",
-        "PixelRepresentation",
-        "PixelPaddingValue",
-        "PixelPaddingRangeLimit",
-        "RescaleIntercept",
-        "RescaleSlope",
-        "PresentationLUTShape",
-        "PlanarConfiguration",
-    )
-}
-# What the pixels do not depend on. Wrong values of these spoil no image
-TOLD = {
-    tag_for_keyword(keyword): keyword
-    for keyword in (
-        "SpecificCharacterSet",
-        "StudyDate",
-        "AcquisitionDate",
-        "ContentDate",
-        "Modality",
-        "StationName",
-        "StudyInstanceUID",
-        "SeriesInstanceUID",
-        "PatientOrientation",
-        "ViewCodeSequence",
-    )
-}
-KEPT = WANTED | TOLD
-CODE = {
-    tag_for_keyword(keyword): keyword
-    for keyword in ("CodeValue", "CodingSchemeDesignator", "LongCodeValue")
-}
-LAST_OF_CODE = max(tag for tag in CODE if tag)
-SEQUENCES = {tag_for_keyword("ViewCodeSequence")}
-LUT = {tag_for_keyword(keyword): keyword for keyword in ("LUTDescriptor", "LUTData")}
-LAST_OF_LUT = max(tag for tag in LUT if tag)
-PALETTES = {
-    tag_for_keyword(keyword): keyword
-    for colour in ("Red", "Green", "Blue")
-    for keyword in (
-        f"{colour}PaletteColorLookupTableDescriptor",
-        f"{colour}PaletteColorLookupTableData",
-    )
-}
-MODALITY_LUT = tag_for_keyword("ModalityLUTSequence")
-PIXELS = {
-    tag_for_keyword(keyword) for keyword in ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
-}
-PIXEL_DATA = tag_for_keyword("PixelData")
 ITEM, ITEM_END, SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 UNDEFINED = 0xFFFFFFFF  # length
 # PS3.5 7.1.2: these have lengths of 32 bits
@@ -103,7 +52,7 @@ MAX_ELEMENTS = 50_000  # nested ones included: a header of empty elements must n
 # first item is within these
 MAX_VALUE_BYTES = 1024
 MAX_TABLE_BYTES = 2 * 2**16  # as many entries as stored values of 16 bits
-MAX_DEPTH = 100  # of sequences within sequences; a structured report has ten
+MAX_DEPTH = 100  # of sequences and items within each other; a structured report has twenty
 MAX_INFLATED_BYTES = 2 * MAX_PIXELS + 2**24  # pixels of 16 bits, and a generous header
 
 

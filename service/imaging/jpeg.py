@@ -98,23 +98,14 @@ def check_work(stream: Stream) -> None:
         ITU-T T.81 B.2 (marker segments), G.1.1 (only a progressive frame codes a component in
         several scans); T.87 C.2.
     """
-    interval, frames, scans = 0, [], []
-    for marker, at, _ in _segments(stream):
-        if marker in FRAMES:
-            frames.append((marker, at))
-        elif marker == DRI:
-            (interval,) = struct.unpack_from(">H", stream, at + 4)
-        elif marker == SOS:
-            scans.append(_scan(stream, at, interval))
+    frames, scans = _frames_and_scans(stream)
     if len(frames) != 1:
         raise CorruptImageError("the JPEG has more than one frame")
-    marker, at = frames[0]
-    if marker == PROGRESSIVE:
-        blocks = _blocks(stream, at)
-        cost = sum(_cost(scan, blocks) for scan in scans)
-        if cost > MAX_SCAN_COST:
+    if stream[frames[0] + 1] == PROGRESSIVE:
+        blocks = _blocks(stream, frames[0])
+        if sum(_cost(scan, blocks) for scan in scans) > MAX_SCAN_COST:
             raise CorruptImageError(f"the JPEG has {len(scans)} scans, which would take too long")
-    elif len(b"".join(scan.components for scan in scans)) > stream[at + 9]:
+    elif sum(len(scan.components) for scan in scans) > stream[frames[0] + 9]:
         raise CorruptImageError("the JPEG has more than one scan of a component")
 
 
@@ -197,6 +188,19 @@ def _end_of_scan(data: npt.NDArray[np.uint8], at: int) -> int:
         at += size
         size = min(2 * size, WINDOWS.stop)
     raise CorruptImageError("the compressed frame is cut off")
+
+
+def _frames_and_scans(stream: Stream) -> tuple[list[int], list[Scan]]:
+    """Where frame headers stand, and what the scans are."""
+    interval, frames, scans = 0, [], []
+    for marker, at, _ in _segments(stream):
+        if marker in FRAMES:
+            frames.append(at)
+        elif marker == DRI:
+            (interval,) = struct.unpack_from(">H", stream, at + 4)
+        elif marker == SOS:
+            scans.append(_scan(stream, at, interval))
+    return frames, scans
 
 
 def _scan(stream: Stream, at: int, interval: int) -> Scan:
