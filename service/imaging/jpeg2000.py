@@ -108,6 +108,7 @@ class Style(NamedTuple):
 class Coding:
     """The most that any header of a codestream says, of whichever tile or component."""
 
+    tiles: set[int] = field(default_factory=set)  # that have a tile-part
     layers: int = 0
     styles: list[Style] = field(default_factory=list)
     planes: int = 0  # of bits
@@ -149,7 +150,7 @@ def check_work(stream: Stream) -> None:
     """Count what OpenJPEG would allocate and step through.
 
     Raises:
-        CorruptImageError: More of it than LIMITS.
+        CorruptImageError: More of it than LIMITS, or tiles that are missing.
 
     References:
         ITU-T T.800 A.4 to A.6 (marker segments), B.3 to B.12 (tiles, precincts, blocks, packets).
@@ -157,6 +158,10 @@ def check_work(stream: Stream) -> None:
     grid = _grid(stream)
     _check({"tiles": grid.tiles})
     coding = _coding(stream)
+    if len(coding.tiles) < grid.tiles:  # OpenJPEG would leave the others black
+        raise CorruptImageError(
+            f"the frame is cut off: it has {len(coding.tiles)} of {grid.tiles} tiles"
+        )
     planes = min(MAX_PLANES, coding.planes + coding.shift)
     counts = (_count(grid, style, planes) for style in coding.styles)
     most = Count(*map(max, zip(*counts, strict=True)))
@@ -221,6 +226,8 @@ def _coding(stream: Stream) -> Coding:
         elif marker in {QCD, QCC}:
             start = at + (4 if marker == QCD else 5)
             coding.planes = max(coding.planes, _planes(bytes(stream[start : at + 2 + length])))
+        elif marker == SOT:
+            coding.tiles.add(struct.unpack_from(">H", stream, at + 4)[0])
         elif marker == RGN:
             coding.shift = max(coding.shift, stream[at + 6])
         elif marker == POC:

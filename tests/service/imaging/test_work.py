@@ -23,7 +23,7 @@ from service.imaging.jpeg2000 import LIMITS
 
 SIDE = 6400  # a square of it is just below the largest image that is accepted
 PIXELS = (radiograph(128, 96) >> 4).astype(np.uint8)
-EMPTY = b"\xff\x93" + bytes(64) + b"\xff\xd9"  # SOD, some packets, EOC
+EMPTY = b"\xff\x93" + bytes(8)  # SOD, some packets
 
 
 def coding(
@@ -45,8 +45,13 @@ def wavelet(
     numbers = side + start, side + start, start, start, tile, tile, start, start
     size = marker(0xFF51, struct.pack(">H8IH3B", 0, *numbers, 1, 7, 1, 1))
     steps = marker(0xFF5C, bytes([0x40] + [8 << 3] * 16))
-    tile_part = marker(0xFF90, struct.pack(">HIBB", 0, 12 + len(part) + 66, 0, 1))
-    return b"\xff\x4f" + size + b"".join(segments) + steps + tile_part + part + EMPTY
+    parts = b"".join(
+        marker(0xFF90, struct.pack(">HIBB", index, 12 + len(part) + len(EMPTY), 0, 1))
+        + part
+        + EMPTY
+        for index in range(min(10_000, (-(-side // tile)) ** 2))
+    )
+    return b"\xff\x4f" + size + b"".join(segments) + steps + parts + b"\xff\xd9"
 
 
 def refusal(stream: bytes) -> str:
@@ -101,6 +106,13 @@ def test_more_than_a_radiograph_needs_is_refused(stream, what):
 def test_what_encoders_write_for_40_megapixels_passes(stream):
     """Blocks of 32, precincts of 64 to 256, tiles of 160 to 1024, layers by the dozen."""
     check_work(stream, read_frame_header(stream))
+
+
+def test_a_frame_that_lacks_tiles_is_cut_off():
+    """OpenJPEG would answer it, with black where they are missing."""
+    whole = wavelet(cod(), side=1024, tile=256)
+    check_work(whole, read_frame_header(whole))
+    assert "15 of 16 tiles" in refusal(whole[: whole.rindex(b"\xff\x90")] + b"\xff\xd9")
 
 
 def scan(names: bytes = b"\1", first: int = 0, last: int = 63, bits: int = 0) -> bytes:
