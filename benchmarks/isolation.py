@@ -40,7 +40,7 @@ SERVE = (
 HOSTILE = (
     "from functools import partial; import service.api.runtime as runtime; "
     "from service.inference.decoder import LIMITS; "
-    "runtime.Pipeline = partial(runtime.Pipeline, decode='hostile:decode', "
+    "runtime.Pipeline = partial(runtime.Pipeline, decode='hostile_decoder:decode', "
     "limits={{lane: each._replace(cpu_seconds={cpu_seconds}) for lane, each in LIMITS.items()}})"
 )
 

@@ -15,7 +15,6 @@ import numpy as np
 import numpy.typing as npt
 from pydicom import config, uid
 from pydicom.errors import BytesLengthException, InvalidDicomError
-from pydicom.pixels.processing import apply_modality_lut
 
 from service.imaging.decoders import Decoder
 from service.imaging.elements import Elements, PixelData, read_elements
@@ -28,6 +27,7 @@ from service.imaging.errors import (
     UnsupportedTransferSyntaxError,
 )
 from service.imaging.header import ViewHeader
+from service.imaging.lookup import read_table
 from service.imaging.origin import Origin, origin_of, view_header_of
 from service.imaging.pixel_data import SUPPORTED, stored_values
 from service.imaging.tensor import Pixels, Wavelet, check_size
@@ -226,8 +226,10 @@ def _modality(elements: Elements, values: Pixels) -> tuple[Pixels, bool, tuple[s
     The window undoes every positive Rescale, so of Slope and Intercept only the slope's sign
     matters. Returns pixels, whether they now descend, and warnings.
     """
-    if elements.modality_lut and (dataset := elements.dataset()).get("ModalityLUTSequence"):
-        return apply_modality_lut(values, dataset), False, ()
+    if found := elements.table():
+        signed = elements.integer("PixelRepresentation") != 0
+        table = read_table(found, "LUT", signed=signed, little=elements.little)
+        return table.apply(values), False, ()
     if not {"RescaleSlope", "RescaleIntercept"} & elements.values.keys():
         return values, False, ()
     slope = _number(elements.text("RescaleSlope"))

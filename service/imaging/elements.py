@@ -1,12 +1,11 @@
 """The attributes by which a radiograph is read, and where its Pixel Data lie: no more of a header.
 
 pydicom takes up to a millisecond for a header of which a dozen values are needed, and copies Pixel
-Data. The few objects that need more (palettes, Modality LUTs, colour) are still read by it.
+Data. It also follows whatever a header holds, which costs seconds where that is hostile.
 """
 
 from __future__ import annotations
 
-import io
 import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -16,10 +15,20 @@ from typing import NamedTuple
 import imagecodecs
 import numpy as np
 from pydicom import uid
-from pydicom.datadict import tag_for_keyword
-from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.filereader import read_dataset
 
+from service.imaging.attributes import (
+    CODE,
+    KEPT,
+    LAST_OF_CODE,
+    LAST_OF_LUT,
+    LUT,
+    MODALITY_LUT,
+    PALETTES,
+    PIXEL_DATA,
+    PIXELS,
+    SEQUENCES,
+    WANTED,
+)
 from service.imaging.decoders import as_bytes
 from service.imaging.errors import (
     CorruptImageError,
@@ -28,58 +37,6 @@ from service.imaging.errors import (
 )
 from service.imaging.tensor import MAX_PIXELS
 
-WANTED = {
-    tag_for_keyword(keyword): keyword
-    for keyword in (
-        "TransferSyntaxUID",
-        "MediaStorageSOPClassUID",
-        "SOPClassUID",
-        "SOPInstanceUID",
-        "ViewPosition",
-        "SamplesPerPixel",
-        "PhotometricInterpretation",
-        "NumberOfFrames",
-        "Rows",
-        "Columns",
-        "BitsAllocated",
-        "BitsStored",
-        "HighBit",
-        "PixelRepresentation",
-        "PixelPaddingValue",
-        "PixelPaddingRangeLimit",
-        "RescaleIntercept",
-        "RescaleSlope",
-        "PresentationLUTShape",
-    )
-}
-# What the pixels do not depend on. Wrong values of these spoil no image
-TOLD = {
-    tag_for_keyword(keyword): keyword
-    for keyword in (
-        "SpecificCharacterSet",
-        "StudyDate",
-        "AcquisitionDate",
-        "ContentDate",
-        "Modality",
-        "StationName",
-        "StudyInstanceUID",
-        "SeriesInstanceUID",
-        "PatientOrientation",
-        "ViewCodeSequence",
-    )
-}
-KEPT = WANTED | TOLD
-CODE = {
-    tag_for_keyword(keyword): keyword
-    for keyword in ("CodeValue", "CodingSchemeDesignator", "LongCodeValue")
-}
-LAST_OF_CODE = max(tag for tag in CODE if tag)
-SEQUENCES = {tag_for_keyword("ViewCodeSequence")}
-MODALITY_LUT = tag_for_keyword("ModalityLUTSequence")
-PIXELS = {
-    tag_for_keyword(keyword) for keyword in ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
-}
-PIXEL_DATA = tag_for_keyword("PixelData")
 ITEM, ITEM_END, SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 UNDEFINED = 0xFFFFFFFF  # length
 # PS3.5 7.1.2: these have lengths of 32 bits
@@ -94,6 +51,8 @@ MAX_ELEMENTS = 50_000  # nested ones included: a header of empty elements must n
 # Of an attribute; the longest of them that the Standard allows has 64, and the code of a sequence's
 # first item is within these
 MAX_VALUE_BYTES = 1024
+MAX_TABLE_BYTES = 2 * 2**16  # as many entries as stored values of 16 bits
+MAX_DEPTH = 100  # of sequences and items within each other; a structured report has twenty
 MAX_INFLATED_BYTES = 2 * MAX_PIXELS + 2**24  # pixels of 16 bits, and a generous header
 
 
@@ -153,15 +112,29 @@ class Elements:
             raise ValueError(keyword)
         return int.from_bytes(value, "little" if self.little else "big", signed=signed)
 
-    def dataset(self) -> Dataset:
-        """The same as pydicom reads it, with a copy of Pixel Data: slow, but complete."""
-        dataset = read_dataset(io.BytesIO(self.header), self.implicit, self.little)
-        dataset.file_meta = FileMetaDataset()
-        dataset.file_meta.TransferSyntaxUID = uid.UID(self.text("TransferSyntaxUID") or "")
-        if self.pixels is not None:
-            dataset.add_new("PixelData", self.pixels.vr.decode() or "OW", bytes(self.pixels.value))
-            dataset["PixelData"].is_undefined_length = self.pixels.endless
-        return dataset
+    def palettes(self) -> dict[str, bytes]:
+        """The raw values of PALETTES."""
+        walk = self._walk(PALETTES)
+        walk.until(PIXELS.__contains__)
+        return walk.values
+
+    def table(self) -> dict[str, bytes]:
+        """The raw values of LUT in the first item of the Modality LUT Sequence; none without it."""
+        walk = self._walk(LUT)
+        if not self.modality_lut or walk.until(MODALITY_LUT.__eq__) is None:
+            return {}
+        item = walk.head()
+        if item.tag != ITEM:
+            return {}
+        if item.length != UNDEFINED:
+            walk.data = self.header[: walk.at + item.length]
+        walk.until(LAST_OF_LUT.__lt__)
+        return walk.values
+
+    def _walk(self, kept: Mapping[int | None, str]) -> _Walk:
+        walk = _Walk(self.header, 0, implicit=self.implicit, little=self.little, kept=kept)
+        walk.longest = MAX_TABLE_BYTES
+        return walk
 
 
 def read_elements(data: memoryview) -> Elements:
@@ -242,6 +215,7 @@ class _Walk:
         self.data, self.at, self.implicit = data, at, implicit
         self.unpack_explicit, self.unpack_implicit, self.unpack_length = UNPACK[little]
         self.left = MAX_ELEMENTS
+        self.longest = MAX_VALUE_BYTES
         self.values: dict[str, bytes] = {}
         self.modality_lut = False
 
@@ -278,28 +252,29 @@ class _Walk:
         keyword, length = self.kept.get(head.tag), head.length
         if keyword is None or length == 0:
             return
-        if length > MAX_VALUE_BYTES:
+        if length > self.longest:
             if head.tag in WANTED:
                 raise CorruptImageError(f"{keyword} has {length} bytes")
             if head.tag not in SEQUENCES:
                 return
-            length = MAX_VALUE_BYTES
+            length = self.longest
         self.values[keyword] = bytes(self.data[self.at : self.at + length])
 
     def _skip(self, head: Head) -> None:
-        if head.length == UNDEFINED:
-            self._skip_items()
-        else:
-            self.at += head.length
-        if self.at > len(self.data):
-            raise CorruptImageError("the object is cut off within its header")
-
-    def _skip_items(self) -> None:
-        while (item := self.head()).tag != SEQUENCE_END:
-            if item.tag != ITEM:
+        """Past a value; where its length is undefined, past all that lies in it."""
+        ends: list[int] = []  # what ends each sequence or item that is open
+        while True:
+            if head.length != UNDEFINED:
+                self.at += head.length
+            else:
+                ends.append(ITEM_END if head.tag == ITEM else SEQUENCE_END)
+            if self.at > len(self.data):
+                raise CorruptImageError("the object is cut off within its header")
+            if len(ends) > MAX_DEPTH:
+                raise CorruptImageError(f"sequences lie in each other more than {MAX_DEPTH} deep")
+            while ends and (head := self.head()).tag == ends[-1]:
+                ends.pop()
+            if not ends:
+                return
+            if ends[-1] == SEQUENCE_END and head.tag != ITEM:
                 raise CorruptImageError("a sequence holds something else than items")
-            if item.length != UNDEFINED:
-                self._skip(item)
-                continue
-            while (head := self.head()).tag != ITEM_END:
-                self._skip(head)

@@ -28,12 +28,27 @@ def grey_of_colour(samples: npt.NDArray[Any]) -> tuple[Pixels, tuple[str, ...]]:
     Raises:
         ColourImageError: More than MAX_COLOURED_SHARE of the pixels are coloured.
     """
+    coloured = int(np.count_nonzero(is_coloured(samples)))
+    return samples[..., 1], check_share(coloured, samples[..., 1].size)
+
+
+def is_coloured(samples: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+    """Whether the channels, along the last axis, differ by more than COLOURED_SPREAD."""
     limit = COLOURED_SPREAD * (257 if samples.dtype == np.uint16 else 1)
-    red, pixels, blue = samples[..., 0], samples[..., 1], samples[..., 2]
+    red, green, blue = samples[..., 0], samples[..., 1], samples[..., 2]
     # Channel by channel: a minimum over the last axis takes ten times as long
-    high = np.maximum(np.maximum(red, pixels), blue)
-    low = np.minimum(np.minimum(red, pixels), blue)
-    coloured = np.count_nonzero(high - low > limit)
-    if coloured > MAX_COLOURED_SHARE * pixels.size:
+    high = np.maximum(np.maximum(red, green), blue)
+    low = np.minimum(np.minimum(red, green), blue)
+    differ: npt.NDArray[np.bool_] = high - low > limit
+    return differ
+
+
+def check_share(coloured: int, pixels: int) -> tuple[str, ...]:
+    """Tolerate few coloured pixels, with a warning.
+
+    Raises:
+        ColourImageError: More than MAX_COLOURED_SHARE of them.
+    """
+    if coloured > MAX_COLOURED_SHARE * pixels:
         raise ColourImageError("the image is in colour; a radiograph is grey")
-    return pixels, ("coloured_marks_ignored",) if coloured else ()
+    return ("coloured_marks_ignored",) if coloured else ()

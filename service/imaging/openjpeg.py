@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import PIL
 
-from service.imaging.codestream import Frame, Stream
+from service.imaging.frame import Frame, Stream
 
 BUFFER = 2**16  # bytes; what a tile part holds is read past it, at once
 PARAMETERS = 2**14  # bytes; more than opj_dparameters_t has, whose first field is `cp_reduce`

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 from pydicom import uid
-from pydicom.pixels.processing import apply_color_lut, convert_color_space
-from pydicom.pixels.utils import pixel_array
+from pydicom.pixels.processing import convert_color_space
 
-from service.imaging.codestream import Stream, read_frame_header
-from service.imaging.decoders import Decoded, Decoder, decode_frame, decode_rle
+from service.imaging.codestream import read_frame_header
+from service.imaging.decoders import Decoded, Decoder, Samples, decode_frame, decode_rle
 from service.imaging.elements import Elements, PixelData
 from service.imaging.errors import ColourImageError, CorruptImageError
-from service.imaging.grey import grey_of_colour
+from service.imaging.frame import Stream
+from service.imaging.grey import check_share, grey_of_colour, is_coloured
+from service.imaging.lookup import Table, read_table
 from service.imaging.tensor import Pixels, Wavelet
 
 NATIVE = frozenset(
@@ -54,6 +55,7 @@ FULL_SIZE = 2**31  # as `min_side`: never decode at reduced resolution
 
 ITEM, SEQUENCE_END = 0xFFFEE000, 0xFFFEE0DD
 MAX_FRAGMENTS = 50_000  # of 1 KiB, they would hold the largest object
+CONVERTED_AT_ONCE = 2**20  # samples
 
 
 class Stored(NamedTuple):
@@ -80,44 +82,47 @@ def stored_values(elements: Elements, pixels: PixelData, syntax: uid.UID, min_si
         CorruptImageError, ColourImageError: See `read_dicom`. What Python raises on damaged
             attributes passes through.
     """
-    photometric = elements.text("PhotometricInterpretation") or ""
-    if elements.integer("SamplesPerPixel") == 3 or photometric == "PALETTE COLOR":
-        found = _colour_samples(elements, pixels, syntax, photometric)
+    if elements.text("PhotometricInterpretation") == "PALETTE COLOR":
+        return _palette(elements, _one_sample(elements, pixels, syntax, FULL_SIZE))
+    if elements.integer("SamplesPerPixel") == 3:
+        found = _three_samples(elements, pixels, syntax)
         grey, warnings = grey_of_colour(found.samples)
         return Stored(grey, fallbacks=found.fallbacks, warnings=warnings)
-    if syntax in NATIVE:
-        return Stored(_significant_bits(elements, _native(elements, pixels, syntax), syntax))
-    found = _encapsulated(elements, pixels, syntax, min_side)
+    # Padding is recognised by equality, which a reduced wavelet would smear
+    side = FULL_SIZE if "PixelPaddingValue" in elements.values else min_side
+    found = _one_sample(elements, pixels, syntax, side)
     values = _significant_bits(elements, found.samples, syntax)
     return Stored(values, found.wavelet, found.fallbacks)
 
 
-def _native(elements: Elements, pixels: PixelData, syntax: uid.UID) -> Pixels:
-    rows, columns = elements.integer("Rows"), elements.integer("Columns")
-    size = elements.integer("BitsAllocated") // 8
-    expected, found = rows * columns * size, len(pixels.value)
-    if found < expected:
-        raise CorruptImageError(f"Pixel Data holds {found} of {expected} bytes")
-    big = syntax == uid.ExplicitVRBigEndian
-    words = np.frombuffer(pixels.value, f"{'>' if big else '<'}u{size}", rows * columns)
-    if big and size == 1 and pixels.vr == b"OW":
-        # PS3.5 8.1.2: bytes travel in words, so each pair is swapped
-        whole = np.frombuffer(pixels.value, ">u2", found // 2)
-        words = whole.astype("<u2").view(np.uint8)[: rows * columns]
-    return words.reshape(rows, columns).astype(words.dtype.newbyteorder("="), copy=False)
-
-
-def _encapsulated(elements: Elements, pixels: PixelData, syntax: uid.UID, min_side: int) -> Decoded:
+def _one_sample(elements: Elements, pixels: PixelData, syntax: uid.UID, min_side: int) -> Decoded:
+    shape = elements.integer("Rows"), elements.integer("Columns")
+    if syntax in NATIVE:
+        return Decoded(_native(elements, pixels, syntax, shape))
     if syntax == uid.RLELossless:
-        rows, columns = elements.integer("Rows"), elements.integer("Columns")
-        size = elements.integer("BitsAllocated") // 8
-        return Decoded(decode_rle(_first_frame(pixels), rows, columns, size))
-    # Padding is recognised by equality, which a reduced wavelet would smear
-    side = FULL_SIZE if "PixelPaddingValue" in elements.values else min_side
-    found = decode_frame(_codestream(elements, pixels), side)
+        return Decoded(
+            decode_rle(_first_frame(pixels), shape, elements.integer("BitsAllocated") // 8)
+        )
+    found = decode_frame(_codestream(elements, pixels), min_side)
     if found.samples.ndim == 3:
         raise ColourImageError("the object says one sample per pixel, but its frame has three")
     return found
+
+
+def _native(
+    elements: Elements, pixels: PixelData, syntax: uid.UID, shape: tuple[int, ...]
+) -> Samples:
+    size, count = elements.integer("BitsAllocated") // 8, math.prod(shape)
+    expected, found = count * size, len(pixels.value)
+    if found < expected:
+        raise CorruptImageError(f"Pixel Data holds {found} of {expected} bytes")
+    big = syntax == uid.ExplicitVRBigEndian
+    words = np.frombuffer(pixels.value, f"{'>' if big else '<'}u{size}", count)
+    if big and size == 1 and pixels.vr == b"OW":
+        # PS3.5 8.1.2: bytes travel in words, so each pair is swapped
+        whole = np.frombuffer(pixels.value, ">u2", found // 2)
+        words = whole.astype("<u2").view(np.uint8)[:count]
+    return words.reshape(shape).astype(words.dtype.newbyteorder("="), copy=False)
 
 
 def _first_frame(pixels: PixelData) -> Stream:
@@ -208,23 +213,51 @@ def _high_bit(elements: Elements, stored: int) -> int:
     return (elements.integer("HighBit") if "HighBit" in elements.values else 0) or stored - 1
 
 
-def _colour_samples(
-    elements: Elements, pixels: PixelData, syntax: uid.UID, photometric: str
-) -> Decoded:
-    if syntax in ENCAPSULATED:  # JPEG and JPEG 2000 come out as RGB
+def _palette(elements: Elements, found: Decoded) -> Stored:
+    """Grey of the colours that the values stand for (PS3.3 C.7.6.3.1.5)."""
+    values, raw = found.samples, elements.palettes()
+    signed = elements.integer("PixelRepresentation") != 0
+    red, green, blue = (
+        read_table(raw, f"{colour}PaletteColorLookupTable", signed=signed, little=elements.little)
+        for colour in ("Red", "Green", "Blue")
+    )
+    coloured = is_coloured(np.stack([red.entries, green.entries, blue.entries], axis=1))
+    count = int(np.count_nonzero(Table(coloured, green.first).apply(values)))
+    warnings = check_share(count, values.size)
+    return Stored(green.apply(values), fallbacks=found.fallbacks, warnings=warnings)
+
+
+def _three_samples(elements: Elements, pixels: PixelData, syntax: uid.UID) -> Decoded:
+    """(rows, columns, 3) RGB."""
+    if syntax in ENCAPSULATED:  # JPEG and JPEG 2000 come out so
         found = decode_frame(_codestream(elements, pixels), FULL_SIZE)
     else:
-        found = Decoded(_rgb(elements, photometric))
-    if photometric == "PALETTE COLOR":
-        found = found._replace(samples=apply_color_lut(found.samples, elements.dataset()))
+        found = Decoded(_rgb(elements, _uncompressed(elements, pixels, syntax)))
     samples = found.samples
     if samples.ndim != 3 or samples.shape[2] != 3 or samples.dtype.kind != "u":
         raise CorruptImageError("the object says three samples per pixel, but its frame has not")
     return found
 
 
-def _rgb(elements: Elements, photometric: str) -> npt.NDArray[Any]:
-    samples = pixel_array(elements.dataset(), raw=True)
-    if photometric.startswith("YBR"):
-        return convert_color_space(samples, photometric, "RGB")
-    return samples
+def _uncompressed(elements: Elements, pixels: PixelData, syntax: uid.UID) -> Samples:
+    """(rows, columns, 3) as stored (PS3.3 C.7.6.3.1.2 and 3)."""
+    rows, columns = elements.integer("Rows"), elements.integer("Columns")
+    if syntax == uid.RLELossless:
+        size = elements.integer("BitsAllocated") // 8
+        return decode_rle(_first_frame(pixels), (3, rows, columns), size).transpose(1, 2, 0)
+    if elements.text("PhotometricInterpretation") == "YBR_FULL_422":  # two of Y, then Cb and Cr
+        pairs = _native(elements, pixels, syntax, (rows, columns // 2, 4))
+        return pairs[..., [[0, 2, 3], [1, 2, 3]]].reshape(rows, columns, 3)
+    if "PlanarConfiguration" in elements.values and elements.integer("PlanarConfiguration"):
+        return _native(elements, pixels, syntax, (3, rows, columns)).transpose(1, 2, 0)
+    return _native(elements, pixels, syntax, (rows, columns, 3))
+
+
+def _rgb(elements: Elements, samples: Samples) -> Samples:
+    """In parts, because the conversion takes twenty times the bytes."""
+    photometric = elements.text("PhotometricInterpretation") or ""
+    if not photometric.startswith("YBR"):
+        return samples
+    count = -(-samples.size // CONVERTED_AT_ONCE)
+    parts = np.array_split(samples, count)
+    return np.concatenate([convert_color_space(part, photometric, "RGB") for part in parts])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -18,6 +19,7 @@ CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by colour type
 # Colour types and bits that `decode_png` reads: palettes and errors are left to Pillow, because
 # libpng prints warnings of them
 PLAIN = {(0, 1), (0, 2), (0, 4), *((colour, bits) for colour in (0, 2, 4, 6) for bits in (8, 16))}
+INDEXED = 3
 MAX_SIDE = 1_000_000  # of libpng
 # Chunks of 4 KiB, as some encoders write, of the largest body; parsing more would take seconds
 MAX_CHUNKS = 50_000
@@ -35,6 +37,7 @@ class Png:
     plain: bool  # `decode_png` reads it
     animated: bool
     header: bytes  # IHDR, with its length and checksum
+    palette: bytes  # PLTE and tRNS, with their lengths and checksums
     packed: bytes  # the zlib stream
 
 
@@ -52,12 +55,16 @@ def read_chunks(data: bytes | memoryview) -> Png:
     if bytes(view[12:16]) != b"IHDR":
         raise ValueError("no header")
     columns, rows, bits, colour, *methods = struct.unpack_from(">II5B", view, 16)
-    pixels, animated = [], False
+    pixels, palette, animated = [], [], False
     for kind, at, length in _chunks(view):
         if kind == b"IDAT":
             pixels.append(view[at : at + length])
+        elif kind in {b"PLTE", b"tRNS"}:
+            palette.append(view[at - 8 : at + length + 4])
         elif kind == b"acTL":
             animated |= struct.unpack_from(">I", view, at)[0] > 1
+    if colour == INDEXED and not palette:
+        raise ValueError("no palette")
     return Png(
         rows=rows,
         columns=columns,
@@ -66,6 +73,7 @@ def read_chunks(data: bytes | memoryview) -> Png:
         plain=(colour, bits) in PLAIN and not any(methods) and max(rows, columns) <= MAX_SIDE,
         animated=animated,
         header=bytes(view[8:33]),
+        palette=b"".join(palette),
         packed=b"".join(pixels),
     )
 
@@ -113,3 +121,11 @@ def decode_png(png: Png) -> Samples:
     checksum = imagecodecs.deflate_crc32(memoryview(file)[chunk])  # type: ignore[arg-type]
     file[chunk.stop : -len(END)] = struct.pack(">I", checksum)
     return np.asarray(imagecodecs.png_decode(file))
+
+
+def plain_file(png: Png) -> bytes:
+    """The same image without anything else: Pillow inflates texts and profiles, all of them."""
+    checksum = zlib.crc32(png.packed, zlib.crc32(b"IDAT"))
+    length = struct.pack(">I", len(png.packed))
+    pixels = (length, b"IDAT", png.packed, struct.pack(">I", checksum))
+    return b"".join((START, png.header, png.palette, *pixels, END))

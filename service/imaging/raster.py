@@ -6,9 +6,9 @@ import io
 from typing import NamedTuple
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps
+from PIL import Image
 
-from service.imaging.codestream import read_frame_header
+from service.imaging.codestream import check_work, read_frame_header
 from service.imaging.decoders import (
     DECODE_ERRORS,
     Decoder,
@@ -19,14 +19,24 @@ from service.imaging.decoders import (
 )
 from service.imaging.errors import CorruptImageError, MultiFrameError, UnsupportedPixelFormatError
 from service.imaging.grey import grey_of_colour
-from service.imaging.png import Png, decode_png, read_chunks
+from service.imaging.jpeg import orientation, without_metadata
+from service.imaging.png import Png, decode_png, plain_file, read_chunks
 from service.imaging.tensor import Pixels, check_size
 
 Image.MAX_IMAGE_PIXELS = None  # `check_size` is the stricter limit, and raises instead of warning
 
 # Never `convert("L")` on 16 bits: Pillow saturates them instead of scaling
 GREY_16 = {"I;16", "I;16B", "I"}
-QUARTER_TURNED = {5, 6, 7, 8}  # EXIF orientations that exchange rows and columns
+# By EXIF orientation: quarter turns to the left, and whether left and right are exchanged then
+TURNS = {
+    2: (0, True),
+    3: (2, False),
+    4: (2, True),
+    5: (3, True),
+    6: (3, False),
+    7: (1, True),
+    8: (1, False),
+}
 
 
 class Raster(NamedTuple):
@@ -70,7 +80,7 @@ def _read_png(data: bytes | memoryview) -> Raster:
     if png.animated:
         raise MultiFrameError("an animated PNG; send each radiograph by itself")
     decoders: Decoders = {"imagecodecs-png": lambda: decode_png(png)} if png.plain else {}
-    decoders["pillow-png"] = lambda: _pillow_png(data, png)
+    decoders["pillow-png"] = lambda: _pillow_png(png)
     found = first_to_read(decoders, "the PNG file")
     pixels, warnings = _grey(found.samples)
     return Raster(pixels, (png.rows, png.columns), warnings, found.fallbacks)
@@ -85,31 +95,24 @@ def _grey(samples: Samples) -> tuple[Pixels, tuple[str, ...]]:
     return grey_of_colour(samples[..., :3])
 
 
-def _pillow_png(data: bytes | memoryview, png: Png) -> Samples:
-    image = _opened(data, "PNG", png.rows, png.columns)
+def _pillow_png(png: Png) -> Samples:
+    image = Image.open(io.BytesIO(plain_file(png)), formats=["PNG"])
     if image.mode in GREY_16:
         return np.asarray(image).astype(np.uint16, copy=False)
     return np.asarray(image.convert("L" if image.mode in {"1", "L", "LA"} else "RGB"))
 
 
-def _opened(data: bytes | memoryview, kind: str, rows: int, columns: int) -> Image.Image:
-    """The file, if Pillow finds the size in it that was checked: there may be a second header."""
-    image: Image.Image = Image.open(io.BytesIO(data), formats=[kind])
-    if image.size != (columns, rows):
-        raise ValueError("it declares two sizes")
-    return image
-
-
 def _read_jpeg(data: bytes | memoryview, min_side: int) -> Raster:
     frame = read_frame_header(data)
     check_size(frame.rows, frame.columns, frame.components)
-    image = _opened(data, "JPEG", frame.rows, frame.columns)
+    check_work(data, frame)
+    image = Image.open(io.BytesIO(without_metadata(data)), formats=["JPEG"])
     if image.mode not in {"L", "RGB"}:
         raise UnsupportedPixelFormatError(f"pixels of Pillow mode {image.mode} are no radiograph")
     reduce = min(frame.halvings, halvings(frame.rows, frame.columns, 2 * min_side))
     image.draft(None, (frame.columns >> reduce, frame.rows >> reduce))
-    turned = image.getexif().get(ExifTags.Base.Orientation, 1) in QUARTER_TURNED
-    ImageOps.exif_transpose(image, in_place=True)
-    size = (frame.columns, frame.rows) if turned else (frame.rows, frame.columns)
     pixels, warnings = _grey(np.asarray(image))
-    return Raster(pixels, size, warnings, ())
+    turns, mirrored = TURNS.get(orientation(data), (0, False))
+    size = (frame.columns, frame.rows) if turns % 2 else (frame.rows, frame.columns)
+    pixels = np.rot90(pixels, turns)
+    return Raster(pixels[:, ::-1] if mirrored else pixels, size, warnings, ())

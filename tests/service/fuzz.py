@@ -1,7 +1,9 @@
 """Damage real files of every format, and read them: nothing comes of it but answers and refusals.
 
     python tests/service/fuzz.py --cases 20000 --seed 1
+    python tests/service/fuzz.py --cases 2000 --structured
 
+The latter reads files of right structure and hostile numbers instead, see hostile.py.
 A case fails if it raises anything but an ImageError, keeps the processor busy for more than
 SECONDS, ends its process, or needs more than LIMIT_BYTES beyond what that has. Its file is then
 kept in the folder `--keep`, and the exit status is 1. test_fuzz.py runs a few of them.
@@ -36,11 +38,14 @@ from model_store import PreprocessSpec
 from service.imaging import ImageError, read_radiograph
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
+from hostile import hostile
 from images import CODECS, NATIVE, dicom, jpeg, png  # pytest is not there to find it
+
+Case = tuple[str, bytes, PreprocessSpec]  # what it was made of, the file, for which network
 
 DATA = Path(__file__).parent.parent / "data"
 SECONDS = 2.0
-LIMIT_BYTES = 512 * 10**6
+LIMIT_BYTES = 600 * 10**6
 FAILED = "FAILED"
 SPECS = [PreprocessSpec(size=size) for size in (32, 96, 256)]
 SIZES = [0, 1, 2, 3, 7, 8, 31, 32, 127, 128, 255, 256, 32767, 32768, 65535, 2**31 - 1, 2**32 - 1]
@@ -173,8 +178,14 @@ MUTATIONS: list[Callable[[bytearray, random.Random], None]] = [
 ]
 
 
-def mutated(files: dict[str, bytes], case: int, seed: int) -> tuple[str, bytes, PreprocessSpec]:
-    """The case of this number: what it was made of, the file, and for which network to read it."""
+def structured(case: int, seed: int) -> Case:
+    """The case of this number of the other kind."""
+    name, data = hostile(case, seed)
+    return name, data, SPECS[case % len(SPECS)]
+
+
+def mutated(files: dict[str, bytes], case: int, seed: int) -> Case:
+    """The case of this number."""
     rng = random.Random(f"{seed} {case}")
     name = sorted(files)[case % len(files)]
     data = bytearray(files[name])
@@ -212,14 +223,14 @@ def memory(key: str) -> int:
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(key))
 
 
-def run(files: dict[str, bytes], cases: range, seed: int) -> Iterator[tuple[int, str]]:
+def run(make: Callable[[int], Case], cases: range) -> Iterator[tuple[int, str]]:
     """Each case and its outcome, in child processes that replace each other when they die."""
     at = cases.start
     while at < cases.stop:
         reader, writer = os.pipe()
         child = os.fork()
         if child == 0:
-            report(files, range(at, cases.stop), seed, writer)
+            report(make, range(at, cases.stop), writer)
             os._exit(0)
         os.close(writer)
         with os.fdopen(reader) as lines:
@@ -233,12 +244,12 @@ def run(files: dict[str, bytes], cases: range, seed: int) -> Iterator[tuple[int,
             at += 1
 
 
-def report(files: dict[str, bytes], cases: range, seed: int, writer: int) -> None:
+def report(make: Callable[[int], Case], cases: range, writer: int) -> None:
     """Write a line for each case; the kernel ends this process where one takes too long."""
-    room = memory("VmSize") + 2 * LIMIT_BYTES
+    room = memory("VmSize") + 4 * LIMIT_BYTES  # what makes the case takes some, too
     resource.setrlimit(resource.RLIMIT_AS, (room, room))
     for case in cases:
-        _, data, spec = mutated(files, case, seed)
+        _, data, spec = make(case)
         # Not caught, these signals end even C code that never returns
         signal.setitimer(signal.ITIMER_PROF, SECONDS)  # of processor time
         signal.setitimer(signal.ITIMER_REAL, 30 * SECONDS)  # and if it waits for ever
@@ -254,13 +265,20 @@ def main() -> int:
     parser.add_argument("--cases", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--keep", type=Path, default=Path("fuzz-failures"), help="for such files")
+    parser.add_argument("--structured", action="store_true", help="hostile numbers, see above")
     arguments = parser.parse_args()
-    files = real_files()
+    files = {} if arguments.structured else real_files()
+
+    def make(case: int) -> Case:
+        if arguments.structured:
+            return structured(case, arguments.seed)
+        return mutated(files, case, arguments.seed)
+
     found: Counter[str] = Counter()
-    for case, result in run(files, range(arguments.cases), arguments.seed):
+    for case, result in run(make, range(arguments.cases)):
         found[result] += 1
         if result.startswith(FAILED):
-            name, data, spec = mutated(files, case, arguments.seed)
+            name, data, spec = make(case)
             arguments.keep.mkdir(exist_ok=True)
             path = arguments.keep / f"{arguments.seed}-{case}-{name}-{spec.size}"
             path.write_bytes(data)

@@ -33,7 +33,9 @@ def hostile(
     """A service whose decoders do what a file says."""
 
     def started(limits: Limits) -> AbstractContextManager[object]:
-        made = partial(Pipeline, decode="hostile:decode", limits=dict.fromkeys(LANES, limits))
+        made = partial(
+            Pipeline, decode="hostile_decoder:decode", limits=dict.fromkeys(LANES, limits)
+        )
         monkeypatch.setattr(runtime, "Pipeline", made)
         return start(light.model_copy(update={"max_queue_images": 64}))
 

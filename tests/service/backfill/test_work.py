@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import hostile
+import hostile_decoder
 import pytest
 from images import dicom, png, radiograph
 
@@ -344,9 +344,9 @@ def test_an_image_that_ends_its_decoder_fails_alone(
     ledger: Ledger, tmp_path: Path, swift: ModelVersion, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It has an outcome like any other; its neighbours are done, and the job comes to its end."""
-    monkeypatch.setattr(local, "Pipeline", partial(Pipeline, decode="hostile:decode"))
+    monkeypatch.setattr(local, "Pipeline", partial(Pipeline, decode="hostile_decoder:decode"))
     source = Archive()
-    harms = {f"harm/{number}": hostile.PNG + b"segfault" for number in range(5)}
+    harms = {f"harm/{number}": hostile_decoder.PNG + b"segfault" for number in range(5)}
     source.files |= harms
     with pipeline_of(swift) as pipeline:
         bench = Bench(ledger, tmp_path / "out", pipeline, swift)

@@ -10,16 +10,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from images import CODECS, dicom, radiograph
-from PIL import Image
 from pydicom import uid
 from pydicom.encaps import get_frame
 
-from service.imaging import decoders
-from service.imaging.codestream import JPEG_START, read_frame_header
+from service.imaging import decoders, jpeg
+from service.imaging.codestream import read_frame_header
 from service.imaging.decoders import decode_frame, decode_rle
 from service.imaging.errors import (
     CorruptImageError,
     ImageTooLargeError,
+    UnsupportedPixelFormatError,
     UnsupportedTransferSyntaxError,
 )
 from service.imaging.openjpeg import OPENJPEG, load
@@ -81,7 +81,7 @@ def test_run_lengths_return_every_byte(seed, depth):
     """RLE keeps the order of bytes and rows in every word size."""
     values = np.random.default_rng(seed).integers(0, 4, (33, 41)).astype(depth) * 37
     frame = runs(values)
-    np.testing.assert_array_equal(decode_rle(frame, 33, 41, values.itemsize), values)
+    np.testing.assert_array_equal(decode_rle(frame, (33, 41), values.itemsize), values)
 
 
 @pytest.mark.parametrize("min_side", [8, 16, 32, 64])
@@ -121,15 +121,15 @@ def test_a_grey_jpeg_is_decoded_at_twice_the_size(min_side):
     assert (found.wavelet, found.fallbacks) == (None, ())
 
 
-def test_the_next_decoder_reads_what_the_first_refuses():
-    """Pillow has no mode for 20 bits; the answer names it."""
+def test_samples_of_more_than_16_bits_are_read():
+    """Some writers keep 20; imagecodecs reads them."""
     pixels = PIXELS.astype(np.uint32) << 8
     data = imagecodecs.jpeg2k_encode(
         pixels, 0, codecformat="j2k", reversible=True, bitspersample=20
     )
     found = decode_frame(bytes(data), FULL_SIZE)
     np.testing.assert_array_equal(found.samples, pixels)
-    assert found.fallbacks == ("pillow-jpeg-2000",)
+    assert found.fallbacks == ()
 
 
 @pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
@@ -152,21 +152,11 @@ def test_an_endless_header_is_refused_at_once():
         read_frame_header(wavelet[:at] + b"\xff\x64\x00\x02" * 2**22)
 
 
-def test_a_progressive_jpeg_of_many_scans_is_refused():
-    """Each scan passes over the whole picture, so their number is limited."""
-    buffer = io.BytesIO()
-    Image.fromarray((PIXELS >> 4).astype(np.uint8)).save(buffer, "JPEG", progressive=True)
-    data = buffer.getvalue()
-    assert decode_frame(data, FULL_SIZE).samples.shape == PIXELS.shape
-    with pytest.raises(CorruptImageError, match="scans"):
-        decode_frame(data[:-2] + b"\xff\xda\x00\x02" * 101 + data[-2:], FULL_SIZE)
-
-
 def test_a_frame_of_many_tiles_is_refused():
     """OpenJPEG allocates for each tile, whether it is there or not."""
     data = bytearray(stream(uid.JPEG2000Lossless))
     struct.pack_into(">6I", data, 8, 6400, 6400, 0, 0, 26, 26)
-    with pytest.raises(CorruptImageError, match="60591 tiles"):
+    with pytest.raises(CorruptImageError, match="61009 tiles"):
         decode_frame(bytes(data), 32)
 
 
@@ -216,7 +206,7 @@ def test_a_coarser_component_is_refused():
     """XRsiz 2 would make the picture half as wide as the header that was checked says."""
     data = bytearray(stream(uid.JPEG2000Lossless))
     data[43] = 2
-    with pytest.raises(CorruptImageError):
+    with pytest.raises(UnsupportedPixelFormatError):
         decode_frame(bytes(data), FULL_SIZE)
 
 
@@ -264,7 +254,7 @@ def test_a_giant_is_refused_by_its_header(syntax):
     [
         (b"", UnsupportedTransferSyntaxError, "neither JPEG"),
         (b"GIF89a", UnsupportedTransferSyntaxError, "neither JPEG"),
-        (JPEG_START, CorruptImageError, "cut off within its header"),
+        (jpeg.START, CorruptImageError, "cut off within its header"),
         (b"\xff\xd8\xff\xd8\xff\xd8", CorruptImageError, "cut off within its header"),
         (b"\xff\xd8\xff\xda\x00\x02", CorruptImageError, "cut off within its header"),
         (b"\xff\x4f\xff\x51", CorruptImageError, "cut off within its header"),
@@ -281,10 +271,29 @@ def test_an_unknown_stream_is_refused(data, error, says):
 def test_half_a_run_is_no_image(size):
     """RLE that ends early is refused."""
     with pytest.raises(CorruptImageError, match="RLE"):
-        decode_rle(runs(PIXELS)[:size], *PIXELS.shape, 2)
+        decode_rle(runs(PIXELS)[:size], PIXELS.shape, 2)
 
 
 def test_runs_beyond_the_header_are_refused():
     """RLE that expands to more than the header says stops there."""
     with pytest.raises(CorruptImageError, match="RLE"):
-        decode_rle(runs(PIXELS), 36, 64, 2)
+        decode_rle(runs(PIXELS), (36, 64), 2)
+
+
+@pytest.mark.parametrize(
+    ("count", "offsets"),
+    [
+        (2, [64, 2**32 - 1]),
+        (2, [64, 63]),
+        (2, [0, 64]),
+        (1, [64]),
+        (15, [64] * 15),
+        (2**31, [64, 80]),
+    ],
+)
+def test_segments_that_lie_elsewhere_are_refused(count, offsets):
+    """Where offsets point, imagecodecs reads, even if that is not the frame's memory."""
+    frame = runs(PIXELS)
+    head = struct.pack(f"<L{len(offsets)}L", count, *offsets).ljust(64, b"\0")
+    with pytest.raises(CorruptImageError, match="RLE"):
+        decode_rle(head + frame[64:], PIXELS.shape, 2)

@@ -15,8 +15,9 @@ from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate, generate_frames
 from pydicom.sequence import Sequence
 
+from service.imaging.attributes import WANTED
 from service.imaging.dicom import read_dicom
-from service.imaging.elements import MAX_ELEMENTS, WANTED, read_elements
+from service.imaging.elements import MAX_ELEMENTS, read_elements
 from service.imaging.errors import CorruptImageError
 
 FULL_SIZE = 2**31
@@ -192,3 +193,17 @@ def test_a_damaged_uid_is_not_repeated():
     )
     with pytest.raises(Exception, match="an invalid UID is not accepted"):
         read_dicom(data, FULL_SIZE)
+
+
+@pytest.mark.parametrize(("depth", "refused"), [(50, False), (51, True), (20_000, True)])
+def test_sequences_lie_in_each_other_so_deep_and_no_deeper(depth, refused):
+    """Without recursion, and deeper than in any header; an item counts as well."""
+    head = struct.pack("<HH2s2xL", 8, 0x1140, b"SQ", 2**32 - 1)
+    start = head + struct.pack("<HHL", 0xFFFE, 0xE000, 2**32 - 1)
+    ends = struct.pack("<HHLHHL", 0xFFFE, 0xE00D, 0, 0xFFFE, 0xE0DD, 0)
+    data = before_pixels(dicom(PIXELS), start * depth + ends * depth)
+    if refused:
+        with pytest.raises(CorruptImageError, match="deep"):
+            read_dicom(data, FULL_SIZE)
+    else:
+        np.testing.assert_array_equal(read_dicom(data, FULL_SIZE).pixels, PIXELS)

@@ -52,7 +52,7 @@ def mean(tensors: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 @contextmanager
 def running(workers: int = 1, limits: Limits = LIMITS, **kwargs: Any) -> Iterator[Pipeline]:
     batcher = Batcher([Runner(lambda: mean)], 8)
-    kwargs = {"decode": "hostile:decode", "limits": dict.fromkeys(LANES, limits)} | kwargs
+    kwargs = {"decode": "hostile_decoder:decode", "limits": dict.fromkeys(LANES, limits)} | kwargs
     pipeline = Pipeline(SPEC, batcher, workers, **kwargs)
     pipeline.start()
     try:

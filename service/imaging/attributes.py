@@ -1,0 +1,73 @@
+"""Which attributes of an object are read: all others are passed over.
+
+References:
+    PS3.6 Registry of DICOM Data Elements, by keyword.
+"""
+
+from __future__ import annotations
+
+from pydicom.datadict import tag_for_keyword
+
+WANTED = {
+    tag_for_keyword(keyword): keyword
+    for keyword in (
+        "TransferSyntaxUID",
+        "MediaStorageSOPClassUID",
+        "SOPClassUID",
+        "SOPInstanceUID",
+        "ViewPosition",
+        "SamplesPerPixel",
+        "PhotometricInterpretation",
+        "NumberOfFrames",
+        "Rows",
+        "Columns",
+        "BitsAllocated",
+        "BitsStored",
+        "HighBit",
+        "PixelRepresentation",
+        "PixelPaddingValue",
+        "PixelPaddingRangeLimit",
+        "RescaleIntercept",
+        "RescaleSlope",
+        "PresentationLUTShape",
+        "PlanarConfiguration",
+    )
+}
+# What the pixels do not depend on. Wrong values of these spoil no image
+TOLD = {
+    tag_for_keyword(keyword): keyword
+    for keyword in (
+        "SpecificCharacterSet",
+        "StudyDate",
+        "AcquisitionDate",
+        "ContentDate",
+        "Modality",
+        "StationName",
+        "StudyInstanceUID",
+        "SeriesInstanceUID",
+        "PatientOrientation",
+        "ViewCodeSequence",
+    )
+}
+KEPT = WANTED | TOLD
+CODE = {
+    tag_for_keyword(keyword): keyword
+    for keyword in ("CodeValue", "CodingSchemeDesignator", "LongCodeValue")
+}
+LAST_OF_CODE = max(tag for tag in CODE if tag)
+SEQUENCES = {tag_for_keyword("ViewCodeSequence")}
+LUT = {tag_for_keyword(keyword): keyword for keyword in ("LUTDescriptor", "LUTData")}
+LAST_OF_LUT = max(tag for tag in LUT if tag)
+PALETTES = {
+    tag_for_keyword(keyword): keyword
+    for colour in ("Red", "Green", "Blue")
+    for keyword in (
+        f"{colour}PaletteColorLookupTableDescriptor",
+        f"{colour}PaletteColorLookupTableData",
+    )
+}
+MODALITY_LUT = tag_for_keyword("ModalityLUTSequence")
+PIXELS = {
+    tag_for_keyword(keyword) for keyword in ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
+}
+PIXEL_DATA = tag_for_keyword("PixelData")

@@ -1,0 +1,58 @@
+"""Lookup tables of an object: the Modality LUT, and palettes."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from service.imaging.tensor import Pixels
+
+AT_ONCE = 2**20  # pixels; indices take eight bytes each
+
+
+class Table(NamedTuple):
+    """Entries for stored values that follow each other."""
+
+    entries: npt.NDArray[Any]
+    first: int  # the stored value of the first entry
+
+    def apply(self, values: Pixels) -> Pixels:
+        """Look up (rows, columns); values beyond the table take its first or last entry."""
+        found = np.empty(values.shape, self.entries.dtype)
+        rows = max(1, AT_ONCE // values.shape[1])
+        for at in range(0, len(values), rows):
+            index = values[at : at + rows].astype(np.int64) - self.first
+            found[at : at + rows] = self.entries[index.clip(0, len(self.entries) - 1)]
+        return found
+
+
+def read_table(found: Mapping[str, bytes], name: str, *, signed: bool, little: bool) -> Table:
+    """The table of these attributes.
+
+    Args:
+        found: Raw values, of which `name` + "Descriptor" and `name` + "Data" are read.
+        name: Their common part.
+        signed: Whether stored values are.
+        little: Whether the lowest byte is the first.
+
+    Raises:
+        KeyError, ValueError, struct.error: An attribute is missing or of another length.
+
+    References:
+        PS3.3 C.11.1.1.1 LUT Descriptor, C.7.6.3.1.5 and 6 Palette Color Lookup Tables. Entries of 8
+        bits may be packed or lie in words.
+    """
+    order = "<" if little else ">"
+    count, first, _ = struct.unpack(
+        f"{order}H{'h' if signed else 'H'}H", found[f"{name}Descriptor"]
+    )
+    count = count or 2**16
+    data = found[f"{name}Data"]
+    if len(data) < 2 * count:
+        return Table(np.frombuffer(data, np.uint8, count), first)
+    words = np.frombuffer(data, f"{order}u2", count).astype(np.uint16)
+    return Table(words.astype(np.uint8) if words.max() < 2**8 else words, first)
