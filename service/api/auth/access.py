@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from starlette.datastructures import Headers
 from starlette.types import Scope
@@ -12,9 +12,11 @@ from starlette.types import Scope
 from service.api.auth.clients import PERMISSIONS, Client, NotAuthenticatedError
 from service.api.auth.keys import PREFIX, Keys
 from service.api.auth.rates import Rates
-from service.api.auth.tokens import Tokens
 from service.api.request_context import context_of
 from service.api.settings import Settings
+
+if TYPE_CHECKING:
+    from service.api.auth.tokens import Tokens
 
 BEARER = "bearer "
 
@@ -39,6 +41,8 @@ class Access:
         """
         tokens = None
         if settings.oidc_issuer is not None and settings.oidc_audience is not None:
+            from service.api.auth.tokens import Tokens  # loads an HTTP client
+
             tokens = Tokens(
                 settings.oidc_issuer,
                 settings.oidc_audience,
