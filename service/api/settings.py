@@ -19,7 +19,7 @@ from pydantic import (
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from model_store import DEFAULT_ROOT
-from service.api.auth.issuer import safe
+from service.api.auth.urls import safe
 from service.api.logs import LogFormat
 from service.backfill.allowed import Allowed
 from service.inference import Provider, usable_cpus

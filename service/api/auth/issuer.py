@@ -8,7 +8,6 @@ import logging
 import ssl
 from collections.abc import Callable, Mapping
 from typing import Any
-from urllib.parse import urlsplit
 
 import httpx2
 import jwt
@@ -17,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
 from service.api.auth.clients import IssuerUnreachableError, NotAuthenticatedError
+from service.api.auth.urls import safe
 
 PublicKey = RSAPublicKey | EllipticCurvePublicKey | Ed25519PublicKey
 Keys = dict[tuple[str | None, str], PublicKey]  # by identifier and algorithm
@@ -178,17 +178,3 @@ async def _json(client: httpx2.AsyncClient, url: str) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise TypeError("a document is no JSON object")
     return found
-
-
-def safe(url: str) -> str:
-    """This URL, if it names a host, and nothing on the way can change what is there.
-
-    Raises:
-        ValueError: Neither https nor on this machine.
-    """
-    parts = urlsplit(url)
-    own = parts.scheme == "http" and parts.hostname in {"127.0.0.1", "localhost", "::1"}
-    named = bool(parts.hostname) and parts.username is None and parts.password is None
-    if not named or not (own or parts.scheme == "https"):
-        raise ValueError(f"{url} is not https: it could be changed on the way")
-    return url
