@@ -24,6 +24,7 @@ class ConnectionLimits:
 
     head_bytes: int
     head_seconds: float
+    body_seconds: float
     write_seconds: float
     connections: int
     unlimited_port: int | None = None
@@ -104,9 +105,11 @@ class BoundedProtocol(H11Protocol):
             self.head_timer.cancel()
 
     def on_response_complete(self) -> None:
-        """Wait for the rest of the body, if it was not read, and the next head."""
+        """Wait for the next head, after the rest of the body if the answer came before it."""
+        whole, limits = self.conn.their_state is h11.DONE, self.limits
+        seconds = limits.head_seconds if whole else limits.body_seconds
         self.head_timer.cancel()
-        self.head_timer = self.loop.call_later(self.limits.head_seconds, self.transport.abort)
+        self.head_timer = self.loop.call_later(seconds, self.transport.abort)
         super().on_response_complete()
 
     def pause_writing(self) -> None:

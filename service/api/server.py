@@ -54,6 +54,7 @@ class Server(uvicorn.Server):
         limits = ConnectionLimits(
             settings.max_head_bytes,
             settings.max_head_seconds,
+            settings.max_receive_seconds,
             settings.max_write_seconds,
             settings.max_connections,
             ports[-1] if len(ports) > 1 else None,

@@ -20,7 +20,7 @@ from service.inference import LANES, Limits, Pipeline
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="decoding is isolated on Linux")
 
 PICTURE = png(np.random.default_rng(0).integers(0, 256, (256, 256), dtype=np.uint8))
-LIMITS = Limits(cpu_seconds=0.03, wall_seconds=20, memory_bytes=200 * 2**20)
+LIMITS = Limits(cpu_seconds=0.15, wall_seconds=20, memory_bytes=200 * 2**20)
 CLIENTS, TIMES = 8, 50
 
 
