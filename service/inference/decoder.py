@@ -41,8 +41,8 @@ Buffer = bytes | bytearray | memoryview
 READ_RADIOGRAPH = "service.imaging:read_radiograph"
 # CPU seconds, so that no file fails because others are busy: the slowest that is accepted, 40
 # megapixels of JPEG 2000 that must be decoded whole, takes 4 to 8 s of a 2.5 GHz core. The wall
-# clock ends what waits for ever; it leaves a file that yields to others a tenth of a CPU, and is less
-# than STUCK_SECONDS. The same file takes 420 MB
+# clock ends what waits for ever; it leaves a file that yields to others a fifth of a CPU, and is
+# less than STUCK_SECONDS. The same file takes 420 MB
 MEMORY_BYTES = 600 * 2**20
 LIMITS: dict[Lane, Limits] = {
     "interactive": Limits(10, 45, MEMORY_BYTES),
