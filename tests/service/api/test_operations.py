@@ -219,6 +219,16 @@ def test_every_setting_is_documented() -> None:
     assert listed == {f"CXRVIEW_{name.upper()}" for name in Settings.model_fields}
 
 
+def test_the_page_on_security_names_what_there_is() -> None:
+    """Each setting that it names exists, and each file."""
+    text = (ROOT / "docs" / "security.md").read_text()
+    named = set(re.findall(r"`(max_\w+|trusted_proxies|latency_budget_seconds)`", text))
+    assert len(named) > 10
+    assert named <= Settings.model_fields.keys()
+    for path in re.findall(r"`((?:service|tests)/[\w/]+(?:\.py)?)/?`", text):
+        assert (ROOT / path).exists(), path
+
+
 def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each variable is read under its prefix, checked, and frozen."""
     monkeypatch.setenv("CXRVIEW_MAX_QUEUE_IMAGES", "7")

@@ -5,14 +5,23 @@ from __future__ import annotations
 import asyncio
 import signal
 import socket
+import subprocess
+import sys
+import threading
 import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import httpx2
 import numpy as np
+import psutil
 import pytest
 from images import dicom
 from live import Answer, read_answer, serving
+
+from service.api.server import END_SECONDS, FINISH_SECONDS, FORCED_END_SECONDS
 
 MODEL = "swift/1.0.0"
 CLIENTS = 200
@@ -87,6 +96,88 @@ def test_a_second_signal_ends_the_wait(tmp_path: Path) -> None:
         while asyncio.run(get(live.port, "/readyz")).status != 503:
             assert time.monotonic() < deadline
         assert live.end() == 0
+
+
+@contextmanager
+def dripped_body(port: int) -> Iterator[None]:
+    """A client that sends its body byte by byte, and never comes to its end."""
+    done = threading.Event()
+
+    def drip(connection: socket.socket) -> None:
+        with suppress(OSError):
+            while not done.wait(0.05):
+                connection.sendall(b"x")
+
+    with socket.create_connection(("127.0.0.1", port)) as connection:
+        connection.sendall(HEAD)
+        thread = threading.Thread(target=drip, args=(connection,))
+        thread.start()
+        try:
+            yield
+        finally:
+            done.set()
+            thread.join()
+
+
+@pytest.mark.parametrize("drain", ["0", "60"])
+def test_a_second_signal_waits_for_no_client(drain: str, tmp_path: Path) -> None:
+    """Not even for one that still sends."""
+    with serving(tmp_path / "log", model=MODEL, drain_seconds=drain) as live:
+        with dripped_body(live.port):
+            live.process.send_signal(signal.SIGTERM)
+            with pytest.raises(subprocess.TimeoutExpired):
+                live.process.wait(1)
+            workers = psutil.Process(live.process.pid).children(recursive=True)
+            assert workers
+            begin = time.monotonic()
+            assert live.end() == 0
+            assert time.monotonic() - begin < FORCED_END_SECONDS + 5
+        assert not psutil.wait_procs(workers, 10)[1]  # they end with the service
+
+
+def test_no_client_keeps_the_process(tmp_path: Path) -> None:
+    """What does not come to its end is cut after `FINISH_SECONDS`, and the exit code is 0."""
+    with serving(tmp_path / "log", model=MODEL) as live, dripped_body(live.port):
+        begin = time.monotonic()
+        live.process.send_signal(signal.SIGTERM)
+        assert live.process.wait(END_SECONDS + 5) == 0
+        assert time.monotonic() - begin > FINISH_SECONDS - 1
+
+
+def failed_start(*options: str) -> tuple[int, str]:
+    """Exit code and what was said."""
+    command = [sys.executable, "-m", "service.cli", "serve", *options]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    return done.returncode, " ".join(done.stderr.split())
+
+
+def test_a_port_that_is_taken_is_an_error_before_anything_is_loaded() -> None:
+    """Whichever of the two it is."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        for options in (("--port", port), ("--port", "0", "--operations-port", port)):
+            code, said = failed_start(*options)
+            assert code == 3
+            assert "Address already in use" in said
+            assert port in said
+            assert "startup" not in said
+
+
+@pytest.mark.parametrize("port", ["65536", "99999", "-1", "http"])
+def test_a_port_that_is_none_is_refused(port: str) -> None:
+    """The C library would take its lower 16 bits."""
+    for option in ("--port", "--operations-port"):
+        code, said = failed_start(f"{option}={port}")
+        assert code == 2
+        assert f"{port!r} is not a port" in said
+
+
+def test_probes_may_be_asked_by_head(tmp_path: Path) -> None:
+    """As monitors and balancers do."""
+    with serving(tmp_path / "log", model=MODEL) as live:
+        for path in ("/livez", "/readyz"):
+            answer = httpx2.head(f"{live.url}{path}")
+            assert (answer.status_code, answer.content) == (200, b"")
 
 
 def test_operations_have_a_port_of_their_own(tmp_path: Path) -> None:
