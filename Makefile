@@ -21,9 +21,9 @@ $(VENV)/.dev: $(VENV)/.cpu
 run: $(VENV)/.cpu
 	$(BIN)/python deploy/smoke.py --port $(PORT) $(if $(ONCE),--once) tests/data/*.jpg tests/data/*.dcm
 
+# Tests of what a machine lacks are skipped, and it says at the end which; so coverage is for .ci/run
 test: $(VENV)/.dev
-	$(BIN)/pytest --cov --cov-report=term $(PYTEST_ARGS)
-	$(BIN)/coverage report --include='service/*,model_store/*' --fail-under=95 --format=total
+	$(BIN)/pytest $(PYTEST_ARGS)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

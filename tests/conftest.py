@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from pathlib import Path
 
+import needs
 import pytest
 
 from model_store import ModelVersion, Store
@@ -25,5 +27,17 @@ def version() -> ModelVersion:
 def shared() -> Path:
     """The folder of radiographs that cannot be redistributed; without it, the test is skipped."""
     if not SHARED.is_dir():
-        pytest.skip(f"no radiographs in {SHARED} (set CXRVIEW_SHARED)")
+        pytest.skip(needs.RADIOGRAPHS)
     return SHARED
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say what was skipped, and what it takes to run it."""
+    reports = terminalreporter.stats.get("skipped", [])
+    reasons = Counter(str(report.longrepr[2]).removeprefix("Skipped: ") for report in reports)
+    if reasons:
+        terminalreporter.section(f"{reasons.total()} tests skipped")
+    for reason, count in reasons.most_common():
+        said = reason if count == 1 else reason.replace("needs", "need", 1)
+        terminalreporter.line(f"{count:5} {said}")

@@ -7,6 +7,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+import needs
 import numpy as np
 import pytest
 import yaml
@@ -29,7 +30,7 @@ LARGEST_SIDE = 6400  # of what is accepted
 
 Upload = tuple[Lane, str, bytes]
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads peaks from /proc")
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason=needs.LINUX)
 
 
 def limit_of_the_chart() -> int:
