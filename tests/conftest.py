@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections import Counter
 from pathlib import Path
@@ -41,3 +42,12 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     for reason, count in reasons.most_common():
         said = reason if count == 1 else reason.replace("needs", "need", 1)
         terminalreporter.line(f"{count:5} {said}")
+
+
+def pytest_unconfigure() -> None:
+    """Let the interpreter collect everything at its end.
+
+    A service that starts in this process freezes what is there, test modules too; extension modules
+    (DuckDB's, by nanobind) print a page about each object that is then never freed.
+    """
+    gc.unfreeze()
