@@ -11,6 +11,7 @@
 # FOLDER keeps the base, the layers and the image (cxrview-cpu.tar) for the next run. Needs buildah
 # and root. The base is pulled; where there is no registry, debootstrap makes it of Debian's packages.
 set -euo pipefail
+umask 022 # another user reads the image, and what is mounted there
 
 root=$(git -C "$(dirname "$0")" rev-parse --show-toplevel)
 folder=$(realpath -m "${1:?where to keep layers and image}")

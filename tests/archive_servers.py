@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 
+import needs
 import pytest
 from images import dicom, radiograph
 from minio import Minio
@@ -62,7 +63,7 @@ class Seaweed:
     def __init__(self, folder: Path, key: str, secret: str) -> None:
         program = Path(sys.executable).with_name("weed")
         if not program.is_file():
-            pytest.skip("SeaweedFS is not there: install the extra `dev`")
+            pytest.skip(needs.DEV)
         names = ("s3", "master", "volume", "filer")
         ports = {name: free_port() for name in names}
         self.address = f"http://127.0.0.1:{ports['s3']}"

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import os
+from collections import Counter
 from pathlib import Path
 
+import needs
 import pytest
 
 from model_store import ModelVersion, Store
@@ -25,5 +28,26 @@ def version() -> ModelVersion:
 def shared() -> Path:
     """The folder of radiographs that cannot be redistributed; without it, the test is skipped."""
     if not SHARED.is_dir():
-        pytest.skip(f"no radiographs in {SHARED} (set CXRVIEW_SHARED)")
+        pytest.skip(needs.RADIOGRAPHS)
     return SHARED
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say what was skipped, and what it takes to run it."""
+    reports = terminalreporter.stats.get("skipped", [])
+    reasons = Counter(str(report.longrepr[2]).removeprefix("Skipped: ") for report in reports)
+    if reasons:
+        terminalreporter.section(f"{reasons.total()} tests skipped")
+    for reason, count in reasons.most_common():
+        said = reason if count == 1 else reason.replace("needs", "need", 1)
+        terminalreporter.line(f"{count:5} {said}")
+
+
+def pytest_unconfigure() -> None:
+    """Let the interpreter collect everything at its end.
+
+    A service that starts in this process freezes what is there, test modules too; extension modules
+    (DuckDB's, by nanobind) print a page about each object that is then never freed.
+    """
+    gc.unfreeze()

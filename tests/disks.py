@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import needs
 import pytest
 
 
@@ -19,7 +20,7 @@ def disk(folder: Path, kilobytes: int) -> Iterator[None]:
     try:
         subprocess.run(mount, check=True, capture_output=True)
     except (OSError, subprocess.CalledProcessError):
-        pytest.skip("no disk can be mounted here: only root may")
+        pytest.skip(needs.MOUNTS)
     try:
         yield
     finally:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import needs
 import pytest
 
 
@@ -13,5 +14,5 @@ def tool(name: str) -> Path:
     folder = os.environ.get("CXRVIEW_TOOLS")
     path = Path(folder or ".") / name
     if folder is None or not path.is_file():
-        pytest.skip(f"{name} is not there: run .ci/tools FOLDER, and set CXRVIEW_TOOLS")
+        pytest.skip(needs.TOOLS)
     return path

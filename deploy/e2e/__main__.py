@@ -2,12 +2,12 @@
 
     make e2e
 
-Serves the image twice on a sealed root, sends radiographs with keys and tokens, asks all that the
-dashboards ask, and injects faults: too much load, a killed replica, a GPU that is not there, a
-rolling update. Alerts must fire, and be resolved when the fault is over. In the rules, time runs
-`HURRY` times as fast, or an alert that waits for ten minutes could not be tried in ten. Writes
-report.json and all logs into the folder of --out, and exits with 1 if anything did not come as it
-should.
+Serves the image twice on a sealed root, and once more to work on an archive; sends radiographs with
+keys and tokens, asks all that the dashboards ask, and injects faults: too much load, a killed
+replica, a GPU that is not there, a rolling update. Alerts must fire, and be resolved when the fault
+is over. In the rules, time runs `HURRY` times as fast, or an alert that waits for ten minutes could
+not be tried in ten. Writes report.json and all logs into the folder of --out, and exits with 1 if
+anything did not come as it should.
 """
 
 from __future__ import annotations
@@ -28,13 +28,15 @@ from deploy.e2e import trials
 from deploy.e2e.scene import Report, Scene
 from deploy.e2e.stack import Place, Replica, balancer, identity_provider, status, token_of, until
 from service.api.auth.keys import new_key
-from tests.images import BAD, kinds
+from tests.images import BAD, dicom, kinds, radiograph
 
 ROOT = Path(__file__).parent.parent.parent
 DATA = ROOT / "tests" / "data"
 HURRY = 20
 SCRAPE_SECONDS = 0.75  # as 15 s are then
 PROMETHEUS_PORT = 18090
+# One core reads and answers at most a thousand a second; looking at all panels takes a few seconds
+ARCHIVE_IMAGES, DAMAGED_EVERY = 20_000, 50
 
 
 def main() -> int:
@@ -55,7 +57,7 @@ def main() -> int:
         for trial in trials.ALL:
             print(f"{trial.__name__}: {trial.__doc__}", flush=True)
             trial(scene)
-        for replica in scene.replicas:
+        for replica in (*scene.replicas, scene.worker):
             report.expect(replica.stop() == 0, f"{replica.name} ends with 0")
     report.note("seconds", round(time.monotonic() - begin))
     (out / "report.json").write_text(json.dumps({"wrong": report.wrong} | report.found, indent=2))
@@ -74,10 +76,13 @@ def prepared(report: Report, out: Path, tools: Path, stack: ExitStack) -> Scene:
         Replica(name, place, port, out / f"{name}.log")
         for name, port in (("a", 18001), ("b", 18011))
     ]
+    write_archive(folder / "archive")
+    worker = Replica("jobs", place, 18021, out / "jobs.log", settings_of_jobs(place))
+    pods = [*replicas, worker]
     stack.enter_context(identity_provider(tools / "nanoidp", out / "idp"))
-    for replica in replicas:
+    for replica in pods:
         stack.callback(replica.kill)
-    report.note("ready_seconds", [round(replica.start(), 2) for replica in replicas])
+    report.note("ready_seconds", [round(replica.start(), 2) for replica in pods])
     url = stack.enter_context(balancer(replicas, out))
     logs = out / "prometheus"
     logs.mkdir()
@@ -88,7 +93,7 @@ def prepared(report: Report, out: Path, tools: Path, stack: ExitStack) -> Scene:
         observe.prometheus(
             observe.tool("prometheus-3/prometheus"),
             logs,
-            [replica.target for replica in replicas],
+            [replica.target for replica in pods],
             port=PROMETHEUS_PORT,
             scrape_seconds=SCRAPE_SECONDS,
             hurry=HURRY,
@@ -103,7 +108,30 @@ def prepared(report: Report, out: Path, tools: Path, stack: ExitStack) -> Scene:
         "BAD": json.dumps(bad),
         "ARCHIVE": str(archive),
     }
-    return Scene(report, replicas, prometheus, url, key, out, tools / "k6", said)
+    seen = place.file("archive")
+    return Scene(report, replicas, worker, seen, prometheus, url, key, out, tools / "k6", said)
+
+
+def settings_of_jobs(place: Place) -> dict[str, str]:
+    """For a pod that works on archives: the model for it, one core, and a volume of its own."""
+    return {
+        "CXRVIEW_MODEL": "swift/1.0.0",
+        "CXRVIEW_DECODE_WORKERS": "1",
+        "CXRVIEW_BACKFILL_FOLDER": place.writable("jobs"),
+        "CXRVIEW_BACKFILL_SOURCES": place.file("archive"),
+    }
+
+
+def write_archive(folder: Path) -> None:
+    """Small radiographs that differ in their UID, some of them damaged: more than are worked on."""
+    folder.mkdir()
+    first = "1.2.826.0.1.3680043.8.498.1000000"
+    one = dicom(radiograph(64, 56), SOPInstanceUID=first, MediaStorageSOPInstanceUID=first)
+    for number in range(ARCHIVE_IMAGES):
+        data = one.replace(first.encode(), f"{first[:-7]}{1_000_000 + number}".encode())
+        if number % DAMAGED_EVERY == 0:
+            data = data[: len(data) // 2]
+        (folder / f"{number:05d}.dcm").write_bytes(data)
 
 
 def images(out: Path) -> tuple[list[str], list[str], Path]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from deploy import observe
-from deploy.e2e.stack import Replica, until
+from deploy.e2e.stack import Replica, answer, until
 
 ALERT_SECONDS = 120
 
@@ -70,6 +70,8 @@ class Scene:
 
     report: Report
     replicas: list[Replica]
+    worker: Replica  # takes no requests for images: it works on `archive`
+    archive: str  # as it sees it
     prometheus: observe.Prometheus
     url: str
     key: str
@@ -80,6 +82,11 @@ class Scene:
     def load(self, name: str, rate: float, seconds: float) -> Load:
         """Begin to send."""
         return Load(self.k6, self.said, rate, seconds, self.out / f"{name}.json")
+
+    def jobs(self, path: str = "", data: bytes | None = None) -> Any:
+        """What the worker answers about jobs on archives."""
+        url = f"http://127.0.0.1:{self.worker.port}/v1/backfills{path}"
+        return answer(url, data, self.key)
 
     def total(self, expr: str) -> float:
         """The sum of what an expression is now."""

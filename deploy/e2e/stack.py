@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -25,6 +26,7 @@ AUDIENCE = "cxrview"
 ISSUER = f"http://127.0.0.1:{IDP_PORT}"
 # Where the folder of files is, within the image; as the chart mounts Secrets
 SECRETS = Path("/mnt")
+USER = 10001  # of the image
 
 
 @dataclass
@@ -45,13 +47,21 @@ class Place:
         if self.sealed is None:
             return [sys.executable, "-m", "service.cli"], os.environ | settings
         said = [f"{name}={value}" for name, value in settings.items()]
-        words = ["chroot", "--userspec=10001:10001", str(self.sealed), "/usr/bin/env", "-i"]
+        words = ["chroot", f"--userspec={USER}:{USER}", str(self.sealed), "/usr/bin/env", "-i"]
         words += ["PATH=/opt/cxrview/bin:/usr/bin", "PYTHONDONTWRITEBYTECODE=1", *said, "cxrview"]
         return words, dict(os.environ)
 
     def file(self, name: str) -> str:
-        """The path of a secret, as the service sees it."""
+        """The path of a file or folder in `secrets`, as the service sees it."""
         return str((self.secrets if self.sealed is None else SECRETS) / name)
+
+    def writable(self, name: str) -> str:
+        """A new folder in `secrets`, as the service sees it, which may write there: a volume."""
+        folder = self.secrets / name
+        folder.mkdir()
+        if self.sealed is not None:
+            os.chown(folder, USER, USER)
+        return self.file(name)
 
 
 class Replica:
@@ -62,10 +72,14 @@ class Replica:
         place: Where it runs.
         port: Of images; probes and metrics are on the next.
         log: Where it writes both outputs: its log, and its audit log.
+        own: Settings that it has beside those of all.
     """
 
-    def __init__(self, name: str, place: Place, port: int, log: Path) -> None:
+    def __init__(
+        self, name: str, place: Place, port: int, log: Path, own: Mapping[str, str] | None = None
+    ) -> None:
         self.name, self.port, self.operations = name, port, port + 1
+        self._own = dict(own or {})
         self._place, self._log = place, log
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -96,7 +110,7 @@ class Replica:
             "CXRVIEW_DRAIN_SECONDS": "5",
             "CXRVIEW_LOG_FORMAT": "json",
         }
-        words, variables = self._place.command({**usual, **settings})
+        words, variables = self._place.command({**usual, **self._own, **settings})
         words += ["serve", "--port", str(self.port), "--operations-port", str(self.operations)]
         with self._log.open("ab") as log:
             return subprocess.Popen(words, env=variables, stdout=log, stderr=log)
@@ -148,6 +162,17 @@ def status(url: str, data: bytes | None = None, token: str | None = None) -> int
         return error.code
     except OSError:
         return 0
+
+
+def answer(url: str, data: bytes | None = None, token: str | None = None) -> Any:
+    """The JSON of one answer.
+
+    Raises:
+        urllib.error.HTTPError: The status is 400 or higher.
+    """
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    with urllib.request.urlopen(urllib.request.Request(url, data, headers), timeout=30) as found:
+        return json.load(found)
 
 
 @contextmanager

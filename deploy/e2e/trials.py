@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from itertools import count
 
@@ -14,6 +15,9 @@ USUAL = 12.0
 MUCH = 120.0
 RANGE_SECONDS = 300.0
 BODY = b"no image: who may come in is told that, with 415"
+# Images of the job that came to an outcome, and those of them that are no radiographs
+OUTCOMES = ('cxrview_backfill_images{state!="found"}', "cxrview_backfill_refused_images")
+OUTCOME_SECONDS = 45
 OF_GPU = "Empty without a GPU."
 
 
@@ -59,8 +63,14 @@ def steady(scene: Scene) -> None:
 
 
 def panels(scene: Scene) -> None:
-    """Every panel of every dashboard has data."""
-    load = scene.load("panels", USUAL, 20)
+    """Every panel of every dashboard has data, while images come and a job is at work."""
+    load = scene.load("panels", USUAL, 60)
+    job = scene.jobs(data=json.dumps({"source": scene.archive}).encode())["id"]
+    # Outcomes are counted by the thousand
+    wait = until(
+        lambda: all(map(scene.total, OUTCOMES)), OUTCOME_SECONDS, "the job has outcomes, some bad"
+    )
+    scene.report.note("first_outcomes_seconds", round(wait, 1))
     asked, empty = count(), []
     for name, dashboard in observe.dashboards().items():
         values = observe.variables(
@@ -73,6 +83,11 @@ def panels(scene: Scene) -> None:
                 next(asked)
                 if not scene.prometheus.query(observe.substituted(query.expr, values)):
                     empty.append(f"{name}: {panel.title}")
+    found = scene.jobs(f"/{job}")
+    scene.report.note("job", {"counts": found["counts"], "codes": found["codes"]})
+    scene.report.expect(found["state"] == "running", "the job is at work until all are asked")
+    scene.jobs(f"/{job}/cancel", b"")
+    until(lambda: scene.jobs(f"/{job}")["state"] == "cancelled", 30, "the job is cancelled")
     load.result()
     scene.report.expect(not empty, f"all {next(asked)} queries of panels have data: {empty}")
 

@@ -133,7 +133,7 @@ def decoded(data: bytes) -> str:
 def _prepare(connection: Any, _: Any) -> None:
     """SQLite: readers go on while one writes, and a commit has reached the disk."""
     connection.isolation_level = None  # transactions begin as we say, below
-    for pragma in ("journal_mode = WAL", "synchronous = FULL"):
+    for pragma in ("journal_mode = WAL", "synchronous = FULL", "temp_store = MEMORY"):
         connection.execute(f"PRAGMA {pragma}")
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import matplotlib.pyplot as plt
+import needs
 import pytest
 import yaml
 from conftest import DATA, ROOT
@@ -212,8 +213,8 @@ def watched(tmp_path_factory) -> Iterator[Watched]:
                 folder = tmp_path_factory.mktemp(f"prometheus-{version}")
                 running = scraping(version, labels, folder, port)
                 sources.append((stack.enter_context(running), labels))
-        except observe.NoToolError as error:
-            pytest.skip(str(error))
+        except observe.NoToolError:
+            pytest.skip(needs.TOOLS)
         folder = tmp_path_factory.mktemp("service")
         url = stack.enter_context(serving(folder, port))
         found = Watched(sources, time.monotonic() + ANSWER_SECONDS)
@@ -329,8 +330,8 @@ def test_a_prometheus_that_does_not_start_says_why(tmp_path: Path) -> None:
     (tmp_path / "data").write_text("in the way")
     try:
         binary = observe.tool("prometheus-3/prometheus")
-    except observe.NoToolError as error:
-        pytest.skip(str(error))
+    except observe.NoToolError:
+        pytest.skip(needs.TOOLS)
     with (
         pytest.raises(RuntimeError, match="not a directory"),
         observe.prometheus(binary, tmp_path, []),

@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 
 import httpx2
+import needs
 import pytest
 from conftest import DATA
 
@@ -165,7 +166,7 @@ def test_many_links_to_many_folders_come_to_an_end(tmp_path: Path) -> None:
     assert len(list(files_below(str(tmp_path)))) < 10_000
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+@pytest.mark.skipif(os.geteuid() == 0, reason=needs.NOT_ROOT)
 def test_a_folder_that_cannot_be_listed_is_one_failure(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -6,11 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import needs
 import pytest
 
 
 @pytest.mark.parametrize("options", [["--cases", "400"], ["--cases", "150", "--structured"]])
-@pytest.mark.skipif(sys.platform != "linux", reason="reads peaks from /proc")
+@pytest.mark.skipif(sys.platform != "linux", reason=needs.LINUX)
 def test_damaged_files_are_answered_or_refused(tmp_path: Path, options: list[str]) -> None:
     """No exception of another kind, no crash, no hang, no memory without bound; both do occur."""
     program = Path(__file__).parent / "fuzz.py"

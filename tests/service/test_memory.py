@@ -7,12 +7,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import needs
 import pytest
 
 EXTRA_BYTES = 512 * 10**6
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="reads peaks from /proc")
+@pytest.mark.skipif(sys.platform != "linux", reason=needs.LINUX)
 def test_memory_is_bounded() -> None:
     """Giant declarations, bombs and the largest images that are accepted, each in a fresh child."""
     program = Path(__file__).parent / "attacks.py"

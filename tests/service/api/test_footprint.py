@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
+import needs
 import numpy as np
 import psutil
 import pytest
@@ -33,7 +34,7 @@ LARGEST_SIDE = 6400  # of what is accepted
 
 Upload = tuple[Lane, str, bytes]
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads peaks from /proc")
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason=needs.LINUX)
 
 
 def limit_of_the_chart() -> int:

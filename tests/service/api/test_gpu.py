@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import needs
 import pytest
 from conftest import ROOT
 
@@ -67,7 +68,7 @@ def driver(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """An environment with a driver of two GPUs."""
     compiler = shutil.which("cc")
     if compiler is None:
-        pytest.skip("no C compiler")
+        pytest.skip(needs.COMPILER)
     folder = tmp_path_factory.mktemp("driver")
     (folder / "nvml.c").write_text(LIBRARY)
     library = folder / "libnvidia-ml.so.1"

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import partial
 
+import needs
 import numpy as np
 import pytest
 from images import png
@@ -17,7 +18,7 @@ from service.api import runtime
 from service.api.settings import Settings
 from service.inference import LANES, Limits, Pipeline
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="decoding is isolated on Linux")
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason=needs.LINUX)
 
 PICTURE = png(np.random.default_rng(0).integers(0, 256, (256, 256), dtype=np.uint8))
 LIMITS = Limits(cpu_seconds=0.15, wall_seconds=20, memory_bytes=200 * 2**20)

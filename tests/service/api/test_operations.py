@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import get_args
 
 import httpx2
+import needs
 import onnxruntime
 import pytest
 from conftest import DATA, ROOT
@@ -147,7 +148,7 @@ def test_every_metric_is_documented() -> None:
     assert {line for line in text.splitlines() if line.startswith("| `cxrview_")} == lines
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="the client reads /proc")
+@pytest.mark.skipif(sys.platform != "linux", reason=needs.LINUX)
 def test_the_process_is_measured(client: httpx2.Client) -> None:
     """Its memory, its CPU time, its start and its open files, by the Prometheus client."""
     text = client.get("/metrics").text

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx2
+import needs
 import numpy as np
 import pytest
 import requests
@@ -31,7 +32,7 @@ def program(name: str) -> str:
     fetched = Path(folder, "clients", "bin", name) if folder else None
     found = str(fetched) if fetched and fetched.exists() else shutil.which(name)
     if found is None:
-        pytest.skip(f"{name} is not there: run .ci/tools FOLDER, and set CXRVIEW_TOOLS")
+        pytest.skip(needs.TOOLS)
     return found
 
 
@@ -59,7 +60,7 @@ def node(url: str, mode: str, files: list[Path], _: Path) -> Lines:
 
 def go(url: str, mode: str, files: list[Path], _: Path) -> Lines:
     if shutil.which("go") is None:
-        pytest.skip("no Go toolchain is installed")
+        pytest.skip(needs.GO)
     return lines_of(run("go", "run", PROGRAMS / "post.go", mode, url, *files))
 
 

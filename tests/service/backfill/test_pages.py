@@ -8,6 +8,7 @@ import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
 
+import needs
 import pytest
 from results import done, published, refused
 
@@ -130,7 +131,7 @@ def test_the_certificate_says_its_numbers(tmp_path: Path) -> None:
     assert "VALID" not in words
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
+@pytest.mark.skipif(CHROMIUM is None, reason=needs.CHROMIUM)
 def test_a_page_is_one_sheet_of_a4(out, tmp_path: Path) -> None:
     """As a browser prints it, whatever the rows are."""
     for name in PAGES:

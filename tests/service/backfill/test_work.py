@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 
 import hostile_decoder
+import needs
 import pytest
 from images import dicom, png, radiograph
 
@@ -339,7 +340,7 @@ def test_workers_share_a_job(
     bench.check(bench.ledger.job(bench.job), archive)
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="decoding is isolated on Linux")
+@pytest.mark.skipif(sys.platform != "linux", reason=needs.LINUX)
 def test_an_image_that_ends_its_decoder_fails_alone(
     ledger: Ledger, tmp_path: Path, swift: ModelVersion, monkeypatch: pytest.MonkeyPatch
 ) -> None:

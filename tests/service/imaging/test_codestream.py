@@ -4,6 +4,7 @@ import io
 import struct
 
 import imagecodecs
+import needs
 import numpy as np
 import pydicom
 import pytest
@@ -175,7 +176,7 @@ def test_signed_samples_keep_their_sign():
     np.testing.assert_array_equal(decode_frame(bytes(data), FULL_SIZE).samples, signed)
 
 
-@pytest.mark.skipif(OPENJPEG is None, reason="Pillow's wheel does not hold OpenJPEG here")
+@pytest.mark.skipif(OPENJPEG is None, reason=needs.OPENJPEG)
 @pytest.mark.parametrize("syntax", WAVELETS)
 @settings(deadline=None, max_examples=10)
 @given(

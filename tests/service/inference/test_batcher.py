@@ -11,6 +11,7 @@ from concurrent.futures import CancelledError, Future
 from contextlib import contextmanager
 from typing import Any
 
+import needs
 import numpy as np
 import pytest
 
@@ -191,7 +192,7 @@ def test_two_batches_can_be_in_flight() -> None:
         assert results(submit(batcher, 1, 2)) == [0, 0]
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere threads have no priorities")
+@pytest.mark.skipif(sys.platform != "linux", reason=needs.LINUX)
 def test_a_nice_runner_yields_and_opens_its_network_at_its_first_batch() -> None:
     """What it opens starts threads, which inherit its priority; unused, it costs no memory."""
     seen: list[int] = []

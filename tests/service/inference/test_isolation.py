@@ -14,6 +14,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import needs
 import numpy as np
 import psutil
 import pytest
@@ -34,7 +35,7 @@ from service.inference.decode_messages import SHARED_BYTES, Refusal
 from service.inference.decode_worker import answer_to
 from service.inference.fork_server import FORK_SERVER
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="decoding is isolated on Linux")
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason=needs.LINUX)
 
 SPEC = PreprocessSpec(size=32)
 PICTURE = png(np.random.default_rng(0).integers(0, 256, (64, 64), dtype=np.uint8))

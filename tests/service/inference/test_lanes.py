@@ -7,6 +7,7 @@ import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
+import needs
 import pytest
 
 from service.inference.lanes import lower_priority
@@ -16,7 +17,7 @@ def own_priority() -> int:
     return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere threads have no priorities")
+@pytest.mark.skipif(sys.platform != "linux", reason=needs.LINUX)
 def test_a_thread_and_its_children_yield_and_no_other() -> None:
     """The thread that asks, and one that it starts, get a low priority; others keep theirs."""
     before = own_priority()

@@ -4,6 +4,7 @@ import platform
 import subprocess
 import sys
 
+import needs
 import pytest
 
 from service.inference import usable_cpus
@@ -33,7 +34,7 @@ def faults(how: str) -> int:
     return int(subprocess.run(command, capture_output=True, check=True, text=True).stdout)
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason=needs.GLIBC)
 def test_what_was_freed_is_used_again() -> None:
     """Without a word to the kernel, which would have to find the pages, and clear them."""
     kept = faults("kept")
@@ -70,7 +71,7 @@ with tempfile.NamedTemporaryFile() as file:
 """
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason=needs.GLIBC)
 def test_threads_share_what_they_free() -> None:
     """Each arena keeps its own; there are two a CPU, and not eight."""
     most = ARENAS_PER_CPU * usable_cpus()

@@ -65,7 +65,7 @@ def test_asking_for_a_gpu_without_it_fails(
 ) -> None:
     """A silent fall-back to the CPU is a failed start, unless it is allowed."""
     if name in onnxruntime.get_available_providers():
-        pytest.skip(f"this ONNX Runtime has {name}")
+        pytest.skip(f"needs an ONNX Runtime without {name}")
     with pytest.raises(ProviderError, match=f"{name} is not in this ONNX Runtime"):
         open_network(version, provider, engine_cache=tmp_path)
     fallen = open_network(version, provider, allow_cpu_fallback=True, engine_cache=tmp_path)

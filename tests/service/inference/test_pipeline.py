@@ -13,6 +13,7 @@ from concurrent.futures import CancelledError
 from contextlib import contextmanager
 from typing import Any
 
+import needs
 import numpy as np
 import pytest
 from garbage import no_search_for_garbage
@@ -161,7 +162,7 @@ def test_lanes_decode_in_threads_of_their_own() -> None:
         assert pipeline.waiting("backfill") == 1
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere threads have no priorities")
+@pytest.mark.skipif(sys.platform != "linux", reason=needs.LINUX)
 def test_decoding_backfill_yields_to_all() -> None:
     """The scheduler gives these threads only what those before them leave."""
     own = os.getpriority(os.PRIO_PROCESS, 0)

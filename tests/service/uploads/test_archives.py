@@ -13,6 +13,7 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
+import needs
 import pytest
 from pax import record
 
@@ -392,7 +393,7 @@ def test_each_error_has_the_code_that_its_answer_has() -> None:
     assert CorruptArchiveError.code == "corrupt_archive"
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="reads peaks from /proc")
+@pytest.mark.skipif(sys.platform != "linux", reason=needs.LINUX)
 def test_archives_of_well_formed_lies_are_answered_or_refused() -> None:
     """A few of those that `structured_archives.py` writes; each kind of end does occur."""
     program = Path(__file__).parent.parent / "structured_archives.py"

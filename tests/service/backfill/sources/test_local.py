@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from pathlib import Path
 
+import needs
 import pyarrow as pa
 import pytest
 from hypothesis import given
@@ -141,7 +142,7 @@ def test_what_a_folder_cannot_give_is_an_outcome_of_its_own(
     assert source.read("a.dcm") == b"in/a.dcm"
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+@pytest.mark.skipif(os.geteuid() == 0, reason=needs.NOT_ROOT)
 def test_a_folder_that_cannot_be_listed_is_said_after_all_others(tmp_path: Path) -> None:
     """Nothing is silently left out."""
     write(tmp_path, "a/1.dcm", "b/2.dcm", "c/3.dcm")
