@@ -20,7 +20,6 @@ from model_store import PreprocessSpec
 from service.imaging import ImageError, Radiograph
 from service.inference.decode_messages import (
     READY,
-    SHARED_BYTES,
     TASK,
     Answer,
     Failure,
@@ -56,7 +55,7 @@ def work(connection: socket.socket, memory: int, job: Job) -> None:
     lower_priority(job.niceness)
     used = _address_space()
     connection.send(READY.pack(os.getpid()))
-    shared = _mapped(memory, SHARED_BYTES)
+    shared = _mapped(memory, os.fstat(memory).st_size)
     while (data := _received(connection, shared)) is not None:
         with _limited(job.limits, used + len(data)):
             answer = answer_to(data, memory, decode, job.spec)

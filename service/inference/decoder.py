@@ -35,6 +35,7 @@ from service.inference.lanes import DECODE_NICENESS, Lane
 
 if sys.platform != "win32":  # where nothing is isolated
     import fcntl
+    import resource
 
 Buffer = bytes | bytearray | memoryview
 
@@ -67,20 +68,23 @@ LOG = logging.getLogger(__name__)
 class SharedMemory:
     """Anonymous memory that a worker has as well: on no disk, and not of /dev/shm, which is small.
 
-    Its size is sealed: a worker that cuts it would kill the service at its next access.
+    Its size is sealed: a worker that cuts it would kill the service at its next access. It is less
+    than SHARED_BYTES where this process may write no file of that size.
     """
 
     def __init__(self) -> None:
+        limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+        self._size = SHARED_BYTES if limit == resource.RLIM_INFINITY else min(limit, SHARED_BYTES)
         self.descriptor = os.memfd_create("cxrview-decode", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-        os.ftruncate(self.descriptor, SHARED_BYTES)
+        os.ftruncate(self.descriptor, self._size)
         seals = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
         fcntl.fcntl(self.descriptor, fcntl.F_ADD_SEALS, seals)
-        self._bytes = np.frombuffer(mmap.mmap(self.descriptor, SHARED_BYTES), np.uint8)
+        self._bytes = np.frombuffer(mmap.mmap(self.descriptor, self._size), np.uint8)
 
     def send(self, data: Buffer, connection: socket.socket) -> None:
         """Give a worker a copy of a file."""
         task = TASK.pack(len(data))
-        if len(data) <= SHARED_BYTES:
+        if len(data) <= self._size:
             if len(data):  # which NumPy asks for
                 np.copyto(self._bytes[: len(data)], np.frombuffer(data, np.uint8))
             connection.send(task)
