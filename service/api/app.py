@@ -22,6 +22,7 @@ from service.api.middleware.request_id import RequestId
 from service.api.middleware.security_headers import SecurityHeaders
 from service.api.middleware.trace_context import TraceContext
 from service.api.middleware.unforeseen_errors import UnforeseenErrors
+from service.api.middleware.unread_body import UnreadBody
 from service.api.routes import backfills, batch, classify, model, operations
 from service.api.routes.backfills import open_backfills, require_extra
 from service.api.runtime import open_runtime
@@ -100,6 +101,7 @@ def _add_middleware(
         app.add_middleware(OperationsPort, port=operations_port)
     app.add_middleware(UnforeseenErrors)
     app.add_middleware(Draining)
+    app.add_middleware(UnreadBody, settings=settings)
     app.add_middleware(SecurityHeaders)
     if settings.access_log:
         app.add_middleware(AccessLog)

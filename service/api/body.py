@@ -83,6 +83,20 @@ async def receive_whole(
     return whole
 
 
+async def discard(request: Request, settings: Settings) -> None:
+    """Read the rest of a body that is not wanted, up to the size of the largest that might be.
+
+    Raises:
+        BodyTimeoutError, BodyTooLargeError, ClientGoneError: It does not come to its end.
+    """
+    length_of(request, settings.max_batch_body_bytes)
+    received = 0
+    async for chunk in _chunks(request, settings):
+        received += len(chunk)
+        if received > settings.max_batch_body_bytes:
+            raise BodyTooLargeError("more than the largest body")
+
+
 def _check_length(received: int, declared: int) -> None:
     if received != declared:
         raise BodyLengthError(f"Content-Length is {declared}, but the body has {received} bytes")

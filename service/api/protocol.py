@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 
 import h11
@@ -80,14 +81,17 @@ class BoundedProtocol(H11Protocol):
         self.limits = limits
         self.conn = BoundedConnection(limits.head_bytes)
         self.head_timer = self.write_timer = self.loop.call_later(0, lambda: None)
+        self.idle_since: float | None = None  # while it waits for a head
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Wait for a head, or close the connection if there are too many."""
+        """Wait for a head; if there are too many connections, close the one that waits longest."""
         super().connection_made(transport)
+        self.idle_since = self.loop.time()
+        self.head_timer = self.loop.call_later(self.limits.head_seconds, transport.abort)
         limited = self.server is None or self.server[1] != self.limits.unlimited_port
         if limited and len(self.connections) > self.limits.connections:
-            transport.abort()
-        self.head_timer = self.loop.call_later(self.limits.head_seconds, transport.abort)
+            idle = [each for each in self.connections if getattr(each, "idle_since", None)]
+            min(idle, key=attrgetter("idle_since")).transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop the timers, which hold the connection."""
@@ -95,19 +99,29 @@ class BoundedProtocol(H11Protocol):
         self.write_timer.cancel()
         super().connection_lost(exc)
 
+    def eof_received(self) -> None:
+        """A body that ends here is refused; a client that says no more has gone."""
+        if self.conn.their_state is h11.SEND_BODY:
+            self.data_received(b"")
+
     def handle_events(self) -> None:
-        """A head is complete, or the rest of a body breaks off whose answer has been sent."""
+        """A head is complete, or the request breaks off."""
         try:
             super().handle_events()
-        except h11.LocalProtocolError:  # no second answer can be sent
+        except h11.LocalProtocolError:  # its answer has been sent, and no second one can be
             self.transport.abort()
         if self.cycle is not None and not self.cycle.response_complete:
+            self.idle_since = None
             self.head_timer.cancel()
+            if self.transport.is_closing():  # uvicorn has answered, which the application must know
+                self.cycle.disconnected = True
+                self.cycle.message_event.set()
 
     def on_response_complete(self) -> None:
         """Wait for the next head, after the rest of the body if the answer came before it."""
         whole, limits = self.conn.their_state is h11.DONE, self.limits
         seconds = limits.head_seconds if whole else limits.body_seconds
+        self.idle_since = self.loop.time()
         self.head_timer.cancel()
         self.head_timer = self.loop.call_later(seconds, self.transport.abort)
         super().on_response_complete()

@@ -13,6 +13,7 @@ import logging
 import os
 import signal
 import socket
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
@@ -28,6 +29,9 @@ from service.api.auth.access import Access
 from service.api.protocol import BoundedProtocol, ConnectionLimits
 from service.api.runtime import Runtime
 from service.api.settings import Settings
+
+if sys.platform != "win32":
+    import resource
 
 # To finish what is in progress, once no more is accepted: the longest decoding that is not cut off,
 # and a client that reads its answer slowly
@@ -56,7 +60,7 @@ class Server(uvicorn.Server):
             settings.max_head_seconds,
             settings.max_receive_seconds,
             settings.max_write_seconds,
-            settings.max_connections,
+            min(settings.max_connections, _descriptors() // 2),
             ports[-1] if len(ports) > 1 else None,
         )
         config = uvicorn.Config(
@@ -130,6 +134,18 @@ def _as_seen(networks: Sequence[str]) -> Iterator[str]:
         yield str(network)
         if network.version == 4:
             yield f"::ffff:{network.network_address}/{96 + network.prefixlen}"
+
+
+def _descriptors() -> int:
+    """How many files and connections the process may have open; raises the limit if it can."""
+    if sys.platform == "win32":
+        return 2**31
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        with suppress(ValueError, OSError):  # macOS refuses more than it has
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+            soft = hard
+    return 2**31 if soft == resource.RLIM_INFINITY else soft
 
 
 def _bound(host: str, port: int) -> socket.socket:

@@ -9,9 +9,12 @@ from __future__ import annotations
 import logging
 import secrets
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from threading import Condition, Event, Thread
 from typing import Any
+
+from pydantic import ValidationError
 
 from model_store import ModelCard
 from service.backfill.allowed import Allowed
@@ -22,6 +25,7 @@ from service.backfill.shelf import OURS, Shelf
 from service.backfill.shown import Current, Shown, ShownState
 from service.backfill.sinks import SINKS
 from service.backfill.sources.opening import open_source
+from service.backfill.sources.options import Options, OptionsError
 from service.backfill.stopping import stop
 from service.backfill.watching import Watch
 from service.backfill.work import Work
@@ -229,7 +233,10 @@ class Manager:
 
     def _open(self, wanted: Mapping[str, Any]) -> Source:
         source, options = self._allowed.check(wanted["source"], wanted["options"])
-        options.setdefault("max_image_bytes", self._max_image_bytes)
+        asked = options.setdefault("max_image_bytes", self._max_image_bytes)
+        with suppress(ValidationError):  # of which `open_source` says what is wrong
+            if Options(max_image_bytes=asked).max_image_bytes > self._max_image_bytes:
+                raise OptionsError(f"max_image_bytes: at most {self._max_image_bytes} here")
         return open_source(source, options)
 
     def _work(self) -> None:

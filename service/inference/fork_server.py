@@ -180,7 +180,10 @@ def serve(descriptor: int) -> None:
             if "end" in request
             else _forked(children, request["fork"], request["job"], descriptors, control)
         )
-        control.send(json.dumps(answer).encode())
+        try:
+            control.send(json.dumps(answer).encode())
+        except OSError:  # the service has gone
+            break
     for name in [*children]:
         _ended(children, name)
 

@@ -64,7 +64,9 @@ class Access:
         """
         if self.keys is None and self.tokens is None:
             return Client(context_of(scope).address, frozenset(PERMISSIONS))
-        shown = Headers(scope=scope).get("authorization", "")
+        shown, *others = Headers(scope=scope).getlist("authorization") or [""]
+        if others:
+            raise NotAuthenticatedError("more than one header Authorization")
         if not shown.lower().startswith(BEARER):
             detail = "the header Authorization: Bearer KEY is missing"
             raise NotAuthenticatedError(detail, presented=False)

@@ -1,4 +1,4 @@
-"""Heads that no honest client sends: too many fields, or two lengths of one body."""
+"""Request targets in their usual form, and no heads that honest clients do not send."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ MAX_HEAD_FIELDS = 100  # browsers behind two proxies send about 40
 
 
 class RequestFraming:
-    """ASGI middleware: answers 431 or 400 to such a head.
+    """ASGI middleware: takes scheme and host out of a target; answers 431 or 400 to other heads.
 
     Args:
         app: The application.
@@ -22,9 +22,13 @@ class RequestFraming:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or refuse it."""
-        if scope["type"] == "http" and (error := _fault(scope)) is not None:
-            await problems.answer_to(error, scope)(scope, receive, send)
-            return
+        if scope["type"] == "http":
+            if (error := _fault(scope)) is not None:
+                await problems.answer_to(error, scope)(scope, receive, send)
+                return
+            # RFC 9112 3.2.2: a target may name scheme and host, as for a proxy
+            if scope["path"].startswith(("http://", "https://")):
+                scope["path"] = "/" + scope["path"].partition("://")[2].partition("/")[2]
         await self._app(scope, receive, send)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from traceback import format_tb
 
@@ -9,6 +10,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.api import problems
 from service.api.request_context import context_of
+from service.inference import BatcherClosedError
 
 LOG = logging.getLogger(__name__)
 
@@ -30,6 +32,10 @@ class UnforeseenErrors:
             return
         try:
             await self._app(scope, receive, send)
+        except asyncio.CancelledError:  # at the end of the process
+            if not context_of(scope).status:
+                error = BatcherClosedError("the service is stopping")
+                await problems.answer_to(error, scope)(scope, receive, send)
         except Exception as error:  # noqa: BLE001  # logged here; the client gets a problem
             context = context_of(scope)
             LOG.error("request %s: %s", context.request_id, where(error))  # noqa: TRY400

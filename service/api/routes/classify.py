@@ -51,9 +51,12 @@ async def classify(request: Request, lane: LaneQuery = "interactive") -> Respons
     settings = runtime.settings
     with runtime.admission.slot(lane) as slot:
         length = length_of(request, settings.max_upload_bytes)
-        async with runtime.budget.reserve(
-            lane, length, settings.latency_budget_seconds
-        ) as reservation:
+        patience_seconds = (
+            settings.latency_budget_seconds
+            if lane == "interactive"
+            else settings.max_receive_idle_seconds
+        )
+        async with runtime.budget.reserve(lane, length, patience_seconds) as reservation:
             start = time.perf_counter()
             with lapsing(slot.lapse, reservation.settle):
                 image = Image(await _one_file(request, settings, reservation, length), lane)

@@ -47,8 +47,10 @@ def served(start, light) -> Iterator[object]:
         yield service
 
 
-def post(body: bytes, *headers: str, length: int | None = None) -> bytes:
-    lines = ("POST /v1/classify HTTP/1.1", "Host: x", *headers)
+def post(
+    body: bytes, *headers: str, length: int | None = None, target: str = "/v1/classify"
+) -> bytes:
+    lines = (f"POST {target} HTTP/1.1", "Host: x", *headers)
     lines += (f"Content-Length: {len(body) if length is None else length}",)
     return ("\r\n".join(lines) + "\r\n\r\n").encode() + body
 
@@ -504,17 +506,86 @@ def test_a_client_that_does_not_read_its_answer_loses_it(served) -> None:
     assert answered.get() - before < MANY  # it stopped in the middle
 
 
+def test_the_connection_that_waits_longest_makes_room(served) -> None:
+    """However many say nothing, a client that sends its request is answered."""
+    with ExitStack() as stack:
+        silent = [stack.enter_context(Client(served)) for _ in range(45)]
+        for _ in range(3):
+            with Client(served) as honest:
+                honest.send(post(SMALL))
+                assert honest.response()[0] == 200
+        assert until_closed(silent[0]) == b""
+
+
 def test_connections_have_a_limit(served) -> None:
-    """One more than the limit is closed at once; when another ends, a new one is served."""
+    """Where all others are busy, one more is closed."""
     with ExitStack() as stack:
         clients = [stack.enter_context(Client(served)) for _ in range(40)]
-        served.until(lambda: True)
+        for client in clients:
+            client.send(post(b"", target="/v1/classify/batch", length=10))
+        served.until(lambda: served.runtime.budget.reserved == 0)
+        time.sleep(0.1)
         with Client(served) as late, suppress(ConnectionError):
             late.send(post(SMALL))
             assert until_closed(late) == b""
-        clients[0].send(post(SMALL))
-        assert clients[0].response()[0] == 200
-    served.until(lambda: answers(served))
+        for client in clients:
+            assert client.response()[0] == 408
+
+
+@pytest.mark.parametrize("http", [b"HTTP/1.0", b"HTTP/1.1"])
+@pytest.mark.parametrize(
+    ("target", "length", "status"),
+    [
+        ("/v1/nothing", None, 404),
+        ("/v1/classify?lane=x", None, 422),
+        ("/v1/classify", 5 * 2**20, 413),
+    ],
+)
+def test_an_early_answer_reaches_a_client_that_closes(
+    served, http: bytes, target: str, length: int | None, status: int
+) -> None:
+    """Python's urllib always asks for Connection: close; a reset would take the answer from it."""
+    body = bytes(length or len(LARGE))
+    request = post(body, "Connection: close", target=target).replace(
+        b"HTTP/1.1", f"HTTP/{version}".encode(), 1
+    )
+    with Client(served) as client:
+        client.send(request)
+        assert client.response()[0] == status
+        assert client.socket.recv(1) == b""  # closed, not reset
+
+
+def test_a_body_that_ends_too_soon_is_refused(served) -> None:
+    """400, where the client still listens."""
+    for sent in (0, 1, len(LARGE) - 1):
+        with Client(served) as client:
+            client.send(post(LARGE[:sent], length=len(LARGE)))
+            client.socket.shutdown(socket.SHUT_WR)
+            assert until_closed(client).startswith(b"HTTP/1.1 400")
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_target_may_name_its_host(served, scheme: str) -> None:
+    """RFC 9112 3.2.2: a server must accept the absolute form."""
+    with Client(served) as client:
+        client.send(post(LARGE))
+        alone = client.response()
+        client.send(post(LARGE, target=f"{scheme}://hospital.example/v1/classify"))
+        assert client.response() == alone
+        client.send(f"GET {scheme}://hospital.example HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        assert client.response()[0] == 404
+
+
+def test_what_breaks_off_leaves_no_error_in_the_log(served, caplog) -> None:
+    """A client cannot fill the log: the server has answered, and the application is told so."""
+    head = b"POST /v1/classify HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+    for rest in (b"nonsense\r\n", b"5\r\nhello\r\n0\r\n" + b"X: " + b"x" * 500_000, b"5\r\nhel"):
+        with Client(served) as client, suppress(ConnectionError):
+            client.send(head + rest)
+            client.socket.shutdown(socket.SHUT_WR)
+            assert b'"pfi"' not in until_closed(client)
+    assert answers(served)
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
 
 
 def answers(served) -> bool:

@@ -142,6 +142,7 @@ def test_no_client_keeps_the_process(tmp_path: Path) -> None:
         live.process.send_signal(signal.SIGTERM)
         assert live.process.wait(END_SECONDS + 5) == 0
         assert time.monotonic() - begin > FINISH_SECONDS - 1
+    assert "Traceback" not in live.log.read_text()
 
 
 def failed_start(*options: str) -> tuple[int, str]:

@@ -1,0 +1,65 @@
+"""An answer that closes its connection waits for the rest of the body.
+
+Closed with bytes unread, a connection is reset, and the client loses its answer: Python's urllib
+always asks for `Connection: close`, and would see no 401, 413 or 503 to a large file.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+from starlette.requests import Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from service.api.body import discard
+from service.api.request_errors import BodyError
+from service.api.settings import Settings
+
+# Answers to what can no longer be read
+BROKEN = frozenset({400, 408, 431})
+
+
+class UnreadBody:
+    """ASGI middleware: reads the rest of a body before such an answer, and throws it away.
+
+    A client that waits for leave to send its body (Expect: 100-continue) is answered at once.
+
+    Args:
+        app: The application.
+        settings: Within their limits of time, and of the bytes of the largest body.
+    """
+
+    def __init__(self, app: ASGIApp, settings: Settings) -> None:
+        self._app = app
+        self._settings = settings
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        more = True
+
+        async def read() -> Message:
+            nonlocal more
+            message = await receive()
+            more = more and message.get("more_body", False)
+            return message
+
+        async def answer(message: Message) -> None:
+            if message["type"] == "http.response.start" and more and _closes(scope, message):
+                with suppress(BodyError):
+                    await discard(Request(scope, read), self._settings)
+            await send(message)
+
+        await self._app(scope, read, answer)
+
+
+def _closes(scope: Scope, message: Message) -> bool:
+    """Whether the connection ends with this answer, and its client sends its body by itself."""
+    if message["status"] in BROKEN or any(name == b"expect" for name, _ in scope["headers"]):
+        return False
+    fields = [*scope["headers"], *message.get("headers", ())]
+    return scope["http_version"] == "1.0" or any(
+        name.lower() == b"connection" and b"close" in value.lower() for name, value in fields
+    )
