@@ -546,9 +546,7 @@ def test_an_early_answer_reaches_a_client_that_closes(
 ) -> None:
     """Python's urllib always asks for Connection: close; a reset would take the answer from it."""
     body = bytes(length or len(LARGE))
-    request = post(body, "Connection: close", target=target).replace(
-        b"HTTP/1.1", f"HTTP/{version}".encode(), 1
-    )
+    request = post(body, "Connection: close", target=target).replace(b"HTTP/1.1", http, 1)
     with Client(served) as client:
         client.send(request)
         assert client.response()[0] == status
