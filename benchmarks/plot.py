@@ -6,7 +6,6 @@ python benchmarks/plot.py
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ mpl.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.patches import Patch
-from tables import document
+from tables import document, read
 from throughput import RESULTS
 
 DOCS = RESULTS.parent.parent.parent / "docs"
@@ -75,7 +74,7 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--docs", type=Path, default=DOCS)
     options = parser.parse_args()
-    results = json.loads(options.results.read_text())
+    results = read(options.results)
     (options.docs / "throughput.md").write_text(document(results))
     names = list(results["syntaxes"])
     models = list(dict.fromkeys(m for s in results["syntaxes"].values() for m in s["models"]))

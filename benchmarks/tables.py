@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from bars import against
@@ -53,6 +55,14 @@ them fills the caches that decoders need, as another machine would not.
 GROUPS = {"service": "cxrview", "plain": "plain stack", "litserve": "LitServe"}
 
 
+def read(path: Path) -> Results:
+    """The results, and beside them those of `against.py`."""
+    results: Results = json.loads(path.read_text())
+    for name in ("against", "against-h11"):
+        results[name] = json.loads(path.with_name(f"{name}.json").read_text())
+    return results
+
+
 def document(results: Results) -> str:
     """The whole page."""
     parts = [HEAD, *_machine(results), *_bars(results)]
@@ -69,7 +79,37 @@ def document(results: Results) -> str:
         if section in results:
             for write in writers:
                 parts += write(results)
-    return "\n".join([*parts, METHOD, *_end_to_end(results)])
+    return "\n".join([*parts, *_since(results), METHOD, *_end_to_end(results)])
+
+
+def _since(results: Results) -> Iterator[str]:
+    """What the present server costs, beside those that the other sections were measured with."""
+    before, stock = results["against"], results["against-h11"]
+    machine = before["machine"]
+    yield (
+        "## Since then: uvicorn and h11, decoding in processes\n\n"
+        "All other sections were measured on another machine, before the server became uvicorn\n"
+        "with h11 and decoding moved into processes. Here the present service stands beside the\n"
+        "previous one, which read bodies past the HTTP parser, and beside that one under\n"
+        f"uvicorn's own h11, in turns on one machine ({machine['processor']},\n"
+        f"{machine['cores']} cores) at concurrency 8. What h11 costs are copies: it and uvicorn\n"
+        "copy a body five times, so large bodies pay most. `benchmarks/against.py` measures it.\n"
+    )
+    rows = []
+    for model, syntaxes in before["models"].items():
+        for name, row in syntaxes.items():
+            beside = stock["models"].get(model, {}).get(name)
+            rows.append(
+                (
+                    model,
+                    name,
+                    *(f"{row['images_s'][who]:.3g}" for who in ("there", "here")),
+                    f"{row['ratio']:.2f}",
+                    f"{beside['ratio']:.2f}" if beside else "not measured",
+                )
+            )
+    heads = ("model", "syntax", "images/s before", "now", "ratio", "ratio to before under h11")
+    yield table(heads, rows)
 
 
 def _machine(results: Results) -> Iterator[str]:

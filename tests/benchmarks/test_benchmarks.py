@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import threading
 import time
@@ -24,8 +23,7 @@ RESULTS = ROOT / "benchmarks" / "results" / "throughput.json"
 
 @pytest.fixture(scope="module")
 def results() -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(RESULTS.read_text())
-    return found
+    return tables.read(RESULTS)
 
 
 def test_every_bar_was_measured(results: dict[str, Any]) -> None:
