@@ -55,7 +55,7 @@ class Settings(BaseSettings):
     max_head_bytes: Annotated[int, Ge(4096)] = 2**15  # of a request's head; beyond: 400 or 431
     max_head_seconds: PositiveFloat = 10  # to the end of a head; beyond: the connection is closed
     max_write_seconds: PositiveFloat = 30  # a client that reads nothing of its answer for so long
-    max_connections: PositiveInt = 512  # open at once; beyond: the newest is closed
+    max_connections: PositiveInt = 512  # open at once; beyond: the longest idle is closed
 
     # Proxies, by address or network, whose X-Forwarded-For and -Proto are believed
     trusted_proxies: Annotated[tuple[str, ...], NoDecode] = ()
