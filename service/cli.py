@@ -70,7 +70,9 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--host", default="127.0.0.1")
     serve.add_argument("--port", type=_port, default=8000, help="8000; 0 for any that is free")
     serve.add_argument(
-        "--operations-port", type=_port, help="for /livez, /readyz and /metrics; by default --port"
+        "--operations-port",
+        type=_fixed_port,
+        help="for /livez, /readyz and /metrics; by default --port",
     )
     serve.set_defaults(run_command=_serve)
     key = commands.add_parser("key", help="make an API key, and add its hash to a file")
@@ -136,12 +138,15 @@ def _serve(options: argparse.Namespace) -> int:
     # One process on purpose: scale by replicas, so that each has one owner of its metrics
     dictConfig(configuration(settings.log_format))
     ports = [options.port, *filter(None, [options.operations_port])]
+    if len(set(ports)) < len(ports):
+        _complain("--operations-port must differ from --port")
+        return 2
     server = Server(app, settings, options.host, ports)
     try:
         with suppress(KeyboardInterrupt):
             server.listen()
     except OSError as error:
-        _complain(f"{options.host}, port {' or '.join(map(str, ports))}: {error.strerror}")
+        _complain(f"{options.host}, {error.strerror}")
     return 0 if server.started else START_FAILED
 
 
@@ -149,6 +154,12 @@ def _port(text: str) -> int:
     if not text.isdecimal() or int(text) > MAX_PORT:
         raise argparse.ArgumentTypeError(f"{text!r} is not a port: 0 to {MAX_PORT}")
     return int(text)
+
+
+def _fixed_port(text: str) -> int:
+    if not (port := _port(text)):
+        raise argparse.ArgumentTypeError("name the port on which probes are to be found")
+    return port
 
 
 def _is_loopback(host: str) -> bool:

@@ -90,8 +90,11 @@ class BoundedProtocol(H11Protocol):
         self.head_timer = self.loop.call_later(self.limits.head_seconds, transport.abort)
         limited = self.server is None or self.server[1] != self.limits.unlimited_port
         if limited and len(self.connections) > self.limits.connections:
-            idle = [each for each in self.connections if getattr(each, "idle_since", None)]
-            min(idle, key=attrgetter("idle_since")).transport.abort()
+            own = (each for each in self.connections if isinstance(each, BoundedProtocol))
+            peers = [each for each in own if each.server == self.server]
+            if len(peers) > self.limits.connections:
+                idle = [each for each in peers if each.idle_since is not None]
+                min(idle, key=attrgetter("idle_since")).transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop the timers, which hold the connection."""

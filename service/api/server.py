@@ -93,7 +93,8 @@ class Server(uvicorn.Server):
         """Begin to serve; from then on, SIGHUP reads the keys and reopens the audit log."""
         await super().startup(sockets)
         for each in sockets or ():
-            LOG.info("running on http://%s:%d", *each.getsockname()[:2])
+            host, port = each.getsockname()[:2]
+            LOG.info("running on http://%s:%d", f"[{host}]" if ":" in host else host, port)
         with suppress(ValueError, RuntimeError, NotImplementedError):  # not in the main thread
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._reload)
 
@@ -112,7 +113,6 @@ class Server(uvicorn.Server):
             return
         runtime: Runtime | None = getattr(self._app.state, "runtime", None)
         if self._told_to_end:
-            self.force_exit = True
             self._stop(FORCED_END_SECONDS)
         elif runtime is None or not self._drain_seconds:
             self._stop()
@@ -155,9 +155,9 @@ def _bound(host: str, port: int) -> socket.socket:
     try:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.bind((host, port))
-    except OSError:
+    except OSError as error:
         bound.close()
-        raise
+        raise OSError(error.errno, f"port {port}: {error.strerror}") from error
     return bound
 
 

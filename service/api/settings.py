@@ -52,7 +52,7 @@ class Settings(BaseSettings):
     max_archive_ratio: Annotated[float, Gt(1)] = 200  # inflated / deflated of one entry
     max_receive_idle_seconds: PositiveFloat = 30  # without a byte of a body; beyond: 408
     max_receive_seconds: PositiveFloat = 300  # of a whole body; beyond: 408
-    max_head_bytes: Annotated[int, Ge(4096)] = 2**15  # of a request's head; beyond: 400 or 431
+    max_head_bytes: Annotated[int, Ge(4096)] = 2**15  # of a request's head; beyond: 400
     max_head_seconds: PositiveFloat = 10  # to the end of a head; beyond: the connection is closed
     max_write_seconds: PositiveFloat = 30  # a client that reads nothing of its answer for so long
     max_connections: PositiveInt = 512  # open at once; beyond: the longest idle is closed

@@ -38,7 +38,7 @@ class NotPermittedError(Exception):
 
     def __init__(self, missing: set[Permission]) -> None:
         scope = " ".join(sorted(missing))
-        super().__init__(f"this client is not permitted: {scope}")
+        super().__init__(f"this client lacks the permission: {scope}")
         self.challenge = f'{REALM}, error="insufficient_scope", scope="{scope}"'
 
 
