@@ -16,6 +16,8 @@ ROOT = Path(__file__).parent.parent
 DATA = Path(__file__).parent / "data"
 SHARED = Path(os.environ.get("CXRVIEW_SHARED", ROOT.parent / "shared"))
 SHIPPED = "googlenet/1.0.0"
+# Modules that take five seconds or more on two cores: most of the time of all
+SLOW = frozenset(Path(__file__).with_name("slow.txt").read_text().split())
 
 
 @pytest.fixture(scope="session")
@@ -30,6 +32,14 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip(needs.RADIOGRAPHS)
     return SHARED
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what is slow, before it is asked for."""
+    for item in items:
+        if item.path.relative_to(ROOT / "tests").as_posix() in SLOW:
+            item.add_marker("slow")
 
 
 @pytest.hookimpl(trylast=True)

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import needs
-from conftest import ROOT
+from conftest import ROOT, SLOW
 
 RADIOGRAPHS = "tests/service/imaging/test_radiograph.py::test_every_real_file_is_read"
 TOOLS = "tests/deploy/test_rules.py::test_promtool_agrees"
@@ -28,3 +28,8 @@ def test_what_is_skipped_is_added_up_and_no_failure(tmp_path: Path) -> None:
         f"1 {needs.RADIOGRAPHS}",
     ]
     assert run.stderr == ""
+
+
+def test_what_is_slow_is_there() -> None:
+    """A module that was renamed would be run with the quick ones."""
+    assert {name for name in SLOW if not (ROOT / "tests" / name).is_file()} == set()
