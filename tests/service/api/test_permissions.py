@@ -233,7 +233,6 @@ OTHER_PATHS = [
     "/v1/classify%20", "/v1/classify;x", "/v1/classify%00", "/./v1/classify", "/v1/./classify",
     "/docs/../v1/classify", "/v1/x/../classify", "/v1/clients/", "/v1/classify%3f", "/v1/models",
     "/static-offline-docs/../../v1/classify", "/v1/backfills/", "/livez/../v1/classify",
-    "http://x/v1/classify",
 ]  # fmt: skip
 
 

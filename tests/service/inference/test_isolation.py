@@ -77,7 +77,9 @@ def workers_of(pid: int | None = None) -> list[psutil.Process]:
     return [
         each
         for each in psutil.Process(pid).children(recursive=True)
-        if "fork_server" in " ".join(each.cmdline()) and each.parent().pid != (pid or os.getpid())
+        if each.status() != psutil.STATUS_ZOMBIE  # of other tests
+        and "fork_server" in " ".join(each.cmdline())
+        and each.parent().pid != (pid or os.getpid())
     ]
 
 
