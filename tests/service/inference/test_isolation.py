@@ -357,6 +357,7 @@ def test_a_slow_file_yields_to_others(monkeypatch: pytest.MonkeyPatch) -> None:
         assert worker.nice() == max(usual, decoder.SLOW_NICENESS)
         with pytest.raises(DecoderFailedError, match="took too long"):
             image.answer.result(30)
+        monkeypatch.undo()  # the next file may be looked at as well
         answer(pipeline)
         (last,) = workers_of()
         assert last.nice() == usual
