@@ -34,6 +34,12 @@ def shared() -> Path:
     return SHARED
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Tell tests/live.py whether coverage is measured."""
+    if config.pluginmanager.hasplugin("_cov"):
+        os.environ["PYTEST_COV"] = "1"
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what is slow, before it is asked for."""

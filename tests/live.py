@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from conftest import ROOT
+
 
 @dataclass(frozen=True)
 class Live:
@@ -48,6 +50,11 @@ def serving(log: Path, *options: str, **settings: str) -> Iterator[Live]:
         settings: CXRVIEW_* variables, by what follows the prefix, in lower case.
     """
     variables = {f"CXRVIEW_{name.upper()}": value for name, value in settings.items()}
+    if "PYTEST_COV" in os.environ:  # what runs in these processes is tested as well
+        variables |= {
+            "COVERAGE_PROCESS_START": str(ROOT / "pyproject.toml"),
+            "COVERAGE_FILE": str(ROOT / ".coverage"),
+        }
     with log.open("wb") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", "service.cli", "serve", "--port", "0", *options],

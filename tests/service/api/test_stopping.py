@@ -199,6 +199,7 @@ def test_operations_have_a_port_of_their_own(tmp_path: Path) -> None:
         for path in ("/docs", "/v1/model", "/openapi.json"):
             assert asyncio.run(get(operations, path)).status == 404
             assert asyncio.run(get(port, path)).status == 200
+        assert live.end() == 0
 
 
 def test_ctrl_c_ends_it_too(tmp_path: Path) -> None:
