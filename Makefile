@@ -68,4 +68,4 @@ bench: $(VENV)/.dev .venv-rivals/.done
 	$(BIN)/python benchmarks/plot.py
 
 clean:
-	rm -rf $(VENV) .venv-rivals .venv-sbom .venv-e2e build .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-rivals .venv-sbom .venv-e2e build .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache .hypothesis
