@@ -96,9 +96,9 @@ def _add_middleware(
 ) -> None:
     """From the route outwards: each is passed by a request after those below it."""
     app.add_middleware(LoadShedding)
-    app.add_middleware(RequestFraming)
     if operations_port is not None:
         app.add_middleware(OperationsPort, port=operations_port)
+    app.add_middleware(RequestFraming)  # outside of all that look at the path, which it may change
     app.add_middleware(UnforeseenErrors)
     app.add_middleware(Draining)
     app.add_middleware(UnreadBody, settings=settings)

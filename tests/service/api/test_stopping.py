@@ -196,6 +196,8 @@ def test_operations_have_a_port_of_their_own(tmp_path: Path) -> None:
         for path in ("/livez", "/readyz", "/metrics"):
             assert asyncio.run(get(operations, path)).status == 200
             assert asyncio.run(get(port, path)).status == 404
+            assert asyncio.run(get(operations, f"http://x{path}")).status == 200
+            assert asyncio.run(get(port, f"http://x{path}")).status == 404
         for path in ("/docs", "/v1/model", "/openapi.json"):
             assert asyncio.run(get(operations, path)).status == 404
             assert asyncio.run(get(port, path)).status == 200
