@@ -56,16 +56,22 @@ def served(checkout: Path, model: str, more: str = "pass", **settings: object) -
 
 def load(generator: Companion, server: Server, files: Sequence[Path], seconds: float) -> Outcome:
     """8 clients, each with one request at a time."""
-    server.resume()
     found = generator.ask(
         ports=[server.port],
         bodies=[str(path) for path in files],
         connections=CONNECTIONS,
         seconds=seconds,
     )
+    return Outcome(found)
+
+
+def load_alone(generator: Companion, server: Server, files: Sequence[Path], secs: float) -> Outcome:
+    """The same of a server that holds still before and afterwards."""
+    server.resume()
+    outcome = load(generator, server, files, secs)
     server.tree = [server.process, *server.process.children(recursive=True)]  # some were replaced
     server.pause()
-    return Outcome(found)
+    return outcome
 
 
 def pss_mb(server: Server) -> int:
@@ -94,12 +100,12 @@ def throughput(options: argparse.Namespace) -> dict[str, Any]:
             rates: dict[str, list[float]] = {name: [] for name in systems}
             cpu_ms: dict[str, list[float]] = {name: [] for name in systems}
             for server in systems.values():
-                load(generator, server, files, 0.5)
+                load_alone(generator, server, files, 0.5)
             for number in range(options.rounds):
                 order = list(systems) if number % 2 else list(systems)[::-1]
                 for name in order:
                     before = systems[name].cpu_s()
-                    outcome = load(generator, systems[name], files, options.seconds)
+                    outcome = load_alone(generator, systems[name], files, options.seconds)
                     assert not outcome.errors, outcome.statuses
                     spent = systems[name].cpu_s() - before
                     cpu_ms[name].append(round(spent / len(outcome.good) * 1e3, 2))
@@ -159,12 +165,9 @@ def crashes(options: argparse.Namespace) -> dict[str, Any]:
             rows = []
             for _ in range(options.rounds):
                 alone = load(generator, server, files, options.seconds)
-                server.resume()
                 with Attacker(server.port, word) as attacker:
                     time.sleep(0.1)
-                    server_tree, server.tree = server.tree, []  # replaced meanwhile: not paused
                     beside = load(generator, server, files, options.seconds)
-                    server.tree = server_tree
                 server.tree = [server.process, *server.process.children(recursive=True)]
                 rows.append(
                     {

@@ -12,7 +12,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Self
 from urllib.error import URLError
@@ -95,18 +95,21 @@ class Server:
     def pause(self) -> None:
         """Hold still."""
         for process in self.tree:
-            process.suspend()
+            with suppress(psutil.NoSuchProcess):  # a decode worker that was replaced
+                process.suspend()
 
     def resume(self) -> None:
         """Go on."""
         for process in self.tree:
-            process.resume()
+            with suppress(psutil.NoSuchProcess):
+                process.resume()
 
     def stop(self) -> None:
         """End all of it, and wait."""
         self.resume()
         for process in reversed(self.tree):
-            process.terminate()
+            with suppress(psutil.NoSuchProcess):
+                process.terminate()
         for process in psutil.wait_procs(self.tree, STOP_SECONDS)[1]:
             process.kill()
         self.process.wait()
