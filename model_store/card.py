@@ -25,9 +25,13 @@ class PreprocessSpec(Frozen):
 
     `size` is S of the (1, S, S) uint8 tensor, in pixels. `window_percentiles` are the percentiles
     of the S x S thumbnail that become 0 and 255: (0, 100) is the min-max window of the paper.
+
+    `version` 1 looks at the whole picture. Version 2 leaves out what shows no patient before it
+    squashes: declared padding, what a shutter hides, wide constant borders, and values far outside
+    of all others (`service.imaging.exposed`).
     """
 
-    version: Literal[1] = 1
+    version: Literal[1, 2] = 2
     size: Annotated[int, Field(ge=32, le=1024)] = 256
     window_percentiles: tuple[float, float] = (0.0, 100.0)
 

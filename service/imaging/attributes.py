@@ -47,6 +47,14 @@ TOLD = {
         "SeriesInstanceUID",
         "PatientOrientation",
         "ViewCodeSequence",
+        "ShutterShape",
+        "ShutterLeftVerticalEdge",
+        "ShutterRightVerticalEdge",
+        "ShutterUpperHorizontalEdge",
+        "ShutterLowerHorizontalEdge",
+        "CenterOfCircularShutter",
+        "RadiusOfCircularShutter",
+        "VerticesOfThePolygonalShutter",
     )
 }
 KEPT = WANTED | TOLD

@@ -25,7 +25,8 @@ from service.imaging.errors import CorruptImageError
 from service.imaging.frame import Frame, Stream
 from service.imaging.jpeg import without_metadata
 from service.imaging.openjpeg import MAX_BITS, OPENJPEG, decode_openjpeg
-from service.imaging.tensor import Wavelet, check_size
+from service.imaging.picture import Wavelet
+from service.imaging.tensor import check_size
 
 Samples = npt.NDArray[Any]
 Decoder = Literal[

@@ -11,8 +11,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-import numpy as np
-import numpy.typing as npt
 from pydicom import config, uid
 from pydicom.errors import BytesLengthException, InvalidDicomError
 
@@ -29,8 +27,10 @@ from service.imaging.errors import (
 from service.imaging.header import ViewHeader
 from service.imaging.lookup import read_table
 from service.imaging.origin import Origin, origin_of, view_header_of
-from service.imaging.pixel_data import SUPPORTED, stored_values
-from service.imaging.tensor import Pixels, Wavelet, check_size
+from service.imaging.picture import Mask, Picture, Pixels
+from service.imaging.pixel_data import LOSSY, SUPPORTED, stored_values
+from service.imaging.shutter import shutter_of
+from service.imaging.tensor import check_size
 
 # pydicom quotes attribute values when it warns, and they may be a patient's: it must not speak.
 config.settings.reading_validation_mode = config.IGNORE
@@ -48,6 +48,8 @@ RADIOGRAPHS = frozenset(
         uid.MultiFrameTrueColorSecondaryCaptureImageStorage,
     }
 )
+# Lossy compression moves padding by some values: by up to one part in so many of their range
+MOVED_SHARE = 64
 # What pydicom raises on damaged objects, found by fuzzing
 PARSE_ERRORS = (
     InvalidDicomError,
@@ -71,10 +73,7 @@ PARSE_ERRORS = (
 class DicomImage:
     """A decoded object, before the window."""
 
-    pixels: Pixels  # (rows, columns), or half, quarter, ... where a frame was decoded so
-    wavelet: Wavelet | None  # if so, the one of which they are the low-pass band
-    size: tuple[int, int]  # rows, columns of the image itself
-    inverted: bool  # low values are displayed bright
+    picture: Picture  # after the Modality LUT
     header: ViewHeader
     origin: Origin
     sop_instance_uid: str | None
@@ -115,21 +114,20 @@ def read_dicom(data: bytes | memoryview, min_side: int) -> DicomImage:
         syntax = _transfer_syntax(elements)
         stored = stored_values(elements, _checked_pixel_data(elements), syntax, min_side)
         inverted = _is_inverted(elements)
-        padding = _padding_mask(elements, stored.values)
+        padding = _padding_mask(elements, stored.values, syntax)
         pixels, descending, rescale = _modality(elements, stored.values)
         inverted ^= descending
-        if padding is not None:
-            pixels = _darken(pixels, padding, inverted)
+        size = elements.integer("Rows"), elements.integer("Columns")
+        shutter, spoilt = shutter_of(elements, size, pixels.shape)
         return DicomImage(
-            pixels=pixels,
-            wavelet=stored.wavelet,
-            size=(elements.integer("Rows"), elements.integer("Columns")),
-            inverted=inverted,
+            picture=Picture(
+                pixels, size, inverted, stored.wavelet, syntax in LOSSY, padding, shutter
+            ),
             header=view_header_of(elements),
             origin=origin_of(elements),
             sop_instance_uid=elements.text("SOPInstanceUID"),
             transfer_syntax=syntax.name,
-            warnings=(*sop_class, *stored.warnings, *rescale),
+            warnings=(*sop_class, *stored.warnings, *rescale, *spoilt),
             fallbacks=stored.fallbacks,
         )
 
@@ -197,7 +195,8 @@ def _is_inverted(elements: Elements) -> bool:
     return photometric == "MONOCHROME1" or elements.text("PresentationLUTShape") == "INVERSE"
 
 
-def _padding_mask(elements: Elements, values: Pixels) -> npt.NDArray[np.bool_] | None:
+def _padding_mask(elements: Elements, values: Pixels, syntax: uid.UID) -> Mask | None:
+    """What is declared to be no part of the image; None where nothing is, or all."""
     if "PixelPaddingValue" not in elements.values:
         return None
     signed = elements.integer("PixelRepresentation") != 0
@@ -206,18 +205,11 @@ def _padding_mask(elements: Elements, values: Pixels) -> npt.NDArray[np.bool_] |
     if "PixelPaddingRangeLimit" in elements.values:
         limit = elements.integer("PixelPaddingRangeLimit", signed=signed)
     low, high = sorted((padding, limit))
-    mask = values == low if low == high else (values >= low) & (values <= high)
+    if syntax in LOSSY:
+        moved = (int(values.max()) - int(values.min())) // MOVED_SHARE
+        low, high = low - moved, high + moved
+    mask: Mask = values == low if low == high else (values >= low) & (values <= high)
     return mask if mask.any() and not mask.all() else None
-
-
-def _darken(pixels: Pixels, padding: npt.NDArray[np.bool_], inverted: bool) -> Pixels:
-    """Give padding the darkest value of the rest: it neither widens the window nor shows."""
-    limits = np.iinfo(pixels.dtype)
-    if inverted:
-        darkest = np.where(padding, limits.min, pixels).max()
-    else:
-        darkest = np.where(padding, limits.max, pixels).min()
-    return np.where(padding, darkest, pixels)
 
 
 def _modality(elements: Elements, values: Pixels) -> tuple[Pixels, bool, tuple[str, ...]]:

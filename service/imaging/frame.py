@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
-from service.imaging.tensor import Wavelet
+from service.imaging.picture import Wavelet
 
 Stream = bytes | memoryview
 Family = Literal["jpeg", "jpeg-ls", "jpeg-2000"]  # the last with HTJ2K

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from service.imaging.errors import ColourImageError
-from service.imaging.tensor import Pixels
+from service.imaging.picture import Pixels
 
 # JPEG rounds the channels of a grey image apart by a few steps. A coloured arrow or a logo on a
 # radiograph covers well under a hundredth of it; a photograph or a colour map does not.

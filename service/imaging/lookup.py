@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from service.imaging.tensor import Pixels
+from service.imaging.picture import Pixels
 
 AT_ONCE = 2**20  # pixels; indices take eight bytes each
 

@@ -18,7 +18,7 @@ from service.imaging.errors import ColourImageError, CorruptImageError
 from service.imaging.frame import Stream
 from service.imaging.grey import check_share, grey_of_colour, is_coloured
 from service.imaging.lookup import Table, read_table
-from service.imaging.tensor import Pixels, Wavelet
+from service.imaging.picture import Pixels, Wavelet
 
 NATIVE = frozenset(
     {
@@ -48,6 +48,9 @@ INEXACT = ENCAPSULATED - {
     uid.JPEGLosslessSV1,
     uid.JPEGLSLossless,
 }  # JPEG 2000 lossless belongs here, because its reduced resolutions may overshoot
+LOSSY = frozenset(
+    {uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit, uid.JPEGLSNearLossless, uid.JPEG2000, uid.HTJ2K}
+)
 SUPPORTED = NATIVE | ENCAPSULATED | {uid.RLELossless}
 
 FULL_SIZE = 2**31  # as `min_side`: never decode at reduced resolution

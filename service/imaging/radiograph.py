@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from model_store import PreprocessSpec
 from service.imaging.decoders import Decoder
@@ -11,8 +11,9 @@ from service.imaging.dicom import read_dicom
 from service.imaging.errors import EmptyImageError, UnrecognisedFormatError
 from service.imaging.header import ViewHeader
 from service.imaging.origin import Origin
+from service.imaging.preprocess import prepare
 from service.imaging.raster import read_raster
-from service.imaging.tensor import Tensor, pixels_to_tensor
+from service.imaging.tensor import Tensor
 
 Format = Literal["dicom", "png", "jpeg"]
 
@@ -79,23 +80,39 @@ def read_radiograph(data: bytes | bytearray | memoryview, spec: PreprocessSpec) 
     """
     kind = sniff(data)
     view = memoryview(data)
+    found = _read(view, kind, spec, spec.size)
+    if found.finer is not None:  # a small field of an image that was decoded coarsely
+        found = _read(view, kind, spec, found.finer)
+    return found.radiograph
+
+
+class _Found(NamedTuple):
+    radiograph: Radiograph
+    finer: int | None  # see `Prepared`
+
+
+def _read(data: memoryview, kind: Format, spec: PreprocessSpec, min_side: int) -> _Found:
     if kind == "dicom":
-        image = read_dicom(view, min_side=spec.size)
-        return Radiograph(
-            tensor=pixels_to_tensor(
-                image.pixels, image.inverted, spec, image.size, wavelet=image.wavelet
-            ),
+        image = read_dicom(data, min_side)
+        prepared = prepare(image.picture, spec)
+        radiograph = Radiograph(
+            tensor=prepared.tensor,
             format=kind,
             header=image.header,
             origin=image.origin,
             sop_instance_uid=image.sop_instance_uid,
             transfer_syntax=image.transfer_syntax,
-            warnings=image.warnings,
+            warnings=image.warnings + prepared.warnings,
             fallbacks=image.fallbacks,
         )
-    raster = read_raster(view, kind, min_side=spec.size)
-    tensor = pixels_to_tensor(raster.pixels, False, spec, raster.size)
-    return Radiograph(tensor, kind, warnings=raster.warnings, fallbacks=raster.fallbacks)
+    else:
+        raster = read_raster(data, kind, min_side)
+        prepared = prepare(raster.picture, spec)
+        warnings = raster.warnings + prepared.warnings
+        radiograph = Radiograph(
+            prepared.tensor, kind, warnings=warnings, fallbacks=raster.fallbacks
+        )
+    return _Found(radiograph, prepared.finer)
 
 
 def image_to_tensor(data: bytes | bytearray | memoryview, spec: PreprocessSpec) -> Tensor:

@@ -20,8 +20,9 @@ from service.imaging.decoders import (
 from service.imaging.errors import CorruptImageError, MultiFrameError, UnsupportedPixelFormatError
 from service.imaging.grey import grey_of_colour
 from service.imaging.jpeg import orientation, without_metadata
+from service.imaging.picture import Picture, Pixels
 from service.imaging.png import Png, decode_png, plain_file, read_chunks
-from service.imaging.tensor import Pixels, check_size
+from service.imaging.tensor import check_size
 
 Image.MAX_IMAGE_PIXELS = None  # `check_size` is the stricter limit, and raises instead of warning
 
@@ -42,8 +43,7 @@ TURNS = {
 class Raster(NamedTuple):
     """A decoded file."""
 
-    pixels: Pixels  # (rows, columns) uint8 or uint16, bone bright; JPEG perhaps at half, ... size
-    size: tuple[int, int]  # rows, columns of the image itself
+    picture: Picture  # uint8 or uint16, bone bright
     warnings: tuple[str, ...]
     fallbacks: tuple[Decoder, ...]  # decoders that refused it
 
@@ -83,7 +83,7 @@ def _read_png(data: bytes | memoryview) -> Raster:
     decoders["pillow-png"] = lambda: _pillow_png(png)
     found = first_to_read(decoders, "the PNG file")
     pixels, warnings = _grey(found.samples)
-    return Raster(pixels, (png.rows, png.columns), warnings, found.fallbacks)
+    return Raster(Picture(pixels, (png.rows, png.columns)), warnings, found.fallbacks)
 
 
 def _grey(samples: Samples) -> tuple[Pixels, tuple[str, ...]]:
@@ -115,4 +115,4 @@ def _read_jpeg(data: bytes | memoryview, min_side: int) -> Raster:
     turns, mirrored = TURNS.get(orientation(data), (0, False))
     size = (frame.columns, frame.rows) if turns % 2 else (frame.rows, frame.columns)
     pixels = np.rot90(pixels, turns)
-    return Raster(pixels[:, ::-1] if mirrored else pixels, size, warnings, ())
+    return Raster(Picture(pixels[:, ::-1] if mirrored else pixels, size, lossy=True), warnings, ())

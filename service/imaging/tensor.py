@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from model_store import PreprocessSpec
 from service.imaging.errors import BlankImageError, ImageTooLargeError, ImageTooSmallError
+from service.imaging.picture import Pixels, Wavelet
 
-Pixels = npt.NDArray[Any]  # (rows, columns), any integer or float type, in any unit
 Tensor = npt.NDArray[np.uint8]  # (1, S, S)
 
 # A 43 x 43 cm detector of 100 um has 18 megapixels and film digitised for mammography 28; beyond
@@ -20,10 +20,10 @@ MAX_PIXELS = 40 * 2**20  # samples, where an image has several a pixel
 ROUNDING = 4e-6  # of a float32 mean of equal pixels
 MIN_SIDE = 32  # pixels; below this a thorax has no shape left
 
-Wavelet = Literal["5/3", "9/7"]  # of JPEG 2000, reversible and not (T.800 F.3)
-# What their low-pass filters and the lines between samples have dampened, fitted on 160 radiographs
-# decoded at half their size, to root mean square errors of 2.2 and 2.0 grey levels of 255 (2.5 and
-# 3.0 without). The largest difference of a PFI at one sample a field was 0.0026 in 680 decodes.
+# What low-pass filters of wavelets and the lines between samples have dampened, fitted on 160
+# radiographs decoded at half their size, to root mean square errors of 2.2 and 2.0 grey levels of
+# 255 (2.5 and 3.0 without). The largest difference of a PFI at one sample a field was 0.0026 in 680
+# decodes.
 SHARPENING: dict[Wavelet, float] = {"5/3": 0.08, "9/7": 0.17}
 
 

@@ -60,7 +60,7 @@ def is_squeezed(data: memoryview) -> bool:
         Nothing: whoever classifies it finds out what cannot be read.
     """
     try:
-        pixels = read_raster(data, sniff(data), LEAST_SIDE).pixels
+        pixels = read_raster(data, sniff(data), LEAST_SIDE).picture.pixels
     except ImageError:
         return False
     if pixels.dtype != np.uint8:

@@ -1,0 +1,75 @@
+"""A decoded image, and which part of it is shown."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal, NamedTuple, Self
+
+import numpy as np
+import numpy.typing as npt
+
+Pixels = npt.NDArray[Any]  # (rows, columns), any integer or float type, in any unit
+Mask = npt.NDArray[np.bool_]  # (rows, columns)
+Wavelet = Literal["5/3", "9/7"]  # of JPEG 2000, reversible and not (T.800 F.3)
+
+
+class Field(NamedTuple):
+    """Rows and columns, from the first to before the last, as fractions of the whole (0..1)."""
+
+    top: float
+    bottom: float
+    left: float
+    right: float
+
+    @property
+    def area(self) -> float:
+        """Its share of the whole, 0..1."""
+        return (self.bottom - self.top) * (self.right - self.left)
+
+
+ROUNDING = 1e-6  # of a fraction, in pixels: it must not add one
+WHOLE = Field(0, 1, 0, 1)
+
+
+class Picture(NamedTuple):
+    """Pixels with what the file says of their display."""
+
+    pixels: Pixels  # as decoded: perhaps at half, quarter, ... of `size`
+    size: tuple[int, int]  # rows, columns of the image itself
+    inverted: bool = False  # low values are displayed bright
+    wavelet: Wavelet | None = None  # of which reduced pixels are the low-pass band
+    lossy: bool = False  # by compression, so that edges are smeared
+    padding: Mask | None = None  # which pixels are declared to be Pixel Padding
+    shutter: Mask | None = None  # which are shown, by the Display Shutter
+
+    @property
+    def reduction(self) -> int:
+        """How many rows of the image one row of pixels stands for."""
+        return round(self.size[0] / len(self.pixels))
+
+    @property
+    def smeared(self) -> bool:
+        """Whether a pixel may hold parts of its neighbours."""
+        return self.lossy or self.reduction > 1
+
+    def cropped(self, field: Field) -> Self:
+        """This part of it: each pixel that the field touches."""
+        rows, columns = self.pixels.shape
+        top, bottom = _within(field.top, field.bottom, rows)
+        left, right = _within(field.left, field.right, columns)
+        part = slice(top, bottom), slice(left, right)
+        above, before = self.reduction * top, self.reduction * left
+        return self._replace(
+            pixels=self.pixels[part],
+            # The last block of a reduced image may stand for less than the others
+            size=(
+                min(self.size[0], self.reduction * bottom) - above,
+                min(self.size[1], self.reduction * right) - before,
+            ),
+            padding=None if self.padding is None else self.padding[part],
+            shutter=None if self.shutter is None else self.shutter[part],
+        )
+
+
+def _within(start: float, end: float, length: int) -> tuple[int, int]:
+    return math.floor(start * length + ROUNDING), math.ceil(end * length - ROUNDING)
