@@ -13,6 +13,7 @@ import math
 import struct
 import zlib
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Literal, NamedTuple, cast
 
 import imagecodecs
@@ -21,11 +22,12 @@ import numpy.typing as npt
 from PIL import Image
 
 from service.imaging.codestream import check_work, read_frame_header, without_wrapper
-from service.imaging.errors import CorruptImageError
+from service.imaging.errors import CorruptImageError, UnsupportedPixelFormatError
 from service.imaging.frame import Frame, Stream
-from service.imaging.jpeg import without_metadata
+from service.imaging.jpeg import without_metadata, without_zero
 from service.imaging.openjpeg import MAX_BITS, OPENJPEG, decode_openjpeg
 from service.imaging.tensor import Wavelet, check_size
+from service.imaging.whole import decode_whole
 
 Samples = npt.NDArray[Any]
 Decoder = Literal[
@@ -164,7 +166,7 @@ def as_bytes(stream: Stream) -> bytes:
 def _decoders(stream: bytes, frame: Frame, min_side: int) -> Decoders:
     """One for each: another would be the same library, and take its time again to refuse."""
     if frame.family == "jpeg-ls":
-        return {"imagecodecs-jpeg-ls": lambda: _of_size(imagecodecs.jpegls_decode(stream), frame)}
+        return {"imagecodecs-jpeg-ls": lambda: _of_size(_jpeg_ls(stream), frame)}
     if frame.family == "jpeg":
         return _jpeg_decoder(stream, frame, min_side)
     reduce = min(frame.halvings, halvings(frame.rows, frame.columns, min_side))
@@ -179,8 +181,28 @@ def _jpeg_decoder(stream: bytes, frame: Frame, min_side: int) -> Decoders:
     """libjpeg-turbo in both; Pillow's has 8 bits only, but smaller sizes as well."""
     wanted = halvings(frame.rows, frame.columns, 2 * min_side) if frame.components == 1 else 0
     if reduce := min(frame.halvings, wanted):
-        return {"pillow-jpeg": lambda: _pillow_jpeg(stream, frame, reduce)}
-    return {"imagecodecs-jpeg": lambda: _of_size(imagecodecs.jpeg8_decode(stream), frame)}
+        small = partial(pillow_jpeg, frame=frame, reduce=reduce)
+        return {"pillow-jpeg": lambda: decode_whole(small, stream, frame)}
+    large = partial(_jpeg, frame=frame)
+    return {"imagecodecs-jpeg": lambda: decode_whole(large, stream, frame)}
+
+
+def _jpeg(stream: bytes, frame: Frame) -> Samples:
+    return _of_size(imagecodecs.jpeg8_decode(stream), frame)
+
+
+def _jpeg_ls(stream: bytes) -> Samples:
+    """Some encoders put the zero byte that makes the length even before the end marker.
+
+    It may as well be data, so it is left out only where CharLS refuses the whole.
+    """
+    try:
+        return imagecodecs.jpegls_decode(stream)
+    except imagecodecs.JpeglsError:
+        shorter = without_zero(stream)
+        if len(shorter) == len(stream):
+            raise
+        return imagecodecs.jpegls_decode(shorter)
 
 
 def _of_size(samples: Samples, frame: Frame, reduce: int = 0) -> Samples:
@@ -190,8 +212,15 @@ def _of_size(samples: Samples, frame: Frame, reduce: int = 0) -> Samples:
     return samples
 
 
-def _pillow_jpeg(stream: bytes, frame: Frame, reduce: int) -> Samples:
+def pillow_jpeg(stream: Stream, frame: Frame, reduce: int) -> Samples:
+    """Decode a JPEG of 8 bits at half, quarter or eighth size.
+
+    Raises:
+        UnsupportedPixelFormatError: CMYK and other modes that no radiograph has.
+    """
     image = Image.open(io.BytesIO(without_metadata(stream)), formats=["JPEG"])
+    if image.mode not in {"L", "RGB"}:
+        raise UnsupportedPixelFormatError(f"pixels of Pillow mode {image.mode} are no radiograph")
     image.draft(None, (frame.columns >> reduce, frame.rows >> reduce))
     return _of_size(np.asarray(image), frame, reduce)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -14,14 +15,17 @@ from service.imaging.decoders import (
     Decoder,
     Decoders,
     Samples,
+    as_bytes,
     first_to_read,
     halvings,
+    pillow_jpeg,
 )
-from service.imaging.errors import CorruptImageError, MultiFrameError, UnsupportedPixelFormatError
+from service.imaging.errors import CorruptImageError, MultiFrameError
 from service.imaging.grey import grey_of_colour
-from service.imaging.jpeg import orientation, without_metadata
+from service.imaging.jpeg import orientation
 from service.imaging.png import Png, decode_png, plain_file, read_chunks
 from service.imaging.tensor import Pixels, check_size
+from service.imaging.whole import decode_whole
 
 Image.MAX_IMAGE_PIXELS = None  # `check_size` is the stricter limit, and raises instead of warning
 
@@ -106,12 +110,9 @@ def _read_jpeg(data: bytes | memoryview, min_side: int) -> Raster:
     frame = read_frame_header(data)
     check_size(frame.rows, frame.columns, frame.components)
     check_work(data, frame)
-    image = Image.open(io.BytesIO(without_metadata(data)), formats=["JPEG"])
-    if image.mode not in {"L", "RGB"}:
-        raise UnsupportedPixelFormatError(f"pixels of Pillow mode {image.mode} are no radiograph")
     reduce = min(frame.halvings, halvings(frame.rows, frame.columns, 2 * min_side))
-    image.draft(None, (frame.columns >> reduce, frame.rows >> reduce))
-    pixels, warnings = _grey(np.asarray(image))
+    decode = partial(pillow_jpeg, frame=frame, reduce=reduce)
+    pixels, warnings = _grey(decode_whole(decode, as_bytes(data), frame))
     turns, mirrored = TURNS.get(orientation(data), (0, False))
     size = (frame.columns, frame.rows) if turns % 2 else (frame.rows, frame.columns)
     pixels = np.rot90(pixels, turns)
