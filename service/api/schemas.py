@@ -56,7 +56,7 @@ class Classification(BaseModel):
     pfi: float = Field(ge=0, le=1, description="probability of a frontal image")
     threshold: float = Field(description="frontal when pfi >= threshold")
     review: bool = Field(description="the PFI lies in the card's uncertain band")
-    header: Header | None = Field(description="null for PNG and JPEG")
+    header: Header | None = Field(description="null for all but DICOM")
     sop_instance_uid: str | None
     model: ModelReference
     warnings: list[str] = Field(description="what was odd, but did not prevent an answer")

@@ -35,7 +35,7 @@ class Row:
     modality: str | None = None
     station: str | None = None  # Station Name (0008,1010)
     month: str | None = None  # YYYY-MM of the acquisition, else of the study
-    format: str | None = None  # dicom, png, jpeg
+    format: str | None = None  # of imaging.Format
     transfer_syntax: str | None = None
     input: Input | None = None  # None: it was not classified
     view: View | None = None

@@ -33,8 +33,13 @@ def grey_of_colour(samples: npt.NDArray[Any]) -> tuple[Pixels, tuple[str, ...]]:
 
 
 def is_coloured(samples: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
-    """Whether the channels, along the last axis, differ by more than COLOURED_SPREAD."""
-    limit = COLOURED_SPREAD * (257 if samples.dtype == np.uint16 else 1)
+    """Whether the channels, along the last axis, differ by more than COLOURED_SPREAD.
+
+    Samples of 10 or 12 bits stand in 16: there it is a share of the largest value.
+    """
+    limit = COLOURED_SPREAD
+    if samples.dtype == np.uint16:
+        limit = COLOURED_SPREAD * max(255, int(samples.max())) // 255
     red, green, blue = samples[..., 0], samples[..., 1], samples[..., 2]
     # Channel by channel: a minimum over the last axis takes ten times as long
     high = np.maximum(np.maximum(red, green), blue)

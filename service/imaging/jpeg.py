@@ -5,7 +5,6 @@ libjpeg passes over the whole picture for each scan, coded or not, so scans are 
 
 from __future__ import annotations
 
-import re
 import struct
 from collections.abc import Iterator
 from itertools import pairwise
@@ -19,6 +18,7 @@ from service.imaging.errors import (
     UnsupportedPixelFormatError,
     UnsupportedTransferSyntaxError,
 )
+from service.imaging.exif import UPRIGHT, exif_orientation
 from service.imaging.frame import MAX_COMPONENTS, Frame, Stream
 from service.imaging.tensor import MAX_PIXELS
 
@@ -36,8 +36,7 @@ BARE = frozenset(RST) | {SOI}  # have no length
 DCT_HALVINGS = 3  # libjpeg decodes blocks of 8 x 8 as 4 x 4, 2 x 2 or 1
 ENDS_SCAN = np.array([code >= 0xC0 and code not in RST and code != 0xFF for code in range(256)])
 WINDOWS = range(2**8, 2**18)  # bytes looked at together: few at first, as scans may be short
-ORIENTATION = 0x0112  # of EXIF
-UPRIGHT = 1
+EXIF = b"Exif\0\0"
 
 # Segments: a photograph has some hundreds, of 64 kB each, for its profiles and previews
 MAX_SEGMENTS = 10_000
@@ -159,31 +158,12 @@ def without_metadata(stream: Stream) -> bytes:
 
 
 def orientation(stream: Stream) -> int:
-    """The EXIF orientation, 1 to 8, or else that of XMP; 1 where neither says."""
-    found = UPRIGHT
+    """The EXIF orientation, 1 to 8; 1 where it says none. XMP has no say: viewers pass it over."""
     for marker, at, length in _segments(stream):
         if marker == SOS:
             break
-        if marker == APP1:
-            segment = bytes(stream[at + 4 : at + 2 + length])
-            if segment.startswith(b"Exif\0\0"):
-                return _exif_orientation(segment[6:])
-            if match := re.search(rb'tiff:Orientation(?:="|>)([1-8])', segment):
-                found = int(match[1])
-    return found
-
-
-def _exif_orientation(tiff: bytes) -> int:
-    """TIFF 6.0: byte order, the place of the first directory, and its entries of 12 bytes."""
-    order = ">" if tiff.startswith(b"MM") else "<"
-    try:
-        (at,) = struct.unpack_from(f"{order}I", tiff, 4)
-        (count,) = struct.unpack_from(f"{order}H", tiff, at)
-        for entry in range(at + 2, at + 2 + 12 * count, 12):
-            if struct.unpack_from(f"{order}H", tiff, entry)[0] == ORIENTATION:
-                return int(struct.unpack_from(f"{order}H", tiff, entry + 8)[0])
-    except struct.error:
-        pass
+        if marker == APP1 and bytes(stream[at + 4 : at + 10]) == EXIF:
+            return exif_orientation(bytes(stream[at + 10 : at + 2 + length]))
     return UPRIGHT
 
 
