@@ -16,7 +16,7 @@ class Header(BaseModel):
     """What the DICOM header claims; compared with the pixels, never used to decide."""
 
     view_position: str | None = Field(description="View Position (0018,5101), or null")
-    agrees: bool | None = Field(description="null where the header claims neither view")
+    agrees: bool | None = Field(description="null where View Position claims neither view")
 
 
 class ModelReference(BaseModel):

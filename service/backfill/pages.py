@@ -21,6 +21,7 @@ WORDS = {
     "view_position": "View Position",
     "patient_orientation": "Patient Orientation",
     "view_code": "View Code",
+    "described_view": "Descriptions",
 }
 # Lines of the certificate's tables, so that it stays on one page; errors need room
 MOST_LINES, MOST_LINES_BESIDE_ERRORS = 20, 10

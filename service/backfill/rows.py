@@ -48,6 +48,9 @@ class Row:
     patient_orientation_agrees: bool | None = None
     view_code: str | None = None  # of View Code Sequence (0054,0220): scheme and value
     view_code_agrees: bool | None = None
+    described_view: View | None = None  # that Series Description or another text names
+    claimed_by: str | None = None  # the keyword of that attribute; never its text
+    described_view_agrees: bool | None = None
     warnings: str = ""  # joined by spaces
     bytes: int | None = None  # of the file
     seconds: float | None = None  # from its bytes to its answer, waiting included

@@ -47,6 +47,10 @@ TOLD = {
         "SeriesInstanceUID",
         "PatientOrientation",
         "ViewCodeSequence",
+        "SeriesDescription",
+        "ProtocolName",
+        "AcquisitionDeviceProcessingDescription",
+        "StudyDescription",
     )
 }
 KEPT = WANTED | TOLD

@@ -12,11 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from service.imaging.errors import (
-    CorruptImageError,
-    MultiFrameError,
-    UnsupportedPixelFormatError,
-)
+from service.imaging.errors import CorruptImageError, UnsupportedPixelFormatError
 from service.imaging.frame import MAX_COMPONENTS, Frame, Stream
 from service.imaging.tensor import MAX_PIXELS
 
@@ -31,7 +27,6 @@ KNOWN = {CAP, SIZ, COD, COC, TLM, PLM, PLT, CPF, QCD, QCC, RGN, POC, PPM, PPT, C
     *(MCT, MCC, MCO, CBD),
 }
 SEPARATE_PASSES = 0x01 | 0x04  # of the code block style: bypass, termination on each pass
-MAX_BOXES = 1000  # of a JP2 file, which has half a dozen
 MAX_LEVELS, MAX_BLOCK = 32, 8  # and 2**8 * 4 samples
 MAX_POCS = 32  # of OpenJPEG
 MAX_PLANES = 31  # of OpenJPEG
@@ -151,42 +146,6 @@ def read_header(stream: Stream) -> Frame:
         halvings=0 if across.start or down.start else style.levels,
         wavelet="5/3" if style.reversible else "9/7",
     )
-
-
-def unwrapped(stream: Stream) -> Stream:
-    """The codestream of a JP2 or JPH file; any other stream as it is.
-
-    Raises:
-        CorruptImageError: None in it, or boxes without end. A struct.error or ValueError says that
-            it is damaged.
-        MultiFrameError: More than one.
-        UnsupportedPixelFormatError: Its samples are those of a palette.
-
-    References:
-        ITU-T T.800 I.4 and I.5 (boxes), T.814 Annex D.
-    """
-    if bytes(stream[:8]) != JP2_START:
-        return stream
-    at, found = 0, []
-    for _ in range(MAX_BOXES):
-        if at >= len(stream):
-            break
-        length, kind = struct.unpack_from(">I4s", stream, at)
-        start, length = at + 8, length or len(stream) - at  # 0: up to the end
-        if length == 1:
-            (length,), start = struct.unpack_from(">Q", stream, start), start + 8
-        if at + length < start:
-            raise ValueError("a box shorter than its head")
-        if kind == b"jp2c":
-            found.append(stream[start : at + length])
-        elif kind == b"jp2h" and b"pclr" in bytes(stream[start : min(at + length, start + 2**16)]):
-            raise UnsupportedPixelFormatError("a palette of JPEG 2000 is not read")
-        at += length
-    if len(found) > 1:
-        raise MultiFrameError("a JPEG 2000 file of several pictures; send each by itself")
-    if not found:
-        raise CorruptImageError("the JPEG 2000 file holds no codestream")
-    return found[0]
 
 
 def check_work(stream: Stream) -> None:

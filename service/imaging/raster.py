@@ -27,8 +27,8 @@ from service.imaging.errors import CorruptImageError, MultiFrameError, Unsupport
 from service.imaging.exif import upright
 from service.imaging.frame import Frame, Stream
 from service.imaging.grey import check_share, grey_of_colour, is_coloured
+from service.imaging.jp2 import unwrapped
 from service.imaging.jpeg import orientation
-from service.imaging.jpeg2000 import unwrapped
 from service.imaging.lookup import Table
 from service.imaging.png import Png, check_rows, decode_png, plain_file, read_chunks
 from service.imaging.tensor import Pixels, Wavelet, check_size

@@ -45,7 +45,8 @@ LaneQuery = Annotated[
 async def classify(request: Request, lane: LaneQuery = "interactive") -> Response:
     """Classify one chest radiograph as frontal or lateral.
 
-    DICOM, PNG, JPEG, JPEG-LS, JPEG 2000 or TIFF: the format is recognised by content. A DICOM header is compared with the answer, never used.
+    DICOM, PNG, JPEG, JPEG-LS, JPEG 2000 or TIFF: the format is recognised by content. A DICOM
+    header is compared with the answer, never used.
     """
     begin, runtime = time.perf_counter(), runtime_of(request)
     settings = runtime.settings
