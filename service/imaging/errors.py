@@ -18,7 +18,7 @@ class EmptyImageError(ImageError):
 
 
 class UnrecognisedFormatError(ImageError):
-    """Neither DICOM (Part 10) nor PNG nor JPEG, by content."""
+    """Neither DICOM nor PNG nor JPEG, by content."""
 
     code = "unrecognised_format"
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from model_store import PreprocessSpec
+from service.imaging.data_set import offset_of, resembles_dicom
 from service.imaging.decoders import Decoder
 from service.imaging.dicom import read_dicom
 from service.imaging.errors import EmptyImageError, UnrecognisedFormatError
@@ -14,6 +15,7 @@ from service.imaging.origin import Origin
 from service.imaging.raster import read_raster
 from service.imaging.tensor import Tensor, pixels_to_tensor
 
+START_BYTES = 512  # tell the format
 Format = Literal["dicom", "png", "jpeg"]
 
 # Named in the refusal, because these are what people send by mistake
@@ -51,10 +53,10 @@ def sniff(data: bytes | bytearray | memoryview) -> Format:
     Raises:
         EmptyImageError, UnrecognisedFormatError
     """
-    start = bytes(data[:132])
+    start = bytes(data[:START_BYTES])
     if not start:
         raise EmptyImageError("there are no bytes")
-    if start[128:] == b"DICM":
+    if offset_of(start) is not None:
         return "dicom"
     if start.startswith(b"\x89PNG\r\n\x1a\n"):
         return "png"
@@ -63,14 +65,19 @@ def sniff(data: bytes | bytearray | memoryview) -> Format:
     for magic, name in KNOWN_OTHERS.items():
         if start.startswith(magic):
             raise UnrecognisedFormatError(f"this is {name}; send DICOM, PNG or JPEG")
-    raise UnrecognisedFormatError("neither DICOM (Part 10), PNG nor JPEG, by content")
+    if resembles_dicom(start):
+        raise UnrecognisedFormatError(
+            "this begins with a group of DICOM, but has neither the prefix DICM of Part 10 nor a "
+            "first element of a known tag, with its value representation and a fitting length"
+        )
+    raise UnrecognisedFormatError("neither DICOM, PNG nor JPEG, by content")
 
 
 def read_radiograph(data: bytes | bytearray | memoryview, spec: PreprocessSpec) -> Radiograph:
     """Read one radiograph in any accepted format.
 
     Args:
-        data: A whole DICOM Part 10, PNG or JPEG file; it is not copied, and must not change
+        data: A whole DICOM, PNG or JPEG file; it is not copied, and must not change
             meanwhile.
         spec: The model's preprocessing, from its card.
 

@@ -12,8 +12,8 @@ from model_store.card import PreprocessSpec
 from service.imaging import (
     EmptyImageError,
     ImageError,
+    NoPixelDataError,
     UnrecognisedFormatError,
-    UnsupportedTransferSyntaxError,
     image_to_tensor,
     read_radiograph,
 )
@@ -104,13 +104,13 @@ def test_the_answer_keeps_what_the_file_said():
     [
         (b"", EmptyImageError, "no bytes"),
         (b"a plain text", UnrecognisedFormatError, "neither DICOM"),
-        (dicom(PIXELS)[132:], UnrecognisedFormatError, "neither DICOM"),
+        (dicom(PIXELS)[136:], UnrecognisedFormatError, "neither DICOM"),
         (b"%PDF-1.7", UnrecognisedFormatError, "this is PDF"),
         (b"PK\x03\x04", UnrecognisedFormatError, "this is zip"),
         (b"II*\x00", UnrecognisedFormatError, "this is TIFF"),
         (b"MM\x00*", UnrecognisedFormatError, "this is TIFF"),
         (b"\xff\x4f\xff\x51", UnrecognisedFormatError, "JPEG 2000"),
-        (bytes(128) + b"DICM", UnsupportedTransferSyntaxError, "names no transfer syntax"),
+        (bytes(128) + b"DICM", NoPixelDataError, "no Pixel Data"),
     ],
 )
 def test_what_is_no_file_of_ours_is_named(data, error, says):
