@@ -17,8 +17,9 @@ from pydicom.sequence import Sequence
 
 from service.imaging.attributes import WANTED
 from service.imaging.dicom import read_dicom
-from service.imaging.elements import MAX_ELEMENTS, read_elements
+from service.imaging.elements import read_elements
 from service.imaging.errors import CorruptImageError
+from service.imaging.walk import MAX_ELEMENTS
 
 FULL_SIZE = 2**31
 PIXELS = radiograph(72, 64)
