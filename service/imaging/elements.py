@@ -1,7 +1,9 @@
 """The attributes by which a radiograph is read, and where its Pixel Data lie: no more of a header.
 
-pydicom takes up to a millisecond for a header of which a dozen values are needed, and copies Pixel
-Data. It also follows whatever a header holds, which costs seconds where that is hostile.
+pydicom's own reader was measured in its place (`read_partial` and `dcmread` with `specific_tags`,
+before Pixel Data): 0.31 ms for an ordinary header with the values taken out, against 0.03 ms here.
+It takes 16 to 23 s for 64 MB of empty elements, in or out of a sequence, against 0.05 s; recurses
+as deep as a header is nested; and refuses conforming objects that have private sequences as UN.
 """
 
 from __future__ import annotations
