@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import struct
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -19,7 +17,8 @@ from service.imaging.errors import (
     CorruptImageError,
     UnsupportedPixelFormatError,
 )
-from service.imaging.frame import Frame, Stream
+from service.imaging.fragments import ITEM_TAG, first_frame
+from service.imaging.frame import Frame
 from service.imaging.grey import check_share, grey_of_colour, grey_of_luminance, is_coloured
 from service.imaging.lookup import Table, read_table
 from service.imaging.tensor import Pixels, Wavelet
@@ -53,10 +52,9 @@ SUPPORTED = NATIVE | FRAGMENTED
 FULL_SIZE = 2**31  # as `min_side`: never decode at reduced resolution
 
 
-ITEM, SEQUENCE_END = 0xFFFEE000, 0xFFFEE0DD
-MAX_FRAGMENTS = 50_000  # of 1 KiB, they would hold the largest object
 COLOUR = 3  # dimensions of an array of it
 COLOURS = 3
+GREYS, PALETTE = {"MONOCHROME1", "MONOCHROME2"}, "PALETTE COLOR"
 
 
 class Stored(NamedTuple):
@@ -87,7 +85,10 @@ def stored_values(
         CorruptImageError, ColourImageError: See `read_dicom`. What Python raises on damaged
             attributes passes through.
     """
-    palette = elements.text("PhotometricInterpretation") == "PALETTE COLOR"
+    photometric = elements.text("PhotometricInterpretation")
+    if photometric is None:  # bright or dark, none can say
+        raise CorruptImageError("the object has no PhotometricInterpretation")
+    palette = photometric == PALETTE
     # Padding is recognised by equality, which a reduced wavelet would smear
     exact = palette or "PixelPaddingValue" in elements.values
     found, warnings = _decoded(elements, pixels, syntax, FULL_SIZE if exact else min_side)
@@ -99,6 +100,8 @@ def stored_values(
         values, more = by_frame(elements, found.samples, found.frame)
     else:
         values, more = by_header(elements, found.samples), ()
+    if photometric not in GREYS | {PALETTE} and found.samples.ndim != COLOUR:
+        more = (*more, "photometric_interpretation_contradicted")
     return Stored(values, found.wavelet, found.fallbacks, (*warnings, *more))
 
 
@@ -107,12 +110,16 @@ def _decoded(
 ) -> tuple[Decoded, tuple[str, ...]]:
     """Samples as coded, (rows, columns) or (rows, columns, 3), and warnings."""
     samples = elements.integer("SamplesPerPixel")
-    if not pixels.endless and syntax not in FRAGMENTED:
+    # Where the transfer syntax says something else, it has no say
+    fragments = pixels.endless or (syntax not in NATIVE and pixels.value[:4] == ITEM_TAG)
+    warnings = (
+        ("transfer_syntax_contradicted",) if syntax in (FRAGMENTED, NATIVE)[fragments] else ()
+    )
+    if not fragments:
         _check_bits(elements)
-        return Decoded(_uncompressed(elements, pixels)), _surplus(elements, pixels)
-    # Where Pixel Data are endless they are fragments, and the transfer syntax has no say
-    warnings = ("transfer_syntax_contradicted",) if syntax in NATIVE else ()
-    stream = _first_frame(pixels)
+        surplus = _surplus(elements, pixels)
+        return Decoded(_uncompressed(elements, pixels)), (*warnings, *surplus)
+    stream = first_frame(pixels)
     if is_rle(stream) or (syntax == uid.RLELossless and not is_codestream(stream)):
         _check_bits(elements)
         shape = elements.integer("Rows"), elements.integer("Columns")
@@ -188,58 +195,6 @@ def _native(elements: Elements, pixels: PixelData, shape: tuple[int, ...]) -> Sa
     return words.reshape(shape).astype(words.dtype.newbyteorder("="), copy=False)
 
 
-def _first_frame(pixels: PixelData) -> Stream:
-    """The one frame, not copied unless it lies in several fragments.
-
-    References:
-        PS3.5 A.4 Encapsulation: a Basic Offset Table, fragments, a Sequence Delimitation Item.
-    """
-    offsets, *fragments = _items(pixels)
-    if _begins_frame(offsets):  # there is no table, as there should be, not even an empty one
-        fragments.insert(0, offsets)
-    elif len(offsets) > 4:
-        # The table knows of more frames than the header, so stop at the second; but some writers
-        # list fragments in it
-        before = _before(fragments, struct.unpack_from("<L", offsets, 4)[0])
-        if len(before) < len(fragments) and _begins_frame(fragments[len(before)]):
-            fragments = before
-    if not any(fragments):
-        raise CorruptImageError("Pixel Data hold no frame")
-    return fragments[0] if len(fragments) == 1 else b"".join(fragments)
-
-
-def _begins_frame(fragment: memoryview) -> bool:
-    """No codestream has these bytes within; RLE may, but its frames are of one fragment each."""
-    return is_codestream(fragment) or is_rle(fragment)
-
-
-def _before(fragments: list[memoryview], offset: int) -> list[memoryview]:
-    """Those that begin before an offset, which counts the heads of items as well."""
-    at, kept = 0, []
-    for fragment in fragments:
-        if at < offset:
-            kept.append(fragment)
-        at += 8 + len(fragment)
-    return kept
-
-
-def _items(pixels: PixelData) -> Iterator[memoryview]:
-    value, at = pixels.value, 0
-    for _ in range(MAX_FRAGMENTS):
-        if at == len(value) and not pixels.endless:
-            return
-        group, element, length = struct.unpack_from("<HHL", value, at)
-        at += 8
-        tag = group << 16 | element
-        if tag == SEQUENCE_END:
-            return
-        if tag != ITEM or at + length > len(value):
-            raise CorruptImageError("the object is cut off within its Pixel Data")
-        yield value[at : at + length]
-        at += length
-    raise CorruptImageError(f"Pixel Data lie in more than {MAX_FRAGMENTS} fragments")
-
-
 def _palette(elements: Elements, values: Samples) -> tuple[Pixels, tuple[str, ...]]:
     """Grey of the colours that the values stand for (PS3.3 C.7.6.3.1.5)."""
     if values.ndim == COLOUR:
@@ -269,7 +224,7 @@ def _grey(elements: Elements, found: Decoded) -> tuple[Pixels, tuple[str, ...]]:
     # JPEG has luminance but for RGB; in JPEG 2000, YBR_RCT and YBR_ICT are undone by the decoder
     luminance = photometric.startswith(("YBR_FULL", "YBR_PARTIAL"))
     readings = [grey_of_colour, grey_of_luminance]
-    contradicted = elements.integer("SamplesPerPixel") != COLOURS
+    contradicted = photometric in GREYS or elements.integer("SamplesPerPixel") != COLOURS
     try:
         grey, warnings = readings[luminance](samples, bits)
     except ColourImageError:

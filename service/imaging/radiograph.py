@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from model_store import PreprocessSpec
-from service.imaging.data_set import offset_of, resembles_dicom
+from service.imaging.data_set import PREAMBLE, PREFIX, offset_of, resembles_dicom
 from service.imaging.decoders import Decoder
 from service.imaging.dicom import read_dicom
 from service.imaging.errors import EmptyImageError, UnrecognisedFormatError
@@ -56,12 +56,14 @@ def sniff(data: bytes | bytearray | memoryview) -> Format:
     start = bytes(data[:START_BYTES])
     if not start:
         raise EmptyImageError("there are no bytes")
-    if offset_of(start) is not None:
+    if start[PREAMBLE:].startswith(PREFIX):
         return "dicom"
     if start.startswith(b"\x89PNG\r\n\x1a\n"):
         return "png"
     if start.startswith(b"\xff\xd8\xff"):
         return "jpeg"
+    if offset_of(start) is not None:
+        return "dicom"
     for magic, name in KNOWN_OTHERS.items():
         if start.startswith(magic):
             raise UnrecognisedFormatError(f"this is {name}; send DICOM, PNG or JPEG")

@@ -104,6 +104,36 @@ def test_fragments_under_an_uncompressed_syntax_are_decoded(syntax):
     assert image.warnings == ("transfer_syntax_contradicted",)
 
 
+@pytest.mark.parametrize("syntax", [uid.JPEG2000Lossless, uid.RLELossless])
+def test_plain_pixels_under_a_compressed_syntax_are_read(syntax):
+    """Programs decompress, and forget to say so."""
+    whole = dicom(PIXELS)
+    at = whole.index(b"\x02\0\x10\0UI") + 6
+    value = syntax.encode() + b"\0" * (len(syntax) % 2)
+    data = whole[:at] + struct.pack("<H", len(value)) + value + whole[at + 22 :]
+    image = read(data)
+    np.testing.assert_array_equal(image.pixels, PIXELS)
+    assert image.warnings == ("transfer_syntax_contradicted",)
+
+
+@pytest.mark.parametrize(
+    ("pixels", "photometric"), [(PIXELS, "RGB"), (PIXELS, "MONOCHROME"), (RGB, "MONOCHROME2")]
+)
+def test_a_photometric_interpretation_of_another_image_is_a_warning(pixels, photometric):
+    """Grey under the name of colour, and colour under that of grey."""
+    image = read(dicom(pixels, PhotometricInterpretation=photometric))
+    np.testing.assert_array_equal(image.pixels, PIXELS if pixels is PIXELS else GREY8)
+    assert image.warnings == (COLOUR,)
+
+
+@pytest.mark.parametrize("syntax", [uid.ExplicitVRLittleEndian, uid.JPEG2000Lossless])
+@pytest.mark.parametrize("missing", [None, ""])
+def test_without_a_photometric_interpretation_there_is_no_polarity(syntax, missing):
+    """An image of which none can say whether bone is bright is not answered."""
+    with pytest.raises(CorruptImageError, match="has no PhotometricInterpretation"):
+        read(dicom(PIXELS, syntax, PhotometricInterpretation=missing))
+
+
 # Bits and sign of a frame
 
 
