@@ -532,6 +532,7 @@ def nested(rng: random.Random) -> bytes:
             start * depth,
             element(0x00080050, b"SH", b"") * depth,
             element(0x00090010, b"UN", b"BOBO", 2**31),
+            (element(0x00091001, b"UN", b"", 2**32 - 1) + item(b"", 2**32 - 1)) * depth,
         ]
     )
 
@@ -547,7 +548,8 @@ def part_10(
     if syntax == uid.DeflatedExplicitVRLittleEndian:
         packer = zlib.compressobj(1, zlib.DEFLATED, -15)
         body_ = packer.compress(body_) + packer.flush()
-    return bytes(128) + b"DICM" + meta + body_
+    whole = bytes(128) + b"DICM" + meta + body_
+    return rng.choice([whole] * 8 + [whole[132:], body_])  # without preamble, or File Meta
 
 
 def in_object(

@@ -78,7 +78,7 @@ class DicomImage:
     header: ViewHeader
     origin: Origin
     sop_instance_uid: str | None
-    transfer_syntax: str
+    transfer_syntax: str | None  # None where the object names none
     warnings: tuple[str, ...]
     fallbacks: tuple[Decoder, ...]  # decoders that refused it
 
@@ -91,7 +91,8 @@ def read_dicom(data: bytes | memoryview, min_side: int) -> DicomImage:
     Padding takes two copies of them, a Modality LUT and colour a few.
 
     Args:
-        data: A DICOM Part 10 file holding a single-frame image; it must not change meanwhile.
+        data: A DICOM object holding a single-frame image, with or without preamble and File Meta
+            Information; it must not change meanwhile.
         min_side: See `decode_frame`.
 
     Returns:
@@ -113,6 +114,7 @@ def read_dicom(data: bytes | memoryview, min_side: int) -> DicomImage:
         elements = read_elements(memoryview(data))
         sop_class = _check_sop_class(elements)
         syntax = _transfer_syntax(elements)
+        untold = () if syntax else ("transfer_syntax_missing",)
         stored = stored_values(elements, _checked_pixel_data(elements), syntax, min_side)
         inverted = _is_inverted(elements)
         padding = _padding_mask(elements, stored.values)
@@ -128,8 +130,8 @@ def read_dicom(data: bytes | memoryview, min_side: int) -> DicomImage:
             header=view_header_of(elements),
             origin=origin_of(elements),
             sop_instance_uid=elements.text("SOPInstanceUID"),
-            transfer_syntax=syntax.name,
-            warnings=(*sop_class, *stored.warnings, *rescale),
+            transfer_syntax=syntax.name if syntax else None,
+            warnings=(*sop_class, *untold, *stored.warnings, *rescale),
             fallbacks=stored.fallbacks,
         )
 
@@ -155,11 +157,12 @@ def _check_sop_class(elements: Elements) -> tuple[str, ...]:
     return ()
 
 
-def _transfer_syntax(elements: Elements) -> uid.UID:
-    syntax = elements.text("TransferSyntaxUID") or ""
-    if syntax not in SUPPORTED:
+def _transfer_syntax(elements: Elements) -> uid.UID | None:
+    """What is named; None where the data must show it."""
+    syntax = elements.text("TransferSyntaxUID")
+    if syntax and syntax not in SUPPORTED:
         raise UnsupportedTransferSyntaxError(f"no decoder for {_name(syntax)}")
-    return uid.UID(syntax)
+    return uid.UID(syntax) if syntax else None
 
 
 def _name(value: str) -> str:
@@ -174,13 +177,10 @@ def _checked_pixel_data(elements: Elements) -> PixelData:
         raise NoPixelDataError("the object has no Pixel Data")
     if pixels.floating:
         raise UnsupportedPixelFormatError("floating-point pixels are no radiograph")
-    if int(elements.text("NumberOfFrames") or 1) > 1:
+    if elements.text("NumberOfFrames") and elements.integer("NumberOfFrames") > 1:
         raise MultiFrameError("the object has more than one frame; send each radiograph by itself")
     samples = elements.integer("SamplesPerPixel")
     check_size(elements.integer("Rows"), elements.integer("Columns"), samples)
-    allocated, stored = elements.integer("BitsAllocated"), elements.integer("BitsStored")
-    if allocated not in {8, 16, 32} or not 1 <= stored <= allocated:
-        raise UnsupportedPixelFormatError(f"{stored} bits stored in {allocated} allocated")
     if samples not in {1, 3}:
         raise UnsupportedPixelFormatError(f"{samples} samples per pixel")
     return pixels
@@ -227,20 +227,12 @@ def _modality(elements: Elements, values: Pixels) -> tuple[Pixels, bool, tuple[s
     matters. Returns pixels, whether they now descend, and warnings.
     """
     if found := elements.table():
-        signed = elements.integer("PixelRepresentation") != 0
+        signed = values.dtype.kind == "i"  # as was settled, which the header may contradict
         table = read_table(found, "LUT", signed=signed, little=elements.little)
         return table.apply(values), False, ()
     if not {"RescaleSlope", "RescaleIntercept"} & elements.values.keys():
         return values, False, ()
-    slope = _number(elements.text("RescaleSlope"))
+    slope = elements.decimal("RescaleSlope")
     if not math.isfinite(slope) or slope == 0:
         return values, False, ("rescale_ignored",)
     return values, slope < 0, ()
-
-
-def _number(text: str | None) -> float:
-    """NaN where the value is missing or no number."""
-    try:
-        return float(text or "nan")
-    except ValueError:
-        return math.nan

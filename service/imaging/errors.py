@@ -18,7 +18,7 @@ class EmptyImageError(ImageError):
 
 
 class UnrecognisedFormatError(ImageError):
-    """Neither DICOM (Part 10), PNG, JPEG, JPEG-LS, JPEG 2000 nor TIFF, by content."""
+    """Neither DICOM, PNG, JPEG, JPEG-LS, JPEG 2000 nor TIFF, by content."""
 
     code = "unrecognised_format"
 

@@ -131,8 +131,10 @@ class Count(NamedTuple):
 def read_header(stream: Stream) -> Frame:
     """What the main header declares, see `read_frame_header`."""
     grid = _grid(stream)
-    if len(grid.depths) > MAX_COMPONENTS or grid.steps != {1}:
-        raise UnsupportedPixelFormatError("components of another number or size than an image has")
+    if len(grid.depths) > MAX_COMPONENTS or grid.steps != {1} or len(set(grid.depths)) > 1:
+        raise UnsupportedPixelFormatError(
+            "components of another number, size or depth than an image has"
+        )
     style = next(_style(stream, at) for marker, at, _ in _headers(stream) if marker == COD)
     across, down = grid.across, grid.down
     return Frame(

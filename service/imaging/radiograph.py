@@ -7,6 +7,7 @@ from typing import Literal
 
 from model_store import PreprocessSpec
 from service.imaging import jpeg, jpeg2000, png, tiff
+from service.imaging.data_set import PREAMBLE, PREFIX, offset_of, resembles_dicom
 from service.imaging.decoders import Decoder
 from service.imaging.dicom import read_dicom
 from service.imaging.errors import EmptyImageError, UnrecognisedFormatError
@@ -16,6 +17,7 @@ from service.imaging.others import name_of
 from service.imaging.raster import RasterFormat, read_raster
 from service.imaging.tensor import Tensor, pixels_to_tensor
 
+START_BYTES = 1024  # tell the format, or name another
 Format = Literal["dicom", RasterFormat]
 
 OTHERS = "PNG, JPEG, JPEG-LS, JPEG 2000"
@@ -55,17 +57,24 @@ def sniff(data: bytes | bytearray | memoryview) -> Format:
     Raises:
         EmptyImageError, UnrecognisedFormatError
     """
-    start = bytes(data[:132])
+    start = bytes(data[:START_BYTES])
     if not start:
         raise EmptyImageError("there are no bytes")
-    if start[128:] == b"DICM":
+    if start[PREAMBLE:].startswith(PREFIX):
         return "dicom"
     for magic, kind in STARTS.items():
         if start.startswith(magic):
             return kind
-    if name := name_of(data):
+    if offset_of(start) is not None:
+        return "dicom"
+    if name := name_of(start):
         raise UnrecognisedFormatError(f"this is {name}; send DICOM, {OTHERS} or TIFF")
-    raise UnrecognisedFormatError(f"neither DICOM (Part 10), {OTHERS} nor TIFF, by content")
+    if resembles_dicom(start):
+        raise UnrecognisedFormatError(
+            "this begins with a group of DICOM, but has neither the prefix DICM of Part 10 nor a "
+            "first element of a known tag, with its value representation and a fitting length"
+        )
+    raise UnrecognisedFormatError(f"neither DICOM, {OTHERS} nor TIFF, by content")
 
 
 def read_radiograph(data: bytes | bytearray | memoryview, spec: PreprocessSpec) -> Radiograph:

@@ -283,19 +283,18 @@ def test_other_objects_are_refused_by_name(sop_class):
             UnsupportedTransferSyntaxError,
             r"no decoder for 1\.2\.3\.4",
         ),
-        (dicom(PIXELS, TransferSyntaxUID=None), UnsupportedTransferSyntaxError, "names no"),
         (dicom(PIXELS, NumberOfFrames=2), MultiFrameError, "more than one frame"),
         (dicom(PHOTO), ColourImageError, "colour"),
-        (dicom(RGB, uid.JPEG2000Lossless, SamplesPerPixel=1), ColourImageError, "three"),
-        (dicom(PIXELS, uid.JPEG2000Lossless, SamplesPerPixel=3), CorruptImageError, "three"),
+        (dicom(PHOTO, uid.JPEG2000Lossless, SamplesPerPixel=1), ColourImageError, "colour"),
+        (dicom(PIXELS, uid.JPEG2000Lossless, SamplesPerPixel=3), CorruptImageError, "frame has 1"),
         (dicom(PIXELS, SamplesPerPixel=2), UnsupportedPixelFormatError, "2 samples"),
         (dicom(PIXELS, SamplesPerPixel=3), CorruptImageError, "holds 9216 of 27648"),
         (dicom(PIXELS, BitsAllocated=1, BitsStored=1), UnsupportedPixelFormatError, "1 bits"),
         (dicom(PIXELS, BitsStored=12, BitsAllocated=8), UnsupportedPixelFormatError, "12 bits"),
         (dicom(PIXELS, Rows=100), CorruptImageError, "9216 of 12800 bytes"),
-        (dicom(PIXELS, uid.JPEGLSLossless, Rows=100), CorruptImageError, "another size"),
+        (dicom(PIXELS, uid.JPEGLSLossless, Rows=100), CorruptImageError, "holds 72 x 64"),
         (dicom(PIXELS, uid.RLELossless, Rows=100), CorruptImageError, "RLE"),
-        (dicom(PIXELS, Rows=None), CorruptImageError, "damaged"),
+        (dicom(PIXELS, Rows=None), CorruptImageError, "has no Rows"),
         (dicom(PIXELS, Rows=1, Columns=1), ImageTooSmallError, "1 x 1"),
         *(
             (dicom(PIXELS, syntax, Rows=65535, Columns=65535), ImageTooLargeError, "65535 x 65535")
@@ -304,7 +303,7 @@ def test_other_objects_are_refused_by_name(sop_class):
         (
             dicom(PIXELS, NumberOfFrames="7125").replace(b"7125", b"many"),
             CorruptImageError,
-            "damaged",
+            "NumberOfFrames is no whole number",
         ),
         (
             dicom(PIXELS, uid.JPEGLossless, PixelData=encapsulate([b"no frame"])),
@@ -378,7 +377,7 @@ def test_a_damaged_header_never_speaks():
         capture_output=True,
         check=True,
     )
-    assert b"damaged" in done.stdout
+    assert b"NumberOfFrames is no whole number" in done.stdout
     assert b"Jan" not in done.stdout
     assert done.stderr == b""
 

@@ -17,8 +17,9 @@ from pydicom.sequence import Sequence
 
 from service.imaging.attributes import WANTED
 from service.imaging.dicom import read_dicom
-from service.imaging.elements import MAX_ELEMENTS, read_elements
+from service.imaging.elements import read_elements
 from service.imaging.errors import CorruptImageError
+from service.imaging.walk import MAX_ELEMENTS
 
 FULL_SIZE = 2**31
 PIXELS = radiograph(72, 64)
@@ -207,3 +208,66 @@ def test_sequences_lie_in_each_other_so_deep_and_no_deeper(depth, refused):
             read_dicom(data, FULL_SIZE)
     else:
         np.testing.assert_array_equal(read_dicom(data, FULL_SIZE).pixels, PIXELS)
+
+
+UNKNOWN = "HH2sHL"  # the head of UN: group, element, VR, reserved, length
+
+
+def private(order: str, *values: bytes, implicit: bool = True, vr: bytes = b"OB") -> bytes:
+    """A private sequence as UN of undefined length, with these values in one item."""
+    inner = b"".join(
+        struct.pack("<HHL" if implicit else "<HH2sHL", 0x0021, 0x1010 + index, *head, len(value))
+        + value
+        for index, value in enumerate(values)
+        for head in [[] if implicit else [vr, 0]]
+    )
+    item = struct.pack("<HHL", 0xFFFE, 0xE000, 2**32 - 1) + inner
+    ends = struct.pack("<HHLHHL", 0xFFFE, 0xE00D, 0, 0xFFFE, 0xE0DD, 0)
+    return struct.pack(f"{order}{UNKNOWN}", 0x0021, 0x1001, b"UN", 0, 2**32 - 1) + item + ends
+
+
+@pytest.mark.parametrize("vr", [b"BO", b"OB", b"SH", b"UN", b"SQ", b"UL"])
+@pytest.mark.parametrize("syntax", [uid.ExplicitVRLittleEndian, uid.ExplicitVRBigEndian])
+def test_what_lies_in_an_unknown_sequence_is_implicit(syntax, vr):
+    """PS3.5 6.2.2: little endian, too. The low bytes of a length may look like a VR."""
+    order = ">" if syntax == uid.ExplicitVRBigEndian else "<"
+    data = dicom(PIXELS, syntax)
+    at = data.index(struct.pack(f"{order}HH", 0x0028, 0x0002))
+    sequence = private(order, bytes(int.from_bytes(vr, "little") & ~1), b"after it")
+    np.testing.assert_array_equal(
+        read_dicom(data[:at] + sequence + data[at:], FULL_SIZE).pixels, PIXELS
+    )
+
+
+@pytest.mark.parametrize("vr", [b"OB", b"UT", b"UN"])
+def test_an_unknown_sequence_that_is_explicit_is_read_too(vr):
+    """Some writers keep the encoding of the object."""
+    sequence = private("<", bytes(30), b"after it", implicit=False, vr=vr)
+    np.testing.assert_array_equal(
+        read_dicom(before_pixels(dicom(PIXELS), sequence), FULL_SIZE).pixels, PIXELS
+    )
+
+
+def test_an_unknown_sequence_lies_in_another():
+    """Within a sequence of explicit VR, its items are implicit, and what follows is not."""
+    start = struct.pack("<HH2s2xL", 8, 0x1140, b"SQ", 2**32 - 1)
+    start += struct.pack("<HHL", 0xFFFE, 0xE000, 2**32 - 1)
+    ends = struct.pack("<HHLHHL", 0xFFFE, 0xE00D, 0, 0xFFFE, 0xE0DD, 0)
+    inner = private("<", bytes(0x424E)) + element(0x0021, 0x1020, b"SH", b"BOBO")
+    data = before_pixels(dicom(PIXELS), start + inner + ends)
+    np.testing.assert_array_equal(read_dicom(data, FULL_SIZE).pixels, PIXELS)
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        (struct.pack(f"<{UNKNOWN}", 0x21, 0x1001, b"UN", 0, 2**32 - 1) + ITEM) * 300_000,
+        (struct.pack(f"<{UNKNOWN}", 0x21, 0x1001, b"UN", 0, 2**32 - 1) + ITEM + EMPTY) * 300_000,
+        private("<", b"")[:-8] * 300_000,
+    ],
+    ids=["deep", "deep, with elements", "without ends"],
+)
+def test_unknown_sequences_without_end_are_refused(hostile):
+    """Reading them twice neither recurses for ever nor takes the square of their number."""
+    with pytest.raises(CorruptImageError):
+        read_dicom(before_pixels(dicom(PIXELS), hostile), FULL_SIZE)
