@@ -133,8 +133,8 @@ def tile_parts(rng: random.Random, levels: int, tiles: int) -> bytes:
     return b"".join(parts)
 
 
-def wavelet(rng: random.Random) -> bytes:
-    """A JPEG 2000 or HTJ2K object."""
+def wavelet_stream(rng: random.Random) -> tuple[bytes, int, int, int]:
+    """A JPEG 2000 or HTJ2K codestream; its rows, columns and components."""
     levels = rng.choice([0, 1, 5, 5, 5, 5, 5, 6, 6, 32, rng.choice([33, 255])])
     start = rng.choice([0] * 9 + [1, 1000, 2**31 - 70_000])
     rows, columns = sides(rng, SIDES if levels >= 5 and start == 0 else FULL_SIDES)
@@ -155,8 +155,27 @@ def wavelet(rng: random.Random) -> bytes:
     stream += cod(rng, levels) + qcd(rng, levels) + extras(rng, levels)
     tiles = -(-columns // tile) * -(-rows // tile)
     stream += tile_parts(rng, levels, tiles) + rng.choice([b"\xff\xd9", b""])
+    return stream, rows, columns, components
+
+
+def wavelet(rng: random.Random) -> bytes:
+    """The same in an object."""
+    stream, rows, columns, components = wavelet_stream(rng)
     syntax = rng.choice([uid.JPEG2000Lossless, uid.JPEG2000, uid.HTJ2K])
     return in_object(rng, stream, rows, columns, syntax, samples=3 if components == 3 else 1)
+
+
+def wavelet_file(rng: random.Random) -> bytes:
+    """The same as a file, in boxes or not."""
+    stream = wavelet_stream(rng)[0]
+    if rng.random() < 0.5:
+        return stream
+    empty = struct.pack(">I4s", 8, b"free")
+    long = struct.pack(">I4sQ", 1, b"uuid", rng.choice([0, 16, 2**40, 2**64 - 1]))
+    before = rng.choice([b"", empty, empty * 100_000, long, body(rng), empty * 5 + stream[:64]])
+    length = rng.choice([0, 8 + len(stream), 7, 2**32 - 1])
+    start = b"\0\0\0\x0cjP  \r\n\x87\n"
+    return start + before + struct.pack(">I4s", length, b"jp2c") + stream
 
 
 # JPEG and JPEG-LS
@@ -265,7 +284,8 @@ def jpeg_file(rng: random.Random) -> bytes:
     components = rng.choice([1, 1, 1, 3, 3, 4])
     if components > 1:
         rows, columns = min(rows, 3600), min(columns, 3600)
-    return jpeg_stream(rng, rng.choice([0xC0, 0xC1, 0xC2, 0xC2, 0xC3]), rows, columns, components)
+    code = rng.choice([0xC0, 0xC1, 0xC2, 0xC2, 0xC3, 0xF7])
+    return jpeg_stream(rng, code, rows, columns, components)
 
 
 def metadata(rng: random.Random) -> bytes:
@@ -350,6 +370,72 @@ def png_file(rng: random.Random) -> bytes:
             chunk(b"IEND", b""),
         )
     )
+
+
+# TIFF
+
+TIFF_KINDS = {1: "B", 3: "H", 4: "I"}
+ODD = [0, 1, 2, 7, 255, 65535, 2**31, 2**32 - 1]
+
+
+def tiff_entries(rng: random.Random, length: int) -> dict[int, list[int]]:
+    """What a page of any form says, right but for one or two entries."""
+    rows, columns = sides(rng, SIDES)
+    bits, samples, photometric = rng.choice(
+        [(8, 1, 1), (16, 1, 0), (16, 1, 1), (8, 3, 2), (8, 1, 3)]
+    )
+    if samples > 1:
+        rows, columns = min(rows, 3600), min(columns, 3600)
+    tiled = rng.random() < 0.5
+    height, width = rng.choice([16, 32, 256, 1024, 1, 65535]), rng.choice([16, 32, 256, 65535, 1])
+    if not tiled:
+        height, width = rng.choice([1, 1, 8, rows, 2**32 - 1]), columns
+    planes = rng.choice([1, 1, samples])
+    count = planes * -(-rows // max(1, min(rows, height))) * -(-columns // max(1, width))
+    count = min(count, rng.choice([10, 60_000, 60_000]))
+    each = length // max(1, count)
+    each = rng.choice([each] * 8 + [length, 1, 0, 2**32 - 1])
+    return {
+        254: [0],
+        256: [columns],
+        257: [rows],
+        258: [bits] * samples,
+        259: [rng.choice([1, 1, 5, 5, 5, 8, 32773, 7])],
+        262: [photometric],
+        277: [samples],
+        284: [2 if planes > 1 else 1],
+        317: [rng.choice([1, 2])],
+        339: [1] * samples,
+        **({322: [width], 323: [height]} if tiled else {278: [height]}),
+        **({320: [0, 65535] * 384} if photometric == 3 else {}),
+        324 if tiled else 273: [rng.choice([8, 8, length])] * count,
+        325 if tiled else 279: [each] * count,
+    }
+
+
+def tiff_file(rng: random.Random) -> bytes:
+    """Strips and tiles that share their bytes, directories that follow themselves, lies."""
+    data = rng.choice(
+        [body(rng), bomb(120), bomb(1), b"\x80\x40\x20\x10\x08\x04\x02\x01\0" * 2**17]
+    )
+    entries = tiff_entries(rng, len(data))
+    for _ in range(rng.choice([0, 0, 0, 0, 1, 2])):
+        entries[rng.choice(list(entries))] = [rng.choice(ODD)] * rng.choice([0, 1, 1, 4])
+    at = 8 + len(data)
+    directory, beyond = b"", b""
+    for tag, values in entries.items():
+        kind = 4 if max(values, default=0) > 65535 or rng.random() < 0.5 else 3
+        packed = struct.pack(f"<{len(values)}{TIFF_KINDS[kind]}", *values)
+        if len(packed) > 4:
+            packed, beyond = struct.pack("<I", at + len(beyond)), beyond + packed
+        said = rng.choice([len(values)] * 400 + [2**32 - 1, 0])
+        kind = rng.choice([kind] * 600 + [2, 5, 13, 99])
+        directory += struct.pack("<HHI", tag, kind, said) + packed.ljust(4, b"\0")
+    start = at + len(beyond)
+    count = rng.choice([len(entries)] * 40 + [0, 65535])
+    after = rng.choice([0] * 40 + [start, 8, 2**32 - 1])
+    head = struct.pack("<2sHI", b"II", 42, rng.choice([start] * 40 + [0, 4, 2**32 - 1]))
+    return head + data + beyond + struct.pack("<H", count) + directory + struct.pack("<I", after)
 
 
 # DICOM
@@ -446,6 +532,7 @@ def nested(rng: random.Random) -> bytes:
             start * depth,
             element(0x00080050, b"SH", b"") * depth,
             element(0x00090010, b"UN", b"BOBO", 2**31),
+            (element(0x00091001, b"UN", b"", 2**32 - 1) + item(b"", 2**32 - 1)) * depth,
         ]
     )
 
@@ -461,7 +548,8 @@ def part_10(
     if syntax == uid.DeflatedExplicitVRLittleEndian:
         packer = zlib.compressobj(1, zlib.DEFLATED, -15)
         body_ = packer.compress(body_) + packer.flush()
-    return bytes(128) + b"DICM" + meta + body_
+    whole = bytes(128) + b"DICM" + meta + body_
+    return rng.choice([whole] * 8 + [whole[132:], body_])  # without preamble, or File Meta
 
 
 def in_object(
@@ -554,7 +642,7 @@ def other_header(rng: random.Random) -> bytes:
 
 KINDS: list[Callable[[random.Random], bytes]] = [
     *(wavelet, wavelet, wavelet, jpeg_object, jpeg_object, jpeg_file, png_file),
-    *(native, rle, other_header),
+    *(native, rle, other_header, tiff_file, tiff_file, wavelet_file),
 ]
 
 

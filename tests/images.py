@@ -113,6 +113,96 @@ def jpeg(pixels: Array, quality: int = 95) -> bytes:
     return _saved(pixels, "JPEG", quality=quality)
 
 
+def tiff(
+    pixels: Array,
+    *,
+    order: str = "<",
+    compression: int = 1,
+    predictor: int = 1,
+    piece: tuple[int, int] | None = None,
+    tiled: bool = False,
+    planar: bool = False,
+    following: int = 0,
+    tags: dict[int, tuple[int, ...]] | None = None,
+) -> bytes:
+    """A TIFF file of one page.
+
+    Args:
+        pixels: (rows, columns) or (rows, columns, samples) of 8 or 16 bits, signed or not.
+        order: "<" or ">", of bytes.
+        compression: 1 none, 5 LZW, 8 deflate, 32773 PackBits.
+        predictor: 2 for differences.
+        piece: Rows and columns of a tile, or rows of a strip and anything.
+        tiled: Tiles instead of strips.
+        planar: One plane for each sample.
+        following: Where the next directory is, 0 for none.
+        tags: Others, or other values; of 16 bits where they all fit, else of 32.
+    """
+    samples = np.atleast_3d(pixels)
+    rows, columns, count = samples.shape
+    height, width = piece or (rows, columns)
+    width = width if tiled else columns
+    planes = np.split(samples, count, axis=2) if planar else [samples]
+    pieces = []
+    for plane in planes:
+        for top in range(0, rows, height):
+            for left in range(0, columns, width):
+                part = plane[top : top + height, left : left + width]
+                if tiled:
+                    missing = height - part.shape[0], width - part.shape[1]
+                    part = np.pad(part, [(0, missing[0]), (0, missing[1]), (0, 0)])
+                if predictor == 2:
+                    part = np.diff(part, axis=1, prepend=part.dtype.type(0))
+                pieces.append(_packed(part.astype(part.dtype.newbyteorder(order)), compression))
+    places = 8 + np.cumsum([0, *map(len, pieces)])
+    entries: dict[int, tuple[int, ...]] = {
+        256: (columns,),
+        257: (rows,),
+        258: (samples.dtype.itemsize * 8,) * count,
+        259: (compression,),
+        262: (2 if count > 2 else 1,),
+        277: (count,),
+        284: (1 + planar,),
+        317: (predictor,),
+        339: (2 if samples.dtype.kind == "i" else 1,) * count,
+        **({322: (width,), 323: (height,)} if tiled else {278: (height,)}),
+        324 if tiled else 273: tuple(places[:-1].tolist()),
+        325 if tiled else 279: tuple(map(len, pieces)),
+        **(tags or {}),
+    }
+    end = int(places[-1])
+    directory, beyond = directory_of_tiff(entries, order, end, following)
+    mark = b"II" if order == "<" else b"MM"
+    head = mark + struct.pack(f"{order}HI", 42, end + len(beyond))
+    return head + b"".join(pieces) + beyond + directory
+
+
+def _packed(values: Array, compression: int) -> bytes:
+    data = values.tobytes()
+    encoders: dict[int, Callable[[bytes], bytes | bytearray]] = {
+        1: bytes,
+        5: imagecodecs.lzw_encode,
+        8: zlib.compress,
+        32773: imagecodecs.packbits_encode,
+    }
+    return bytes(encoders.get(compression, bytes)(data))
+
+
+def directory_of_tiff(
+    entries: dict[int, tuple[int, ...]], order: str = "<", at: int = 0, following: int = 0
+) -> tuple[bytes, bytes]:
+    """A directory, and the values that stand before it from `at` on."""
+    found, beyond = struct.pack(f"{order}H", len(entries)), b""
+    for tag, values in sorted(entries.items()):
+        short = max(values, default=0) < 2**16
+        data = struct.pack(f"{order}{len(values)}{'H' if short else 'I'}", *values)
+        if len(data) > 4:
+            data, beyond = struct.pack(f"{order}I", at + len(beyond)), beyond + data
+        head = struct.pack(f"{order}HHI", tag, 3 if short else 4, len(values))
+        found += head + data.ljust(4, b"\0")
+    return found + struct.pack(f"{order}I", following), beyond
+
+
 def _saved(pixels: Array, kind: str, **options: Any) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, kind, **options)

@@ -54,7 +54,9 @@ def tilted(shape: tuple[int, int]) -> Array:
     """Within a collimator that stands at an angle."""
     rows, columns = shape
     corners = [(0.12, 0.02), (0.98, 0.1), (0.9, 0.98), (0.02, 0.9)]
-    return mask_of(shape, lambda to: to.polygon([(x * columns, y * rows) for x, y in corners], fill=1))
+    return mask_of(
+        shape, lambda to: to.polygon([(x * columns, y * rows) for x, y in corners], fill=1)
+    )
 
 
 def circle(shape: tuple[int, int]) -> Array:
@@ -108,8 +110,9 @@ def burned_in(pixels: Array) -> Iterator[tuple[str, Odd]]:
     high = (pixels + 60000).astype("u2")
     yield "box at 0 under 60000", Odd(_set(high, box, 0), _set(pixels, box, black))
     both = _set(_set(high - np.uint16(30000), box, 0), np.roll(box, 200, 1), 65535)
-    yield "box at 0, marker at 65535", Odd(
-        both, _set(_set(pixels, box, black), np.roll(box, 200, 1), white)
+    yield (
+        "box at 0, marker at 65535",
+        Odd(both, _set(_set(pixels, box, black), np.roll(box, 200, 1), white)),
     )
 
 
@@ -132,8 +135,9 @@ def declared(pixels: Array) -> Iterator[tuple[str, Odd]]:
             odd = on_plate(pixels.clip(1, 4094), scale, value, dtype)
             yield f"padding {scale} at {value}", Odd(odd, pixels, {"PixelPaddingValue": value})
     outside = ~tilted(pixels.shape)
-    yield "padding, tilted", Odd(
-        _set(pixels, outside, 4095), _set(pixels, outside, black), {"PixelPaddingValue": 4095}
+    yield (
+        "padding, tilted",
+        Odd(_set(pixels, outside, 4095), _set(pixels, outside, black), {"PixelPaddingValue": 4095}),
     )
     rows, columns = pixels.shape
     edges = (rows // 8, rows - rows // 10, columns // 9, columns - columns // 7)
@@ -159,6 +163,7 @@ def declared(pixels: Array) -> Iterator[tuple[str, Odd]]:
     vertices = [int(v) + 1 for x, y in corners for v in (y * rows, x * columns)]
     attributes = {"ShutterShape": "POLYGONAL", "VerticesOfThePolygonalShutter": vertices}
     hidden = ~tilted(pixels.shape)
-    yield "polygonal shutter", Odd(
-        _set(pixels, hidden, white), _set(pixels, hidden, black), attributes
+    yield (
+        "polygonal shutter",
+        Odd(_set(pixels, hidden, white), _set(pixels, hidden, black), attributes),
     )

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import pydicom
 import torch
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.linear_model import LogisticRegression
@@ -20,6 +18,8 @@ from sklearn.utils.class_weight import compute_sample_weight
 
 from model_store import Evaluation, Interval
 from service.imaging import ViewHeader
+from service.imaging.data_set import offset_of
+from service.imaging.elements import read_elements
 from training.evaluate import OperatingPoint, Pfi, evaluate
 from training.googlenet import GoogLeNet, load_pretrained
 from training.manifest import LabelledImages, Row, image_reader
@@ -119,10 +119,9 @@ def headers_of(rows: Sequence[Row], images: Path) -> list[str]:
 
 
 def _view_position(data: bytes) -> str:
-    if data[128:132] != b"DICM":
+    if offset_of(data) is None:
         return ""
-    dataset = pydicom.dcmread(io.BytesIO(data), stop_before_pixels=True)
-    return str(dataset.get("ViewPosition") or "").strip()
+    return read_elements(memoryview(data)).text("ViewPosition") or ""
 
 
 def header_evaluation(name: str, rows: Sequence[Row], headers: Sequence[str]) -> Evaluation | None:

@@ -16,7 +16,7 @@ class Header(BaseModel):
     """What the DICOM header claims; compared with the pixels, never used to decide."""
 
     view_position: str | None = Field(description="View Position (0018,5101), or null")
-    agrees: bool | None = Field(description="null where the header claims neither view")
+    agrees: bool | None = Field(description="null where View Position claims neither view")
 
 
 class ModelReference(BaseModel):
@@ -56,7 +56,7 @@ class Classification(BaseModel):
     pfi: float = Field(ge=0, le=1, description="probability of a frontal image")
     threshold: float = Field(description="frontal when pfi >= threshold")
     review: bool = Field(description="the PFI lies in the card's uncertain band")
-    header: Header | None = Field(description="null for PNG and JPEG")
+    header: Header | None = Field(description="null for all but DICOM")
     sop_instance_uid: str | None
     model: ModelReference
     warnings: list[str] = Field(description="what was odd, but did not prevent an answer")

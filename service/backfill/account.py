@@ -16,7 +16,7 @@ from service.backfill.tally import Repetitions, Tally
 
 LARGEST = 20
 NAMED = 3  # of what is wrong, in an error
-HEADER = ("view_position", "patient_orientation", "view_code")
+HEADER = ("view_position", "patient_orientation", "view_code", "described_view")
 VIEWS: tuple[View, ...] = get_args(View)
 # What no row that is done can be without
 ANSWER = ("key", "view", "pfi", "threshold", "review")

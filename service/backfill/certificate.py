@@ -82,7 +82,7 @@ class Certificate(Frozen):
     )
     review: Count = Field(description="images within the model's uncertain band")
     header: dict[str, Agreement] = Field(
-        description="by attribute: view_position, patient_orientation, view_code"
+        description="by claim: view_position, patient_orientation, view_code, described_view"
     )
     modalities: Shares
     stations: Shares

@@ -17,11 +17,11 @@ SCHEMA_VERSION = "1"  # changes when a column changes its meaning, or goes; not 
 # A few values for many images; what is not here is different in every row
 REPETITIVE = (
     "outcome", "code", "modality", "station", "month", "format", "transfer_syntax", "input",
-    "view", "view_position", "patient_orientation", "view_code", "warnings", "model",
-    "model_sha256",
+    "view", "view_position", "patient_orientation", "view_code", "described_view",
+    "claimed_by", "warnings", "model", "model_sha256",
 )  # fmt: skip
 # Columns that parts of earlier versions have not
-LATER = ("input",)
+LATER = ("input", "described_view", "claimed_by", "described_view_agrees")
 TYPES: dict[Any, pa.DataType] = {
     str: pa.string(),
     int: pa.int64(),

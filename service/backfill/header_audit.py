@@ -32,7 +32,8 @@ LEAST_PFI = 1e-7
 GROUP_COLUMNS = ("station", "month", "attribute", "agrees", "disagrees", "silent", "share")
 WORKLIST_COLUMNS = (
     "locator", "sop_instance_uid", "study_instance_uid", "series_instance_uid", "modality",
-    "station", "month", "disagrees", *HEADER, "view", "pfi", "threshold", "certainty", "review",
+    "station", "month", "disagrees", *HEADER, "claimed_by",
+    "view", "pfi", "threshold", "certainty", "review",
 )  # fmt: skip
 
 # Of a worklist: review cases last, and the most certain first

@@ -21,9 +21,10 @@ WORDS = {
     "view_position": "View Position",
     "patient_orientation": "Patient Orientation",
     "view_code": "View Code",
+    "described_view": "Descriptions",
 }
 # Lines of the certificate's tables, so that it stays on one page; errors need room
-MOST_LINES, MOST_LINES_BESIDE_ERRORS = 20, 10
+MOST_LINES, MOST_LINES_BESIDE_ERRORS = 19, 9
 MOST_MODALITIES = 5  # above another table
 MOST_STATIONS = 15  # and of those of the header audit
 MOST_MONTHS = 18

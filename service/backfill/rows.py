@@ -35,7 +35,7 @@ class Row:
     modality: str | None = None
     station: str | None = None  # Station Name (0008,1010)
     month: str | None = None  # YYYY-MM of the acquisition, else of the study
-    format: str | None = None  # dicom, png, jpeg
+    format: str | None = None  # of imaging.Format
     transfer_syntax: str | None = None
     input: Input | None = None  # None: it was not classified
     view: View | None = None
@@ -48,6 +48,9 @@ class Row:
     patient_orientation_agrees: bool | None = None
     view_code: str | None = None  # of View Code Sequence (0054,0220): scheme and value
     view_code_agrees: bool | None = None
+    described_view: View | None = None  # that Series Description or another text names
+    claimed_by: str | None = None  # the keyword of that attribute; never its text
+    described_view_agrees: bool | None = None
     warnings: str = ""  # joined by spaces
     bytes: int | None = None  # of the file
     seconds: float | None = None  # from its bytes to its answer, waiting included

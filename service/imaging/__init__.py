@@ -21,7 +21,7 @@ from service.imaging.errors import (
 from service.imaging.header import ViewHeader
 from service.imaging.loading import load_decoders
 from service.imaging.origin import Origin, tidy
-from service.imaging.radiograph import Radiograph, image_to_tensor, read_radiograph, sniff
+from service.imaging.radiograph import Format, Radiograph, image_to_tensor, read_radiograph, sniff
 from service.imaging.tensor import Tensor
 from service.imaging.uncompressed import is_uncompressed
 
@@ -32,6 +32,7 @@ __all__ = [
     "Decoder",
     "DecoderFailedError",
     "EmptyImageError",
+    "Format",
     "ImageError",
     "ImageTooLargeError",
     "ImageTooSmallError",

@@ -55,6 +55,10 @@ TOLD = {
         "CenterOfCircularShutter",
         "RadiusOfCircularShutter",
         "VerticesOfThePolygonalShutter",
+        "SeriesDescription",
+        "ProtocolName",
+        "AcquisitionDeviceProcessingDescription",
+        "StudyDescription",
     )
 }
 KEPT = WANTED | TOLD

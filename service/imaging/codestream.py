@@ -39,6 +39,11 @@ def read_frame_header(stream: Stream) -> Frame:
     )
 
 
+def is_codestream(stream: Stream) -> bool:
+    """Whether it begins as `read_frame_header` expects."""
+    return bytes(stream[:8]).startswith((jpeg.START, jpeg2000.START, jpeg2000.JP2_START))
+
+
 def check_work(stream: Stream, frame: Frame) -> None:
     """Refuse what would keep a decoder busy or fill memory, by the headers alone.
 

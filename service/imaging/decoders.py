@@ -13,6 +13,8 @@ import math
 import struct
 import zlib
 from collections.abc import Callable
+from functools import partial
+from itertools import pairwise
 from typing import Any, Literal, NamedTuple, cast
 
 import imagecodecs
@@ -21,12 +23,13 @@ import numpy.typing as npt
 from PIL import Image
 
 from service.imaging.codestream import check_work, read_frame_header, without_wrapper
-from service.imaging.errors import CorruptImageError
+from service.imaging.errors import CorruptImageError, UnsupportedPixelFormatError
 from service.imaging.frame import Frame, Stream
-from service.imaging.jpeg import without_metadata
+from service.imaging.jpeg import without_metadata, without_zero
 from service.imaging.openjpeg import MAX_BITS, OPENJPEG, decode_openjpeg
 from service.imaging.picture import Wavelet
 from service.imaging.tensor import check_size
+from service.imaging.whole import decode_whole
 
 Samples = npt.NDArray[Any]
 Decoder = Literal[
@@ -59,6 +62,7 @@ DECODE_ERRORS = (
 
 
 RLE_HEADER = 64  # bytes
+RGB_COMPONENTS = 3
 
 
 class Decoded(NamedTuple):
@@ -67,6 +71,7 @@ class Decoded(NamedTuple):
     samples: Samples  # (rows, columns) or (rows, columns, channels)
     wavelet: Wavelet | None = None  # of which they are the low-pass band, smaller than the image
     fallbacks: tuple[Decoder, ...] = ()  # those that refused
+    frame: Frame | None = None  # what the codestream declares, where there is one
 
 
 def first_to_read(decoders: Decoders, what: str) -> Decoded:
@@ -85,7 +90,7 @@ def first_to_read(decoders: Decoders, what: str) -> Decoded:
     raise CorruptImageError(f"{what} is damaged or cut off ({reason})")
 
 
-def decode_frame(stream: Stream, min_side: int) -> Decoded:
+def decode_frame(stream: Stream, min_side: int, *, raw_colour: bool = False) -> Decoded:
     """Decode one frame no finer than needed.
 
     In memory are the samples, for JPEG 2000 and HTJ2K three times as many bytes and one copy of
@@ -96,6 +101,8 @@ def decode_frame(stream: Stream, min_side: int) -> Decoded:
         min_side: JPEG 2000 and HTJ2K may be decoded at half, quarter, ... size while both sides
             keep this many pixels, and grey JPEG of 8 bits while they keep twice as many, because
             its smaller pixels are means of blocks. Pass a large number for the full size.
+        raw_colour: Leave the components of a JPEG as they are coded; otherwise YCbCr becomes RGB,
+            if its markers or their absence say that it is that.
 
     Returns:
         Integers as coded.
@@ -112,9 +119,10 @@ def decode_frame(stream: Stream, min_side: int) -> Decoded:
     # The wrapper may declare another size than the codestream, which is the one that was checked
     stream = without_wrapper(stream)
     check_work(stream, frame)
-    decoders = _decoders(as_bytes(stream), frame, min_side)
+    decoders = _decoders(as_bytes(stream), frame, min_side, raw_colour=raw_colour)
     found = first_to_read(decoders, f"the {frame.family} frame")
-    return found._replace(wavelet=frame.wavelet if len(found.samples) < frame.rows else None)
+    wavelet = frame.wavelet if len(found.samples) < frame.rows else None
+    return found._replace(wavelet=wavelet, frame=frame)
 
 
 def decode_rle(stream: Stream, shape: tuple[int, ...], bytes_per_sample: int) -> Samples:
@@ -130,17 +138,47 @@ def decode_rle(stream: Stream, shape: tuple[int, ...], bytes_per_sample: int) ->
     """
     dtype = np.dtype(f"<u{bytes_per_sample}")
     size = math.prod(shape) * bytes_per_sample
-    _check_segments(stream, math.prod(shape[:-2]) * bytes_per_sample)
+    places = _segments(stream, math.prod(shape[:-2]) * bytes_per_sample)
     try:
         # `out` bounds the runs: without it, 64 MB of them would become 4 GB
         values = imagecodecs.dicomrle_decode(as_bytes(stream), dtype, out=size)
         return np.frombuffer(values, dtype).reshape(shape)
-    except (RuntimeError, ValueError) as error:
-        raise CorruptImageError("the RLE frame cannot be decoded") from error
+    except (RuntimeError, ValueError):
+        return _longer_segments(stream, places, shape, bytes_per_sample)
 
 
-def _check_segments(stream: Stream, segments: int) -> None:
-    """PS3.5 G.5: how many there are, and where each begins. imagecodecs follows them anywhere."""
+def _longer_segments(
+    stream: Stream, places: list[int], shape: tuple[int, ...], bytes_per_sample: int
+) -> Samples:
+    """The same where segments decode to more than they should, but to less than a row more.
+
+    A byte more is common: some encoders pad what they code and not what they have coded.
+    """
+    *planes, rows, columns = shape
+    count = rows * columns
+    found = np.empty((math.prod(planes), count, bytes_per_sample), np.uint8)
+    for index, (start, end) in enumerate(pairwise(places)):
+        try:
+            segment = imagecodecs.packbits_decode(
+                as_bytes(stream[start:end]), out=count + columns - 1
+            )
+        except (RuntimeError, ValueError) as error:
+            raise CorruptImageError("the RLE frame cannot be decoded") from error
+        if len(segment) < count:
+            raise CorruptImageError("the RLE frame cannot be decoded: a segment is cut off")
+        plane, byte = divmod(index, bytes_per_sample)  # the highest byte comes first
+        found[plane, :, bytes_per_sample - 1 - byte] = np.frombuffer(segment, np.uint8, count)
+    return found.view(f"<u{bytes_per_sample}").reshape(shape)
+
+
+def is_rle(stream: Stream) -> bool:
+    """Whether a frame begins as RLE does: at most 15 segments, the first behind the header."""
+    count, first = struct.unpack("<2L", bytes(stream[:8]).ljust(8, b"\0"))
+    return count in range(1, 16) and first == RLE_HEADER
+
+
+def _segments(stream: Stream, segments: int) -> list[int]:
+    """PS3.5 G.5: where each begins, and the last ends. imagecodecs follows them anywhere."""
     head = bytes(stream[:RLE_HEADER])
     if len(head) < RLE_HEADER:
         raise CorruptImageError("the RLE frame is cut off within its header")
@@ -150,6 +188,7 @@ def _check_segments(stream: Stream, segments: int) -> None:
     places = [*offsets[:count], len(stream)]
     if places[0] < RLE_HEADER or places != sorted(places):
         raise CorruptImageError("the segments of the RLE frame do not follow each other")
+    return places
 
 
 def halvings(rows: int, columns: int, min_side: int) -> int:
@@ -162,12 +201,12 @@ def as_bytes(stream: Stream) -> bytes:
     return cast("bytes", stream)
 
 
-def _decoders(stream: bytes, frame: Frame, min_side: int) -> Decoders:
+def _decoders(stream: bytes, frame: Frame, min_side: int, *, raw_colour: bool) -> Decoders:
     """One for each: another would be the same library, and take its time again to refuse."""
     if frame.family == "jpeg-ls":
-        return {"imagecodecs-jpeg-ls": lambda: _of_size(imagecodecs.jpegls_decode(stream), frame)}
+        return {"imagecodecs-jpeg-ls": lambda: _of_size(_jpeg_ls(stream), frame)}
     if frame.family == "jpeg":
-        return _jpeg_decoder(stream, frame, min_side)
+        return _jpeg_decoder(stream, frame, min_side, raw_colour=raw_colour)
     reduce = min(frame.halvings, halvings(frame.rows, frame.columns, min_side))
     if frame.components > 1 or frame.precision > MAX_BITS:
         return {"imagecodecs-jpeg-2000": lambda: _of_size(imagecodecs.jpeg2k_decode(stream), frame)}
@@ -176,12 +215,35 @@ def _decoders(stream: bytes, frame: Frame, min_side: int) -> Decoders:
     return {"pillow-jpeg-2000": lambda: _pillow_jpeg_2000(stream, frame, reduce)}
 
 
-def _jpeg_decoder(stream: bytes, frame: Frame, min_side: int) -> Decoders:
+def _jpeg_decoder(stream: bytes, frame: Frame, min_side: int, *, raw_colour: bool) -> Decoders:
     """libjpeg-turbo in both; Pillow's has 8 bits only, but smaller sizes as well."""
     wanted = halvings(frame.rows, frame.columns, 2 * min_side) if frame.components == 1 else 0
     if reduce := min(frame.halvings, wanted):
-        return {"pillow-jpeg": lambda: _pillow_jpeg(stream, frame, reduce)}
-    return {"imagecodecs-jpeg": lambda: _of_size(imagecodecs.jpeg8_decode(stream), frame)}
+        small = partial(pillow_jpeg, frame=frame, reduce=reduce)
+        return {"pillow-jpeg": lambda: decode_whole(small, stream, frame)}
+    # libjpeg converts nothing from RGB to RGB, whatever the components are
+    colour = "RGB" if raw_colour and frame.components == RGB_COMPONENTS else None
+    large = partial(_jpeg, frame=frame, colour=colour)
+    return {"imagecodecs-jpeg": lambda: decode_whole(large, stream, frame)}
+
+
+def _jpeg(stream: bytes, frame: Frame, colour: str | None) -> Samples:
+    samples = imagecodecs.jpeg8_decode(stream, colorspace=colour, outcolorspace=colour)
+    return _of_size(samples, frame)
+
+
+def _jpeg_ls(stream: bytes) -> Samples:
+    """Some encoders put the zero byte that makes the length even before the end marker.
+
+    It may as well be data, so it is left out only where CharLS refuses the whole.
+    """
+    try:
+        return imagecodecs.jpegls_decode(stream)
+    except imagecodecs.JpeglsError:
+        shorter = without_zero(stream)
+        if len(shorter) == len(stream):
+            raise
+        return imagecodecs.jpegls_decode(shorter)
 
 
 def _of_size(samples: Samples, frame: Frame, reduce: int = 0) -> Samples:
@@ -191,8 +253,15 @@ def _of_size(samples: Samples, frame: Frame, reduce: int = 0) -> Samples:
     return samples
 
 
-def _pillow_jpeg(stream: bytes, frame: Frame, reduce: int) -> Samples:
+def pillow_jpeg(stream: Stream, frame: Frame, reduce: int) -> Samples:
+    """Decode a JPEG of 8 bits at half, quarter or eighth size.
+
+    Raises:
+        UnsupportedPixelFormatError: CMYK and other modes that no radiograph has.
+    """
     image = Image.open(io.BytesIO(without_metadata(stream)), formats=["JPEG"])
+    if image.mode not in {"L", "RGB"}:
+        raise UnsupportedPixelFormatError(f"pixels of Pillow mode {image.mode} are no radiograph")
     image.draft(None, (frame.columns >> reduce, frame.rows >> reduce))
     return _of_size(np.asarray(image), frame, reduce)
 

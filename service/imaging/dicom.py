@@ -28,7 +28,7 @@ from service.imaging.header import ViewHeader
 from service.imaging.lookup import read_table
 from service.imaging.origin import Origin, origin_of, view_header_of
 from service.imaging.picture import Mask, Picture, Pixels
-from service.imaging.pixel_data import LOSSY, SUPPORTED, stored_values
+from service.imaging.pixel_data import SUPPORTED, Stored, stored_values
 from service.imaging.shutter import shutter_of
 from service.imaging.tensor import check_size
 
@@ -77,7 +77,7 @@ class DicomImage:
     header: ViewHeader
     origin: Origin
     sop_instance_uid: str | None
-    transfer_syntax: str
+    transfer_syntax: str | None  # None where the object names none
     warnings: tuple[str, ...]
     fallbacks: tuple[Decoder, ...]  # decoders that refused it
 
@@ -90,7 +90,8 @@ def read_dicom(data: bytes | memoryview, min_side: int) -> DicomImage:
     Padding takes two copies of them, a Modality LUT and colour a few.
 
     Args:
-        data: A DICOM Part 10 file holding a single-frame image; it must not change meanwhile.
+        data: A DICOM object holding a single-frame image, with or without preamble and File Meta
+            Information; it must not change meanwhile.
         min_side: See `decode_frame`.
 
     Returns:
@@ -112,22 +113,21 @@ def read_dicom(data: bytes | memoryview, min_side: int) -> DicomImage:
         elements = read_elements(memoryview(data))
         sop_class = _check_sop_class(elements)
         syntax = _transfer_syntax(elements)
+        untold = () if syntax else ("transfer_syntax_missing",)
         stored = stored_values(elements, _checked_pixel_data(elements), syntax, min_side)
         inverted = _is_inverted(elements)
-        padding = _padding_mask(elements, stored.values, syntax)
+        padding = _padding_mask(elements, stored)
         pixels, descending, rescale = _modality(elements, stored.values)
         inverted ^= descending
         size = elements.integer("Rows"), elements.integer("Columns")
         shutter, spoilt = shutter_of(elements, size, pixels.shape)
         return DicomImage(
-            picture=Picture(
-                pixels, size, inverted, stored.wavelet, syntax in LOSSY, padding, shutter
-            ),
+            picture=Picture(pixels, size, inverted, stored.wavelet, stored.lossy, padding, shutter),
             header=view_header_of(elements),
             origin=origin_of(elements),
             sop_instance_uid=elements.text("SOPInstanceUID"),
-            transfer_syntax=syntax.name,
-            warnings=(*sop_class, *stored.warnings, *rescale, *spoilt),
+            transfer_syntax=syntax.name if syntax else None,
+            warnings=(*sop_class, *untold, *stored.warnings, *rescale, *spoilt),
             fallbacks=stored.fallbacks,
         )
 
@@ -153,11 +153,12 @@ def _check_sop_class(elements: Elements) -> tuple[str, ...]:
     return ()
 
 
-def _transfer_syntax(elements: Elements) -> uid.UID:
-    syntax = elements.text("TransferSyntaxUID") or ""
-    if syntax not in SUPPORTED:
+def _transfer_syntax(elements: Elements) -> uid.UID | None:
+    """What is named; None where the data must show it."""
+    syntax = elements.text("TransferSyntaxUID")
+    if syntax and syntax not in SUPPORTED:
         raise UnsupportedTransferSyntaxError(f"no decoder for {_name(syntax)}")
-    return uid.UID(syntax)
+    return uid.UID(syntax) if syntax else None
 
 
 def _name(value: str) -> str:
@@ -172,13 +173,10 @@ def _checked_pixel_data(elements: Elements) -> PixelData:
         raise NoPixelDataError("the object has no Pixel Data")
     if pixels.floating:
         raise UnsupportedPixelFormatError("floating-point pixels are no radiograph")
-    if int(elements.text("NumberOfFrames") or 1) > 1:
+    if elements.text("NumberOfFrames") and elements.integer("NumberOfFrames") > 1:
         raise MultiFrameError("the object has more than one frame; send each radiograph by itself")
     samples = elements.integer("SamplesPerPixel")
     check_size(elements.integer("Rows"), elements.integer("Columns"), samples)
-    allocated, stored = elements.integer("BitsAllocated"), elements.integer("BitsStored")
-    if allocated not in {8, 16, 32} or not 1 <= stored <= allocated:
-        raise UnsupportedPixelFormatError(f"{stored} bits stored in {allocated} allocated")
     if samples not in {1, 3}:
         raise UnsupportedPixelFormatError(f"{samples} samples per pixel")
     return pixels
@@ -195,17 +193,18 @@ def _is_inverted(elements: Elements) -> bool:
     return photometric == "MONOCHROME1" or elements.text("PresentationLUTShape") == "INVERSE"
 
 
-def _padding_mask(elements: Elements, values: Pixels, syntax: uid.UID) -> Mask | None:
+def _padding_mask(elements: Elements, stored: Stored) -> Mask | None:
     """What is declared to be no part of the image; None where nothing is, or all."""
     if "PixelPaddingValue" not in elements.values:
         return None
-    signed = elements.integer("PixelRepresentation") != 0
+    values = stored.values
+    signed = values.dtype.kind == "i"  # as was settled, which the header may contradict
     padding = elements.integer("PixelPaddingValue", signed=signed)
     limit = padding
     if "PixelPaddingRangeLimit" in elements.values:
         limit = elements.integer("PixelPaddingRangeLimit", signed=signed)
     low, high = sorted((padding, limit))
-    if syntax in LOSSY:
+    if stored.lossy:
         moved = (int(values.max()) - int(values.min())) // MOVED_SHARE
         low, high = low - moved, high + moved
     mask: Mask = values == low if low == high else (values >= low) & (values <= high)
@@ -219,20 +218,12 @@ def _modality(elements: Elements, values: Pixels) -> tuple[Pixels, bool, tuple[s
     matters. Returns pixels, whether they now descend, and warnings.
     """
     if found := elements.table():
-        signed = elements.integer("PixelRepresentation") != 0
+        signed = values.dtype.kind == "i"  # as was settled, which the header may contradict
         table = read_table(found, "LUT", signed=signed, little=elements.little)
         return table.apply(values), False, ()
     if not {"RescaleSlope", "RescaleIntercept"} & elements.values.keys():
         return values, False, ()
-    slope = _number(elements.text("RescaleSlope"))
+    slope = elements.decimal("RescaleSlope")
     if not math.isfinite(slope) or slope == 0:
         return values, False, ("rescale_ignored",)
     return values, slope < 0, ()
-
-
-def _number(text: str | None) -> float:
-    """NaN where the value is missing or no number."""
-    try:
-        return float(text or "nan")
-    except ValueError:
-        return math.nan

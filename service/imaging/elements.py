@@ -1,16 +1,18 @@
 """The attributes by which a radiograph is read, and where its Pixel Data lie: no more of a header.
 
-pydicom takes up to a millisecond for a header of which a dozen values are needed, and copies Pixel
-Data. It also follows whatever a header holds, which costs seconds where that is hostile.
+pydicom's own reader was measured in its place (`read_partial` and `dcmread` with `specific_tags`,
+before Pixel Data): 0.31 ms for an ordinary header with the values taken out, against 0.03 ms here.
+It takes 16 to 23 s for 64 MB of empty elements, in or out of a sequence, against 0.05 s; recurses
+as deep as a header is nested; and refuses conforming objects that have private sequences as UN.
 """
 
 from __future__ import annotations
 
+import math
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from struct import Struct
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import imagecodecs
 import numpy as np
@@ -18,7 +20,6 @@ from pydicom import uid
 
 from service.imaging.attributes import (
     CODE,
-    KEPT,
     LAST_OF_CODE,
     LAST_OF_LUT,
     LUT,
@@ -26,43 +27,24 @@ from service.imaging.attributes import (
     PALETTES,
     PIXEL_DATA,
     PIXELS,
-    SEQUENCES,
-    WANTED,
 )
+from service.imaging.data_set import Encoding, encoding_of, offset_of
 from service.imaging.decoders import as_bytes
 from service.imaging.errors import (
     CorruptImageError,
     ImageTooLargeError,
-    UnsupportedTransferSyntaxError,
+    UnrecognisedFormatError,
 )
 from service.imaging.tensor import MAX_PIXELS
+from service.imaging.walk import ITEM, UNDEFINED, Head, Walk
 
-ITEM, ITEM_END, SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
-UNDEFINED = 0xFFFFFFFF  # length
-# PS3.5 7.1.2: these have lengths of 32 bits
-LONG = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())
-SHORT = frozenset(b"AE AS AT CS DA DS DT FD FL IS LO LT PN SH SL SS ST TM UI UL US".split())
-# By whether the lowest byte is the first: heads of explicit and implicit VR, a length of 32 bits
-UNPACK = {
-    little: tuple(Struct(order + form).unpack_from for form in ("HH2sH", "HHL", "L"))
-    for little, order in ((True, "<"), (False, ">"))
-}
-MAX_ELEMENTS = 50_000  # nested ones included: a header of empty elements must not take minutes
-# Of an attribute; the longest of them that the Standard allows has 64, and the code of a sequence's
-# first item is within these
-MAX_VALUE_BYTES = 1024
+FILE_META = b"\2\0"
+DIGITS = frozenset({b"DS", b"IS", b"LO", b"SH", b"UC", b"UT"})  # VRs in which a number may stand
+SIGNED = frozenset({b"SL", b"SS", b"SV"})
+FLOATS = {b"FL": "f", b"FD": "d"}
+UNTOLD = frozenset({b"", b"UN"})
 MAX_TABLE_BYTES = 2 * 2**16  # as many entries as stored values of 16 bits
-MAX_DEPTH = 100  # of sequences and items within each other; a structured report has twenty
 MAX_INFLATED_BYTES = 2 * MAX_PIXELS + 2**24  # pixels of 16 bits, and a generous header
-
-
-class Head(NamedTuple):
-    """What stands before a value."""
-
-    tag: int
-    vr: bytes  # empty where it is implicit
-    length: int  # bytes, or UNDEFINED
-    start: int  # where the element begins
 
 
 class PixelData(NamedTuple):
@@ -79,11 +61,16 @@ class Elements:
     """What was found before Pixel Data: raw values by keyword, empty ones left out."""
 
     values: dict[str, bytes]
+    vrs: dict[str, bytes]  # of these values; empty where implicit
     pixels: PixelData | None
     modality_lut: bool
     header: memoryview  # the data set up to Pixel Data
-    implicit: bool
-    little: bool
+    encoding: Encoding
+
+    @property
+    def little(self) -> bool:
+        """Whether the lowest byte is the first."""
+        return self.encoding.little
 
     def text(self, keyword: str) -> str | None:
         """The value without padding, in upper case; None where absent or empty."""
@@ -93,7 +80,7 @@ class Elements:
     def code(self, keyword: str) -> dict[str, bytes]:
         """The raw values of CODE in the first item of a sequence; none where it is damaged."""
         value = memoryview(self.values.get(keyword, b""))
-        walk = _Walk(value, 0, implicit=self.implicit, little=self.little, kept=CODE)
+        walk = Walk(value, 0, self.encoding, kept=CODE)
         try:
             item = walk.head()
             if item.tag != ITEM:
@@ -106,11 +93,37 @@ class Elements:
         return walk.values
 
     def integer(self, keyword: str, *, signed: bool = False) -> int:
-        """The one value of 16 bits; KeyError where absent, ValueError where it is another."""
-        value = self.values[keyword]
-        if len(value) != 2:
-            raise ValueError(keyword)
-        return int.from_bytes(value, "little" if self.little else "big", signed=signed)
+        """The one value, of 16 bits: as a number or in digits, whatever VR it is written with.
+
+        Raises:
+            CorruptImageError: It is absent, or another value.
+        """
+        if keyword not in self.values:
+            raise CorruptImageError(f"the object has no {keyword}")
+        value, vr = self.values[keyword], self.vrs[keyword]
+        if vr in UNTOLD:
+            vr = b"IS" if keyword == "NumberOfFrames" else b"US"
+        order: Literal["little", "big"] = "little" if self.little else "big"
+        if vr in DIGITS:
+            number = _decimal(value)
+        elif len(value) in {2, 4, 8}:
+            number = int.from_bytes(value, order, signed=vr in SIGNED)
+        else:
+            number = math.nan
+        if not (-(2**15) <= number < 2**16 and number == int(number)):
+            raise CorruptImageError(f"{keyword} is no whole number of 16 bits")
+        unsigned = int(number) % 2**16
+        return unsigned - 2**16 if signed and unsigned >= 2**15 else unsigned
+
+    def decimal(self, keyword: str) -> float:
+        """The one value, in digits or as a number; NaN where it is absent or neither."""
+        value, vr = self.values.get(keyword, b""), self.vrs.get(keyword)
+        if vr not in FLOATS:
+            return _decimal(value)
+        form = ("<" if self.little else ">") + FLOATS[vr]
+        return (
+            float(*struct.unpack(form, value)) if len(value) == struct.calcsize(form) else math.nan
+        )
 
     def palettes(self) -> dict[str, bytes]:
         """The raw values of PALETTES."""
@@ -131,14 +144,14 @@ class Elements:
         walk.until(LAST_OF_LUT.__lt__)
         return walk.values
 
-    def _walk(self, kept: Mapping[int | None, str]) -> _Walk:
-        walk = _Walk(self.header, 0, implicit=self.implicit, little=self.little, kept=kept)
+    def _walk(self, kept: Mapping[int | None, str]) -> Walk:
+        walk = Walk(self.header, 0, self.encoding, kept=kept)
         walk.longest = MAX_TABLE_BYTES
         return walk
 
 
 def read_elements(data: memoryview) -> Elements:
-    """Find what is wanted of a DICOM Part 10 file.
+    """Find what is wanted of a DICOM object, with or without preamble and File Meta Information.
 
     Args:
         data: The whole file; it must not change while the result is in use.
@@ -149,31 +162,31 @@ def read_elements(data: memoryview) -> Elements:
     Raises:
         CorruptImageError: Cut off, or no sequence of elements. A struct.error says the same.
         ImageTooLargeError: A deflated object beyond MAX_INFLATED_BYTES.
-        UnsupportedTransferSyntaxError: None is named.
+        UnrecognisedFormatError: It begins as no data set does.
 
     References:
         PS3.5 7.1 Data Elements, 7.5 Nesting of Data Sets, A.5 Deflated; PS3.10 7.1.
     """
-    meta = _Walk(data, 132, implicit=False, little=True)
-    body = meta.until(lambda tag: tag >> 16 != 2)
-    start = body.start if body else len(data)
-    syntax = meta.values.get("TransferSyntaxUID", b"").rstrip(b" \0").decode("latin-1")
-    if not syntax:
-        raise UnsupportedTransferSyntaxError("the object names no transfer syntax")
+    start = offset_of(data)
+    if start is None:
+        raise UnrecognisedFormatError("the object begins as no DICOM data set does")
+    meta = Walk(data, start, Encoding(implicit=False, little=True))
+    if bytes(data[start : start + 2]) == FILE_META:
+        body = meta.until(lambda tag: tag >> 16 != 2)
+        start = body.start if body else len(data)
+    syntax = meta.values.get("TransferSyntaxUID", b"").strip(b" \0").decode("latin-1")
     if syntax == uid.DeflatedExplicitVRLittleEndian:
         data, start = _inflated(data[start:]), 0
-    # Some writers name the wrong one of implicit and explicit: the first element shows it
-    implicit = not _is_vr(bytes(data[start + 4 : start + 6]))
-    little = syntax != uid.ExplicitVRBigEndian
-    walk = _Walk(data, start, implicit=implicit, little=little)
+    encoding = encoding_of(data[start : start + 6])
+    walk = Walk(data, start, encoding)
     last = walk.until(PIXELS.__contains__)
     return Elements(
         values=walk.values | meta.values,
+        vrs=walk.vrs | meta.vrs,
         pixels=_pixel_data(data, walk.at, last) if last else None,
         modality_lut=walk.modality_lut,
         header=data[start : last.start if last else len(data)],
-        implicit=implicit,
-        little=little,
+        encoding=encoding,
     )
 
 
@@ -183,8 +196,12 @@ def _pixel_data(data: memoryview, at: int, head: Head) -> PixelData:
     return PixelData(value, head.vr, endless, floating=head.tag != PIXEL_DATA)
 
 
-def _is_vr(vr: bytes) -> bool:
-    return b"A" <= vr[:1] <= b"Z" and b"A" <= vr[1:] <= b"Z"
+def _decimal(value: bytes) -> float:
+    """NaN where it is no number."""
+    try:
+        return float(value.strip(b" \0"))
+    except ValueError:
+        return math.nan
 
 
 def _inflated(data: memoryview) -> memoryview:
@@ -197,84 +214,3 @@ def _inflated(data: memoryview) -> memoryview:
                 f"the deflated object exceeds {MAX_INFLATED_BYTES} bytes"
             ) from None
         raise CorruptImageError("the deflated object is damaged or cut off") from None
-
-
-class _Walk:
-    """One pass over the elements of a data set; `at` is where it stands."""
-
-    def __init__(
-        self,
-        data: memoryview,
-        at: int,
-        *,
-        implicit: bool,
-        little: bool,
-        kept: Mapping[int | None, str] = KEPT,
-    ) -> None:
-        self.kept = kept
-        self.data, self.at, self.implicit = data, at, implicit
-        self.unpack_explicit, self.unpack_implicit, self.unpack_length = UNPACK[little]
-        self.left = MAX_ELEMENTS
-        self.longest = MAX_VALUE_BYTES
-        self.values: dict[str, bytes] = {}
-        self.modality_lut = False
-
-    def until(self, stop: Callable[[int], bool]) -> Head | None:
-        """Keep what is wanted, up to the first tag at which to stop; None at the end."""
-        while self.at + 8 <= len(self.data):
-            head = self.head()
-            if stop(head.tag):
-                return head
-            self._keep(head)
-            self._skip(head)
-        return None
-
-    def head(self) -> Head:
-        """What stands before a value; then `at` is at the value."""
-        self.left -= 1
-        if self.left < 0:
-            raise CorruptImageError(f"the header has more than {MAX_ELEMENTS} elements")
-        start, vr = self.at, b""
-        group, element, vr, length = self.unpack_explicit(self.data, start)
-        self.at += 8
-        # Within explicit objects, some sequences are implicit: then no VR stands here
-        if self.implicit or group == 0xFFFE or not (vr in SHORT or _is_vr(vr)):
-            vr = b""
-            group, element, length = self.unpack_implicit(self.data, start)
-        elif vr in LONG:
-            (length,) = self.unpack_length(self.data, self.at)
-            self.at += 4
-        return Head(group << 16 | element, vr, length, start)
-
-    def _keep(self, head: Head) -> None:
-        if head.tag == MODALITY_LUT:
-            self.modality_lut = head.length > 0
-        keyword, length = self.kept.get(head.tag), head.length
-        if keyword is None or length == 0:
-            return
-        if length > self.longest:
-            if head.tag in WANTED:
-                raise CorruptImageError(f"{keyword} has {length} bytes")
-            if head.tag not in SEQUENCES:
-                return
-            length = self.longest
-        self.values[keyword] = bytes(self.data[self.at : self.at + length])
-
-    def _skip(self, head: Head) -> None:
-        """Past a value; where its length is undefined, past all that lies in it."""
-        ends: list[int] = []  # what ends each sequence or item that is open
-        while True:
-            if head.length != UNDEFINED:
-                self.at += head.length
-            else:
-                ends.append(ITEM_END if head.tag == ITEM else SEQUENCE_END)
-            if self.at > len(self.data):
-                raise CorruptImageError("the object is cut off within its header")
-            if len(ends) > MAX_DEPTH:
-                raise CorruptImageError(f"sequences lie in each other more than {MAX_DEPTH} deep")
-            while ends and (head := self.head()).tag == ends[-1]:
-                ends.pop()
-            if not ends:
-                return
-            if ends[-1] == SEQUENCE_END and head.tag != ITEM:
-                raise CorruptImageError("a sequence holds something else than items")

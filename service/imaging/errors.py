@@ -18,7 +18,7 @@ class EmptyImageError(ImageError):
 
 
 class UnrecognisedFormatError(ImageError):
-    """Neither DICOM (Part 10) nor PNG nor JPEG, by content."""
+    """Neither DICOM, PNG, JPEG, JPEG-LS, JPEG 2000 nor TIFF, by content."""
 
     code = "unrecognised_format"
 
@@ -66,7 +66,7 @@ class UnsupportedSopClassError(UnsupportedImageError):
 
 
 class UnsupportedTransferSyntaxError(UnsupportedImageError):
-    """A DICOM transfer syntax without a decoder here."""
+    """A DICOM transfer syntax, or a compression of JPEG or TIFF, without a decoder here."""
 
     code = "unsupported_transfer_syntax"
 

@@ -6,7 +6,7 @@ outside. Nothing here changes an ordinary radiograph: of 4,331 public ones, no P
 
 from __future__ import annotations
 
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -25,8 +25,11 @@ SMOOTHED = 8  # of these are counted together
 SPARSE, PLATE = 0.1, 0.05
 # Values beyond a run of sparse levels are outliers if it is so wide, as a part of the range of the
 # rest
-GAP = 0.5
+GAP = 0.3
+FEW = 0.004  # of the samples: fewer are left to the percentiles of the window
+FAR_GAP = 2.0  # the same, where what surrounds a radiograph and is bright becomes dark
 MAX_OUTLIERS = 6
+SPREAD, CONTENT_LEVELS = (2, 98), 64  # percentiles, and levels between them
 # Of the picture's edge: a plateau that holds so much of it surrounds the radiograph
 SURROUNDS = 0.1
 SMEAR_PIXELS = 4  # around outliers, where a file is lossy or was decoded at a reduced size
@@ -93,63 +96,102 @@ def _darkened(picture: Picture, shown: Mask) -> Pixels:
 def without_outliers(picture: Picture) -> tuple[Picture, bool]:
     """Without values that are far from all others: a border, a box, markers.
 
-    What surrounds the radiograph becomes as dark as its darkest value, whatever it was. A box or a
-    marker within it keeps its side, and becomes as dark or bright as its darkest or brightest.
+    They become as dark or bright as the rest is; what surrounds the radiograph and is far off
+    becomes dark, whatever it was.
 
     Returns:
-        The picture, and whether it had any.
+        The picture, and whether they took half of its range or more.
     """
     pixels = picture.pixels
     grid = tuple(slice(None, None, max(1, side // SAMPLES)) for side in pixels.shape)
-    limits = _limits(pixels[grid].ravel())
-    if limits is None:
+    found = _rest(pixels[grid].ravel().astype(np.float64))
+    if found is None:
         return picture, False
-    low, high = limits
-    below, above = pixels < low, pixels > high
-    if picture.smeared:
+    below, above = pixels < found.low, pixels > found.high
+    if picture.smeared and found.outliers_take_half:
         below, above = _widened(below), _widened(above)
-        rest = pixels[grid][~(below | above)[grid]]
-        low, high = (rest.min(), rest.max()) if rest.size else limits
-    edges = ((0, slice(None)), (-1, slice(None)), (slice(None), 0), (slice(None), -1))
-    # Displayed bright, and all around: as dark as a border is
-    bright = below if picture.inverted else above
-    if np.mean([bright[edge].mean() for edge in edges]) >= SURROUNDS:
-        below, above = (None, below | above) if picture.inverted else (below | above, None)
-    found = np.clip(pixels, low, high)
-    if below is not None:
-        found[below] = low
-    if above is not None:
-        found[above] = high
-    return picture._replace(pixels=found), True
+        inner = pixels[grid][~(below | above)[grid]]
+        if inner.size:
+            found = found._replace(low=float(inner.min()), high=float(inner.max()))
+    low, high = (pixels.dtype.type(limit) for limit in found.limits)
+    clipped = np.clip(pixels, low, high)
+    clipped[below], clipped[above] = low, high
+    bright, dark = (below, high) if picture.inverted else (above, low)
+    if _surrounds(bright) and found.is_far(picture.inverted):
+        clipped[bright] = dark
+    return picture._replace(pixels=clipped), found.outliers_take_half
+
+
+def _surrounds(mask: Mask) -> bool:
+    edges = (mask[0], mask[-1], mask[:, 0], mask[:, -1])
+    return float(np.mean([edge.mean() for edge in edges])) >= SURROUNDS
 
 
 def _widened(mask: Mask) -> Mask:
-    """With what lies within SMEAR_PIXELS of it, along rows and columns."""
-    for lines in (mask, mask.T):
+    """With what lies within SMEAR_PIXELS of it; not of single pixels, which have no edge."""
+    wide = mask.copy()
+    for lines in (wide, wide.T):
+        lines[1:] &= lines[:-1]
+        lines[:-1] &= lines[1:]
+    for lines in (wide, wide.T):
         before = lines.copy()
-        for step in range(1, SMEAR_PIXELS + 1):
+        for step in range(1, SMEAR_PIXELS + 2):
             lines[step:] |= before[:-step]
             lines[:-step] |= before[step:]
-    return mask
+    return wide | mask
 
 
-def _limits(pixels: npt.NDArray[Any]) -> tuple[Any, Any] | None:
-    """The smallest and largest value between outliers; None where there are none."""
-    values, count = pixels.astype(np.float64), len(pixels)
+class _Rest(NamedTuple):
+    """The range of what are no outliers, and how wide the gaps are on both of its sides."""
+
+    low: float
+    high: float
+    below: float
+    above: float
+
+    @property
+    def limits(self) -> tuple[float, float]:
+        """Darkest and brightest value that are left.
+
+        An outlier at GAP stays where it is, and from twice that on none is left: between them the
+        limit moves steadily, as one picture must not get two tensors when compression moves it.
+        """
+        return self.low - self._left(self.below), self.high + self._left(self.above)
+
+    def _left(self, gap: float) -> float:
+        return min(gap, max(0.0, 2 * GAP * (self.high - self.low) - gap))
+
+    def is_far(self, below: bool) -> bool:
+        """Whether what lies on one side is no part of any radiograph's range."""
+        return (self.below if below else self.above) > FAR_GAP * (self.high - self.low)
+
+    @property
+    def outliers_take_half(self) -> bool:
+        return max(self.below, self.above) > self.high - self.low
+
+
+def _rest(values: Values) -> _Rest | None:
+    """What lies between outliers; None where there are none."""
+    below = above = 0.0
     for _ in range(MAX_OUTLIERS):
-        rest = _without_one_side(values)
-        if len(rest) == len(values):
+        low, high, gap = _apart(values)
+        if low is values:
             break
-        values = rest
-    as_stored = pixels.dtype.type
-    return (as_stored(values.min()), as_stored(values.max())) if len(values) < count else None
+        if _content(low) > _content(high):
+            values, above = low, gap
+        else:
+            values, below = high, gap
+    if not below and not above:
+        return None
+    return _Rest(float(values.min()), float(values.max()), below, above)
 
 
-def _without_one_side(values: Values) -> Values:
-    """What lies on one side of the widest gap, if that is wide: the side that says more."""
+def _apart(values: Values) -> tuple[Values, Values, float]:
+    """What lies below and above the widest gap, and its width; all and nothing if it is narrow."""
     smallest, largest = float(values.min()), float(values.max())
+    none = values, values[:0], 0.0
     if smallest == largest:
-        return values
+        return none
     levels = ((values - smallest) * ((LEVELS - 1e-6) / (largest - smallest))).astype(np.intp)
     counts = np.bincount(levels, minlength=LEVELS)
     # Both ends are of the range, so no gap begins or ends outside of it
@@ -157,11 +199,10 @@ def _without_one_side(values: Values) -> Values:
     spread = np.minimum(counts, PLATE * len(values)).sum()
     start, end = _widest(around < SPARSE * spread / LEVELS)
     low, high = values[levels < start], values[levels >= end]
-    low_says_more = _content(low) > _content(high)
-    width = start if low_says_more else LEVELS - end
-    if end - start < GAP * width or not width:
-        return values
-    return low if low_says_more else high
+    width = start if _content(low) > _content(high) else LEVELS - end
+    if end - start < GAP * width or min(len(low), len(high)) < FEW * len(values):
+        return none
+    return low, high, float(high.min() - low.max())
 
 
 def _widest(sparse: Mask) -> tuple[int, int]:
@@ -174,8 +215,17 @@ def _widest(sparse: Mask) -> tuple[int, int]:
 
 
 def _content(values: Values) -> float:
-    """How many values there are, times how far they are spread."""
-    return len(values) * float(values.std()) if len(values) else 0
+    """How much these say: how many they are, how much they differ, and how few are the same.
+
+    A plate or a marker is of one value, with smeared edges; a radiograph of many.
+    """
+    if not len(values):
+        return 0
+    low, high = np.percentile(values, SPREAD)
+    if low == high:
+        return 0
+    counts, _ = np.histogram(values, CONTENT_LEVELS, (low, high))
+    return float((len(values) - counts.max()) * (high - low))
 
 
 def field_of(tensor: Tensor) -> Field:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal, get_args
 
 from model_store import View
+from service.imaging.view_terms import view_named
 
 # PS3.3 C.8.1.1 (CR Series) and C.8.11.1 (DX) Defined Terms. The decubitus positions LLD and RLD are
 # taken with a horizontal beam along the patient's anterior-posterior axis: the image is a frontal.
-# The obliques RLO and LLO are neither view.
+# The obliques RLO and LLO are neither view. Many archives have words of their own there.
 FRONTAL_TERMS = frozenset({"AP", "PA", "LLD", "RLD"})
 LATERAL_TERMS = frozenset({"LL", "RL"})
 
@@ -30,6 +32,17 @@ AXES = {"R": "x", "L": "x", "A": "y", "P": "y", "H": "z", "F": "z"}
 PLANES: dict[frozenset[str], View] = {frozenset("xz"): "frontal", frozenset("yz"): "lateral"}
 
 
+# Free text, in the order in which it is asked: what is nearest to the image comes first. Names of
+# patients may stand there, so no more leaves the decoder than the view and the attribute's keyword
+ClaimedBy = Literal[
+    "SeriesDescription",  # (0008,103E)
+    "ProtocolName",  # (0018,1030)
+    "AcquisitionDeviceProcessingDescription",  # (0018,1400)
+    "StudyDescription",  # (0008,1030)
+]
+DESCRIPTIONS: tuple[ClaimedBy, ...] = get_args(ClaimedBy)
+
+
 @dataclass(frozen=True)
 class ViewHeader:
     """What stands in the object, in upper case; None where absent or empty."""
@@ -39,6 +52,8 @@ class ViewHeader:
     # scheme, colon, value
     patient_orientation: str | None = field(default=None, repr=False)
     view_code: str | None = field(default=None, repr=False)
+    described_view: View | None = None  # the view that a description names
+    claimed_by: ClaimedBy | None = None  # which
 
     @property
     def view(self) -> View | None:
@@ -47,7 +62,7 @@ class ViewHeader:
             return "frontal"
         if self.view_position in LATERAL_TERMS:
             return "lateral"
-        return None
+        return view_named(self.view_position)
 
     @property
     def view_by_orientation(self) -> View | None:
@@ -78,6 +93,10 @@ class ViewHeader:
     def view_code_agrees(self, view: View) -> bool | None:
         """Whether View Code Sequence claims this view; None where it claims none."""
         return _agrees(self.view_by_code, view)
+
+    def described_view_agrees(self, view: View) -> bool | None:
+        """Whether a description claims this view; None where none claims any."""
+        return _agrees(self.described_view, view)
 
 
 def _agrees(claimed: View | None, view: View) -> bool | None:

@@ -5,9 +5,9 @@ libjpeg passes over the whole picture for each scan, coded or not, so scans are 
 
 from __future__ import annotations
 
-import re
 import struct
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -18,6 +18,7 @@ from service.imaging.errors import (
     UnsupportedPixelFormatError,
     UnsupportedTransferSyntaxError,
 )
+from service.imaging.exif import UPRIGHT, exif_orientation
 from service.imaging.frame import MAX_COMPONENTS, Frame, Stream
 from service.imaging.tensor import MAX_PIXELS
 
@@ -35,17 +36,16 @@ BARE = frozenset(RST) | {SOI}  # have no length
 DCT_HALVINGS = 3  # libjpeg decodes blocks of 8 x 8 as 4 x 4, 2 x 2 or 1
 ENDS_SCAN = np.array([code >= 0xC0 and code not in RST and code != 0xFF for code in range(256)])
 WINDOWS = range(2**8, 2**18)  # bytes looked at together: few at first, as scans may be short
-ORIENTATION = 0x0112  # of EXIF
-UPRIGHT = 1
+EXIF = b"Exif\0\0"
 
 # Segments: a photograph has some hundreds, of 64 kB each, for its profiles and previews
 MAX_SEGMENTS = 10_000
 # Of a progressive JPEG, in nanoseconds of one core of 2.5 GHz, as measured with libjpeg-turbo 3: a
 # scan takes 10,000 for its tables, 50 for each restart, and for each block 25 for its mean, or else
 # 5, and one for each coefficient. Of 40 megapixels, the usual ten scans come to 0.2 s, and 64 scans
-# in which each coefficient comes four times to 0.4 s; this is 0.66 s. What 64 MiB of coded bits add
-# to it takes half a second.
-MAX_SCAN_COST = 1000 * MAX_PIXELS // 64
+# in which each coefficient comes four times to 0.4 s; this is 0.46 s, and all of it is done twice,
+# see `decode_whole`. What 64 MiB of coded bits add to it takes half a second.
+MAX_SCAN_COST = 700 * MAX_PIXELS // 64
 MEAN_COST, BLOCK_COST, RESTART_COST, SCAN_COST = 25, 5, 50, 10_000
 
 
@@ -63,6 +63,8 @@ class Scan(NamedTuple):
     first: int  # of the coefficients; 0 is the mean of a block
     last: int
     interval: int  # MCUs between restarts, 0 for none
+    start: int  # of its data
+    end: int
 
 
 def read_header(stream: Stream) -> Frame:
@@ -101,12 +103,43 @@ def check_work(stream: Stream) -> None:
     frames, scans = _frames_and_scans(stream)
     if len(frames) != 1:
         raise CorruptImageError("the JPEG has more than one frame")
-    if stream[frames[0] + 1] == PROGRESSIVE:
+    marker, count = stream[frames[0] + 1], stream[frames[0] + 9]
+    if marker == PROGRESSIVE:
         blocks = _blocks(stream, frames[0])
         if sum(_cost(scan, blocks) for scan in scans) > MAX_SCAN_COST:
             raise CorruptImageError(f"the JPEG has {len(scans)} scans, which would take too long")
-    elif sum(len(scan.components) for scan in scans) > stream[frames[0] + 9]:
+        coded = len({name for scan in scans if not scan.first for name in scan.components})
+    else:
+        coded = sum(len(scan.components) for scan in scans)
+    if coded > count:
         raise CorruptImageError("the JPEG has more than one scan of a component")
+    if coded < count:
+        raise CorruptImageError("the JPEG is cut off: a component lacks its scan")
+    if marker != JPEG_LS:
+        _check_restarts(stream, frames[0], scans)
+
+
+def is_sequential(stream: Stream) -> bool:
+    """Whether one scan holds all of it, so that what lacks at its end lacks in the last pixels."""
+    count = 0
+    for marker, at, _ in _segments(stream):
+        if marker in FRAMES:
+            count = 0 if marker == PROGRESSIVE else stream[at + 9]
+        elif marker == SOS:
+            return stream[at + 4] == count
+    return False
+
+
+def with_more(stream: Stream, more: bytes) -> bytes:
+    """The same stream with bytes put behind the data of its last scan, where no decoder looks."""
+    end = _frames_and_scans(stream)[1][-1].end
+    return b"".join([stream[:end], more, stream[end:]])
+
+
+def without_zero(stream: Stream) -> bytes:
+    """The same stream without a zero byte behind the data of its last scan, if there is one."""
+    end = _frames_and_scans(stream)[1][-1].end
+    return b"".join([stream[: end - (stream[end - 1] == 0)], stream[end:]])
 
 
 def without_metadata(stream: Stream) -> bytes:
@@ -125,36 +158,17 @@ def without_metadata(stream: Stream) -> bytes:
 
 
 def orientation(stream: Stream) -> int:
-    """The EXIF orientation, 1 to 8, or else that of XMP; 1 where neither says."""
-    found = UPRIGHT
+    """The EXIF orientation, 1 to 8; 1 where it says none. XMP has no say: viewers pass it over."""
     for marker, at, length in _segments(stream):
         if marker == SOS:
             break
-        if marker == APP1:
-            segment = bytes(stream[at + 4 : at + 2 + length])
-            if segment.startswith(b"Exif\0\0"):
-                return _exif_orientation(segment[6:])
-            if match := re.search(rb'tiff:Orientation(?:="|>)([1-8])', segment):
-                found = int(match[1])
-    return found
-
-
-def _exif_orientation(tiff: bytes) -> int:
-    """TIFF 6.0: byte order, the place of the first directory, and its entries of 12 bytes."""
-    order = ">" if tiff.startswith(b"MM") else "<"
-    try:
-        (at,) = struct.unpack_from(f"{order}I", tiff, 4)
-        (count,) = struct.unpack_from(f"{order}H", tiff, at)
-        for entry in range(at + 2, at + 2 + 12 * count, 12):
-            if struct.unpack_from(f"{order}H", tiff, entry)[0] == ORIENTATION:
-                return int(struct.unpack_from(f"{order}H", tiff, entry + 8)[0])
-    except struct.error:
-        pass
+        if marker == APP1 and bytes(stream[at + 4 : at + 10]) == EXIF:
+            return exif_orientation(bytes(stream[at + 10 : at + 2 + length]))
     return UPRIGHT
 
 
 def _segments(stream: Stream) -> Iterator[tuple[int, int, int]]:
-    """Marker, place and length of each segment, up to the end of the image."""
+    """Marker, place and length of each segment; the last is the end of the image."""
     data = np.frombuffer(stream, np.uint8)
     at = 2
     for _ in range(MAX_SEGMENTS):
@@ -163,6 +177,7 @@ def _segments(stream: Stream) -> Iterator[tuple[int, int, int]]:
             at += 1
             continue
         if marker == EOI and start == 0xFF:
+            yield marker, at, 0
             return
         if marker in UNREAD:
             raise UnsupportedTransferSyntaxError(f"{UNREAD[marker]} is not read")
@@ -193,24 +208,51 @@ def _end_of_scan(data: npt.NDArray[np.uint8], at: int) -> int:
 def _frames_and_scans(stream: Stream) -> tuple[list[int], list[Scan]]:
     """Where frame headers stand, and what the scans are."""
     interval, frames, scans = 0, [], []
-    for marker, at, _ in _segments(stream):
+    for (marker, at, _), (_, following, _) in pairwise(_segments(stream)):
         if marker in FRAMES:
             frames.append(at)
         elif marker == DRI:
             (interval,) = struct.unpack_from(">H", stream, at + 4)
         elif marker == SOS:
-            scans.append(_scan(stream, at, interval))
+            scans.append(_scan(stream, at, interval, following))
     return frames, scans
 
 
-def _scan(stream: Stream, at: int, interval: int) -> Scan:
+def _scan(stream: Stream, at: int, interval: int, end: int) -> Scan:
     names = bytes(stream[at + 5 : at + 5 + 2 * stream[at + 4] : 2])
     first, last = stream[at + 5 + 2 * len(names)], stream[at + 6 + 2 * len(names)]
-    return Scan(names, first, last, interval)
+    (length,) = struct.unpack_from(">H", stream, at + 2)
+    return Scan(names, first, last, interval, at + 2 + length, end)
 
 
-def _blocks(stream: Stream, at: int) -> dict[int, int]:
-    """How many blocks each component has, by its name."""
+def _check_restarts(stream: Stream, frame: int, scans: list[Scan]) -> None:
+    """Refuse a frame that lacks restart markers, and with them what stands between."""
+    for scan in scans:
+        if scan.interval:
+            data = np.frombuffer(stream, np.uint8)[scan.start : scan.end]
+            after = data[1:][data[:-1] == 0xFF]
+            found = np.count_nonzero((after >= RST.start) & (after < RST.stop))
+            if found < -(-_units(stream, frame, scan) // scan.interval) - 1:
+                raise CorruptImageError("the JPEG is cut off: it lacks restart markers")
+
+
+def _units(stream: Stream, frame: int, scan: Scan) -> int:
+    """The MCUs of a scan (T.81 A.2): blocks or samples of one component, or groups of several."""
+    side = 1 if stream[frame + 1] == LOSSLESS else 8
+    if len(scan.components) == 1:
+        return _blocks(stream, frame, side)[scan.components[0]]
+    rows, columns, count = struct.unpack_from(">HHB", stream, frame + 5)
+    factors = stream[frame + 11 : frame + 11 + 3 * count : 3]
+    across, down = (max(each) for each in zip(*(divmod(f, 16) for f in factors), strict=True))
+    if min(across, down) < 1:
+        raise ValueError("no such components")
+    across, down = side * across, side * down
+    units: int = -(-columns // across) * -(-rows // down)
+    return units
+
+
+def _blocks(stream: Stream, at: int, side: int = 8) -> dict[int, int]:
+    """How many blocks of `side` pixels each component has, by its name."""
     rows, columns, count = struct.unpack_from(">HHB", stream, at + 5)
     fields = [stream[at + 10 + 3 * i : at + 12 + 3 * i] for i in range(count)]
     sampling = {name: Component(factors >> 4, factors & 15) for name, factors in fields}
@@ -218,7 +260,7 @@ def _blocks(stream: Stream, at: int) -> dict[int, int]:
     if len(sampling) < count or min(across, down) < 1:
         raise ValueError("no such components")
     return {
-        name: -(-columns * own.across // (8 * across)) * -(-rows * own.down // (8 * down))
+        name: -(-columns * own.across // (side * across)) * -(-rows * own.down // (side * down))
         for name, own in sampling.items()
     }
 

@@ -7,6 +7,7 @@ steps through every packet. 620 bytes can declare gigabytes and hours, so they a
 from __future__ import annotations
 
 import struct
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -108,7 +109,8 @@ class Style(NamedTuple):
 class Coding:
     """The most that any header of a codestream says, of whichever tile or component."""
 
-    tiles: set[int] = field(default_factory=set)  # that have a tile-part
+    parts: Counter[int] = field(default_factory=Counter)  # of each tile
+    promised: dict[int, int] = field(default_factory=dict)  # parts, by a tile's own headers
     layers: int = 0
     styles: list[Style] = field(default_factory=list)
     planes: int = 0  # of bits
@@ -129,8 +131,10 @@ class Count(NamedTuple):
 def read_header(stream: Stream) -> Frame:
     """What the main header declares, see `read_frame_header`."""
     grid = _grid(stream)
-    if len(grid.depths) > MAX_COMPONENTS or grid.steps != {1}:
-        raise UnsupportedPixelFormatError("components of another number or size than an image has")
+    if len(grid.depths) > MAX_COMPONENTS or grid.steps != {1} or len(set(grid.depths)) > 1:
+        raise UnsupportedPixelFormatError(
+            "components of another number, size or depth than an image has"
+        )
     style = next(_style(stream, at) for marker, at, _ in _headers(stream) if marker == COD)
     across, down = grid.across, grid.down
     return Frame(
@@ -150,7 +154,7 @@ def check_work(stream: Stream) -> None:
     """Count what OpenJPEG would allocate and step through.
 
     Raises:
-        CorruptImageError: More of it than LIMITS, or tiles that are missing.
+        CorruptImageError: More of it than LIMITS, or tiles or parts of them that are missing.
 
     References:
         ITU-T T.800 A.4 to A.6 (marker segments), B.3 to B.12 (tiles, precincts, blocks, packets).
@@ -158,10 +162,13 @@ def check_work(stream: Stream) -> None:
     grid = _grid(stream)
     _check({"tiles": grid.tiles})
     coding = _coding(stream)
-    if len(coding.tiles) < grid.tiles:  # OpenJPEG would leave the others black
+    if len(coding.parts) < grid.tiles:  # OpenJPEG would leave the others black
         raise CorruptImageError(
-            f"the frame is cut off: it has {len(coding.tiles)} of {grid.tiles} tiles"
+            f"the frame is cut off: it has {len(coding.parts)} of {grid.tiles} tiles"
         )
+    # Packets that are missing at the end of a tile are empty ones to OpenJPEG
+    if any(coding.parts[tile] < count for tile, count in coding.promised.items()):
+        raise CorruptImageError("the frame is cut off: a tile lacks tile-parts")
     planes = min(MAX_PLANES, coding.planes + coding.shift)
     counts = (_count(grid, style, planes) for style in coding.styles)
     most = Count(*map(max, zip(*counts, strict=True)))
@@ -227,7 +234,9 @@ def _coding(stream: Stream) -> Coding:
             start = at + (4 if marker == QCD else 5)
             coding.planes = max(coding.planes, _planes(bytes(stream[start : at + 2 + length])))
         elif marker == SOT:
-            coding.tiles.add(struct.unpack_from(">H", stream, at + 4)[0])
+            tile, _, _, count = struct.unpack_from(">HIBB", stream, at + 4)
+            coding.parts[tile] += 1
+            coding.promised[tile] = max(count, coding.promised.get(tile, 0))
         elif marker == RGN:
             coding.shift = max(coding.shift, stream[at + 6])
         elif marker == POC:

@@ -28,4 +28,5 @@ def load_decoders() -> None:
         decode_frame(bytes(frame), min_side=SIDE // 2)
     deflated = imagecodecs.deflate_encode(picture.tobytes(), raw=True)
     imagecodecs.deflate_decode(deflated, raw=True, out=bytearray(picture.nbytes))
+    imagecodecs.packbits_decode(b"\0\0", out=1)  # and LZW, of TIFF
     # RLE needs no library that PNG and deflate do not need

@@ -9,8 +9,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from service.imaging.errors import CorruptImageError
 from service.imaging.picture import Pixels
 
+DESCRIPTOR_BYTES = 6
 AT_ONCE = 2**20  # pixels; indices take eight bytes each
 
 
@@ -40,19 +42,22 @@ def read_table(found: Mapping[str, bytes], name: str, *, signed: bool, little: b
         little: Whether the lowest byte is the first.
 
     Raises:
-        KeyError, ValueError, struct.error: An attribute is missing or of another length.
+        CorruptImageError: An attribute is missing, or the table is shorter than it says.
 
     References:
         PS3.3 C.11.1.1.1 LUT Descriptor, C.7.6.3.1.5 and 6 Palette Color Lookup Tables. Entries of 8
         bits may be packed or lie in words.
     """
+    descriptor, data = found.get(f"{name}Descriptor", b""), found.get(f"{name}Data", b"")
+    if len(descriptor) != DESCRIPTOR_BYTES or not data:
+        raise CorruptImageError(f"the object has no {name}Descriptor or no {name}Data")
     order = "<" if little else ">"
-    count, first, _ = struct.unpack(
-        f"{order}H{'h' if signed else 'H'}H", found[f"{name}Descriptor"]
-    )
+    # Its VR may be US where stored values are signed: what counts is how they are
+    count, first, _ = struct.unpack(f"{order}H{'h' if signed else 'H'}H", descriptor)
     count = count or 2**16
-    data = found[f"{name}Data"]
-    if len(data) < 2 * count:
+    if len(data) in {count, count + 1}:
         return Table(np.frombuffer(data, np.uint8, count), first)
-    words = np.frombuffer(data, f"{order}u2", count).astype(np.uint16)
+    if len(data) < 2 * count:
+        raise CorruptImageError(f"{name}Data holds {len(data)} bytes, and not {count} entries")
+    words = np.frombuffer(data, f"{order}u2", len(data) // 2).astype(np.uint16)
     return Table(words.astype(np.uint8) if words.max() < 2**8 else words, first)

@@ -8,8 +8,10 @@ from datetime import UTC, date, datetime
 
 from pydicom.charset import convert_encodings, decode_bytes
 
+from model_store import View
 from service.imaging.elements import Elements
-from service.imaging.header import ViewHeader
+from service.imaging.header import DESCRIPTIONS, ClaimedBy, ViewHeader
+from service.imaging.view_terms import view_named
 
 MAX_CHARACTERS = 64  # the longest that the Standard allows for any of these
 FIRST_YEAR = 1970  # digital radiographs are younger; clocks that were reset say 1970 or less
@@ -45,7 +47,14 @@ def view_header_of(elements: Elements) -> ViewHeader:
     orientation = tidy(elements.text("PatientOrientation"))
     if orientation and "\\" in orientation:
         orientation = "\\".join(value.strip() for value in orientation.split("\\"))
-    return ViewHeader(elements.text("ViewPosition"), orientation, _view_code(elements))
+    described_view, claimed_by = _description(elements)
+    return ViewHeader(
+        elements.text("ViewPosition"),
+        orientation,
+        _view_code(elements),
+        described_view,
+        claimed_by,
+    )
 
 
 def tidy(text: str | None) -> str | None:
@@ -86,15 +95,28 @@ def _view_code(elements: Elements) -> str | None:
     return tidy(":".join(parts)) if all(parts) else None
 
 
+def _description(elements: Elements) -> tuple[View | None, ClaimedBy | None]:
+    """The view that the first description names, and which that is: their text ends here."""
+    for keyword in DESCRIPTIONS:
+        if view := view_named(_text(elements, keyword)):
+            return view, keyword
+    return None, None
+
+
 def _station(elements: Elements) -> str | None:
-    raw = elements.values.get("StationName", b"").strip(b" \0")
+    return tidy(_text(elements, "StationName"))
+
+
+def _text(elements: Elements, keyword: str) -> str | None:
+    """A text in its character set; None where it is not one of that."""
+    raw = elements.values.get(keyword, b"").strip(b" \0")
     if raw.isascii() and b"\x1b" not in raw:
-        return tidy(raw.decode("ascii"))
+        return raw.decode("ascii")
     try:
         text = _decoded(raw, elements.text("SpecificCharacterSet"))
     except (LookupError, ValueError):  # UnicodeError is one
         return None
-    return None if REPLACED in text else tidy(text)
+    return None if REPLACED in text else text
 
 
 def _decoded(raw: bytes, declared: str | None) -> str:

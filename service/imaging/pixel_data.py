@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import math
-import struct
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 from pydicom import uid
-from pydicom.pixels.processing import convert_color_space
 
-from service.imaging.codestream import read_frame_header
-from service.imaging.decoders import Decoded, Decoder, Samples, decode_frame, decode_rle
+from service.imaging.codestream import is_codestream, read_frame_header
+from service.imaging.decoders import Decoded, Decoder, Samples, decode_frame, decode_rle, is_rle
+from service.imaging.depth import by_frame, by_header
 from service.imaging.elements import Elements, PixelData
-from service.imaging.errors import ColourImageError, CorruptImageError
-from service.imaging.frame import Stream
-from service.imaging.grey import check_share, grey_of_colour, is_coloured
+from service.imaging.errors import (
+    ColourImageError,
+    CorruptImageError,
+    UnsupportedPixelFormatError,
+)
+from service.imaging.fragments import ITEM_TAG, first_frame
+from service.imaging.frame import Frame
+from service.imaging.grey import check_share, grey_of_colour, grey_of_luminance, is_coloured
 from service.imaging.lookup import Table, read_table
 from service.imaging.picture import Pixels, Wavelet
 
@@ -43,22 +46,26 @@ ENCAPSULATED = frozenset(
         uid.HTJ2K,
     }
 )
-INEXACT = ENCAPSULATED - {
-    uid.JPEGLossless,
-    uid.JPEGLosslessSV1,
-    uid.JPEGLSLossless,
-}  # JPEG 2000 lossless belongs here, because its reduced resolutions may overshoot
-LOSSY = frozenset(
-    {uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit, uid.JPEGLSNearLossless, uid.JPEG2000, uid.HTJ2K}
+# Not of DCT or wavelets, which smear edges, or these at no loss
+EXACT = frozenset(
+    {
+        uid.JPEGLossless,
+        uid.JPEGLosslessSV1,
+        uid.JPEGLSLossless,
+        uid.JPEG2000Lossless,
+        uid.HTJ2KLossless,
+        uid.HTJ2KLosslessRPCL,
+    }
 )
-SUPPORTED = NATIVE | ENCAPSULATED | {uid.RLELossless}
+FRAGMENTED = ENCAPSULATED | {uid.RLELossless}
+SUPPORTED = NATIVE | FRAGMENTED
 
 FULL_SIZE = 2**31  # as `min_side`: never decode at reduced resolution
 
 
-ITEM, SEQUENCE_END = 0xFFFEE000, 0xFFFEE0DD
-MAX_FRAGMENTS = 50_000  # of 1 KiB, they would hold the largest object
-CONVERTED_AT_ONCE = 2**20  # samples
+COLOUR = 3  # dimensions of an array of it
+COLOURS = 3
+GREYS, PALETTE = {"MONOCHROME1", "MONOCHROME2"}, "PALETTE COLOR"
 
 
 class Stored(NamedTuple):
@@ -66,60 +73,133 @@ class Stored(NamedTuple):
 
     values: Pixels  # (rows, columns), or half, quarter, ... of them
     wavelet: Wavelet | None = None  # see `Decoded`
+    lossy: bool = False  # by compression
     fallbacks: tuple[Decoder, ...] = ()
     warnings: tuple[str, ...] = ()
 
 
-def stored_values(elements: Elements, pixels: PixelData, syntax: uid.UID, min_side: int) -> Stored:
+def stored_values(
+    elements: Elements, pixels: PixelData, syntax: uid.UID | None, min_side: int
+) -> Stored:
     """Decode the one frame of an object whose pixel module has been checked.
 
     Uncompressed values are a view of the object, unless they are big-endian or hold other bits.
+    A compressed frame is read as its codestream says (PS3.5 8.2); where the header says otherwise,
+    there is a warning.
 
     Args:
         elements: The attributes.
         pixels: Its Pixel Data.
-        syntax: One of SUPPORTED.
+        syntax: One of SUPPORTED, or None where the object names none: fragments show what they are.
         min_side: See `decode_frame`.
 
     Raises:
         CorruptImageError, ColourImageError: See `read_dicom`. What Python raises on damaged
             attributes passes through.
     """
-    if elements.text("PhotometricInterpretation") == "PALETTE COLOR":
-        return _palette(elements, _one_sample(elements, pixels, syntax, FULL_SIZE))
-    if elements.integer("SamplesPerPixel") == 3:
-        found = _three_samples(elements, pixels, syntax)
-        grey, warnings = grey_of_colour(found.samples)
-        return Stored(grey, fallbacks=found.fallbacks, warnings=warnings)
+    photometric = elements.text("PhotometricInterpretation")
+    if photometric is None:  # bright or dark, none can say
+        raise CorruptImageError("the object has no PhotometricInterpretation")
+    palette = photometric == PALETTE
     # Padding is recognised by equality, which a reduced wavelet would smear
-    side = FULL_SIZE if "PixelPaddingValue" in elements.values else min_side
-    found = _one_sample(elements, pixels, syntax, side)
-    values = _significant_bits(elements, found.samples, syntax)
-    return Stored(values, found.wavelet, found.fallbacks)
+    exact = palette or "PixelPaddingValue" in elements.values
+    found, warnings = _decoded(elements, pixels, syntax, FULL_SIZE if exact else min_side)
+    if palette:
+        values, more = _palette(elements, found.samples)
+    elif found.samples.ndim == COLOUR:
+        values, more = _grey(elements, found)
+    elif found.frame:
+        values, more = by_frame(elements, found.samples, found.frame)
+    else:
+        values, more = by_header(elements, found.samples), ()
+    if photometric not in GREYS | {PALETTE} and found.samples.ndim != COLOUR:
+        more = (*more, "photometric_interpretation_contradicted")
+    lossy = found.frame is not None and found.frame.family != "jpeg-ls" and syntax not in EXACT
+    return Stored(values, found.wavelet, lossy, found.fallbacks, (*warnings, *more))
 
 
-def _one_sample(elements: Elements, pixels: PixelData, syntax: uid.UID, min_side: int) -> Decoded:
-    shape = elements.integer("Rows"), elements.integer("Columns")
-    if syntax in NATIVE:
-        return Decoded(_native(elements, pixels, syntax, shape))
-    if syntax == uid.RLELossless:
-        return Decoded(
-            decode_rle(_first_frame(pixels), shape, elements.integer("BitsAllocated") // 8)
+def _decoded(
+    elements: Elements, pixels: PixelData, syntax: uid.UID | None, min_side: int
+) -> tuple[Decoded, tuple[str, ...]]:
+    """Samples as coded, (rows, columns) or (rows, columns, 3), and warnings."""
+    samples = elements.integer("SamplesPerPixel")
+    # Where the transfer syntax says something else, it has no say
+    fragments = pixels.endless or (syntax not in NATIVE and pixels.value[:4] == ITEM_TAG)
+    warnings = (
+        ("transfer_syntax_contradicted",) if syntax in (FRAGMENTED, NATIVE)[fragments] else ()
+    )
+    if not fragments:
+        _check_bits(elements)
+        surplus = _surplus(elements, pixels)
+        return Decoded(_uncompressed(elements, pixels)), (*warnings, *surplus)
+    stream = first_frame(pixels)
+    if is_rle(stream) or (syntax == uid.RLELossless and not is_codestream(stream)):
+        _check_bits(elements)
+        shape = elements.integer("Rows"), elements.integer("Columns")
+        size = elements.integer("BitsAllocated") // 8
+        if samples == 1:
+            return Decoded(decode_rle(stream, shape, size)), warnings
+        return Decoded(decode_rle(stream, (samples, *shape), size).transpose(1, 2, 0)), warnings
+    _check_frame(elements, read_frame_header(stream), samples)
+    return decode_frame(stream, min_side, raw_colour=True), warnings
+
+
+def _check_bits(elements: Elements) -> None:
+    allocated, stored = elements.integer("BitsAllocated"), elements.integer("BitsStored")
+    if allocated not in {8, 16, 32} or not 1 <= stored <= allocated:
+        raise UnsupportedPixelFormatError(f"{stored} bits stored in {allocated} allocated")
+
+
+def _check_frame(elements: Elements, frame: Frame, samples: int) -> None:
+    """Refuse a frame of another size or number of components than the header says.
+
+    Three components of an object that says one are let pass: they may be grey.
+    """
+    rows, columns = elements.integer("Rows"), elements.integer("Columns")
+    if (frame.rows, frame.columns) != (rows, columns):
+        raise CorruptImageError(
+            f"the header says {rows} x {columns} pixels, but the frame holds "
+            f"{frame.rows} x {frame.columns}"
         )
-    found = decode_frame(_codestream(elements, pixels), min_side)
-    if found.samples.ndim == 3:
-        raise ColourImageError("the object says one sample per pixel, but its frame has three")
-    return found
+    if frame.components not in {samples, COLOURS}:
+        raise CorruptImageError(
+            f"the header says {samples} samples per pixel, but the frame has {frame.components}"
+        )
 
 
-def _native(
-    elements: Elements, pixels: PixelData, syntax: uid.UID, shape: tuple[int, ...]
-) -> Samples:
+def _expected(elements: Elements) -> tuple[int, int]:
+    """The bytes of the frame and of one row of it, uncompressed (PS3.5 8.1.1)."""
+    rows, columns = elements.integer("Rows"), elements.integer("Columns")
+    samples, bits = elements.integer("SamplesPerPixel"), elements.integer("BitsAllocated")
+    if elements.text("PhotometricInterpretation") == "YBR_FULL_422" and samples == COLOURS:
+        samples = 2
+    row = columns * samples * bits // 8
+    return rows * row, row
+
+
+def _surplus(elements: Elements, pixels: PixelData) -> tuple[str, ...]:
+    """A warning where bytes are left over: beyond the one that makes them even, but no row.
+
+    Raises:
+        CorruptImageError: Too few bytes, or a row too many: then the header is not of these pixels.
+    """
+    expected, row = _expected(elements)
+    found = len(pixels.value)
+    if found < expected:
+        raise CorruptImageError(f"Pixel Data holds {found} of {expected} bytes")
+    if found >= expected + row:
+        raise CorruptImageError(
+            f"Pixel Data holds {found} bytes, but the header describes {expected}"
+        )
+    return ("surplus_pixel_bytes_ignored",) if found > expected + expected % 2 else ()
+
+
+def _native(elements: Elements, pixels: PixelData, shape: tuple[int, ...]) -> Samples:
     size, count = elements.integer("BitsAllocated") // 8, math.prod(shape)
     expected, found = count * size, len(pixels.value)
     if found < expected:
         raise CorruptImageError(f"Pixel Data holds {found} of {expected} bytes")
-    big = syntax == uid.ExplicitVRBigEndian
+    big = not elements.little
     words = np.frombuffer(pixels.value, f"{'>' if big else '<'}u{size}", count)
     if big and size == 1 and pixels.vr == b"OW":
         # PS3.5 8.1.2: bytes travel in words, so each pair is swapped
@@ -128,97 +208,11 @@ def _native(
     return words.reshape(shape).astype(words.dtype.newbyteorder("="), copy=False)
 
 
-def _first_frame(pixels: PixelData) -> Stream:
-    """The one frame, not copied unless it lies in several fragments.
-
-    References:
-        PS3.5 A.4 Encapsulation: a Basic Offset Table, fragments, a Sequence Delimitation Item.
-    """
-    offsets, *fragments = _items(pixels)
-    if len(offsets) > 4:  # the table knows of more frames than the header, so stop at the second
-        fragments = _before(fragments, struct.unpack_from("<L", offsets, 4)[0])
-    return fragments[0] if len(fragments) == 1 else b"".join(fragments)
-
-
-def _before(fragments: list[memoryview], offset: int) -> list[memoryview]:
-    """Those that begin before an offset, which counts the heads of items as well."""
-    at, kept = 0, []
-    for fragment in fragments:
-        if at < offset:
-            kept.append(fragment)
-        at += 8 + len(fragment)
-    return kept
-
-
-def _items(pixels: PixelData) -> Iterator[memoryview]:
-    value, at = pixels.value, 0
-    for _ in range(MAX_FRAGMENTS):
-        if at == len(value) and not pixels.endless:
-            return
-        group, element, length = struct.unpack_from("<HHL", value, at)
-        at += 8
-        tag = group << 16 | element
-        if tag == SEQUENCE_END:
-            return
-        if tag != ITEM or at + length > len(value):
-            raise CorruptImageError("the object is cut off within its Pixel Data")
-        yield value[at : at + length]
-        at += length
-    raise CorruptImageError(f"Pixel Data lie in more than {MAX_FRAGMENTS} fragments")
-
-
-def _codestream(elements: Elements, pixels: PixelData) -> Stream:
-    """The one frame, of the size that the header says."""
-    stream = _first_frame(pixels)
-    frame = read_frame_header(stream)
-    rows, columns = elements.integer("Rows"), elements.integer("Columns")
-    if (frame.rows, frame.columns) != (rows, columns):
-        raise CorruptImageError(
-            f"the header says {rows} x {columns} pixels, but the frame holds another size"
-        )
-    return stream
-
-
-def _significant_bits(elements: Elements, values: Pixels, syntax: uid.UID) -> Pixels:
-    """Keep Bits Stored up to High Bit (old overlays lie above) and restore the sign (PS3.5 8.1.1).
-
-    A lossy or reduced frame of more precision than Bits Stored may overshoot: then the brightest
-    pixels would wrap to black, so such frames are clipped and not masked.
-
-    Values that need neither, as nearly all do, are returned as they came: to look costs 0.2 ms.
-    """
-    if values.dtype.kind == "i":
-        return values  # the codestream said itself that it is signed
-    size = values.dtype.itemsize * 8
-    stored = min(elements.integer("BitsStored"), size)
-    signed = elements.integer("PixelRepresentation") != 0
-    if syntax in INEXACT and not signed:
-        return np.minimum(values, (1 << stored) - 1) if _exceed(values, stored) else values
-    high = stored - 1 if syntax in ENCAPSULATED else _high_bit(elements, stored)
-    above = size - 1 - high if stored - 1 <= high < size else size - stored
-    if signed:
-        numbers = values.view(f"i{size // 8}")
-        if above == size - stored and not _exceed(numbers, stored - 1):
-            return numbers
-        return (values << above).view(numbers.dtype) >> (size - stored)
-    if above == size - stored and not _exceed(values, stored):
-        return values
-    return (values << above) >> (size - stored)
-
-
-def _exceed(values: Pixels, bits: int) -> bool:
-    """Whether some value needs more bits, the sign left out."""
-    low = -int(values.min()) - 1 if values.dtype.kind == "i" else 0
-    return max(low, int(values.max())) >> bits > 0
-
-
-def _high_bit(elements: Elements, stored: int) -> int:
-    return (elements.integer("HighBit") if "HighBit" in elements.values else 0) or stored - 1
-
-
-def _palette(elements: Elements, found: Decoded) -> Stored:
+def _palette(elements: Elements, values: Samples) -> tuple[Pixels, tuple[str, ...]]:
     """Grey of the colours that the values stand for (PS3.3 C.7.6.3.1.5)."""
-    values, raw = found.samples, elements.palettes()
+    if values.ndim == COLOUR:
+        raise CorruptImageError("the header says PALETTE COLOR, but the frame has three components")
+    raw = elements.palettes()
     signed = elements.integer("PixelRepresentation") != 0
     red, green, blue = (
         read_table(raw, f"{colour}PaletteColorLookupTable", signed=signed, little=elements.little)
@@ -226,41 +220,42 @@ def _palette(elements: Elements, found: Decoded) -> Stored:
     )
     coloured = is_coloured(np.stack([red.entries, green.entries, blue.entries], axis=1))
     count = int(np.count_nonzero(Table(coloured, green.first).apply(values)))
-    warnings = check_share(count, values.size)
-    return Stored(green.apply(values), fallbacks=found.fallbacks, warnings=warnings)
+    return green.apply(values), check_share(count, values.size)
 
 
-def _three_samples(elements: Elements, pixels: PixelData, syntax: uid.UID) -> Decoded:
-    """(rows, columns, 3) RGB."""
-    if syntax in ENCAPSULATED:  # JPEG and JPEG 2000 come out so
-        found = decode_frame(_codestream(elements, pixels), FULL_SIZE)
-    else:
-        found = Decoded(_rgb(elements, _uncompressed(elements, pixels, syntax)))
-    samples = found.samples
-    if samples.ndim != 3 or samples.shape[2] != 3 or samples.dtype.kind != "u":
-        raise CorruptImageError("the object says three samples per pixel, but its frame has not")
-    return found
+def _grey(elements: Elements, found: Decoded) -> tuple[Pixels, tuple[str, ...]]:
+    """Of three components, read as RGB and as luminance: whichever is grey, the named one first.
+
+    Markers and attributes that say which it is are often wrong; a grey image, read the wrong way,
+    is in colour all over.
+    """
+    samples, photometric = found.samples, elements.text("PhotometricInterpretation") or ""
+    if samples.dtype.kind != "u":
+        raise CorruptImageError("the components of a colour image are signed")
+    bits = found.frame.precision if found.frame else elements.integer("BitsStored")
+    bits = min(bits, samples.dtype.itemsize * 8)
+    # JPEG has luminance but for RGB; in JPEG 2000, YBR_RCT and YBR_ICT are undone by the decoder
+    luminance = photometric.startswith(("YBR_FULL", "YBR_PARTIAL"))
+    readings = [grey_of_colour, grey_of_luminance]
+    contradicted = photometric in GREYS or elements.integer("SamplesPerPixel") != COLOURS
+    try:
+        grey, warnings = readings[luminance](samples, bits)
+    except ColourImageError:
+        if not found.frame:
+            raise
+        grey, warnings = readings[not luminance](samples, bits)
+        contradicted = True
+    return grey, (*warnings, *(("photometric_interpretation_contradicted",) * contradicted))
 
 
-def _uncompressed(elements: Elements, pixels: PixelData, syntax: uid.UID) -> Samples:
-    """(rows, columns, 3) as stored (PS3.3 C.7.6.3.1.2 and 3)."""
+def _uncompressed(elements: Elements, pixels: PixelData) -> Samples:
+    """(rows, columns) or (rows, columns, 3) as stored (PS3.3 C.7.6.3.1.2 and 3)."""
     rows, columns = elements.integer("Rows"), elements.integer("Columns")
-    if syntax == uid.RLELossless:
-        size = elements.integer("BitsAllocated") // 8
-        return decode_rle(_first_frame(pixels), (3, rows, columns), size).transpose(1, 2, 0)
+    if elements.integer("SamplesPerPixel") == 1:
+        return _native(elements, pixels, (rows, columns))
     if elements.text("PhotometricInterpretation") == "YBR_FULL_422":  # two of Y, then Cb and Cr
-        pairs = _native(elements, pixels, syntax, (rows, columns // 2, 4))
+        pairs = _native(elements, pixels, (rows, columns // 2, 4))
         return pairs[..., [[0, 2, 3], [1, 2, 3]]].reshape(rows, columns, 3)
     if "PlanarConfiguration" in elements.values and elements.integer("PlanarConfiguration"):
-        return _native(elements, pixels, syntax, (3, rows, columns)).transpose(1, 2, 0)
-    return _native(elements, pixels, syntax, (rows, columns, 3))
-
-
-def _rgb(elements: Elements, samples: Samples) -> Samples:
-    """In parts, because the conversion takes twenty times the bytes."""
-    photometric = elements.text("PhotometricInterpretation") or ""
-    if not photometric.startswith("YBR"):
-        return samples
-    count = -(-samples.size // CONVERTED_AT_ONCE)
-    parts = np.array_split(samples, count)
-    return np.concatenate([convert_color_space(part, photometric, "RGB") for part in parts])
+        return _native(elements, pixels, (3, rows, columns)).transpose(1, 2, 0)
+    return _native(elements, pixels, (rows, columns, 3))

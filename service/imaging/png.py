@@ -1,4 +1,8 @@
-"""PNG, faster than libpng reads it: libdeflate inflates, and libpng undoes the filters only."""
+"""PNG, faster than libpng reads it: libdeflate inflates, and libpng undoes the filters only.
+
+1024 x 1024 pixels of 8 and 16 bits take 7.5 and 9.0 ms so, and 9.6 and 13 ms by libpng alone, of
+8.6 and 11 ms for the whole of a radiograph. Besides, libpng is handed nothing but what was checked.
+"""
 
 from __future__ import annotations
 
@@ -12,17 +16,23 @@ import numpy as np
 
 from service.imaging.decoders import Samples
 from service.imaging.errors import CorruptImageError
+from service.imaging.exif import UPRIGHT, exif_orientation
 
 START = b"\x89PNG\r\n\x1a\n"
 END = b"\0\0\0\0IEND\xaeB`\x82"
 CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by colour type
-# Colour types and bits that `decode_png` reads: palettes and errors are left to Pillow, because
+# Colour types and bits that libpng reads here: palettes and few bits are left to Pillow, because
 # libpng prints warnings of them
 PLAIN = {(0, 1), (0, 2), (0, 4), *((colour, bits) for colour in (0, 2, 4, 6) for bits in (8, 16))}
 INDEXED = 3
 MAX_SIDE = 1_000_000  # of libpng
 # Chunks of 4 KiB, as some encoders write, of the largest body; parsing more would take seconds
 MAX_CHUNKS = 50_000
+# Where the pictures of an interlaced one begin, and how far apart their rows and columns are
+PASSES = (
+    *((0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4)),
+    *((2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1)),
+)
 BLOCK = 65535  # bytes of a stored block of deflate
 
 
@@ -34,8 +44,10 @@ class Png:
     columns: int
     bits: int  # of a sample
     channels: int  # as stored: one of a palette
-    plain: bool  # `decode_png` reads it
+    plain: bool  # libpng reads it
+    interlaced: bool
     animated: bool
+    orientation: int  # of EXIF
     header: bytes  # IHDR, with its length and checksum
     palette: bytes  # PLTE and tRNS, with their lengths and checksums
     packed: bytes  # the zlib stream
@@ -54,8 +66,8 @@ def read_chunks(data: bytes | memoryview) -> Png:
     view = memoryview(data)
     if bytes(view[12:16]) != b"IHDR":
         raise ValueError("no header")
-    columns, rows, bits, colour, *methods = struct.unpack_from(">II5B", view, 16)
-    pixels, palette, animated = [], [], False
+    columns, rows, bits, colour, *methods, interlace = struct.unpack_from(">II5B", view, 16)
+    pixels, palette, animated, orientation = [], [], False, UPRIGHT
     for kind, at, length in _chunks(view):
         if kind == b"IDAT":
             pixels.append(view[at : at + length])
@@ -63,6 +75,8 @@ def read_chunks(data: bytes | memoryview) -> Png:
             palette.append(view[at - 8 : at + length + 4])
         elif kind == b"acTL":
             animated |= struct.unpack_from(">I", view, at)[0] > 1
+        elif kind == b"eXIf":
+            orientation = exif_orientation(bytes(view[at : at + length]))
     if colour == INDEXED and not palette:
         raise ValueError("no palette")
     return Png(
@@ -71,7 +85,9 @@ def read_chunks(data: bytes | memoryview) -> Png:
         bits=bits,
         channels=CHANNELS[colour],
         plain=(colour, bits) in PLAIN and not any(methods) and max(rows, columns) <= MAX_SIDE,
+        interlaced=interlace != 0,
         animated=animated,
+        orientation=orientation,
         header=bytes(view[8:33]),
         palette=b"".join(palette),
         packed=b"".join(pixels),
@@ -95,31 +111,81 @@ def _chunks(view: memoryview) -> Iterator[tuple[bytes, int, int]]:
 def decode_png(png: Png) -> Samples:
     """Inflate with libdeflate, and hand the rows to libpng in stored blocks, which cost it little.
 
-    On 8 bits it takes 0.55 of the time that Pillow takes, on 16 bits 0.8; and three times the
-    memory of the samples.
+    In memory are three times the samples.
 
     Returns:
         (rows, columns) or (rows, columns, channels), 8 or 16 bits.
 
     Raises:
         RuntimeError, ValueError: It cannot be read so.
+
+    References:
+        PNG (Third Edition) 8 (interlacing: seven pictures follow each other), 9 (filtering).
     """
-    size = (1 + -(-png.columns * png.channels * png.bits // 8)) * png.rows
-    rows = memoryview(imagecodecs.deflate_decode(png.packed, out=size))
-    if len(rows) != size:
+    sizes = _pictures(png)
+    size = sum(length for _, _, length in sizes)
+    inflated = memoryview(imagecodecs.deflate_decode(png.packed, out=size))
+    if len(inflated) != size:
         raise ValueError("too few rows")
+    if not png.interlaced:  # libdeflate proved the checksum of the rows
+        return _samples(png.header, inflated, png.packed[-4:])
+    found, at = np.empty(0), 0
+    for (rows, columns, length), (top, left, down, across) in zip(sizes, PASSES, strict=True):
+        if length:
+            header = struct.pack(">4sII2s3x", b"IHDR", columns, rows, png.header[16:18])
+            checked = struct.pack(">I17sI", 13, header, zlib.crc32(header))
+            part = inflated[at : at + length]
+            picture = _samples(checked, part, struct.pack(">I", zlib.adler32(part)))
+            if at == 0:
+                found = np.empty((png.rows, png.columns, *picture.shape[2:]), picture.dtype)
+            found[top::down, left::across] = picture
+            at += length
+    return found
+
+
+def check_rows(png: Png) -> None:
+    """Refuse a picture of which rows lack: Pillow leaves them black.
+
+    Raises:
+        RuntimeError, ValueError: It is cut off, or damaged.
+    """
+    size = sum(length for _, _, length in _pictures(png))
+    try:
+        rows = imagecodecs.deflate_decode(png.packed, out=size)
+    except imagecodecs.DeflateError as error:
+        if "INSUFFICIENT_SPACE" not in str(error):  # there is more, which is passed over
+            raise
+    else:
+        if len(rows) < size:
+            raise ValueError("too few rows")
+
+
+def _pictures(png: Png) -> list[tuple[int, int, int]]:
+    return [_sizes(png, *each) for each in (PASSES if png.interlaced else [(0, 0, 1, 1)])]
+
+
+def _sizes(png: Png, top: int, left: int, down: int, across: int) -> tuple[int, int, int]:
+    """Rows, columns and bytes of one of the pictures that an interlaced one is made of."""
+    rows, columns = -(-(png.rows - top) // down), -(-(png.columns - left) // across)
+    length = rows * (1 + -(-columns * png.channels * png.bits // 8)) if columns else 0
+    return rows, columns, length
+
+
+def _samples(header: bytes, rows: memoryview, checksum: bytes) -> Samples:
+    """Undo the filters of a picture whose rows are inflated."""
     blocks: list[bytes | memoryview] = []
-    for at in range(0, size, BLOCK):
+    for at in range(0, len(rows), BLOCK):
         block = rows[at : at + BLOCK]
-        blocks += [struct.pack("<BHH", at + BLOCK >= size, len(block), len(block) ^ 0xFFFF), block]
-    # The checksum of the rows, which libdeflate proved, ends the stream. One chunk for all of it:
-    # a chunk a block would let go of Python's lock, and wait for it, as many times
-    stream = [b"IDAT\x78\x01", *blocks, png.packed[-4:]]
+        last = at + BLOCK >= len(rows)
+        blocks += [struct.pack("<BHH", last, len(block), len(block) ^ 0xFFFF), block]
+    # One chunk for all of it: a chunk a block would let go of Python's lock, and wait for it, as
+    # many times
+    stream = [b"IDAT\x78\x01", *blocks, checksum]
     length = struct.pack(">I", sum(map(len, stream)) - 4)
-    file = bytearray().join([START, png.header, length, *stream, bytes(4), END])
-    chunk = slice(len(START) + len(png.header) + 4, -len(END) - 4)
-    checksum = imagecodecs.deflate_crc32(memoryview(file)[chunk])  # type: ignore[arg-type]
-    file[chunk.stop : -len(END)] = struct.pack(">I", checksum)
+    file = bytearray().join([START, header, length, *stream, bytes(4), END])
+    chunk = slice(len(START) + len(header) + 4, -len(END) - 4)
+    crc = imagecodecs.deflate_crc32(memoryview(file)[chunk])  # type: ignore[arg-type]
+    file[chunk.stop : -len(END)] = struct.pack(">I", crc)
     return np.asarray(imagecodecs.png_decode(file))
 
 

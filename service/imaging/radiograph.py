@@ -6,29 +6,29 @@ from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 from model_store import PreprocessSpec
+from service.imaging import jpeg, jpeg2000, png, tiff
+from service.imaging.data_set import PREAMBLE, PREFIX, offset_of, resembles_dicom
 from service.imaging.decoders import Decoder
 from service.imaging.dicom import read_dicom
 from service.imaging.errors import EmptyImageError, UnrecognisedFormatError
 from service.imaging.header import ViewHeader
 from service.imaging.origin import Origin
+from service.imaging.others import name_of
 from service.imaging.preprocess import prepare
-from service.imaging.raster import read_raster
+from service.imaging.raster import RasterFormat, read_raster
 from service.imaging.tensor import Tensor
 
-Format = Literal["dicom", "png", "jpeg"]
+START_BYTES = 1024  # tell the format, or name another
+Format = Literal["dicom", RasterFormat]
 
-# Named in the refusal, because these are what people send by mistake
-KNOWN_OTHERS = {
-    b"%PDF": "PDF",
-    b"PK\x03\x04": "zip",
-    b"GIF8": "GIF",
-    b"II*\x00": "TIFF",
-    b"MM\x00*": "TIFF",
-    b"BM": "BMP",
-    b"\x1f\x8b": "gzip",
-    b"RIFF": "WebP",
-    b"\x00\x00\x00\x0cjP  ": "JPEG 2000 (outside DICOM)",
-    b"\xff\x4f\xff\x51": "JPEG 2000 (outside DICOM)",
+OTHERS = "PNG, JPEG, JPEG-LS, JPEG 2000"
+# As they begin
+STARTS: dict[bytes, RasterFormat] = {
+    png.START: "png",
+    jpeg.START: "jpeg",  # and JPEG-LS
+    jpeg2000.START: "jpeg-2000",
+    jpeg2000.JP2_START: "jpeg-2000",
+    **dict.fromkeys(tiff.STARTS, "tiff"),
 }
 
 
@@ -38,7 +38,7 @@ class Radiograph:
 
     tensor: Tensor = field(repr=False)  # (1, S, S) uint8
     format: Format
-    header: ViewHeader | None = None  # None for PNG and JPEG, which have no DICOM header
+    header: ViewHeader | None = None  # None for all but DICOM
     origin: Origin | None = field(default=None, repr=False)  # as header; for archives only
     sop_instance_uid: str | None = None
     transfer_syntax: str | None = None
@@ -49,30 +49,40 @@ class Radiograph:
 def sniff(data: bytes | bytearray | memoryview) -> Format:
     """Tell the format by content; names and Content-Type headers are often wrong.
 
+    Args:
+        data: The file, or its first bytes: 132 tell what is read, more name other formats.
+
+    Returns:
+        The format; for JPEG-LS "jpeg", as it begins like that.
+
     Raises:
         EmptyImageError, UnrecognisedFormatError
     """
-    start = bytes(data[:132])
+    start = bytes(data[:START_BYTES])
     if not start:
         raise EmptyImageError("there are no bytes")
-    if start[128:] == b"DICM":
+    if start[PREAMBLE:].startswith(PREFIX):
         return "dicom"
-    if start.startswith(b"\x89PNG\r\n\x1a\n"):
-        return "png"
-    if start.startswith(b"\xff\xd8\xff"):
-        return "jpeg"
-    for magic, name in KNOWN_OTHERS.items():
+    for magic, kind in STARTS.items():
         if start.startswith(magic):
-            raise UnrecognisedFormatError(f"this is {name}; send DICOM, PNG or JPEG")
-    raise UnrecognisedFormatError("neither DICOM (Part 10), PNG nor JPEG, by content")
+            return kind
+    if offset_of(start) is not None:
+        return "dicom"
+    if name := name_of(start):
+        raise UnrecognisedFormatError(f"this is {name}; send DICOM, {OTHERS} or TIFF")
+    if resembles_dicom(start):
+        raise UnrecognisedFormatError(
+            "this begins with a group of DICOM, but has neither the prefix DICM of Part 10 nor a "
+            "first element of a known tag, with its value representation and a fitting length"
+        )
+    raise UnrecognisedFormatError(f"neither DICOM, {OTHERS} nor TIFF, by content")
 
 
 def read_radiograph(data: bytes | bytearray | memoryview, spec: PreprocessSpec) -> Radiograph:
     """Read one radiograph in any accepted format.
 
     Args:
-        data: A whole DICOM Part 10, PNG or JPEG file; it is not copied, and must not change
-            meanwhile.
+        data: A whole file of one of the formats; it is not copied, and must not change meanwhile.
         spec: The model's preprocessing, from its card.
 
     Raises:
@@ -108,9 +118,11 @@ def _read(data: memoryview, kind: Format, spec: PreprocessSpec, min_side: int) -
     else:
         raster = read_raster(data, kind, min_side)
         prepared = prepare(raster.picture, spec)
-        warnings = raster.warnings + prepared.warnings
         radiograph = Radiograph(
-            prepared.tensor, kind, warnings=warnings, fallbacks=raster.fallbacks
+            tensor=prepared.tensor,
+            format=raster.format,
+            warnings=raster.warnings + prepared.warnings,
+            fallbacks=raster.fallbacks,
         )
     return _Found(radiograph, prepared.finer)
 

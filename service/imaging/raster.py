@@ -1,9 +1,11 @@
-"""PNG and JPEG files."""
+"""Files that are no DICOM objects: PNG, JPEG, JPEG-LS, JPEG 2000 and TIFF."""
 
 from __future__ import annotations
 
 import io
-from typing import NamedTuple
+from collections.abc import Collection
+from functools import partial
+from typing import Literal, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -11,66 +13,85 @@ from PIL import Image
 from service.imaging.codestream import check_work, read_frame_header
 from service.imaging.decoders import (
     DECODE_ERRORS,
+    Decoded,
     Decoder,
     Decoders,
     Samples,
+    as_bytes,
+    decode_frame,
     first_to_read,
     halvings,
+    pillow_jpeg,
 )
 from service.imaging.errors import CorruptImageError, MultiFrameError, UnsupportedPixelFormatError
-from service.imaging.grey import grey_of_colour
-from service.imaging.jpeg import orientation, without_metadata
+from service.imaging.exif import upright
+from service.imaging.frame import Frame, Stream
+from service.imaging.grey import check_share, grey_of_colour, is_coloured
+from service.imaging.jp2 import unwrapped
+from service.imaging.jpeg import orientation
+from service.imaging.lookup import Table
 from service.imaging.picture import Picture, Pixels
-from service.imaging.png import Png, decode_png, plain_file, read_chunks
+from service.imaging.png import Png, check_rows, decode_png, plain_file, read_chunks
 from service.imaging.tensor import check_size
+from service.imaging.tiff import WHITE_IS_ZERO, decode_tiff, read_tiff
+from service.imaging.whole import decode_whole
 
 Image.MAX_IMAGE_PIXELS = None  # `check_size` is the stricter limit, and raises instead of warning
 
+RasterFormat = Literal["png", "jpeg", "jpeg-ls", "jpeg-2000", "tiff"]
+NAMES = {
+    "png": "PNG",
+    "jpeg": "JPEG",
+    "jpeg-ls": "JPEG-LS",
+    "jpeg-2000": "JPEG 2000",
+    "tiff": "TIFF",
+}
+
+GREY_OR_RGB, WITH_ALPHA = {1, 3}, {1, 2, 3, 4}  # samples of a pixel
 # Never `convert("L")` on 16 bits: Pillow saturates them instead of scaling
 GREY_16 = {"I;16", "I;16B", "I"}
-# By EXIF orientation: quarter turns to the left, and whether left and right are exchanged then
-TURNS = {
-    2: (0, True),
-    3: (2, False),
-    4: (2, True),
-    5: (3, True),
-    6: (3, False),
-    7: (1, True),
-    8: (1, False),
-}
 
 
 class Raster(NamedTuple):
     """A decoded file."""
 
-    picture: Picture  # uint8 or uint16, bone bright
-    warnings: tuple[str, ...]
-    fallbacks: tuple[Decoder, ...]  # decoders that refused it
+    format: RasterFormat
+    picture: Picture  # integers of 8 or 16 bits
+    warnings: tuple[str, ...] = ()
+    fallbacks: tuple[Decoder, ...] = ()  # decoders that refused it
 
 
-def read_raster(data: bytes | memoryview, kind: str, min_side: int) -> Raster:
-    """Decode one PNG or JPEG file.
+def read_raster(data: bytes | memoryview, kind: RasterFormat, min_side: int) -> Raster:
+    """Decode one file.
 
-    A PNG needs three times its samples; a JPEG those of the reduced size, and a copy of the file.
+    A PNG needs three times its samples; a JPEG those of the reduced size, and a copy of the file;
+    TIFF its samples, and those of a strip or tile twice; for the others see `decode_frame`.
 
     Args:
         data: The whole file.
-        kind: "png" or "jpeg", as sniffed.
+        kind: As sniffed. What begins like JPEG may be JPEG-LS.
         min_side: JPEG may be decoded at half, quarter or eighth size while both sides keep twice as
-            many pixels.
+            many pixels, JPEG 2000 while they keep as many.
 
     Raises:
         CorruptImageError: Truncated or damaged.
         ColourImageError: The channels differ.
-        MultiFrameError: An animated PNG.
+        MultiFrameError: An animated PNG, several pages of TIFF or pictures of JPEG 2000.
         ImageTooSmallError, ImageTooLargeError: By its declared size, before it is decoded.
         UnsupportedPixelFormatError: CMYK and other modes that no radiograph has.
+        UnsupportedTransferSyntaxError: Forms of JPEG and TIFF that are not read.
     """
     try:
-        return _read_png(data) if kind == "png" else _read_jpeg(data, min_side)
+        if kind == "png":
+            return _read_png(data)
+        if kind == "tiff":
+            return _read_tiff(memoryview(data))
+        if kind == "jpeg-2000":
+            return _read_jpeg_2000(data, min_side)
+        return _read_jpeg(data, min_side)
     except DECODE_ERRORS as error:
         raise CorruptImageError(
-            f"the {kind.upper()} file is damaged or cut off ({type(error).__name__})"
+            f"the {NAMES[kind]} file is damaged or cut off ({type(error).__name__})"
         ) from error
 
 
@@ -79,11 +100,20 @@ def _read_png(data: bytes | memoryview) -> Raster:
     check_size(png.rows, png.columns, png.channels)
     if png.animated:
         raise MultiFrameError("an animated PNG; send each radiograph by itself")
-    decoders: Decoders = {"imagecodecs-png": lambda: decode_png(png)} if png.plain else {}
-    decoders["pillow-png"] = lambda: _pillow_png(png)
-    found = first_to_read(decoders, "the PNG file")
+    found = first_to_read(_png_decoders(png), "the PNG file")
     pixels, warnings = _grey(found.samples)
-    return Raster(Picture(pixels, (png.rows, png.columns)), warnings, found.fallbacks)
+    pixels, size = upright(pixels, (png.rows, png.columns), png.orientation)
+    return Raster("png", Picture(pixels, size), warnings, found.fallbacks)
+
+
+def _png_decoders(png: Png) -> Decoders:
+    """Pillow has 8 bits only where a pixel has several samples."""
+    decoders: Decoders = {}
+    if png.plain:
+        decoders["imagecodecs-png"] = lambda: decode_png(png)
+    if png.bits < 16 or png.channels == 1:
+        decoders["pillow-png"] = lambda: _pillow_png(png)
+    return decoders
 
 
 def _grey(samples: Samples) -> tuple[Pixels, tuple[str, ...]]:
@@ -96,6 +126,7 @@ def _grey(samples: Samples) -> tuple[Pixels, tuple[str, ...]]:
 
 
 def _pillow_png(png: Png) -> Samples:
+    check_rows(png)
     image = Image.open(io.BytesIO(plain_file(png)), formats=["PNG"])
     if image.mode in GREY_16:
         return np.asarray(image).astype(np.uint16, copy=False)
@@ -103,16 +134,58 @@ def _pillow_png(png: Png) -> Samples:
 
 
 def _read_jpeg(data: bytes | memoryview, min_side: int) -> Raster:
+    """JPEG of any process, and JPEG-LS. Pillow's has 8 bits only, but smaller sizes in colour."""
     frame = read_frame_header(data)
-    check_size(frame.rows, frame.columns, frame.components)
-    check_work(data, frame)
-    image = Image.open(io.BytesIO(without_metadata(data)), formats=["JPEG"])
-    if image.mode not in {"L", "RGB"}:
-        raise UnsupportedPixelFormatError(f"pixels of Pillow mode {image.mode} are no radiograph")
-    reduce = min(frame.halvings, halvings(frame.rows, frame.columns, 2 * min_side))
-    image.draft(None, (frame.columns >> reduce, frame.rows >> reduce))
-    pixels, warnings = _grey(np.asarray(image))
-    turns, mirrored = TURNS.get(orientation(data), (0, False))
-    size = (frame.columns, frame.rows) if turns % 2 else (frame.rows, frame.columns)
-    pixels = np.rot90(pixels, turns)
-    return Raster(Picture(pixels[:, ::-1] if mirrored else pixels, size, lossy=True), warnings, ())
+    if frame.halvings:
+        check_size(frame.rows, frame.columns, frame.components)
+        check_work(data, frame)
+        reduce = min(frame.halvings, halvings(frame.rows, frame.columns, 2 * min_side))
+        decode = partial(pillow_jpeg, frame=frame, reduce=reduce)
+        samples = decode_whole(decode, as_bytes(data), frame)
+    else:
+        samples = _frame(data, frame, min_side, GREY_OR_RGB).samples
+    pixels, warnings = _grey(samples)
+    pixels, size = upright(pixels, (frame.rows, frame.columns), orientation(data))
+    kind: RasterFormat = "jpeg-ls" if frame.family == "jpeg-ls" else "jpeg"
+    return Raster(kind, Picture(pixels, size, lossy=kind == "jpeg"), warnings)
+
+
+def _read_jpeg_2000(data: bytes | memoryview, min_side: int) -> Raster:
+    """A codestream of JPEG 2000 or HTJ2K, or a file that holds one (JP2, JPH)."""
+    stream = unwrapped(data)
+    frame = read_frame_header(stream)
+    found = _frame(stream, frame, min_side, WITH_ALPHA)
+    pixels, warnings = _grey(found.samples)
+    size = frame.rows, frame.columns
+    picture = Picture(pixels, size, wavelet=found.wavelet, lossy=True)
+    return Raster("jpeg-2000", picture, warnings, found.fallbacks)
+
+
+def _frame(stream: Stream, frame: Frame, min_side: int, components: Collection[int]) -> Decoded:
+    """Several samples a pixel fill their 8 or 16 bits, as colour is told by a share of these."""
+    if frame.components not in components or (frame.components > 1 and frame.signed):
+        raise UnsupportedPixelFormatError(
+            f"{frame.components} components of {frame.precision} bits are no radiograph"
+        )
+    if frame.precision > 16:
+        raise UnsupportedPixelFormatError(f"{frame.precision} bits a sample")
+    found = decode_frame(stream, min_side)
+    if found.samples.ndim == 2:
+        return found
+    bits = 8 * found.samples.dtype.itemsize
+    return found._replace(samples=found.samples << (bits - frame.precision))
+
+
+def _read_tiff(data: memoryview) -> Raster:
+    tiff = read_tiff(data)
+    samples = decode_tiff(data, tiff)
+    if tiff.palette is not None:
+        table = tiff.palette
+        coloured = Table(is_coloured(table), 0).apply(samples)
+        warnings = check_share(int(np.count_nonzero(coloured)), samples.size)
+        pixels = Table(table[:, 1], 0).apply(samples)
+    else:
+        pixels, warnings = _grey(samples)
+    pixels, size = upright(pixels, (tiff.rows, tiff.columns), tiff.orientation)
+    picture = Picture(pixels, size, inverted=tiff.photometric == WHITE_IS_ZERO)
+    return Raster("tiff", picture, warnings)

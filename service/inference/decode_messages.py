@@ -13,7 +13,7 @@ from typing import Annotated, Literal, NamedTuple
 from pydantic import BaseModel, ConfigDict, StringConstraints
 
 from model_store import PreprocessSpec
-from service.imaging import Decoder, ImageError, Origin, Radiograph, Tensor, ViewHeader
+from service.imaging import Decoder, Format, ImageError, Origin, Radiograph, Tensor, ViewHeader
 
 # Shared by the service and a worker: a file goes there, and its tensor back. A larger file gets
 # memory of its own, which goes with it
@@ -55,7 +55,7 @@ class Read(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
-    format: Literal["dicom", "png", "jpeg"]
+    format: Format
     header: ViewHeader | None
     origin: Origin | None
     sop_instance_uid: Text | None

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from service.uploads.upload import EntryTooLargeError, UnreadableFileError
 
-START_BYTES = 132  # tell the format of an image
+START_BYTES = 1024  # tell the format of an image, or name another
 
 
 def read_regular(

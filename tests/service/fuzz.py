@@ -39,7 +39,7 @@ from service.imaging import ImageError, read_radiograph
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from hostile import hostile
-from images import CODECS, NATIVE, dicom, jpeg, png  # pytest is not there to find it
+from images import CODECS, NATIVE, dicom, jpeg, png, tiff  # pytest is not there to find it
 
 Case = tuple[str, bytes, PreprocessSpec]  # what it was made of, the file, for which network
 
@@ -47,6 +47,12 @@ DATA = Path(__file__).parent.parent / "data"
 SECONDS = 2.0
 LIMIT_BYTES = 600 * 10**6
 FAILED = "FAILED"
+FILES = {
+    "JPEG-12": uid.JPEGExtended12Bit,
+    "JPEG-lossless": uid.JPEGLosslessSV1,
+    "JLS": uid.JPEGLSLossless,
+    "J2K": uid.JPEG2000Lossless,
+}
 SPECS = [PreprocessSpec(size=size) for size in (32, 96, 256)]
 SIZES = [0, 1, 2, 3, 7, 8, 31, 32, 127, 128, 255, 256, 32767, 32768, 65535, 2**31 - 1, 2**32 - 1]
 STRUCTURE = [  # what sizes and kinds stand behind
@@ -77,6 +83,10 @@ def real_files() -> dict[str, bytes]:
     files = {"PNG16": png(twelve << 4), "PNG8": png(eight), "PNG-RGB": png(colour)}
     files |= {"JPEG": jpeg(eight), "JPEG-RGB": jpeg(colour), "PNG-palette": palette(picture)}
     files |= {"JPEG-progressive": progressive(picture)}
+    files |= {"TIFF": tiff(twelve << 4), "TIFF-LZW": tiff(twelve, compression=5, piece=(16, 0))}
+    files["TIFF-tiled"] = tiff(eight, order=">", compression=8, piece=(64, 64), tiled=True)
+    for name, syntax in FILES.items():
+        files[name] = bytes(CODECS[syntax](twelve, 12))
     for syntax in (*NATIVE, uid.RLELossless, *CODECS):
         values = eight if syntax == uid.JPEGBaseline8Bit else twelve
         files[uid.UID(syntax).keyword] = dicom(values, syntax)

@@ -18,8 +18,8 @@ from pydicom.data import get_testdata_file
 from model_store import PreprocessSpec, Store
 from service.imaging import Tensor, image_to_tensor
 from service.imaging.dicom import read_dicom
+from service.imaging.preprocess import prepare
 from service.imaging.raster import read_raster
-from service.imaging.tensor import pixels_to_tensor
 from service.inference import Network, open_network
 
 BETWEEN_FILES = 0.01  # of PFI, between one picture's files, lossy ones and 8 bits included
@@ -50,10 +50,9 @@ def stored(pixels: np.ndarray) -> dict[str, bytes]:
 def fully_decoded(data: bytes, spec: PreprocessSpec) -> Tensor:
     """The tensor without anything left out while decoding."""
     if data[128:132] == b"DICM":
-        image = read_dicom(data, FULL_SIZE)
-        return pixels_to_tensor(image.pixels, image.inverted, spec)
+        return prepare(read_dicom(data, FULL_SIZE).picture, spec).tensor
     raster = read_raster(data, "png" if data.startswith(b"\x89PNG") else "jpeg", FULL_SIZE)
-    return pixels_to_tensor(raster.pixels, False, spec)
+    return prepare(raster.picture, spec).tensor
 
 
 @cache  # by what several models share
@@ -96,7 +95,7 @@ def computed(name: str) -> Files:
     paths = [Path(get_testdata_file(f"{name}_{kind}.dcm", download=False)) for kind in kinds]
     files = {path.name: path.read_bytes() for path in paths}
     decoded = read_dicom(files[f"{name}_UNCR.dcm"], FULL_SIZE)
-    return cache(lambda: files | stored(-decoded.pixels.astype(int)))
+    return cache(lambda: files | stored(-decoded.picture.pixels.astype(int)))
 
 
 @cache
@@ -104,7 +103,7 @@ def original(path: Path) -> Files:
     """As found, and stored anew."""
     data = path.read_bytes()
     if path.suffix == ".dcm":
-        decoded = read_dicom(data, FULL_SIZE)
+        decoded = read_dicom(data, FULL_SIZE).picture
         pixels = -decoded.pixels.astype(int) if decoded.inverted else decoded.pixels
     else:
         pixels = np.asarray(Image.open(path))

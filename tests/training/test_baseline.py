@@ -128,9 +128,9 @@ def test_the_header_is_judged_where_there_is_one():
     assert counts == [(2, 5), (1, 3), (1, 2), (0, 5)]
 
 
-@pytest.mark.parametrize("term", ["oblique", "RLO", "pa"])
+@pytest.mark.parametrize("term", ["oblique", "RLO", "LATERAL DECUBITUS"])
 def test_a_term_of_neither_view_is_wrong_about_both(term):
-    """Not right about a frontal, nor about a lateral; lower case is no Defined Term."""
+    """Not right about a frontal, nor about a lateral."""
     row = header_evaluation("header", ROWS, [term] * len(ROWS))
     assert row is not None
     assert (row.accuracy.count, row.sensitivity.count, row.specificity.count) == (0, 0, 0)

@@ -43,9 +43,10 @@ LaneQuery = Annotated[
     dependencies=[authorise_lane, count_image],
 )
 async def classify(request: Request, lane: LaneQuery = "interactive") -> Response:
-    """Classify one chest radiograph, DICOM, PNG or JPEG, as frontal or lateral.
+    """Classify one chest radiograph as frontal or lateral.
 
-    The format is recognised by content. A DICOM header is compared with the answer, never used.
+    DICOM, PNG, JPEG, JPEG-LS, JPEG 2000 or TIFF: the format is recognised by content. A DICOM
+    header is compared with the answer, never used.
     """
     begin, runtime = time.perf_counter(), runtime_of(request)
     settings = runtime.settings

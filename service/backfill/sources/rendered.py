@@ -48,7 +48,7 @@ def picture_of(stored: str, instance: Instance, side: int) -> str:
 def is_picture(data: memoryview) -> bool:
     """PNG or JPEG; a page that says sorry, or a film, is none."""
     try:
-        return sniff(data) != "dicom"
+        return sniff(data) in {"png", "jpeg"}
     except ImageError:
         return False
 
@@ -60,7 +60,10 @@ def is_squeezed(data: memoryview) -> bool:
         Nothing: whoever classifies it finds out what cannot be read.
     """
     try:
-        pixels = read_raster(data, sniff(data), LEAST_SIDE).picture.pixels
+        kind = sniff(data)
+        if kind == "dicom":
+            return False
+        pixels = read_raster(data, kind, LEAST_SIDE).picture.pixels
     except ImageError:
         return False
     if pixels.dtype != np.uint8:

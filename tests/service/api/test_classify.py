@@ -54,7 +54,7 @@ def test_png_and_jpeg_have_no_header(client: httpx2.Client) -> None:
 
 @pytest.mark.parametrize(
     ("position", "agrees"),
-    [("RLO", None), ("LATERAL", None), ("", None), (None, None)],
+    [("RLO", None), ("LATERAL DECUBITUS", None), ("PA/LAT", None), ("", None), (None, None)],
 )
 def test_terms_that_claim_neither_view_compare_to_nothing(
     client: httpx2.Client, position: str | None, agrees: bool | None
@@ -63,6 +63,15 @@ def test_terms_that_claim_neither_view_compare_to_nothing(
     body = dicom(radiograph(), ViewPosition=position)
     header = client.post("/v1/classify", content=body).json()["header"]
     assert header == {"view_position": position or None, "agrees": agrees}
+
+
+@pytest.mark.parametrize("position", ["LL", "LATERAL", "LAT", "XTABLE"])
+def test_a_view_position_in_words_is_compared(client: httpx2.Client, position: str) -> None:
+    """Whole archives write LATERAL there; a description has no say in the answer."""
+    body = dicom(radiograph(), ViewPosition=position, SeriesDescription="CHEST PA")
+    answer = client.post("/v1/classify", content=body).json()
+    agrees = answer["view"] == "lateral"
+    assert answer["header"] == {"view_position": position, "agrees": agrees}
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ from results import NOON, done, published, refused
 from service.backfill import tally
 from service.backfill.audit import Known, audit
 from service.backfill.certificate import Certificate
+from service.backfill.columns import LATER
 from service.backfill.files import temporary
 from service.backfill.sinks import SINKS, Parquet
 from service.backfill.tally import Repetitions, Tally
@@ -99,28 +100,31 @@ def test_results_of_two_jobs_say_that_they_differ(tmp_path: Path) -> None:
     assert found.errors == ("done rows that repeat the key of another: 1, as 1.2.3.1 (2 times)",)
 
 
+@pytest.mark.parametrize("lacking", [LATER, LATER[1:]], ids=["input", "descriptions"])
 @pytest.mark.parametrize("sink", SINKS.values(), ids=SINKS)
-def test_parts_of_before_there_were_pictures_are_of_stored_images(sink, tmp_path: Path) -> None:
-    """Such a part has no column `input`; a job that was begun with it goes on."""
+def test_parts_of_earlier_versions_are_counted(sink, lacking, tmp_path: Path) -> None:
+    """They lack columns: then images were stored ones, and descriptions silent; the job goes on."""
     filled = {"warnings": "w", "model": "m", "model_sha256": "0"}  # no empty texts, which csv loses
     part = published([done(1, **filled), refused(2, **filled)], tmp_path, sink=sink)
     path = tmp_path / "results" / part.name
     if sink.suffix == ".parquet":
-        pq.write_table(pq.read_table(path, partitioning=None).drop_columns("input"), path)
+        pq.write_table(pq.read_table(path, partitioning=None).drop_columns(list(lacking)), path)
     elif sink.suffix == ".csv":
         with path.open(newline="") as file:
             lines = list(csv.reader(file))
-        at = lines[0].index("input")
+        left = [at for at, name in enumerate(lines[0]) if name not in lacking]
         with path.open("w", newline="") as file:
-            csv.writer(file).writerows(line[:at] + line[at + 1 :] for line in lines)
+            csv.writer(file).writerows([line[at] for at in left] for line in lines)
     else:
         records = [json.loads(line) for line in path.read_text().splitlines()]
         for record in records:
-            del record["input"]
+            for name in lacking:
+                del record[name]
         path.write_text("".join(f"{json.dumps(record)}\n" for record in records))
     found = of([], tmp_path)
     assert found.inputs == {"stored": 1, "rendered": 0}
     assert found.outcomes == {"done": 1, "skipped": 0, "failed": 1}
+    assert vars(found.header["described_view"]) == {"agrees": 0, "disagrees": 0, "silent": 1}
 
 
 def test_the_file_is_the_certificate(tmp_path: Path) -> None:

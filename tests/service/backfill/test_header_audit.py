@@ -108,7 +108,7 @@ def test_stations_and_months_are_counted(tmp_path: Path) -> None:
         (row["station"], row["month"], row["attribute"]): tuple(row.values())[3:]
         for row in table(tmp_path / "header-audit.csv")
     }
-    assert len(found) == 9
+    assert len(found) == 12
     assert found["ROOM1", "2025-11", "view_position"] == ("2", "1", "1", "0.333333")
     assert found["ROOM1", "2025-11", "view_code"] == ("0", "1", "3", "1")
     assert found["ROOM1", "2025-11", "patient_orientation"] == ("0", "0", "4", "")

@@ -76,7 +76,7 @@ def test_a_real_radiograph_has_one_row(swift):
 
 
 def test_a_row_holds_all_that_the_header_says(swift):
-    """Three claims of the view, each compared by itself."""
+    """Four claims of the view, each compared by itself; of free text, the claim alone."""
     data = dicom(
         PIXELS,
         StudyInstanceUID="1.2.3",
@@ -87,6 +87,7 @@ def test_a_row_holds_all_that_the_header_says(swift):
         ViewPosition="PA",
         PatientOrientation=["A", "F"],
         ViewCodeSequence=coded("399182000"),
+        SeriesDescription="Zebra^Anna CHEST LAT",
         RescaleSlope="0",
         RescaleIntercept="0",
     )
@@ -97,6 +98,9 @@ def test_a_row_holds_all_that_the_header_says(swift):
     assert (found.view_position, found.view_position_agrees) == ("PA", True)
     assert (found.patient_orientation, found.patient_orientation_agrees) == ("A\\F", False)
     assert (found.view_code, found.view_code_agrees) == ("SCT:399182000", None)
+    assert (found.described_view, found.claimed_by) == ("lateral", "SeriesDescription")
+    assert found.described_view_agrees is False
+    assert "zebra" not in repr(found).lower()
     assert found.warnings == "rescale_ignored"
     assert row(data, swift, pfi=0.01).patient_orientation_agrees is True
 

@@ -17,8 +17,9 @@ from pydicom.sequence import Sequence
 
 from service.imaging.attributes import WANTED
 from service.imaging.dicom import read_dicom
-from service.imaging.elements import MAX_ELEMENTS, read_elements
+from service.imaging.elements import read_elements
 from service.imaging.errors import CorruptImageError
+from service.imaging.walk import MAX_ELEMENTS
 
 FULL_SIZE = 2**31
 PIXELS = radiograph(72, 64)
@@ -76,7 +77,7 @@ def test_the_values_are_those_that_pydicom_finds(name):
 def test_sequences_are_passed_over(syntax, undefined):
     """What an item holds is not the image's own."""
     data = dicom(PIXELS, syntax, ReferencedStudySequence=nested(5, undefined))
-    np.testing.assert_array_equal(read_dicom(data, FULL_SIZE).pixels, PIXELS)
+    np.testing.assert_array_equal(read_dicom(data, FULL_SIZE).picture.pixels, PIXELS)
 
 
 def test_an_implicit_sequence_within_an_explicit_object_is_passed_over():
@@ -87,7 +88,7 @@ def test_an_implicit_sequence_within_an_explicit_object_is_passed_over():
     for vr in (b"UN", b"SQ"):
         head = struct.pack("<HH2sHL", 0x0021, 0x1001, vr, 0, 0xFFFFFFFF)
         data = before_pixels(dicom(PIXELS), head + items)
-        np.testing.assert_array_equal(read_dicom(data, FULL_SIZE).pixels, PIXELS)
+        np.testing.assert_array_equal(read_dicom(data, FULL_SIZE).picture.pixels, PIXELS)
 
 
 @pytest.mark.parametrize(
@@ -102,14 +103,16 @@ def test_the_first_element_shows_whether_vrs_are_explicit(says, holds):
     first = struct.pack("<HH", 0x0008, 0x0016)
     meta, body = dicom(PIXELS, says), dicom(PIXELS, holds)
     data = meta[: meta.index(first)] + body[body.index(first) :]
-    np.testing.assert_array_equal(read_dicom(data, FULL_SIZE).pixels, PIXELS)
+    np.testing.assert_array_equal(read_dicom(data, FULL_SIZE).picture.pixels, PIXELS)
 
 
 def test_uncompressed_pixels_are_a_view():
     """The body of a request is not copied."""
     data = dicom(PIXELS)
     for body in (data, memoryview(data)):
-        assert np.shares_memory(read_dicom(body, FULL_SIZE).pixels, np.frombuffer(data, np.uint8))
+        assert np.shares_memory(
+            read_dicom(body, FULL_SIZE).picture.pixels, np.frombuffer(data, np.uint8)
+        )
 
 
 @pytest.mark.parametrize("syntax", [uid.RLELossless, *CODECS])
@@ -121,8 +124,8 @@ def test_a_frame_in_fragments_is_joined(syntax, table, pieces):
     whole = dicom(pixels, syntax)
     frame = next(generate_frames(pydicom.dcmread(io.BytesIO(whole)).PixelData, number_of_frames=1))
     packed = encapsulate([frame], fragments_per_frame=pieces, has_bot=table)
-    expected = read_dicom(whole, FULL_SIZE).pixels
-    found = read_dicom(dicom(pixels, syntax, PixelData=packed), FULL_SIZE).pixels
+    expected = read_dicom(whole, FULL_SIZE).picture.pixels
+    found = read_dicom(dicom(pixels, syntax, PixelData=packed), FULL_SIZE).picture.pixels
     np.testing.assert_array_equal(found, expected)
 
 
@@ -131,7 +134,7 @@ def test_the_first_of_several_frames_is_taken():
     frames = [bytes(CODECS[uid.JPEGLSLossless](picture, 12)) for picture in (PIXELS, PIXELS // 2)]
     packed = encapsulate(frames, fragments_per_frame=2, has_bot=True)
     found = read_dicom(dicom(PIXELS, uid.JPEGLSLossless, PixelData=packed), FULL_SIZE)
-    np.testing.assert_array_equal(found.pixels, PIXELS)
+    np.testing.assert_array_equal(found.picture.pixels, PIXELS)
 
 
 def test_encapsulated_pixels_of_a_defined_length_are_read():
@@ -141,7 +144,7 @@ def test_encapsulated_pixels_of_a_defined_length_are_read():
     data = dicom(PIXELS, uid.JPEGLosslessSV1)
     head = data[: data.index(b"\xe0\x7f\x10\x00")]
     packed = struct.pack("<HH2sHL", 0x7FE0, 0x0010, b"OB", 0, len(value)) + value
-    np.testing.assert_array_equal(read_dicom(head + packed, FULL_SIZE).pixels, PIXELS)
+    np.testing.assert_array_equal(read_dicom(head + packed, FULL_SIZE).picture.pixels, PIXELS)
 
 
 EMPTY = element(0x0009, 0x0010, b"LO", b"")
@@ -183,7 +186,7 @@ def test_padding_takes_its_sign_from_the_pixels():
     for syntax in (uid.ImplicitVRLittleEndian, uid.ExplicitVRLittleEndian):
         value = DataElement("PixelPaddingValue", "US", 65536 - 3000)
         image = read_dicom(dicom(padded, syntax, PixelPaddingValue=value), FULL_SIZE)
-        assert (image.pixels[:20] == padded[20:].min()).all()
+        np.testing.assert_array_equal(image.picture.padding, padded == -3000)
 
 
 def test_a_damaged_uid_is_not_repeated():
@@ -206,4 +209,67 @@ def test_sequences_lie_in_each_other_so_deep_and_no_deeper(depth, refused):
         with pytest.raises(CorruptImageError, match="deep"):
             read_dicom(data, FULL_SIZE)
     else:
-        np.testing.assert_array_equal(read_dicom(data, FULL_SIZE).pixels, PIXELS)
+        np.testing.assert_array_equal(read_dicom(data, FULL_SIZE).picture.pixels, PIXELS)
+
+
+UNKNOWN = "HH2sHL"  # the head of UN: group, element, VR, reserved, length
+
+
+def private(order: str, *values: bytes, implicit: bool = True, vr: bytes = b"OB") -> bytes:
+    """A private sequence as UN of undefined length, with these values in one item."""
+    inner = b"".join(
+        struct.pack("<HHL" if implicit else "<HH2sHL", 0x0021, 0x1010 + index, *head, len(value))
+        + value
+        for index, value in enumerate(values)
+        for head in [[] if implicit else [vr, 0]]
+    )
+    item = struct.pack("<HHL", 0xFFFE, 0xE000, 2**32 - 1) + inner
+    ends = struct.pack("<HHLHHL", 0xFFFE, 0xE00D, 0, 0xFFFE, 0xE0DD, 0)
+    return struct.pack(f"{order}{UNKNOWN}", 0x0021, 0x1001, b"UN", 0, 2**32 - 1) + item + ends
+
+
+@pytest.mark.parametrize("vr", [b"BO", b"OB", b"SH", b"UN", b"SQ", b"UL"])
+@pytest.mark.parametrize("syntax", [uid.ExplicitVRLittleEndian, uid.ExplicitVRBigEndian])
+def test_what_lies_in_an_unknown_sequence_is_implicit(syntax, vr):
+    """PS3.5 6.2.2: little endian, too. The low bytes of a length may look like a VR."""
+    order = ">" if syntax == uid.ExplicitVRBigEndian else "<"
+    data = dicom(PIXELS, syntax)
+    at = data.index(struct.pack(f"{order}HH", 0x0028, 0x0002))
+    sequence = private(order, bytes(int.from_bytes(vr, "little") & ~1), b"after it")
+    np.testing.assert_array_equal(
+        read_dicom(data[:at] + sequence + data[at:], FULL_SIZE).picture.pixels, PIXELS
+    )
+
+
+@pytest.mark.parametrize("vr", [b"OB", b"UT", b"UN"])
+def test_an_unknown_sequence_that_is_explicit_is_read_too(vr):
+    """Some writers keep the encoding of the object."""
+    sequence = private("<", bytes(30), b"after it", implicit=False, vr=vr)
+    np.testing.assert_array_equal(
+        read_dicom(before_pixels(dicom(PIXELS), sequence), FULL_SIZE).picture.pixels, PIXELS
+    )
+
+
+def test_an_unknown_sequence_lies_in_another():
+    """Within a sequence of explicit VR, its items are implicit, and what follows is not."""
+    start = struct.pack("<HH2s2xL", 8, 0x1140, b"SQ", 2**32 - 1)
+    start += struct.pack("<HHL", 0xFFFE, 0xE000, 2**32 - 1)
+    ends = struct.pack("<HHLHHL", 0xFFFE, 0xE00D, 0, 0xFFFE, 0xE0DD, 0)
+    inner = private("<", bytes(0x424E)) + element(0x0021, 0x1020, b"SH", b"BOBO")
+    data = before_pixels(dicom(PIXELS), start + inner + ends)
+    np.testing.assert_array_equal(read_dicom(data, FULL_SIZE).picture.pixels, PIXELS)
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        (struct.pack(f"<{UNKNOWN}", 0x21, 0x1001, b"UN", 0, 2**32 - 1) + ITEM) * 300_000,
+        (struct.pack(f"<{UNKNOWN}", 0x21, 0x1001, b"UN", 0, 2**32 - 1) + ITEM + EMPTY) * 300_000,
+        private("<", b"")[:-8] * 300_000,
+    ],
+    ids=["deep", "deep, with elements", "without ends"],
+)
+def test_unknown_sequences_without_end_are_refused(hostile):
+    """Reading them twice neither recurses for ever nor takes the square of their number."""
+    with pytest.raises(CorruptImageError):
+        read_dicom(before_pixels(dicom(PIXELS), hostile), FULL_SIZE)

@@ -13,11 +13,13 @@ from service.imaging.header import FRONTAL_CODES, LATERAL_CODES
     [
         *((term, "frontal") for term in ("AP", "PA", "LLD", "RLD")),
         *((term, "lateral") for term in ("LL", "RL")),
-        *((term, None) for term in ("RLO", "LLO", "LATERAL", "", None)),
+        *((term, "frontal") for term in ("AP SUPINE", "CHEST PA")),
+        *((term, "lateral") for term in ("LATERAL", "LAT", "XTABLE", "LEFT LATERAL")),
+        *((term, None) for term in ("RLO", "LLO", "LATERAL DECUBITUS", "PA/LAT", "?", "", None)),
     ],
 )
 def test_a_view_position_claims_one_view_or_none(term, view):
-    """Only the Standard's own terms count; obliques and inventions compare to nothing."""
+    """The Standard's own terms, and words; obliques and inventions compare to nothing."""
     header = ViewHeader(term)
     assert header.view == view
     assert header.agrees("frontal") == (None if view is None else view == "frontal")

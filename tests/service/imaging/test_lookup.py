@@ -39,7 +39,7 @@ def test_a_modality_lut_of_any_depth_is_applied(descriptor, data):
     """PS3.3 C.11.1.1.1: entries of 8 bits may be packed, and values beyond take the last entry."""
     found = read_dicom(dicom(VALUES, ModalityLUTSequence=item(descriptor, data)), FULL_SIZE)
     expected = TABLE[VALUES.clip(descriptor[1])]
-    np.testing.assert_array_equal(found.pixels, expected)
+    np.testing.assert_array_equal(found.picture.pixels, expected)
 
 
 @pytest.mark.parametrize("data", [b"", bytes(4094), bytes(2**17 + 2)], ids=len)
@@ -53,7 +53,7 @@ def test_a_table_of_another_length_is_damaged(data):
 def test_a_sequence_without_items_is_no_table():
     """Some writers leave it empty."""
     found = read_dicom(dicom(VALUES, ModalityLUTSequence=Sequence([])), FULL_SIZE)
-    np.testing.assert_array_equal(found.pixels, VALUES)
+    np.testing.assert_array_equal(found.picture.pixels, VALUES)
 
 
 def test_the_first_entry_may_stand_for_a_negative_value():

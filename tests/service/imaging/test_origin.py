@@ -213,7 +213,7 @@ def test_a_damaged_view_code_sequence_is_silent(value, code):
     head = struct.pack("<HH2sHL", tag.group, tag.element, b"SQ", 0, len(value))
     image = read_dicom(with_raw(head + value), FULL_SIZE)
     assert image.header == ViewHeader("PA", None, code)
-    np.testing.assert_array_equal(image.pixels, PIXELS)
+    np.testing.assert_array_equal(image.picture.pixels, PIXELS)
 
 
 @pytest.mark.parametrize("keyword", [*SAYS, "SpecificCharacterSet", "ViewCodeSequence"])
@@ -224,7 +224,7 @@ def test_a_value_that_is_too_long_is_left_out(keyword, value):
     for each in (*vars(image.origin).values(), *vars(image.header).values()):
         assert each is None or len(each) <= 64
     assert image.header.view == "frontal"
-    np.testing.assert_array_equal(image.pixels, PIXELS)
+    np.testing.assert_array_equal(image.picture.pixels, PIXELS)
     with pytest.raises(CorruptImageError, match="RescaleSlope has 3000 bytes"):
         read_dicom(with_raw(raw("RescaleSlope", b"1" * 3000, b"DS")), FULL_SIZE)
 
@@ -285,7 +285,61 @@ def test_nothing_that_stands_there_spoils_an_image(pairs):
     image = read_dicom(with_raw(extra), FULL_SIZE)
     for each in (*vars(image.origin).values(), *vars(image.header).values()):
         assert each is None or (each == tidy(each) and "\0" not in each)
-    np.testing.assert_array_equal(image.pixels, PIXELS)
+    np.testing.assert_array_equal(image.picture.pixels, PIXELS)
+
+
+DESCRIBED = (
+    "SeriesDescription",
+    "ProtocolName",
+    "AcquisitionDeviceProcessingDescription",
+    "StudyDescription",
+)
+
+
+@pytest.mark.parametrize("syntax", NATIVE)
+@pytest.mark.parametrize("keyword", DESCRIBED)
+def test_a_description_claims_the_view_that_it_names(keyword, syntax):
+    """Of each attribute alone; whichever it is says its keyword."""
+    found = header(dicom(PIXELS, syntax, **{keyword: "CHEST LAT"}))
+    assert (found.described_view, found.claimed_by) == ("lateral", keyword)
+    assert found.described_view_agrees("frontal") is False
+    assert found.agrees("frontal") is True
+    silent = header(dicom(PIXELS, syntax, **{keyword: "CHEST PA AND LATERAL"}))
+    assert (silent.described_view, silent.claimed_by) == (None, None)
+    assert silent.described_view_agrees("frontal") is None
+
+
+def test_the_first_description_that_names_a_view_claims_it():
+    """The series is nearer to the image than the study."""
+    said = {"SeriesDescription": "Chest", "ProtocolName": "THORAX PA", "StudyDescription": "LAT"}
+    found = header(dicom(PIXELS, **said))
+    assert (found.described_view, found.claimed_by) == ("frontal", "ProtocolName")
+
+
+@pytest.mark.parametrize(
+    ("declared", "value", "view"),
+    [
+        (b"ISO_IR 192", "胸部側面".encode(), "lateral"),
+        (b"\\ISO 2022 IR 87", "胸部正面".encode("iso2022_jp"), "frontal"),
+        (b"ISO_IR 144", "ОГК боковая".encode("iso8859-5"), "lateral"),
+        (b"ISO_IR 100", "Tórax PERFIL".encode("latin-1"), "lateral"),
+        (b"ISO_IR 192", b"\xff\xfe LAT", None),
+        (b"", b"x" * 2000 + b" LAT", None),
+    ],
+)
+def test_a_description_is_read_in_its_character_set(declared, value, view):
+    """What does not fit, or is too long for any header, names nothing."""
+    extra = raw("SpecificCharacterSet", declared, b"CS") + raw("SeriesDescription", value)
+    assert header(with_raw(extra)).described_view == view
+
+
+def test_the_text_of_a_description_goes_nowhere():
+    """Neither into the header that leaves the decoder nor into whatever prints it."""
+    said = dict.fromkeys(DESCRIBED, "CHEST LAT ZEBRA^ANNA")
+    image = read_radiograph(dicom(PIXELS, **said), PreprocessSpec())
+    assert image.header is not None
+    assert (image.header.described_view, image.header.claimed_by) == ("lateral", DESCRIBED[0])
+    assert "zebra" not in repr((vars(image.header), vars(image.origin), image)).lower()
 
 
 def test_an_answer_does_not_say_whence_the_image_comes(version):

@@ -10,10 +10,11 @@ from pydicom import uid
 
 from model_store.card import PreprocessSpec
 from service.imaging import (
+    CorruptImageError,
     EmptyImageError,
     ImageError,
+    NoPixelDataError,
     UnrecognisedFormatError,
-    UnsupportedTransferSyntaxError,
     image_to_tensor,
     read_radiograph,
 )
@@ -104,13 +105,37 @@ def test_the_answer_keeps_what_the_file_said():
     [
         (b"", EmptyImageError, "no bytes"),
         (b"a plain text", UnrecognisedFormatError, "neither DICOM"),
-        (dicom(PIXELS)[132:], UnrecognisedFormatError, "neither DICOM"),
+        (dicom(PIXELS)[136:], UnrecognisedFormatError, "neither DICOM"),
         (b"%PDF-1.7", UnrecognisedFormatError, "this is PDF"),
         (b"PK\x03\x04", UnrecognisedFormatError, "this is zip"),
-        (b"II*\x00", UnrecognisedFormatError, "this is TIFF"),
-        (b"MM\x00*", UnrecognisedFormatError, "this is TIFF"),
-        (b"\xff\x4f\xff\x51", UnrecognisedFormatError, "JPEG 2000"),
-        (bytes(128) + b"DICM", UnsupportedTransferSyntaxError, "names no transfer syntax"),
+        (b"II*\x00", CorruptImageError, "TIFF"),
+        (b"MM\x00*", CorruptImageError, "TIFF"),
+        (b"\xff\x4f\xff\x51", CorruptImageError, "cut off"),
+        (b"\0\0\0\x0cjP  ", CorruptImageError, "no codestream"),
+        (b"RIFF\x24\0\0\0WEBPVP8 ", UnrecognisedFormatError, "this is WebP"),
+        (b"\0\0\0\x18ftypheic", UnrecognisedFormatError, "this is HEIC"),
+        (b"\0\0\0\x20ftypavif", UnrecognisedFormatError, "this is AVIF"),
+        (b'[{"00080005": {"vr": "CS"}}]', UnrecognisedFormatError, "this is DICOM JSON"),
+        (
+            b'\xef\xbb\xbf {"00080005":{"Value":["x"],"vr":"CS"}}',
+            UnrecognisedFormatError,
+            "this is DICOM JSON",
+        ),
+        (b'{"a": 1}', UnrecognisedFormatError, "this is JSON"),
+        (
+            b'<?xml version="1.0"?>\n<NativeDicomModel>',
+            UnrecognisedFormatError,
+            "this is DICOM XML",
+        ),
+        (b"<?xml version='1.0'?><svg>", UnrecognisedFormatError, "this is SVG"),
+        (b"\n<!DOCTYPE html>", UnrecognisedFormatError, "this is HTML"),
+        (b"<?xml version='1.0'?><x>", UnrecognisedFormatError, "this is XML"),
+        (b"\x1f\x8b\x08\x08\0\0\0\0\0\x03x.nii\0", UnrecognisedFormatError, "NIfTI"),
+        (b"\x1f\x8b\x08\0", UnrecognisedFormatError, "this is gzip"),
+        (b"\x5c\1\0\0".ljust(344, b"\0") + b"n+1\0", UnrecognisedFormatError, "this is NIfTI"),
+        (b"NRRD0004\n", UnrecognisedFormatError, "this is NRRD"),
+        (b"II+\0\x08\0\0\0", UnrecognisedFormatError, "this is BigTIFF"),
+        (bytes(128) + b"DICM", NoPixelDataError, "no Pixel Data"),
     ],
 )
 def test_what_is_no_file_of_ours_is_named(data, error, says):
@@ -192,7 +217,7 @@ def test_a_real_radiograph_has_one_tensor(shared, name):
     """
     path = shared / "data/cxr/originals" / name
     if path.suffix == ".dcm":
-        pixels = read_dicom(path.read_bytes(), 2**31).pixels
+        pixels = read_dicom(path.read_bytes(), 2**31).picture.pixels
     else:
         pixels = np.asarray(Image.open(path)).astype(np.uint16)
     pixels = pixels[:1024, :1024]

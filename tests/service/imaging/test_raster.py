@@ -8,9 +8,12 @@ import zlib
 import imagecodecs
 import numpy as np
 import pytest
+from hostile import chunk
 from images import jpeg, png, radiograph
-from PIL import Image
+from PIL import Image, ImageOps
 
+from model_store import PreprocessSpec
+from service.imaging import read_radiograph, sniff
 from service.imaging.errors import (
     ColourImageError,
     CorruptImageError,
@@ -59,7 +62,7 @@ def declared(rows: int, columns: int) -> bytes:
 def test_a_png_gives_its_own_samples(data, expected):
     """No mode loses or saturates a grey value, 16 bits least of all."""
     image = read_raster(data, "png", FULL_SIZE)
-    np.testing.assert_array_equal(image.pixels, expected)
+    np.testing.assert_array_equal(image.picture.pixels, expected)
     assert (image.warnings, image.fallbacks) == ((), ())
 
 
@@ -79,7 +82,7 @@ def test_a_png_with_rows_to_spare_is_read_by_the_next_decoder():
     """Pillow stops at the last row, whatever follows; the first decoder refuses."""
     data = with_pixels(png(GREY16), zlib.compress(rows(GREY16) + bytes(500)))
     found = read_raster(data, "png", FULL_SIZE)
-    np.testing.assert_array_equal(found.pixels, GREY16)
+    np.testing.assert_array_equal(found.picture.pixels, GREY16)
     assert found.fallbacks == ("imagecodecs-png",)
 
 
@@ -98,7 +101,7 @@ def test_a_png_in_many_chunks_is_read(pieces):
     ]
     start = png(GREY16)
     found = read_raster(start[:33] + b"".join(chunks) + start[-12:], "png", FULL_SIZE)
-    np.testing.assert_array_equal(found.pixels, GREY16)
+    np.testing.assert_array_equal(found.picture.pixels, GREY16)
     assert found.fallbacks == ()
 
 
@@ -108,7 +111,7 @@ def test_every_filter_is_undone(filtering):
     pixels = radiograph(300, 290, bits=16)
     samples = imagecodecs.png_encode(pixels, level=1, strategy=3, filter=1 << (3 + filtering))
     found = read_raster(bytes(samples), "png", FULL_SIZE)
-    np.testing.assert_array_equal(found.pixels, pixels)
+    np.testing.assert_array_equal(found.picture.pixels, pixels)
     assert found.fallbacks == ()
 
 
@@ -141,8 +144,8 @@ def test_a_large_jpeg_is_decoded_small():
     """Half the size, where both sides keep twice what is needed."""
     pixels = radiograph(200, 160, bits=8).astype(np.uint8)
     found = read_raster(jpeg(pixels), "jpeg", 32)
-    assert found.pixels.shape == (100, 80)
-    assert found.size == (200, 160)
+    assert found.picture.pixels.shape == (100, 80)
+    assert found.picture.size == (200, 160)
 
 
 def test_a_jpeg_is_turned_as_its_camera_says():
@@ -152,8 +155,8 @@ def test_a_jpeg_is_turned_as_its_camera_says():
     turned = saved(Image.fromarray(GREY8), "JPEG", quality=95, exif=exif)
     found = read_raster(turned, "jpeg", FULL_SIZE)
     upright = read_raster(jpeg(GREY8), "jpeg", FULL_SIZE)
-    np.testing.assert_array_equal(found.pixels, np.rot90(upright.pixels, -1))
-    assert found.size == upright.size[::-1]
+    np.testing.assert_array_equal(found.picture.pixels, np.rot90(upright.picture.pixels, -1))
+    assert found.picture.size == upright.picture.size[::-1]
 
 
 @pytest.mark.parametrize(
@@ -198,3 +201,234 @@ def test_half_a_file_is_no_image(kind, data, share):
     """A file that is cut off is refused, never answered with what there is."""
     with pytest.raises(CorruptImageError, match="cut off"):
         read_raster(data[: int(share * len(data))], kind, FULL_SIZE)
+
+
+PASSES = [(0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2)]
+PASSES += [(1, 0, 2, 1)]
+
+
+def interlaced(pixels: np.ndarray, colour: int) -> bytes:
+    """A PNG of seven pictures (Adam7), without filters."""
+    bits = 8 * pixels.itemsize
+    lines = []
+    for top, left, down, across in PASSES:
+        part = pixels[top::down, left::across]
+        wide = part.astype(part.dtype.newbyteorder(">"))
+        lines += [b"\0" + line.tobytes() for line in wide if line.size]
+    header = struct.pack(">2I5B", pixels.shape[1], pixels.shape[0], bits, colour, 0, 0, 1)
+    chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(b"".join(lines))), (b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(name, body) for name, body in chunks)
+
+
+@pytest.mark.parametrize("shape", [(72, 64), (33, 57), (40, 32)])
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+@pytest.mark.parametrize("bits", [8, 10, 16])
+def test_an_interlaced_png_keeps_its_bits(shape, channels, bits, capfd):
+    """Ten bits of sixteen are few grey levels where only the high byte is left."""
+    grey = radiograph(*shape, bits=bits).astype(np.uint8 if bits == 8 else np.uint16)
+    samples = np.stack([grey] * channels, axis=2)
+    if channels in {2, 4}:
+        samples[..., -1] = 77
+    data = interlaced(samples if channels > 1 else grey, {1: 0, 2: 4, 3: 2, 4: 6}[channels])
+    found = read_raster(data, "png", FULL_SIZE)
+    np.testing.assert_array_equal(found.picture.pixels, grey)
+    assert (found.warnings, found.fallbacks) == ((), ())
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("channels", [2, 3, 4])
+def test_a_png_of_several_samples_keeps_its_bits(channels):
+    """Not interlaced; and where libpng refuses, no decoder of 8 bits answers instead."""
+    samples = np.stack([GREY16] * channels, axis=2)
+    data = bytes(imagecodecs.png_encode(samples))
+    found = read_raster(data, "png", FULL_SIZE)
+    np.testing.assert_array_equal(found.picture.pixels, GREY16)
+    with pytest.raises(CorruptImageError, match="PNG"):
+        read_raster(with_pixels(data, zlib.compress(bytes(10))), "png", FULL_SIZE)
+
+
+def test_a_grey_picture_of_few_bits_may_be_interlaced():
+    """Pillow reads it; cut off, it is refused."""
+    lines = []
+    for top, left, down, across in PASSES:
+        part = (GREY8 > 99)[top::down, left::across]
+        lines += [b"\0" + line.tobytes() for line in np.packbits(part, axis=1) if line.size]
+    header = struct.pack(">2I5B", 64, 72, 1, 0, 0, 0, 1)
+    for whole in (True, False):
+        body = zlib.compress(b"".join(lines if whole else lines[:40]))
+        chunks = [(b"IHDR", header), (b"IDAT", body), (b"IEND", b"")]
+        data = b"\x89PNG\r\n\x1a\n" + b"".join(chunk(name, each) for name, each in chunks)
+        if whole:
+            found = read_raster(data, "png", FULL_SIZE).picture.pixels
+            np.testing.assert_array_equal(found, (GREY8 > 99) * np.uint8(255))
+        else:
+            with pytest.raises(CorruptImageError, match="PNG"):
+                read_raster(data, "png", FULL_SIZE)
+
+
+@pytest.mark.parametrize("mode", ["1", "P"])
+def test_rows_that_lack_are_missed_by_no_decoder(mode):
+    """Pillow leaves them black where the compressed data end as they should."""
+    data = saved(Image.fromarray(GREY8).convert(mode))
+    packed = data[data.index(b"IDAT") + 4 : -16]
+    rows = zlib.decompress(packed)
+    end = data.index(b"IDAT") - 4
+    for share, refused in ((1, False), (0.5, True)):
+        short = zlib.compress(rows[: int(len(rows) * share)])
+        half = data[:end] + chunk(b"IDAT", short) + data[-12:]
+        if refused:
+            with pytest.raises(CorruptImageError, match="PNG"):
+                read_raster(half, "png", FULL_SIZE)
+        else:
+            assert read_raster(half, "png", FULL_SIZE).picture.pixels.shape == GREY8.shape
+
+
+@pytest.mark.parametrize("share", [0.3, 0.6, 0.95])
+@pytest.mark.parametrize("bits", [8, 16])
+def test_half_a_png_with_an_end_is_no_image(share, bits):
+    """Interlaced or not, whatever chunks close it."""
+    grey = GREY8 if bits == 8 else GREY16
+    for data in (png(grey), interlaced(grey, 0)):
+        half = data[: int(share * len(data))]
+        for end in (b"", data[-12:]):
+            with pytest.raises(CorruptImageError):
+                read_raster(half + end, "png", FULL_SIZE)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("grey", [GREY8, GREY16], ids=["8", "16"])
+def test_a_png_is_turned_like_a_jpeg(orientation, grey):
+    """By its eXIf chunk, before the pixels or behind them; XMP has no say."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    said = chunk(b"eXIf", exif.tobytes()[6:])
+    xmp = chunk(b"iTXt", b'XML:com.adobe.xmp\0\0\0\0\0<x tiff:Orientation="8"/>')
+    plain = png(grey)
+    upright = np.asarray(ImageOps.exif_transpose(with_exif(grey, exif)))
+    for data in (plain[:33] + said + xmp + plain[33:], plain[:-12] + xmp + said + plain[-12:]):
+        found = read_raster(data, "png", FULL_SIZE)
+        np.testing.assert_array_equal(found.picture.pixels, upright)
+        assert found.picture.size == upright.shape
+    beside = read_raster(plain[:33] + xmp + plain[33:], "png", FULL_SIZE)
+    np.testing.assert_array_equal(beside.picture.pixels, grey)
+    turned = read_raster(saved(Image.fromarray(GREY8), "JPEG", exif=exif), "jpeg", FULL_SIZE)
+    assert turned.picture.size == upright.shape
+
+
+def with_exif(grey: np.ndarray, exif: Image.Exif) -> Image.Image:
+    """Pillow's own picture of these samples, with what EXIF says."""
+    image = Image.fromarray(grey)
+    image.getexif().update(exif)
+    return image
+
+
+@pytest.mark.parametrize("damage", [b"", b"II*\0", b"MM\0*\xff\xff\xff\xff", b"\0" * 200])
+def test_a_damaged_exif_turns_nothing(damage):
+    """It says nothing, and spoils nothing."""
+    data = png(GREY8)
+    found = read_raster(data[:33] + chunk(b"eXIf", damage) + data[33:], "png", FULL_SIZE)
+    np.testing.assert_array_equal(found.picture.pixels, GREY8)
+
+
+# Codestreams that stand in files of their own
+
+TWELVE = radiograph(72, 64)
+SIGNED = TWELVE.astype(np.int16) - 2000
+BOX = b"\0\0\0\x0cjP  \r\n\x87\n" + b"\0\0\0\x14ftypjph \0\0\0\0jph "
+
+
+def boxed(stream: bytes, head: bytes = b"") -> bytes:
+    """A JPH file, as far as a reader needs it."""
+    return BOX + head + struct.pack(">I4s", 8 + len(stream), b"jp2c") + stream
+
+
+HTJ2K = bytes(imagecodecs.htj2k_encode(TWELVE, reversible=True))
+
+
+@pytest.mark.parametrize(
+    ("data", "kind", "expected"),
+    [
+        (imagecodecs.jpeg_encode(TWELVE, lossless=True, bitspersample=12), "jpeg", TWELVE),
+        (imagecodecs.jpeg_encode(GREY8, lossless=True), "jpeg", GREY8),
+        (imagecodecs.jpeg_encode(GREY16, lossless=True, bitspersample=16), "jpeg", GREY16),
+        (imagecodecs.jpegls_encode(TWELVE), "jpeg-ls", TWELVE),
+        (imagecodecs.jpegls_encode(GREY8), "jpeg-ls", GREY8),
+        (imagecodecs.jpegls_encode(np.stack([GREY8] * 3, axis=2)), "jpeg-ls", GREY8),
+        (imagecodecs.jpeg2k_encode(TWELVE, 0, codecformat="j2k", reversible=True),
+         "jpeg-2000", TWELVE),
+        (imagecodecs.jpeg2k_encode(TWELVE, 0, codecformat="jp2", reversible=True),
+         "jpeg-2000", TWELVE),
+        (imagecodecs.jpeg2k_encode(SIGNED, 0, codecformat="j2k", reversible=True),
+         "jpeg-2000", SIGNED),
+        (imagecodecs.jpeg2k_encode(np.stack([GREY16] * 3, axis=2), 0, codecformat="jp2",
+         reversible=True), "jpeg-2000", GREY16),
+        (HTJ2K, "jpeg-2000", TWELVE),
+        (boxed(HTJ2K), "jpeg-2000", TWELVE),
+        (boxed(HTJ2K) + struct.pack(">I4s", 8, b"uuid"), "jpeg-2000", TWELVE),
+        (BOX + struct.pack(">I4sQ", 1, b"jp2c", 16 + len(HTJ2K)) + HTJ2K, "jpeg-2000", TWELVE),
+        (BOX + struct.pack(">I4s", 0, b"jp2c") + HTJ2K, "jpeg-2000", TWELVE),
+    ],
+)  # fmt: skip
+def test_a_codestream_is_a_file_as_well(data, kind, expected):
+    """Radiographs of 12 bits are kept so outside DICOM too; every sample is as it was coded."""
+    data = bytes(data)
+    found = read_raster(data, sniff(data), FULL_SIZE)
+    np.testing.assert_array_equal(found.picture.pixels, expected)
+    assert (found.format, found.picture.size, found.warnings) == (kind, expected.shape, ())
+    assert read_radiograph(data, PreprocessSpec(size=32)).format == kind
+
+
+@pytest.mark.parametrize("bits", [8, 12])
+def test_a_jpeg_of_12_bits_is_read(bits):
+    """JPEG extended, which Pillow cannot, and colour that is grey in it."""
+    grey = TWELVE if bits == 12 else GREY8
+    for samples in (grey, np.stack([grey] * 3, axis=2)):
+        data = bytes(imagecodecs.jpeg_encode(samples, 98, bitspersample=bits))
+        found = read_raster(data, "jpeg", FULL_SIZE)
+        # Several samples fill their 16 bits
+        scale = 16 if found.picture.pixels.max() > 4095 else 1
+        np.testing.assert_allclose(found.picture.pixels / scale, grey, atol=(1 << bits) // 40)
+
+
+@pytest.mark.parametrize("min_side", [16, 32])
+def test_a_large_jpeg_2000_is_decoded_small(min_side):
+    """As within DICOM, by its wavelet."""
+    pixels = radiograph(200, 160)
+    data = bytes(imagecodecs.jpeg2k_encode(pixels, 0, codecformat="jp2", reversible=True))
+    found = read_raster(data, "jpeg-2000", min_side)
+    assert found.picture.size == pixels.shape
+    assert min_side <= min(found.picture.pixels.shape) < 2 * min_side
+    assert found.picture.wavelet == "5/3"
+
+
+COLOURED = np.stack([TWELVE, 4095 - TWELVE, TWELVE >> 1], axis=2)
+COLOURED8 = (COLOURED >> 4).astype(np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("data", "error", "says"),
+    [
+        (imagecodecs.jpegls_encode(COLOURED8), ColourImageError, "colour"),
+        (imagecodecs.jpegls_encode(COLOURED), ColourImageError, "colour"),
+        (imagecodecs.jpeg_encode(COLOURED, 95, bitspersample=12), ColourImageError, "colour"),
+        (imagecodecs.jpeg2k_encode(PHOTO, 0, codecformat="jp2"), ColourImageError, "colour"),
+        (imagecodecs.jpeg2k_encode(COLOURED, 0, codecformat="j2k", bitspersample=12),
+         ColourImageError, "colour"),
+        (imagecodecs.jpeg2k_encode(TWELVE.astype(np.uint32) << 8, 0, codecformat="j2k",
+         bitspersample=20), UnsupportedPixelFormatError, "20 bits"),
+        (boxed(HTJ2K, struct.pack(">I4sI4s", 16, b"jp2h", 8, b"pclr")),
+         UnsupportedPixelFormatError, "palette"),
+        (boxed(HTJ2K) + boxed(HTJ2K)[len(BOX):], MultiFrameError, "several pictures"),
+        (boxed(HTJ2K)[:-200] + b"\xff\xd9", CorruptImageError, "cut off"),
+        (BOX, CorruptImageError, "no codestream"),
+        (BOX + struct.pack(">I4s", 3, b"jp2c") + HTJ2K, CorruptImageError, "JPEG 2000 file"),
+        (BOX + struct.pack(">I4s", 8, b"free") * 1000, CorruptImageError, "no codestream"),
+        (bytes(imagecodecs.jpegls_encode(TWELVE))[:900], CorruptImageError, "cut off"),
+        (imagecodecs.jpegls_encode(TWELVE)[:4], CorruptImageError, "cut off"),
+    ],
+)  # fmt: skip
+def test_a_codestream_that_is_no_radiograph_is_refused(data, error, says):
+    """Colour, several pictures, palettes, and what is cut off."""
+    data = bytes(data)
+    with pytest.raises(error, match=says):
+        read_raster(data, sniff(data), FULL_SIZE)

@@ -1,0 +1,67 @@
+"""What people send by mistake, by content: each gets an error that names it."""
+
+from __future__ import annotations
+
+import re
+
+LOOKED_AT = 1024  # bytes
+
+# Where the bytes stand, and which
+MAGIC = (
+    (0, b"%PDF", "PDF"),
+    (0, b"PK\x03\x04", "zip"),
+    (0, b"GIF8", "GIF"),
+    (0, b"BM", "BMP"),
+    (0, b"II+\0", "BigTIFF"),
+    (0, b"MM\0+", "BigTIFF"),
+    (8, b"WEBP", "WebP"),
+    (8, b"AVI ", "AVI"),
+    (4, b"ftyphei", "HEIC"),
+    (4, b"ftyphev", "HEIC"),
+    (4, b"ftypmif1", "HEIF"),
+    (4, b"ftypavi", "AVIF"),
+    (4, b"ftyp", "MP4 or QuickTime"),
+    (0, b"\0\0\0\x0cJXL ", "JPEG XL"),
+    (0, b"\xff\x0a", "JPEG XL"),
+    (0, b"8BPS", "Photoshop"),
+    (0, b"P5\n", "PGM"),
+    (0, b"P6\n", "PPM"),
+    (0, b"NRRD", "NRRD"),
+    (0, b"ObjectType = Image", "MetaImage"),
+    (344, b"n+1\0", "NIfTI"),
+    (344, b"ni1\0", "NIfTI"),
+    (0, b"\x93NUMPY", "NumPy"),
+    (0, b"\x89HDF", "HDF5"),
+    (0, b"PAR1", "Parquet"),
+    (257, b"ustar", "tar"),
+    (0, b"7z\xbc\xaf", "7z"),
+    (0, b"Rar!", "RAR"),
+    (0, b"BZh", "bzip2"),
+    (0, b"\xfd7zXZ", "xz"),
+    (0, b"\x28\xb5\x2f\xfd", "Zstandard"),
+    (0, b"{\\rtf", "RTF"),
+    (0, b"MSH|", "HL7"),
+)
+# The names of files in gzip say what is in it
+GZIP, NIFTI_GZIP = b"\x1f\x8b", re.compile(rb"\.nii\0", re.IGNORECASE)
+# Text, behind a byte order mark and white space
+TEXTS = (
+    (re.compile(rb'[\[{].*"[0-9A-Fa-f]{8}"\s*:\s*\{\s*"(vr|Value)"', re.DOTALL), "DICOM JSON"),
+    (re.compile(rb'[\[{]\s*("|\{|\[|\]|\})'), "JSON"),
+    (re.compile(rb"<.*<NativeDicomModel|<NativeDicomModel", re.DOTALL), "DICOM XML"),
+    (re.compile(rb"<svg|<.*<svg", re.DOTALL | re.IGNORECASE), "SVG"),
+    (re.compile(rb"<!doctype html|<html", re.IGNORECASE), "HTML"),
+    (re.compile(rb"<\?xml"), "XML"),
+)
+
+
+def name_of(data: bytes | bytearray | memoryview) -> str | None:
+    """The name of the format, or None where it is not a known one."""
+    start = bytes(data[:LOOKED_AT])
+    for at, magic, name in MAGIC:
+        if start.startswith(magic, at):
+            return name
+    if start.startswith(GZIP):
+        return "NIfTI (gzip)" if NIFTI_GZIP.search(start) else "gzip"
+    text = start.removeprefix(b"\xef\xbb\xbf").lstrip()
+    return next((name for pattern, name in TEXTS if pattern.match(text)), None)
