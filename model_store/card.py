@@ -162,7 +162,8 @@ class ModelCard(Frozen):
     )
     derived_from: str | None = Field(
         default=None,
-        description="name/version that taught it, or whose weights it holds in other numbers",
+        description="name/version that taught it, or whose weights it holds, in other numbers or "
+        "behind another preprocessing",
     )
     evaluations: tuple[Evaluation, ...]
     data: tuple[DataSource, ...]
@@ -185,9 +186,9 @@ class ModelCard(Frozen):
                 raise ValueError(f"threshold {self.threshold} lies outside its {name}")
         return self
 
-    def decide(self, pfi: float) -> Decision:
-        """Apply the stored cutoff to one PFI (0..1)."""
+    def decide(self, pfi: float, *, doubtful: bool = False) -> Decision:
+        """Apply the stored cutoff to one PFI (0..1); `doubtful` images are reviewed in any case."""
         return Decision(
             view="frontal" if pfi >= self.threshold else "lateral",
-            review=self.review_band.low <= pfi <= self.review_band.high,
+            review=doubtful or self.review_band.low <= pfi <= self.review_band.high,
         )

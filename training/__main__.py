@@ -11,7 +11,7 @@ from typing import get_args
 
 from model_store import DEFAULT_ROOT, Store, StoreError
 from service.inference import NetworkError
-from training import adapters, distil, processes, readers, recalibrate
+from training import adapters, distil, processes, readers, recalibrate, reread
 from training.evaluate import as_table
 from training.fit import fit
 from training.forms import derive
@@ -76,6 +76,7 @@ def parser() -> argparse.ArgumentParser:
     adapters.add_command(commands)
     readers.add_command(commands)
     recalibrate.add_command(commands)
+    reread.add_command(commands)
 
     command = commands.add_parser("fit", help="fine-tune GoogLeNet; run again to resume")
     _add_fit_options(command)

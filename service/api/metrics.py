@@ -30,7 +30,7 @@ IMAGES = Counter(
 )
 REVIEW = Counter(
     "cxrview_images_review_total",
-    "Images classified and marked for review: their PFI lies in the model's uncertain band.",
+    "Images classified and marked for review: the PFI is uncertain, or the picture.",
     ["view"],
 )
 HEADERS = Counter(

@@ -55,7 +55,9 @@ class Classification(BaseModel):
     view: View
     pfi: float = Field(ge=0, le=1, description="probability of a frontal image")
     threshold: float = Field(description="frontal when pfi >= threshold")
-    review: bool = Field(description="the PFI lies in the card's uncertain band")
+    review: bool = Field(
+        description="the PFI lies in the card's uncertain band, or a warning makes it doubtful"
+    )
     header: Header | None = Field(description="null for all but DICOM")
     sop_instance_uid: str | None
     model: ModelReference
@@ -64,7 +66,7 @@ class Classification(BaseModel):
     @classmethod
     def of(cls, radiograph: Radiograph, pfi: float, card: ModelCard) -> Self:
         """Apply the card's cutoff to a PFI."""
-        decision, claimed = card.decide(pfi), radiograph.header
+        decision, claimed = card.decide(pfi, doubtful=radiograph.doubtful), radiograph.header
         header = None
         if claimed is not None:
             agrees = claimed.agrees(decision.view)

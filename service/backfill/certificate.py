@@ -80,7 +80,7 @@ class Certificate(Frozen):
     inputs: dict[Input, Count] = Field(
         description="what the model saw: files as they are stored, or as the archive renders them"
     )
-    review: Count = Field(description="images within the model's uncertain band")
+    review: Count = Field(description="images within the uncertain band, or doubtful by a warning")
     header: dict[str, Agreement] = Field(
         description="by claim: view_position, patient_orientation, view_code, described_view"
     )

@@ -61,7 +61,7 @@ def row_of(
         raise ValueError(f"a PFI of {pfi}")
     if rendered is not None:
         radiograph = _named(radiograph, rendered)
-    decision = card.decide(pfi)
+    decision = card.decide(pfi, doubtful=radiograph.doubtful)
     header = radiograph.header or ViewHeader(None)
     origin = radiograph.origin or Origin()
     return Row(

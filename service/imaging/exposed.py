@@ -14,7 +14,7 @@ import numpy.typing as npt
 from service.imaging.picture import WHOLE, Field, Mask, Picture, Pixels
 from service.imaging.tensor import Tensor
 
-Values = npt.NDArray[np.float64]  # in one dimension
+Values = npt.NDArray[np.float32]  # in one dimension
 
 SAMPLES = 128  # rows and columns that are looked at for outliers
 LEVELS = 256  # into which their range is cut
@@ -26,7 +26,7 @@ SPARSE, PLATE = 0.1, 0.05
 # Values beyond a run of sparse levels are outliers if it is so wide, as a part of the range of the
 # rest
 GAP = 0.3
-FEW = 0.004  # of the samples: fewer are left to the percentiles of the window
+FEW = 0.005  # of the samples: fewer are left to the percentiles of the window
 FAR_GAP = 2.0  # the same, where what surrounds a radiograph and is bright becomes dark
 MAX_OUTLIERS = 6
 SPREAD, CONTENT_LEVELS = (2, 98), 64  # percentiles, and levels between them
@@ -34,7 +34,8 @@ SPREAD, CONTENT_LEVELS = (2, 98), 64  # percentiles, and levels between them
 SURROUNDS = 0.1
 SMEAR_PIXELS = 4  # around outliers, where a file is lossy or was decoded at a reduced size
 
-# Rows and columns of a border: grey levels of 255 from their median, in this share of their pixels.
+# Rows and columns of a border: grey levels of 255 from the most frequent one, and the share of their
+# pixels that must be so near.
 # The tensor's pixels are means of many, so that noise is small there
 BORDER_LEVELS = 4
 BORDER_SHARE = 0.98
@@ -104,7 +105,7 @@ def without_outliers(picture: Picture) -> tuple[Picture, bool]:
     """
     pixels = picture.pixels
     grid = tuple(slice(None, None, max(1, side // SAMPLES)) for side in pixels.shape)
-    found = _rest(pixels[grid].ravel().astype(np.float64))
+    found = _rest(pixels[grid].astype(np.float32).ravel())
     if found is None:
         return picture, False
     below, above = pixels < found.low, pixels > found.high
@@ -192,17 +193,21 @@ def _apart(values: Values) -> tuple[Values, Values, float]:
     none = values, values[:0], 0.0
     if smallest == largest:
         return none
-    levels = ((values - smallest) * ((LEVELS - 1e-6) / (largest - smallest))).astype(np.intp)
-    counts = np.bincount(levels, minlength=LEVELS)
+    levels = (values - smallest) * ((LEVELS - 1e-3) / (largest - smallest))
+    counts = np.bincount(levels.astype(np.uint8), minlength=LEVELS)
     # Both ends are of the range, so no gap begins or ends outside of it
     around = np.convolve(counts, np.full(SMOOTHED, 1 / SMOOTHED), mode="same")
     spread = np.minimum(counts, PLATE * len(values)).sum()
     start, end = _widest(around < SPARSE * spread / LEVELS)
-    low, high = values[levels < start], values[levels >= end]
-    width = start if _content(low) > _content(high) else LEVELS - end
-    if end - start < GAP * width or min(len(low), len(high)) < FEW * len(values):
+    if end - start < GAP * min(start or LEVELS, LEVELS - end or LEVELS):  # as in most pictures
         return none
-    return low, high, float(high.min() - low.max())
+    low, high = values[levels < start], values[levels >= end]
+    kept, width = (low, start) if _content(low) > _content(high) else (high, LEVELS - end)
+    if end - start < GAP * width or len(values) - len(kept) < FEW * len(values) or not width:
+        return none
+    # Where all that is beyond the gap is as sparse, it reaches to the end of the range
+    first, last = low.max(initial=smallest), high.min(initial=largest)
+    return low, high, float(last - first)
 
 
 def _widest(sparse: Mask) -> tuple[int, int]:
@@ -234,7 +239,7 @@ def field_of(tensor: Tensor) -> Field:
     Args:
         tensor: (1, S, S), of the picture.
     """
-    grey = tensor[0].astype(np.int16)
+    grey = tensor[0]
     side = len(grey)
     top, bottom, left, right = 0, side, 0, side
     before = None
@@ -249,15 +254,17 @@ def field_of(tensor: Tensor) -> Field:
     return Field(top / side, bottom / side, left / side, right / side)
 
 
-def _border(lines: npt.NDArray[np.int16]) -> int:
+def _border(lines: npt.NDArray[np.uint8]) -> int:
     """How many lines from the first on are as constant as it, and of its grey."""
     if lines.size < 2 * len(lines) or len(lines) < 2:
         return 0
-    grey = np.median(lines[0])
+    grey = int(np.bincount(lines[0]).argmax())
+    levels = range(max(0, grey - BORDER_LEVELS), grey + BORDER_LEVELS + 1)
 
-    def constant(part: npt.NDArray[np.int16]) -> Mask:
-        share: npt.NDArray[np.float64] = (np.abs(part - grey) <= BORDER_LEVELS).mean(axis=-1)
-        return share >= BORDER_SHARE
+    def constant(part: npt.NDArray[np.uint8]) -> Mask:
+        inside = (part >= levels.start) & (part < levels.stop)
+        enough: Mask = np.count_nonzero(inside, axis=-1) >= BORDER_SHARE * part.shape[-1]
+        return enough
 
     if not constant(lines[0]):  # as in most pictures
         return 0

@@ -18,6 +18,7 @@ from service.imaging.preprocess import prepare
 from service.imaging.raster import RasterFormat, read_raster
 from service.imaging.tensor import Tensor
 
+DOUBTS = frozenset({"panels", "small_field"})  # warnings
 START_BYTES = 1024  # tell the format, or name another
 Format = Literal["dicom", RasterFormat]
 
@@ -44,6 +45,11 @@ class Radiograph:
     transfer_syntax: str | None = None
     warnings: tuple[str, ...] = ()
     fallbacks: tuple[Decoder, ...] = ()  # decoders that refused it, before one could read it
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether something about the picture makes any answer uncertain."""
+        return not DOUBTS.isdisjoint(self.warnings)
 
 
 def sniff(data: bytes | bytearray | memoryview) -> Format:

@@ -116,7 +116,8 @@ def _submit(runtime: Runtime, image: Image) -> None:
 def _count(runtime: Runtime, image: Image, answer: Future[float]) -> None:
     if answer.cancelled() or answer.exception() is not None or image.radiograph is None:
         return
-    decision, found = runtime.card.decide(answer.result()), image.radiograph
+    found = image.radiograph
+    decision = runtime.card.decide(answer.result(), doubtful=found.doubtful)
     metrics.count_answer(
         decision.view, image.lane, "backfills", found.fallbacks, review=decision.review
     )
