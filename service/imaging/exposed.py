@@ -34,9 +34,8 @@ SPREAD, CONTENT_LEVELS = (2, 98), 64  # percentiles, and levels between them
 SURROUNDS = 0.1
 SMEAR_PIXELS = 4  # around outliers, where a file is lossy or was decoded at a reduced size
 
-# Rows and columns of a border: grey levels of 255 from the most frequent one, and the share of their
-# pixels that must be so near.
-# The tensor's pixels are means of many, so that noise is small there
+# Rows and columns of a border: grey levels of 255 from the most frequent one, and the share of its
+# pixels that must be so near. The tensor's pixels are means of many, so that noise is small there
 BORDER_LEVELS = 4
 BORDER_SHARE = 0.98
 # A border is cut off if it leaves less of the picture. Of ordinary radiographs, the least is 0.63,
@@ -109,14 +108,16 @@ def without_outliers(picture: Picture) -> tuple[Picture, bool]:
     if found is None:
         return picture, False
     below, above = pixels < found.low, pixels > found.high
-    if picture.smeared and found.outliers_take_half:
+    smeared = picture.smeared and found.outliers_take_half
+    if smeared:
         below, above = _widened(below), _widened(above)
         inner = pixels[grid][~(below | above)[grid]]
         if inner.size:
             found = found._replace(low=float(inner.min()), high=float(inner.max()))
     low, high = (pixels.dtype.type(limit) for limit in found.limits)
     clipped = np.clip(pixels, low, high)
-    clipped[below], clipped[above] = low, high
+    if smeared:
+        clipped[below], clipped[above] = low, high
     bright, dark = (below, high) if picture.inverted else (above, low)
     if _surrounds(bright) and found.is_far(picture.inverted):
         clipped[bright] = dark
@@ -199,15 +200,17 @@ def _apart(values: Values) -> tuple[Values, Values, float]:
     around = np.convolve(counts, np.full(SMOOTHED, 1 / SMOOTHED), mode="same")
     spread = np.minimum(counts, PLATE * len(values)).sum()
     start, end = _widest(around < SPARSE * spread / LEVELS)
-    if end - start < GAP * min(start or LEVELS, LEVELS - end or LEVELS):  # as in most pictures
+    # As in most pictures. Smoothing hides SMOOTHED levels of a gap
+    if end - start + SMOOTHED < GAP * min(start or LEVELS, LEVELS - end or LEVELS):
         return none
     low, high = values[levels < start], values[levels >= end]
-    kept, width = (low, start) if _content(low) > _content(high) else (high, LEVELS - end)
-    if end - start < GAP * width or len(values) - len(kept) < FEW * len(values) or not width:
-        return none
+    kept = low if _content(low) > _content(high) else high
     # Where all that is beyond the gap is as sparse, it reaches to the end of the range
-    first, last = low.max(initial=smallest), high.min(initial=largest)
-    return low, high, float(last - first)
+    gap = float(high.min(initial=largest) - low.max(initial=smallest))
+    few = len(values) - len(kept) < FEW * len(values)
+    if few or not len(kept) or gap < GAP * (kept.max() - kept.min()):
+        return none
+    return low, high, gap
 
 
 def _widest(sparse: Mask) -> tuple[int, int]:
