@@ -83,7 +83,7 @@ def _parser() -> argparse.ArgumentParser:
     classify = commands.add_parser("classify", help="classify files and folders, without a service")
     classify.add_argument("paths", nargs="+", metavar="PATH")
     classify.add_argument("--json", action="store_true", help="NDJSON on standard output")
-    classify.add_argument("--model", default="googlenet/1.0.0", help="name/version")
+    classify.add_argument("--model", default="googlenet/1.1.0", help="name/version")
     classify.add_argument("--model-store", type=Path, default=DEFAULT_ROOT)
     classify.set_defaults(run_command=_classify)
     backfill = commands.add_parser("backfill", help="classify an archive, every image once")

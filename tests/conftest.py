@@ -15,7 +15,7 @@ from model_store import ModelVersion, Store
 ROOT = Path(__file__).parent.parent
 DATA = Path(__file__).parent / "data"
 SHARED = Path(os.environ.get("CXRVIEW_SHARED", ROOT.parent / "shared"))
-SHIPPED = "googlenet/1.0.0"
+SHIPPED = "googlenet/1.1.0"
 # Modules that take five seconds or more on two cores: most of the time of all
 SLOW = frozenset(Path(__file__).with_name("slow.txt").read_text().split())
 

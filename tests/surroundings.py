@@ -1,8 +1,9 @@
-"""What archives put around, over and beside a radiograph, each with the plain picture it stands for."""
+"""What archives put around and over a radiograph, each with the plain picture it stands for."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,7 +18,7 @@ class Odd(NamedTuple):
 
     pixels: Array  # (rows, columns), uint16 or int16; bone bright
     plain: Array  # what of it is a radiograph, uint16 of 12 bits
-    attributes: dict[str, Any] = {}
+    attributes: Mapping[str, Any] = MappingProxyType({})  # of the object that holds it
 
 
 def on_plate(pixels: Array, scale: float, value: int, dtype: str = "u2", seed: int = 0) -> Array:
@@ -25,7 +26,9 @@ def on_plate(pixels: Array, scale: float, value: int, dtype: str = "u2", seed: i
     rows, columns = pixels.shape
     plate = np.full((int(rows * scale), int(columns * scale)), value, dtype)
     random = np.random.default_rng(seed)
-    row, column = (random.integers(0, b - s + 1) for b, s in zip(plate.shape, pixels.shape))
+    row, column = (
+        random.integers(0, b - s + 1) for b, s in zip(plate.shape, pixels.shape, strict=True)
+    )
     plate[row : row + rows, column : column + columns] = pixels
     return plate
 
@@ -142,7 +145,9 @@ def declared(pixels: Array) -> Iterator[tuple[str, Odd]]:
     rows, columns = pixels.shape
     edges = (rows // 8, rows - rows // 10, columns // 9, columns - columns // 7)
     keys = ("UpperHorizontal", "LowerHorizontal", "LeftVertical", "RightVertical")
-    rectangle: dict[str, Any] = {f"Shutter{key}Edge": edge for key, edge in zip(keys, edges)}
+    rectangle: dict[str, Any] = {
+        f"Shutter{key}Edge": edge for key, edge in zip(keys, edges, strict=True)
+    }
     rectangle["ShutterShape"] = "RECTANGULAR"
     inner = pixels[edges[0] - 1 : edges[1], edges[2] - 1 : edges[3]]
     for value in (white, black):

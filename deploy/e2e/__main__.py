@@ -115,7 +115,7 @@ def prepared(report: Report, out: Path, tools: Path, stack: ExitStack) -> Scene:
 def settings_of_jobs(place: Place) -> dict[str, str]:
     """For a pod that works on archives: the model for it, one core, and a volume of its own."""
     return {
-        "CXRVIEW_MODEL": "swift/1.0.0",
+        "CXRVIEW_MODEL": "swift/1.1.0",
         "CXRVIEW_DECODE_WORKERS": "1",
         "CXRVIEW_BACKFILL_FOLDER": place.writable("jobs"),
         "CXRVIEW_BACKFILL_SOURCES": place.file("archive"),

@@ -139,7 +139,7 @@ def updated(scene: Scene) -> None:
         begin = time.monotonic()
         scene.report.expect(replica.stop() == 0, f"{replica.name} drains, and ends with 0")
         scene.report.note(f"drained_{replica.name}_seconds", round(time.monotonic() - begin, 1))
-        replica.start(CXRVIEW_MODEL="swift/1.0.0")
+        replica.start(CXRVIEW_MODEL="swift/1.1.0")
         time.sleep(2)  # the balancer looks twice a second
     result = load.result()
     scene.report.note("updated", result)

@@ -35,7 +35,7 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="CXRVIEW_", frozen=True)
 
-    model: str = "googlenet/1.0.0"  # name/version; never "latest", so that a rollback is a change
+    model: str = "googlenet/1.1.0"  # name/version; never "latest", so that a rollback is a change
     model_store: Path = DEFAULT_ROOT
     provider: Provider = "cpu"
     allow_cpu_fallback: bool = False  # a GPU pod that serves from its CPU should fail, not crawl
