@@ -27,7 +27,7 @@ from service.imaging.errors import CorruptImageError, UnsupportedPixelFormatErro
 from service.imaging.frame import Frame, Stream
 from service.imaging.jpeg import without_metadata, without_zero
 from service.imaging.openjpeg import MAX_BITS, OPENJPEG, decode_openjpeg
-from service.imaging.picture import Wavelet
+from service.imaging.picture import Wavelet, halvings
 from service.imaging.tensor import check_size
 from service.imaging.whole import decode_whole
 
@@ -189,11 +189,6 @@ def _segments(stream: Stream, segments: int) -> list[int]:
     if places[0] < RLE_HEADER or places != sorted(places):
         raise CorruptImageError("the segments of the RLE frame do not follow each other")
     return places
-
-
-def halvings(rows: int, columns: int, min_side: int) -> int:
-    """How often both sides can be halved and keep `min_side` pixels."""
-    return max(0, (min(rows, columns) // min_side).bit_length() - 1)
 
 
 def as_bytes(stream: Stream) -> bytes:

@@ -38,6 +38,9 @@ SMEAR_PIXELS = 4  # around outliers, where a file is lossy or was decoded at a r
 # pixels that must be so near. The tensor's pixels are means of many, so that noise is small there
 BORDER_LEVELS = 4
 BORDER_SHARE = 0.98
+# What is behind a border begins with an edge: within so many lines, no more than this share is so
+# near. A collimator's half-shadow fades instead, and would be cut anywhere
+EDGE_LINES, EDGE_LEVELS, EDGE_SHARE = 2, 12, 0.9
 # A border is cut off if it leaves less of the picture. Of ordinary radiographs, the least is 0.63,
 # and at 0.7 no PFI moves by 0.008; at 0.85, two of 4,331 do, both towards their view
 FIELD_AREA = 0.7
@@ -48,10 +51,14 @@ SHOWN_SHARE = 0.02
 DARKEST_PERCENTILE = 0.5  # of what is shown: single pixels of a smeared edge may be darker
 
 
-def declared_field(picture: Picture) -> Picture:
+def declared_field(picture: Picture, grid: int = 1) -> Picture:
     """Without what the file itself says is not shown: padding, and what a shutter hides.
 
     The picture is cut to the field; within it, hidden pixels get the darkest value of the rest.
+
+    Args:
+        picture: As decoded.
+        grid: See `Picture.cropped`.
     """
     shown = _shown(picture)
     if shown is None:
@@ -61,7 +68,7 @@ def declared_field(picture: Picture) -> Picture:
         return picture._replace(padding=None, shutter=None)
     height, width = shown.shape
     field = Field(rows[0] / height, rows[1] / height, columns[0] / width, columns[1] / width)
-    cropped = picture.cropped(field)
+    cropped = picture.cropped(field, grid)
     inner = _shown(cropped)
     assert inner is not None
     if not inner.all():
@@ -258,18 +265,22 @@ def field_of(tensor: Tensor) -> Field:
 
 
 def _border(lines: npt.NDArray[np.uint8]) -> int:
-    """How many lines from the first on are as constant as it, and of its grey."""
+    """How many lines from the first on are constant and of its grey; 0 where they fade."""
     if lines.size < 2 * len(lines) or len(lines) < 2:
         return 0
     grey = int(np.bincount(lines[0]).argmax())
-    levels = range(max(0, grey - BORDER_LEVELS), grey + BORDER_LEVELS + 1)
-
-    def constant(part: npt.NDArray[np.uint8]) -> Mask:
-        inside = (part >= levels.start) & (part < levels.stop)
-        enough: Mask = np.count_nonzero(inside, axis=-1) >= BORDER_SHARE * part.shape[-1]
-        return enough
-
-    if not constant(lines[0]):  # as in most pictures
+    if not _near(lines[0], grey, BORDER_LEVELS) >= BORDER_SHARE:  # as in most pictures
         return 0
-    of_border = constant(lines)
-    return len(lines) if of_border.all() else int(np.argmin(of_border))
+    of_border = _near(lines, grey, BORDER_LEVELS) >= BORDER_SHARE
+    if of_border.all():
+        return len(lines)
+    count = int(np.argmin(of_border))
+    behind = _near(lines[count : count + EDGE_LINES], grey, EDGE_LEVELS)
+    return count if behind.min() <= EDGE_SHARE else 0
+
+
+def _near(lines: npt.NDArray[np.uint8], grey: int, levels: int) -> npt.NDArray[np.float64]:
+    """The share of each line's pixels that differ from a grey by no more than so many levels."""
+    inside = (lines >= max(0, grey - levels)) & (lines <= min(255, grey + levels))
+    share: npt.NDArray[np.float64] = np.count_nonzero(inside, axis=-1) / lines.shape[-1]
+    return share

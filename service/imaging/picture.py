@@ -27,7 +27,7 @@ class Field(NamedTuple):
         return (self.bottom - self.top) * (self.right - self.left)
 
 
-ROUNDING = 1e-6  # of a fraction, in pixels: it must not add one
+ROUNDING = 1e-6  # of a fraction, in steps: it must not add one
 WHOLE = Field(0, 1, 0, 1)
 
 
@@ -52,24 +52,34 @@ class Picture(NamedTuple):
         """Whether a pixel may hold parts of its neighbours."""
         return self.lossy or self.reduction > 1
 
-    def cropped(self, field: Field) -> Self:
-        """This part of it: each pixel that the field touches."""
-        rows, columns = self.pixels.shape
-        top, bottom = _within(field.top, field.bottom, rows)
-        left, right = _within(field.left, field.right, columns)
-        part = slice(top, bottom), slice(left, right)
-        above, before = self.reduction * top, self.reduction * left
+    def cropped(self, field: Field, grid: int = 1) -> Self:
+        """The smallest part that holds a field.
+
+        Args:
+            field: Of this picture.
+            grid: Rows and columns of the image that are cut off together. If it is a multiple of
+                any `reduction`, an image is cut alike at whatever size it was decoded.
+        """
+        step = max(grid, self.reduction)
+        top, bottom = _within(field.top, field.bottom, self.size[0], step)
+        left, right = _within(field.left, field.right, self.size[1], step)
+        part = tuple(
+            slice(start // self.reduction, math.ceil(end / self.reduction))
+            for start, end in ((top, bottom), (left, right))
+        )
         return self._replace(
             pixels=self.pixels[part],
-            # The last block of a reduced image may stand for less than the others
-            size=(
-                min(self.size[0], self.reduction * bottom) - above,
-                min(self.size[1], self.reduction * right) - before,
-            ),
+            size=(bottom - top, right - left),
             padding=None if self.padding is None else self.padding[part],
             shutter=None if self.shutter is None else self.shutter[part],
         )
 
 
-def _within(start: float, end: float, length: int) -> tuple[int, int]:
-    return math.floor(start * length + ROUNDING), math.ceil(end * length - ROUNDING)
+def _within(start: float, end: float, length: int, step: int) -> tuple[int, int]:
+    first = math.floor(start * length / step + ROUNDING) * step
+    return first, min(length, math.ceil(end * length / step - ROUNDING) * step)
+
+
+def halvings(rows: int, columns: int, min_side: int) -> int:
+    """How often both sides can be halved and keep `min_side` pixels."""
+    return max(0, (min(rows, columns) // min_side).bit_length() - 1)

@@ -10,11 +10,13 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from model_store import PreprocessSpec
 from service.imaging.exposed import FIELD_AREA, LOOKS, declared_field, field_of, without_outliers
-from service.imaging.picture import Mask, Picture, Pixels
+from service.imaging.picture import Mask, Picture, Pixels, halvings
 from service.imaging.tensor import MIN_SIDE, Tensor, pixels_to_tensor
 
 # Of the field within a border: with fewer pixels, an answer is not certain
 CERTAIN_SIDE = 2 * MIN_SIDE
+# Pixels of a field for each of the tensor: with fewer, its edges depend on how it was decoded
+FINE = 3
 # Two radiographs side by side: the picture is so wide, and somewhere in its middle half two columns
 # differ, in half of the rows, by so many times what those around differ by, and LEVELS of grey. Of
 # 175 ordinary radiographs as wide, none does; of 200 pairs, 19 in 20 do
@@ -29,7 +31,8 @@ class Prepared(NamedTuple):
 
     tensor: Tensor  # (1, S, S)
     warnings: tuple[str, ...] = ()
-    # Pixels that the shorter side of the whole image needs so that the field has S; None if it has
+    # Pixels that the shorter side of the whole needs so that the field has FINE S; None if the
+    # whole is shown, or the field has so many
     finer: int | None = None
 
 
@@ -45,12 +48,13 @@ def prepare(picture: Picture, spec: PreprocessSpec) -> Prepared:
     """
     if spec.version == 1:
         return Prepared(_tensor(_without_padding(picture), spec))
-    found, outliers, bordered = declared_field(picture), False, False
+    found = declared_field(picture, _grid(picture, spec))
+    outliers = bordered = False
     for _ in range(LOOKS):
         found, had_outliers = without_outliers(found)
         outliers |= had_outliers
         tensor = _tensor(found, spec)
-        smaller = found.cropped(field_of(tensor))
+        smaller = found.cropped(field_of(tensor), _grid(found, spec))
         if _area(smaller) >= _area(found) * (1 if bordered else FIELD_AREA):
             break
         found, bordered = smaller, True
@@ -85,15 +89,20 @@ def _has_panels(picture: Picture, tensor: Tensor) -> bool:
     return bool((steps[middle] > PANELS_STEP * usual[middle]).any())
 
 
+def _grid(picture: Picture, spec: PreprocessSpec) -> int:
+    """The largest reduction at which the picture can be decoded for this spec."""
+    return 1 << halvings(*picture.size, spec.size)
+
+
 def _area(picture: Picture) -> int:
     return picture.size[0] * picture.size[1]
 
 
 def _finer(whole: Picture, field: Picture, side: int) -> int | None:
-    if whole.reduction == 1 or min(field.pixels.shape) >= side:
+    if whole.reduction == 1 or field.size == whole.size or min(field.pixels.shape) >= FINE * side:
         return None
     pairs = zip(whole.size, field.size, strict=True)
-    return math.ceil(side * max(of_whole / of_field for of_whole, of_field in pairs))
+    return math.ceil(FINE * side * max(of_whole / of_field for of_whole, of_field in pairs))
 
 
 def _without_padding(picture: Picture) -> Picture:

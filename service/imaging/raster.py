@@ -20,7 +20,6 @@ from service.imaging.decoders import (
     as_bytes,
     decode_frame,
     first_to_read,
-    halvings,
     pillow_jpeg,
 )
 from service.imaging.errors import CorruptImageError, MultiFrameError, UnsupportedPixelFormatError
@@ -30,7 +29,7 @@ from service.imaging.grey import check_share, grey_of_colour, is_coloured
 from service.imaging.jp2 import unwrapped
 from service.imaging.jpeg import orientation
 from service.imaging.lookup import Table
-from service.imaging.picture import Picture, Pixels
+from service.imaging.picture import Picture, Pixels, halvings
 from service.imaging.png import Png, check_rows, decode_png, plain_file, read_chunks
 from service.imaging.tensor import check_size
 from service.imaging.tiff import WHITE_IS_ZERO, decode_tiff, read_tiff

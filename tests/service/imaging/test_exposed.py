@@ -100,8 +100,8 @@ def test_an_empty_plate_is_cut_off(scale, value):
     found = prepare(Picture(plate, plate.shape), spec)
     assert "border_ignored" in found.warnings
     apart = np.abs(found.tensor.astype(int) - tensor_of(PIXELS, spec))[0]
-    assert apart[2:-2, 2:-2].mean() < 2
-    assert apart.mean() < 6
+    assert apart[3:-3, 3:-3].mean() < 2.5
+    assert apart.mean() < 8
 
 
 def test_a_narrow_border_is_part_of_the_picture():
