@@ -16,7 +16,9 @@ from service.imaging.tensor import Tensor
 
 Values = npt.NDArray[np.float32]  # in one dimension
 
-SAMPLES = 128  # rows and columns that are looked at for outliers
+# Rows and columns that are looked at for outliers: of a large picture, few rows are in few cache
+# lines
+SAMPLES = 64, 256
 LEVELS = 256  # into which their range is cut
 SMOOTHED = 8  # of these are counted together
 # A level is sparse if it holds less than this part of what each would hold if all held the same:
@@ -91,8 +93,8 @@ def _ends(lines: Mask) -> tuple[int, int] | None:
 
 
 def _darkened(picture: Picture, shown: Mask) -> Pixels:
-    step = tuple(slice(None, None, max(1, side // (2 * SAMPLES))) for side in shown.shape)
-    values = picture.pixels[step][shown[step]]
+    grid = _grid(shown)
+    values = picture.pixels[grid][shown[grid]]
     if not values.size:
         values = picture.pixels[shown]
     share = 100 - DARKEST_PERCENTILE if picture.inverted else DARKEST_PERCENTILE
@@ -110,7 +112,7 @@ def without_outliers(picture: Picture) -> tuple[Picture, bool]:
         The picture, and whether they took half of its range or more.
     """
     pixels = picture.pixels
-    grid = tuple(slice(None, None, max(1, side // SAMPLES)) for side in pixels.shape)
+    grid = _grid(pixels)
     found = _rest(pixels[grid].astype(np.float32).ravel())
     if found is None:
         return picture, False
@@ -129,6 +131,11 @@ def without_outliers(picture: Picture) -> tuple[Picture, bool]:
     if _surrounds(bright) and found.is_far(picture.inverted):
         clipped[bright] = dark
     return picture._replace(pixels=clipped), found.outliers_take_half
+
+
+def _grid(pixels: Pixels) -> tuple[slice, ...]:
+    pairs = zip(pixels.shape, SAMPLES, strict=True)
+    return tuple(slice(None, None, max(1, side // samples)) for side, samples in pairs)
 
 
 def _surrounds(mask: Mask) -> bool:
@@ -210,12 +217,14 @@ def _apart(values: Values) -> tuple[Values, Values, float]:
     # As in most pictures. Smoothing hides SMOOTHED levels of a gap
     if end - start + SMOOTHED < GAP * min(start or LEVELS, LEVELS - end or LEVELS):
         return none
+    beyond = len(values) - max(counts[:start].sum(), counts[end:].sum())
+    if beyond < FEW * len(values):
+        return none
     low, high = values[levels < start], values[levels >= end]
     kept = low if _content(low) > _content(high) else high
     # Where all that is beyond the gap is as sparse, it reaches to the end of the range
     gap = float(high.min(initial=largest) - low.max(initial=smallest))
-    few = len(values) - len(kept) < FEW * len(values)
-    if few or not len(kept) or gap < GAP * (kept.max() - kept.min()):
+    if not len(kept) or gap < GAP * (kept.max() - kept.min()):
         return none
     return low, high, gap
 

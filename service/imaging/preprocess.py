@@ -10,7 +10,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from model_store import PreprocessSpec
 from service.imaging.exposed import FIELD_AREA, LOOKS, declared_field, field_of, without_outliers
-from service.imaging.picture import Mask, Picture, Pixels, halvings
+from service.imaging.picture import WHOLE, Mask, Picture, Pixels, halvings
 from service.imaging.tensor import MIN_SIDE, Tensor, pixels_to_tensor
 
 # Of the field within a border: with fewer pixels, an answer is not certain
@@ -54,7 +54,10 @@ def prepare(picture: Picture, spec: PreprocessSpec) -> Prepared:
         found, had_outliers = without_outliers(found)
         outliers |= had_outliers
         tensor = _tensor(found, spec)
-        smaller = found.cropped(field_of(tensor), _grid(found, spec))
+        field = field_of(tensor)
+        if field == WHOLE:  # as of most pictures
+            break
+        smaller = found.cropped(field, _grid(found, spec))
         if _area(smaller) >= _area(found) * (1 if bordered else FIELD_AREA):
             break
         found, bordered = smaller, True
