@@ -16,9 +16,7 @@ from service.imaging.tensor import Tensor
 
 Values = npt.NDArray[np.float32]  # in one dimension
 
-# Rows and columns that are looked at for outliers: of a large picture, few rows are in few cache
-# lines
-SAMPLES = 64, 256
+SAMPLES = 128  # rows and columns that are looked at for outliers
 LEVELS = 256  # into which their range is cut
 SMOOTHED = 8  # of these are counted together
 # A level is sparse if it holds less than this part of what each would hold if all held the same:
@@ -134,8 +132,7 @@ def without_outliers(picture: Picture) -> tuple[Picture, bool]:
 
 
 def _grid(pixels: Pixels) -> tuple[slice, ...]:
-    pairs = zip(pixels.shape, SAMPLES, strict=True)
-    return tuple(slice(None, None, max(1, side // samples)) for side, samples in pairs)
+    return tuple(slice(None, None, max(1, side // SAMPLES)) for side in pixels.shape)
 
 
 def _surrounds(mask: Mask) -> bool:
