@@ -68,7 +68,7 @@ def transform(data: bytes, name: str) -> bytes:
     try:
         grey = _to_grey(Image.open(io.BytesIO(data), formats=["PNG", "JPEG"]))
     except OSError:
-        grey = Image.fromarray(image_to_tensor(data, PreprocessSpec(size=SIDE))[0])
+        grey = Image.fromarray(image_to_tensor(data, PreprocessSpec(version=1, size=SIDE))[0])
     if min(grey.size) < 2 * MIN_SIDE:  # the service would refuse a quarter of it
         grey = grey.resize((2 * grey.width, 2 * grey.height))
     output = io.BytesIO()

@@ -37,6 +37,7 @@ def reread(
     *,
     version: str,
     command: str,
+    max_difference: float = MAX_DIFFERENCE,
 ) -> Reread:
     """Give a published model another version of the preprocessing; its weights and cutoffs stay.
 
@@ -47,9 +48,10 @@ def reread(
         images: Zip or folder that its files lie in.
         version: Of the new version, as 1.1.0.
         command: The command line, for the card.
+        max_difference: Of any PFI, 0..1.
 
     Raises:
-        ValueError: An answer changes, or a PFI by more than MAX_DIFFERENCE.
+        ValueError: An answer changes, or a PFI by more than `max_difference`.
         ManifestError: The manifest or its images cannot be used.
         NetworkError: The parent does not answer its probe.
     """
@@ -61,7 +63,7 @@ def reread(
     )
     text = "\n".join(describe(parent, rows, before, after))
     threshold, difference = parent.card.threshold, float(np.abs(after - before).max())
-    if ((before >= threshold) != (after >= threshold)).any() or difference > MAX_DIFFERENCE:
+    if ((before >= threshold) != (after >= threshold)).any() or difference > max_difference:
         raise ValueError(f"the answers are not the same\n{text}")
     limitation = (
         f"The figures were measured with preprocessing {old.version}. With {spec.version}, no "
@@ -107,6 +109,9 @@ def add_command(commands: Any) -> None:
     command.add_argument("--manifest", type=Path, required=True, help="CSV of ordinary radiographs")
     command.add_argument("--images", type=Path, required=True, help="zip or folder they lie in")
     command.add_argument("--version", required=True, help="as 1.1.0; immutable once published")
+    command.add_argument(
+        "--max-difference", type=float, default=MAX_DIFFERENCE, help="of any PFI, 0..1"
+    )
     command.add_argument("--store", type=Path, default=DEFAULT_ROOT, help="where it goes")
     command.set_defaults(run_command=_run)
 
@@ -124,6 +129,7 @@ def _run(options: argparse.Namespace) -> None:
         options.images,
         version=options.version,
         command=options.command_line,
+        max_difference=options.max_difference,
     )
     folder = store.add(found.version)
     print(f"{found.text}\npublished {found.version.reference} in {folder}")  # noqa: T201  # a command

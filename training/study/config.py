@@ -134,7 +134,7 @@ class Study(Section):
     title: str
     seed: int = 1
     data: Data
-    preprocess: PreprocessSpec = PreprocessSpec()
+    preprocess: PreprocessSpec = PreprocessSpec(version=1)  # as the paper: the whole picture
     split: Split = Split()
     pretrain: Pretrain = Pretrain()
     finetune: Finetune = Finetune()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from model_store import Evaluation, PreprocessSpec
+from model_store import Evaluation
 from training.assay import mixed_sources
 from training.baseline import HALF, header_evaluation, headers_of, profile_pfi, regression_pfi
 from training.evaluate import Pfi, evaluate
@@ -70,7 +70,7 @@ def windows(study: Study, radiographs: Radiographs, run: Path) -> list[Evaluatio
     network = trunk(study.data.weights)
     found = []
     for name, percentiles in WINDOWS.items():
-        spec = PreprocessSpec(size=study.preprocess.size, window_percentiles=percentiles)
+        spec = study.preprocess.model_copy(update={"window_percentiles": percentiles})
         windowed = read_otherwise(study, radiographs, spec)
         at = np.concatenate((windowed.of("train"), windowed.of("validation")))
         cache = run / "windows" / f"{percentiles[0]:g}-{percentiles[1]:g}.npz"
