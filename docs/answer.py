@@ -41,7 +41,7 @@ def main() -> None:
     figure, (left, right) = plt.subplots(
         1, 2, figsize=(8.4, 4.4), dpi=150, width_ratios=(0.49, 0.51), facecolor="white"
     )
-    left.imshow(read_dicom(data, 2**31).pixels, cmap="gray")
+    left.imshow(read_dicom(data, 2**31).picture.pixels, cmap="gray")
     left.set_title("what the header says:  View Position = PA", fontsize=9.5, color=MUTED)
     left.axis("off")
     right.axis("off")

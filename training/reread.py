@@ -58,9 +58,11 @@ def reread(
     rows = read_manifest(manifest)
     old = parent.card.preprocess
     spec = PreprocessSpec.model_validate(old.model_dump() | {"version": preprocess_version})
-    before, after = (
-        pfi_of(parent, read_images(rows, images, each).tensors) for each in (old, spec)
-    )
+    tensors, others = (read_images(rows, images, each).tensors for each in (old, spec))
+    before = pfi_of(parent, tensors)
+    after, changed = before.copy(), (tensors != others).any(axis=(1, 2, 3))
+    if changed.any():
+        after[changed] = pfi_of(parent, others[changed])
     text = "\n".join(describe(parent, rows, before, after))
     threshold, difference = parent.card.threshold, float(np.abs(after - before).max())
     if ((before >= threshold) != (after >= threshold)).any() or difference > max_difference:

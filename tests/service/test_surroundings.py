@@ -19,11 +19,10 @@ from service.inference import Network, open_network
 
 MODEL = "swift/1.1.0"  # the smaller network: its answers move more
 APART = 0.01  # of PFI, from the plain picture
-SMEARED_APART = (
-    0.02  # where JPEG 2000 smears an edge over a gap of ten times the radiograph's range
-)
+# Where an edge over ten times the radiograph's range is smeared by JPEG 2000, decoded at a reduced
+# size: lossless, and not
+SMEARED_APART = {uid.JPEG2000Lossless: 0.01, uid.JPEG2000: 0.2}
 EXACT = (uid.ExplicitVRLittleEndian, uid.RLELossless)
-SMEARED = (uid.JPEG2000Lossless, uid.JPEG2000)
 FILES = sorted(path.name for path in DATA.glob("*.jpg"))
 
 
@@ -74,7 +73,7 @@ def test_the_answer_is_that_of_the_plain_picture(name, pfi):
 
 
 @pytest.mark.parametrize("name", FILES[::3])
-@pytest.mark.parametrize("syntax", SMEARED)
+@pytest.mark.parametrize("syntax", SMEARED_APART)
 def test_compression_and_reduction_smear_no_answer(name, syntax, pfi):
     """JPEG 2000, lossless and not, decoded no larger than needed."""
     apart = {}
@@ -83,6 +82,5 @@ def test_compression_and_reduction_smear_no_answer(name, syntax, pfi):
             continue  # the encoder here has no signed samples
         data = dicom(odd.pixels, syntax, BitsStored=16, **odd.attributes)
         apart[case] = abs(pfi(data) - pfi(png(odd.plain << 4)))
-    assert max(apart.values()) <= SMEARED_APART, {
-        case: by for case, by in apart.items() if by > SMEARED_APART
-    }
+    bound = SMEARED_APART[syntax]
+    assert max(apart.values()) <= bound, {case: by for case, by in apart.items() if by > bound}
