@@ -79,6 +79,7 @@ def first_to_read(decoders: Decoders, what: str) -> Decoded:
 
     Raises:
         CorruptImageError: None can read it.
+        UnsupportedPixelFormatError: There is none.
     """
     refused: list[Decoder] = []
     for name, decode in decoders.items():
@@ -87,6 +88,8 @@ def first_to_read(decoders: Decoders, what: str) -> Decoded:
         except DECODE_ERRORS as error:
             refused.append(name)
             reason = type(error).__name__
+    if not refused:
+        raise UnsupportedPixelFormatError(f"no decoder for {what}")
     raise CorruptImageError(f"{what} is damaged or cut off ({reason})")
 
 

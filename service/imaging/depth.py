@@ -25,10 +25,11 @@ CLEARLY = 1.1
 OVERSHOOT = 1.125
 
 
-def by_header(elements: Elements, values: Pixels) -> Pixels:
+def by_header(elements: Elements, values: Pixels) -> tuple[Pixels, tuple[str, ...]]:
     """Keep Bits Stored up to High Bit (old overlays lie above) and restore the sign (PS3.5 8.1.1).
 
     Values that need neither, as nearly all do, are returned as they came: to look costs 0.2 ms.
+    Where values have more bits, and are smoother with them, the header is wrong: a warning.
     """
     size = values.dtype.itemsize * 8
     stored = min(elements.integer("BitsStored"), size)
@@ -37,11 +38,17 @@ def by_header(elements: Elements, values: Pixels) -> Pixels:
     if elements.integer("PixelRepresentation"):
         numbers = values.view(f"i{size // 8}")
         if above == size - stored and not _exceed(numbers, stored - 1):
-            return numbers
-        return (values << above).view(numbers.dtype) >> (size - stored)
-    if above == size - stored and not _exceed(values, stored):
-        return values
-    return (values << above) >> (size - stored)
+            return numbers, ()
+        masked = (values << above).view(numbers.dtype) >> (size - stored)
+        whole = numbers
+    else:
+        if above == size - stored and not _exceed(values, stored):
+            return values, ()
+        masked, whole = (values << above) >> (size - stored), values
+    if above != size - stored:  # High Bit says where they lie
+        return masked, ()
+    contradicted = CLEARLY * _roughness(whole) < _roughness(masked)
+    return (whole, BITS) if contradicted else (masked, ())
 
 
 def by_frame(elements: Elements, values: Pixels, frame: Frame) -> tuple[Pixels, tuple[str, ...]]:

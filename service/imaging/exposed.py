@@ -40,8 +40,7 @@ SMEAR_PIXELS = 4  # around outliers, where a file is lossy or was decoded at a r
 # pixels that must be so near. The tensor's pixels are means of many, so that noise is small there
 BORDER_LEVELS = 4
 BORDER_SHARE = 0.98
-# What is behind a border begins with an edge: within so many lines, no more than this share is so
-# near. A collimator's half-shadow fades instead, and would be cut anywhere
+# An edge ends it if, within so many lines behind it, no more than this share is so near
 EDGE_LINES, EDGE_LEVELS, EDGE_SHARE = 2, 12, 0.9
 # A border is cut off if it leaves less of the picture. Of ordinary radiographs, the least is 0.63,
 # and at 0.7 no PFI moves by 0.008; at 0.85, two of 4,331 do, both towards their view
@@ -272,11 +271,13 @@ def _content(values: Values) -> float:
     return float((len(values) - counts.max()) * (high - low))
 
 
-def field_of(tensor: Tensor) -> Field:
+def field_of(tensor: Tensor, *, sharp: bool = False) -> Field:
     """The part within a border of constant rows and columns, as fractions; WHOLE if none is there.
 
     Args:
         tensor: (1, S, S), of the picture.
+        sharp: Whether a border counts only if an edge ends it, as rims do that a first cut left.
+            Half-shadows fade: where they are cut once more would depend on compression.
     """
     grey = tensor[0]
     side = len(grey)
@@ -284,17 +285,17 @@ def field_of(tensor: Tensor) -> Field:
     before = None
     while before != (top, bottom, left, right):
         before = top, bottom, left, right
-        top += _border(grey[top:bottom, left:right])
-        bottom -= _border(grey[top:bottom, left:right][::-1])
-        left += _border(grey[top:bottom, left:right].T)
-        right -= _border(grey[top:bottom, left:right].T[::-1])
+        top += _border(grey[top:bottom, left:right], sharp=sharp)
+        bottom -= _border(grey[top:bottom, left:right][::-1], sharp=sharp)
+        left += _border(grey[top:bottom, left:right].T, sharp=sharp)
+        right -= _border(grey[top:bottom, left:right].T[::-1], sharp=sharp)
         if bottom - top < 2 or right - left < 2:  # nothing else is there
             return WHOLE
     return Field(top / side, bottom / side, left / side, right / side)
 
 
-def _border(lines: npt.NDArray[np.uint8]) -> int:
-    """How many lines from the first on are constant and of its grey; 0 where they fade."""
+def _border(lines: npt.NDArray[np.uint8], *, sharp: bool) -> int:
+    """How many lines from the first on are as constant as it, and of its grey."""
     if lines.size < 2 * len(lines) or len(lines) < 2:
         return 0
     grey = int(np.bincount(lines[0]).argmax())
@@ -305,7 +306,7 @@ def _border(lines: npt.NDArray[np.uint8]) -> int:
         return len(lines)
     count = int(np.argmin(of_border))
     behind = _near(lines[count : count + EDGE_LINES], grey, EDGE_LEVELS)
-    return count if behind.min() <= EDGE_SHARE else 0
+    return 0 if sharp and behind.min() > EDGE_SHARE else count
 
 
 def _near(lines: npt.NDArray[np.uint8], grey: int, levels: int) -> npt.NDArray[np.float64]:

@@ -111,7 +111,7 @@ def stored_values(
     elif found.frame:
         values, more = by_frame(elements, found.samples, found.frame)
     else:
-        values, more = by_header(elements, found.samples), ()
+        values, more = by_header(elements, found.samples)
     if photometric not in GREYS | {PALETTE} and found.samples.ndim != COLOUR:
         more = (*more, "photometric_interpretation_contradicted")
     lossy = found.frame is not None and found.frame.family != "jpeg-ls" and syntax not in EXACT
@@ -256,6 +256,16 @@ def _uncompressed(elements: Elements, pixels: PixelData) -> Samples:
     if elements.text("PhotometricInterpretation") == "YBR_FULL_422":  # two of Y, then Cb and Cr
         pairs = _native(elements, pixels, (rows, columns // 2, 4))
         return pairs[..., [[0, 2, 3], [1, 2, 3]]].reshape(rows, columns, 3)
-    if "PlanarConfiguration" in elements.values and elements.integer("PlanarConfiguration"):
-        return _native(elements, pixels, (3, rows, columns)).transpose(1, 2, 0)
-    return _native(elements, pixels, (rows, columns, 3))
+    planes = _native(elements, pixels, (3, rows, columns)).transpose(1, 2, 0)
+    mixed = _native(elements, pixels, (rows, columns, 3))
+    planar = "PlanarConfiguration" in elements.values and elements.integer("PlanarConfiguration")
+    said, other = (planes, mixed) if planar else (mixed, planes)
+    # Grey that is stored as colour has three equal samples in one of the two
+    return other if _is_grey(other) and not _is_grey(said) else said
+
+
+def _is_grey(samples: Samples) -> bool:
+    """Whether the samples of each pixel are equal."""
+    return np.array_equal(samples[..., 0], samples[..., 1]) and np.array_equal(
+        samples[..., 1], samples[..., 2]
+    )

@@ -15,6 +15,7 @@ from service.imaging.tensor import MIN_SIDE, Tensor, pixels_to_tensor
 
 # Of the field within a border: with fewer pixels, an answer is not certain
 CERTAIN_SIDE = 2 * MIN_SIDE
+CERTAIN_SHARE = 0.05  # of the picture: less, and it is not sure that the rest is none of it
 # Pixels of a field for each of the tensor: with fewer, its edges depend on how it was decoded
 FINE = 3
 # Two radiographs side by side: the picture is so wide, and somewhere in its middle half two columns
@@ -54,7 +55,7 @@ def prepare(picture: Picture, spec: PreprocessSpec) -> Prepared:
         found, had_outliers = without_outliers(found)
         outliers |= had_outliers
         tensor = _tensor(found, spec)
-        field = field_of(tensor)
+        field = field_of(tensor, sharp=bordered)
         if field == WHOLE:  # as of most pictures
             break
         smaller = found.cropped(field, _grid(found, spec))
@@ -65,7 +66,8 @@ def prepare(picture: Picture, spec: PreprocessSpec) -> Prepared:
         "outliers_ignored": outliers,
         "border_ignored": bordered,
         "panels": _has_panels(found, tensor),
-        "small_field": min(found.size) < CERTAIN_SIDE <= min(picture.size),
+        "small_field": min(found.size) < CERTAIN_SIDE <= min(picture.size)
+        or _area(found) < CERTAIN_SHARE * _area(picture),
     }
     return Prepared(
         tensor,

@@ -76,7 +76,7 @@ def pixels_to_tensor(
         thumbnail = -thumbnail
     low, high = np.percentile(thumbnail, spec.window_percentiles)
     if not high - low > ROUNDING * max(abs(low), abs(high)):
-        raise BlankImageError("all pixels have the same value")
+        raise BlankImageError("all pixels, or nearly all, have the same value")
     scaled = (thumbnail - low) * (255 / (high - low))
     tensor: Tensor = np.clip(np.rint(scaled), 0, 255).astype(np.uint8)[np.newaxis]
     return tensor

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import struct
 from itertools import pairwise
 
 import imagecodecs
 import numpy as np
+import pydicom
 import pytest
 from images import CODECS, dicom, radiograph
 from pydicom import uid
@@ -477,3 +479,32 @@ def test_a_lookup_table_that_is_cut_off_is_no_table_of_bytes():
     entry.add_new("LUTData", "OW", np.arange(4000, dtype="<u2").tobytes())
     with pytest.raises(CorruptImageError, match="8000 bytes, and not 4096 entries"):
         read(dicom(PIXELS, ModalityLUTSequence=Sequence([entry])))
+
+
+@pytest.mark.parametrize(
+    ("syntax", "stored"),
+    [(uid.ExplicitVRLittleEndian, 8), (uid.ExplicitVRLittleEndian, 10), (uid.RLELossless, 10)],
+)
+def test_uncompressed_pixels_of_more_bits_are_believed(syntax, stored):
+    """Cut to Bits Stored, they would wrap again and again; overlays above would be rough."""
+    image = read(dicom(PIXELS, syntax, BitsStored=stored, HighBit=stored - 1))
+    np.testing.assert_array_equal(image.picture.pixels, PIXELS)
+    assert image.warnings == ("bits_stored_contradicted",)
+
+
+def test_a_sign_that_is_none_is_not_believed():
+    """12 bits without a sign, in an object that says signed: the brightest would turn black."""
+    image = read(dicom(PIXELS, PixelRepresentation=1))
+    np.testing.assert_array_equal(image.picture.pixels, PIXELS)
+    assert image.warnings == ("bits_stored_contradicted",)
+
+
+@pytest.mark.parametrize("planar", [0, 1])
+def test_grey_in_three_planes_is_found(planar):
+    """Whatever Planar Configuration says: only one of the two readings has equal samples."""
+    data = dicom(np.stack([GREY8] * 3, axis=2), PlanarConfiguration=planar)
+    wrong = pydicom.dcmread(io.BytesIO(data))
+    wrong.PlanarConfiguration = 1 - planar
+    buffer = io.BytesIO()
+    pydicom.dcmwrite(buffer, wrong)
+    np.testing.assert_array_equal(read(buffer.getvalue()).picture.pixels, GREY8)

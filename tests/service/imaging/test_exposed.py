@@ -271,3 +271,11 @@ def test_a_shutter_that_hides_all_is_ignored():
     np.testing.assert_array_equal(
         image_to_tensor(dicom(PIXELS, **hidden), SPEC), image_to_tensor(dicom(PIXELS), SPEC)
     )
+
+
+def test_a_shutter_that_leaves_little_is_doubtful():
+    """It is obeyed, but what is left of a chest radiograph is no chest."""
+    circle = {"CenterOfCircularShutter": [150, 130], "RadiusOfCircularShutter": 30}
+    found = read_radiograph(dicom(PIXELS, ShutterShape="CIRCULAR", **circle), SPEC)
+    assert "small_field" in found.warnings
+    assert found.doubtful

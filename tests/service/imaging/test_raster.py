@@ -432,3 +432,13 @@ def test_a_codestream_that_is_no_radiograph_is_refused(data, error, says):
     data = bytes(data)
     with pytest.raises(error, match=says):
         read_raster(data, sniff(data), FULL_SIZE)
+
+
+@pytest.mark.parametrize("bits", [0, 3, 17, 255])
+def test_bits_that_png_does_not_have_are_refused(bits):
+    """A sentence says so, and no traceback."""
+    data = bytearray(png(GREY8))
+    data[24] = bits
+    data[25] = 2
+    with pytest.raises((CorruptImageError, UnsupportedPixelFormatError)):
+        read_raster(bytes(data), "png", FULL_SIZE)
