@@ -46,7 +46,7 @@ NDJSON_ANSWER: dict[str, Any] = {
             "example": (
                 '{"name":"a.dcm","view":"frontal","pfi":0.993,"threshold":0.5,"review":false,'
                 '"header":{"view_position":"PA","agrees":true},"sop_instance_uid":"1.2.3",'
-                '"model":{"name":"googlenet","version":"1.0.0","sha256":"5f3c..."},"warnings":[]}\n'
+                '"model":{"name":"googlenet","version":"1.1.0","sha256":"5f3c..."},"warnings":[]}\n'
                 '{"name":"b.txt","error":{"type":"urn:cxrview:problem:unrecognised_format",'
                 '"title":"Not an image","status":415,"detail":"neither DICOM, PNG, JPEG, '
                 'JPEG-LS, JPEG 2000 nor TIFF, by content","code":"unrecognised_format"}}\n'

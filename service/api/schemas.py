@@ -45,7 +45,7 @@ class Classification(BaseModel):
                     "review": False,
                     "header": {"view_position": "PA", "agrees": False},
                     "sop_instance_uid": "1.2.826.0.1.3680043.8.498.1",
-                    "model": {"name": "googlenet", "version": "1.0.0", "sha256": "5f3c..."},
+                    "model": {"name": "googlenet", "version": "1.1.0", "sha256": "5f3c..."},
                     "warnings": [],
                 }
             ]

@@ -41,8 +41,8 @@ def renamed(version: ModelVersion, name: str, number: str) -> ModelVersion:
 
 def test_what_was_added_is_loaded(store: Store, small: ModelVersion) -> None:
     """Card and bytes survive the round trip, readable by any user."""
-    assert store.load("googlenet/1.0.0") == small
-    assert (store.root / "googlenet/1.0.0").stat().st_mode & 0o777 == 0o755
+    assert store.load("googlenet/1.1.0") == small
+    assert (store.root / "googlenet/1.1.0").stat().st_mode & 0o777 == 0o755
 
 
 def test_versions_are_listed_by_number(store: Store, small: ModelVersion) -> None:
@@ -52,7 +52,7 @@ def test_versions_are_listed_by_number(store: Store, small: ModelVersion) -> Non
     store.add(renamed(small, "a", "2.0.0"))
     (store.root / "googlenet" / "latest").mkdir()
     (store.root / "googlenet" / "latest" / "card.json").touch()
-    numbers = ["0.1.0", "1.0.0", "1.9.0", "1.10.0"]
+    numbers = ["0.1.0", "1.1.0", "1.9.0", "1.10.0"]
     assert store.list() == ["a/2.0.0", *(f"googlenet/{number}" for number in numbers)]
 
 
@@ -60,36 +60,36 @@ def test_a_version_is_immutable(store: Store, small: ModelVersion) -> None:
     """Adding it again fails, and leaves what is there and nothing else."""
     with pytest.raises(ModelExistsError, match="already published"):
         store.add(small)
-    assert [path.name for path in (store.root / "googlenet").iterdir()] == ["1.0.0"]
-    assert store.load("googlenet/1.0.0") == small
+    assert [path.name for path in (store.root / "googlenet").iterdir()] == ["1.1.0"]
+    assert store.load("googlenet/1.1.0") == small
 
 
 @pytest.mark.parametrize("file", ["model.onnx", "probe.png"])
 def test_changed_bytes_are_found(store: Store, file: str) -> None:
     """One byte more in the weights or the probe, and the version does not load."""
-    with (store.root / "googlenet/1.0.0" / file).open("ab") as changed:
+    with (store.root / "googlenet/1.1.0" / file).open("ab") as changed:
         changed.write(b"!")
     with pytest.raises(TamperedModelError, match=f"{file} has SHA-256"):
-        store.load("googlenet/1.0.0")
+        store.load("googlenet/1.1.0")
 
 
 def test_a_card_in_the_wrong_place_is_found(store: Store) -> None:
     """A version copied under another number is not that number."""
-    shutil.copytree(store.root / "googlenet/1.0.0", store.root / "googlenet/2.0.0")
+    shutil.copytree(store.root / "googlenet/1.1.0", store.root / "googlenet/2.0.0")
     with pytest.raises(TamperedModelError, match=r"googlenet/2\.0\.0 holds the card of"):
         store.load("googlenet/2.0.0")
 
 
 def test_a_broken_card_is_found(store: Store) -> None:
     """A card that does not parse is reported as such, not as a crash."""
-    (store.root / "googlenet/1.0.0/card.json").write_text("{}")
+    (store.root / "googlenet/1.1.0/card.json").write_text("{}")
     with pytest.raises(TamperedModelError, match=r"card\.json is not valid"):
-        store.load("googlenet/1.0.0")
+        store.load("googlenet/1.1.0")
 
 
 @pytest.mark.parametrize(
     "reference",
-    ["googlenet", "googlenet/latest", "../x/1.0.0", "googlenet/1.0.0/", "/etc/1.0.0", ""],
+    ["googlenet", "googlenet/latest", "../x/1.0.0", "googlenet/1.1.0/", "/etc/1.0.0", ""],
 )
 def test_a_reference_names_a_version_explicitly(store: Store, reference: str) -> None:
     """No "latest", and no way out of the store."""
@@ -99,7 +99,7 @@ def test_a_reference_names_a_version_explicitly(store: Store, reference: str) ->
 
 def test_an_unknown_version_is_told_with_those_known(store: Store) -> None:
     """The message lists what could have been meant."""
-    with pytest.raises(ModelNotFoundError, match=r"known: googlenet/1\.0\.0"):
+    with pytest.raises(ModelNotFoundError, match=r"known: googlenet/1\.1\.0"):
         store.load("googlenet/9.9.9")
 
 
@@ -112,7 +112,7 @@ def test_hashes_are_checked_before_writing(tmp_path: Path, small: ModelVersion) 
 
 def test_the_shipped_version_is_whole(version: ModelVersion) -> None:
     """It loads from the package, was tested, and says where its data came from."""
-    assert "googlenet/1.0.0" in Store(DEFAULT_ROOT).list()
+    assert "googlenet/1.1.0" in Store(DEFAULT_ROOT).list()
     rows = {row.name: row for row in version.card.evaluations}
     assert rows["test"].accuracy.n == rows["test"].images > 0
     assert {source.use for source in version.card.data} == {"pre-training", "fine-tuning"}

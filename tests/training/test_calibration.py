@@ -263,7 +263,7 @@ def write_manifest(path: Path, frontal: list[int], **columns: str) -> None:
             writer.writerow(row | {"source": "clinic"} | columns)
 
 
-def calibrate(manifest: Path, store: Path, *words: str, model: str = "googlenet/1.0.0") -> None:
+def calibrate(manifest: Path, store: Path, *words: str, model: str = "googlenet/1.1.0") -> None:
     """The command, as `python -m training` runs it."""
     parser = argparse.ArgumentParser()
     add_command(parser.add_subparsers())
@@ -291,7 +291,7 @@ def test_a_calibrated_version_serves(calibrated: Store, site: Path, version: Mod
     assert (card.plateau.low, card.plateau.high) == (pfi[~frontal].max(), pfi[frontal].min())
     assert card.threshold == choose_threshold(card.plateau, "middle")
     assert all((card.decide(p).view == "frontal") == f for p, f in zip(pfi, frontal, strict=True))
-    assert card.calibrated_from == "googlenet/1.0.0"
+    assert card.calibrated_from == "googlenet/1.1.0"
     assert card.limitations[:-1] == old.limitations
     assert "64 images of clinic" in card.limitations[-1]
     assert f"{old.threshold:.4f}, only" in card.limitations[-1]

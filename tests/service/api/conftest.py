@@ -152,6 +152,7 @@ def light(version: ModelVersion, tmp_path_factory: pytest.TempPathFactory) -> Se
     logit = float(image_to_tensor(version.probe, spec).mean()) / 32 - 4
     update = {
         "name": "mean",
+        "version": "1.0.0",
         "preprocess": spec,
         "model_sha256": sha256(model),
         "probe_pfi": 1 / (1 + np.exp(-logit)),

@@ -38,7 +38,7 @@ def test_the_answer_is_the_documented_contract(
         "sop_instance_uid": "2.25.223311957814902347786532490214438837651",
         "model": {
             "name": "googlenet",
-            "version": "1.0.0",
+            "version": "1.1.0",
             "sha256": version.card.model_sha256,
         },
         "warnings": [],
