@@ -15,7 +15,7 @@ from service.cli import main as cxrview
 HERE = Path(__file__).parent
 IMAGES = HERE.parent / "tests" / "data"
 CHROMIUM = "/usr/bin/chromium"
-HEIGHT = 700  # of the page, in pixels
+HEIGHT = 740  # of the page, in pixels
 
 
 def main() -> None:
