@@ -82,7 +82,7 @@ def _signed(values: Pixels, stored: int, frame: Frame) -> tuple[Pixels, tuple[st
     if not _exceed(values, min(declared, stored) - 1):  # positive, whatever is meant
         return values.view(f"i{values.dtype.itemsize}"), ()
     own = twos_complement(values, declared)
-    # Only JPEG 2000 can say whether samples are signed; of the others, the header does
+    # Only JPEG 2000 can say whether samples are signed; of the others, the header does, and may err
     contradicted = SIGN if frame.family == "jpeg-2000" else ()
     if declared < stored:
         return _signed_or_not(own, values), contradicted or BITS
@@ -91,7 +91,8 @@ def _signed(values: Pixels, stored: int, frame: Frame) -> tuple[Pixels, tuple[st
     if contradicted:
         return _signed_or_not(own, values), contradicted
     if not _exceed(own, stored - 1):
-        return own, ()
+        found = _signed_or_not(own, values)
+        return found, () if found is own else SIGN
     return _without_overlays(own, twos_complement(values, stored)), BITS
 
 

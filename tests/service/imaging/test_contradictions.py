@@ -508,3 +508,11 @@ def test_grey_in_three_planes_is_found(planar):
     buffer = io.BytesIO()
     pydicom.dcmwrite(buffer, wrong)
     np.testing.assert_array_equal(read(buffer.getvalue()).picture.pixels, GREY8)
+
+
+@pytest.mark.parametrize("syntax", [uid.JPEGLSLossless, uid.JPEGLosslessSV1])
+def test_a_sign_that_no_frame_can_say_is_looked_for(syntax):
+    """These frames have no sign of their own; where the header invents one, values would wrap."""
+    image = read(dicom(PIXELS, syntax, PixelRepresentation=1))
+    np.testing.assert_array_equal(image.picture.pixels, PIXELS)
+    assert image.warnings == ("pixel_representation_contradicted",)
