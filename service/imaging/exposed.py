@@ -26,7 +26,7 @@ SPARSE, PLATE = 0.1, 0.05
 # Values beyond a run of sparse levels are outliers if it is so wide, as a part of the range of the
 # rest: the first if they are nearly equal (half of them differ by less than PLATEAU of that range),
 # as what was painted is, and the second if not, as the air beside a patient may be. Of 4,331
-# ordinary radiographs, 58 have such a gap, 3 of them one of 1.0
+# ordinary radiographs, 58 have such a gap, two of them one of 1.0 or more
 PLATEAU_GAP, SPREAD_GAP, PLATEAU = 0.3, 0.75, 0.03
 FEW = 0.005  # of the samples: fewer are left to the percentiles of the window
 FAR_GAP = 2.0  # the same, where what surrounds a radiograph and is bright becomes dark
