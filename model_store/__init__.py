@@ -13,6 +13,7 @@ from model_store.card import (
     View,
 )
 from model_store.store import (
+    DEFAULT_MODEL,
     DEFAULT_ROOT,
     ModelExistsError,
     ModelNotFoundError,
@@ -24,6 +25,7 @@ from model_store.store import (
 )
 
 __all__ = [
+    "DEFAULT_MODEL",
     "DEFAULT_ROOT",
     "DataSource",
     "Decision",

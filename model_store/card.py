@@ -28,7 +28,7 @@ class PreprocessSpec(Frozen):
 
     `version` 1 looks at the whole picture. Version 2 leaves out what shows no patient before it
     squashes: declared padding, what a shutter hides, wide constant borders, and values far outside
-    of all others (`service.imaging.exposed`).
+    of all others (`service.imaging.exposed` and `outliers`).
     """
 
     version: Literal[1, 2] = 2

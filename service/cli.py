@@ -22,7 +22,7 @@ from rich.markup import escape
 from rich.progress import track
 from rich.table import Column, Table
 
-from model_store import DEFAULT_ROOT, Store, StoreError
+from model_store import DEFAULT_MODEL, DEFAULT_ROOT, Store, StoreError
 from service.api.app import create_app
 from service.api.audit import AuditError
 from service.api.auth.clients import PERMISSIONS
@@ -83,7 +83,7 @@ def _parser() -> argparse.ArgumentParser:
     classify = commands.add_parser("classify", help="classify files and folders, without a service")
     classify.add_argument("paths", nargs="+", metavar="PATH")
     classify.add_argument("--json", action="store_true", help="NDJSON on standard output")
-    classify.add_argument("--model", default="googlenet/1.1.0", help="name/version")
+    classify.add_argument("--model", default=DEFAULT_MODEL, help="name/version")
     classify.add_argument("--model-store", type=Path, default=DEFAULT_ROOT)
     classify.set_defaults(run_command=_classify)
     backfill = commands.add_parser("backfill", help="classify an archive, every image once")

@@ -12,6 +12,9 @@ from PIL import Image, ImageDraw
 
 Array = npt.NDArray[Any]
 
+# Corners of a collimator that stands at an angle: x and y, as parts of the sides
+TILTED = ((0.12, 0.02), (0.98, 0.1), (0.9, 0.98), (0.02, 0.9))
+
 
 class Odd(NamedTuple):
     """A picture as an archive might hold it."""
@@ -56,9 +59,8 @@ def mask_of(shape: tuple[int, int], draw: Callable[[ImageDraw.ImageDraw], None])
 def tilted(shape: tuple[int, int]) -> Array:
     """Within a collimator that stands at an angle."""
     rows, columns = shape
-    corners = [(0.12, 0.02), (0.98, 0.1), (0.9, 0.98), (0.02, 0.9)]
     return mask_of(
-        shape, lambda to: to.polygon([(x * columns, y * rows) for x, y in corners], fill=1)
+        shape, lambda to: to.polygon([(x * columns, y * rows) for x, y in TILTED], fill=1)
     )
 
 
@@ -164,8 +166,7 @@ def declared(pixels: Array) -> Iterator[tuple[str, Odd]]:
     at = (rows - 2 * radius) // 2, (columns - 2 * radius) // 2
     round_one = _set(pixels, ~inside, black)[at[0] : rows - at[0], at[1] : columns - at[1]]
     yield "circular shutter", Odd(_set(pixels, ~inside, white), round_one, attributes)
-    corners = [(0.12, 0.02), (0.98, 0.1), (0.9, 0.98), (0.02, 0.9)]
-    vertices = [int(v) + 1 for x, y in corners for v in (y * rows, x * columns)]
+    vertices = [int(v) + 1 for x, y in TILTED for v in (y * rows, x * columns)]
     attributes = {"ShutterShape": "POLYGONAL", "VerticesOfThePolygonalShutter": vertices}
     hidden = ~tilted(pixels.shape)
     yield (

@@ -12,7 +12,7 @@ import numpy as np
 
 from model_store import Evaluation, Plateau
 from training.cutoff import youden_plateau
-from training.evaluate import OperatingPoint, Predict, by_source, evaluate
+from training.evaluate import OperatingPoint, Predict, by_source, evaluate, sources_of
 from training.figure6 import FIGURE_6, transformed
 from training.fit import validation_images
 from training.manifest import Row, read_images, read_manifest
@@ -85,7 +85,7 @@ def crossing_rows(
 
 def mixed_sources(rows: Sequence[Row]) -> list[str]:
     """The sources that hold both views: one of them can be fitted on, the others tested on."""
-    sources = sorted({row.source for row in rows})
+    sources = sources_of(rows)
     return [s for s in sources if len({row.view for row in rows if row.source == s}) == 2]
 
 

@@ -59,6 +59,11 @@ def in_batches(run: Predict, tensors: npt.NDArray[np.uint8]) -> Pfi:
     return np.concatenate([run(tensors[start : start + SERVING_BATCH]) for start in starts])
 
 
+def sources_of(rows: Sequence[Row]) -> list[str]:
+    """Where the images are from, in order of name."""
+    return sorted({row.source for row in rows})
+
+
 def proportion(count: int, n: int) -> Proportion:
     """`count` of `n` with its Clopper-Pearson 95 % confidence interval; of nothing, 0 (0 to 1)."""
     if n == 0:
@@ -93,7 +98,7 @@ def evaluate(
 def by_source(name: str, pfi: Pfi, rows: Sequence[Row], point: OperatingPoint) -> list[Evaluation]:
     """The pooled row, then one row a source."""
     report = [evaluate(name, pfi, rows, point)]
-    for source in sorted({row.source for row in rows}):
+    for source in sources_of(rows):
         own = np.array([row.source == source for row in rows])
         part = [row for row in rows if row.source == source]
         report.append(evaluate(f"{name}: {source}", pfi[own], part, point))

@@ -35,7 +35,7 @@ from training.calibration import (
     with_plateau,
 )
 from training.cutoff import Rule, choose_threshold, youden_plateau
-from training.evaluate import OperatingPoint, as_table, evaluate, in_batches, proportion
+from training.evaluate import OperatingPoint, as_table, evaluate, in_batches, proportion, sources_of
 from training.manifest import Row, read_images, read_manifest
 from training.study.results import ReviewBand
 
@@ -64,7 +64,7 @@ class Site(NamedTuple):
     @property
     def name(self) -> str:
         """As it stands in the card."""
-        return f"{len(self.rows)} images of {', '.join(sorted({row.source for row in self.rows}))}"
+        return f"{len(self.rows)} images of {', '.join(sources_of(self.rows))}"
 
     def wrong(self, threshold: float) -> int:
         """Images on the wrong side of a cutoff."""

@@ -14,6 +14,7 @@ from model_store import DEFAULT_ROOT, ModelVersion, PreprocessSpec, Store, load_
 from service.imaging import image_to_tensor
 from service.inference import open_network
 from training.calibration import Doubles
+from training.evaluate import sources_of
 from training.manifest import Row, read_images, read_manifest
 from training.recalibrate import pfi_of
 
@@ -67,9 +68,10 @@ def reread(
     threshold, difference = parent.card.threshold, float(np.abs(after - before).max())
     if ((before >= threshold) != (after >= threshold)).any() or difference > max_difference:
         raise ValueError(f"the answers are not the same\n{text}")
+    sources = ", ".join(sources_of(rows))
     limitation = (
         f"The figures were measured with preprocessing {old.version}. With {spec.version}, no "
-        f"answer to {len(rows)} ordinary radiographs of {_sources(rows)} changed, and no PFI by "
+        f"answer to {len(rows)} ordinary radiographs of {sources} changed, and no PFI by "
         f"more than {difference:.4f}; images that trained the network are among them."
     )
     tensor = image_to_tensor(parent.probe, spec)
@@ -94,7 +96,7 @@ def describe(
     """What changes, a line each: the images that move most last."""
     threshold, moved = parent.card.threshold, np.abs(after - before)
     changed = int(((before >= threshold) != (after >= threshold)).sum())
-    yield f"{len(rows)} images of {_sources(rows)}, answered by {parent.reference}"
+    yield f"{len(rows)} images of {', '.join(sources_of(rows))}, answered by {parent.reference}"
     yield f"answers that change: {changed}"
     yield f"largest difference of a PFI: {moved.max():.4f}; over 0.01: {int((moved > 0.01).sum())}"
     for at in np.argsort(moved)[-SHOWN:]:
@@ -116,10 +118,6 @@ def add_command(commands: Any) -> None:
     )
     command.add_argument("--store", type=Path, default=DEFAULT_ROOT, help="where it goes")
     command.set_defaults(run_command=_run)
-
-
-def _sources(rows: Sequence[Row]) -> str:
-    return ", ".join(sorted({row.source for row in rows}))
 
 
 def _run(options: argparse.Namespace) -> None:

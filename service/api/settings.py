@@ -18,7 +18,7 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from model_store import DEFAULT_ROOT
+from model_store import DEFAULT_MODEL, DEFAULT_ROOT
 from service.api.auth.urls import safe
 from service.api.logs import LogFormat
 from service.backfill.allowed import Allowed
@@ -35,7 +35,7 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="CXRVIEW_", frozen=True)
 
-    model: str = "googlenet/1.1.0"  # name/version; never "latest", so that a rollback is a change
+    model: str = DEFAULT_MODEL  # name/version; never "latest", so that a rollback is a change
     model_store: Path = DEFAULT_ROOT
     provider: Provider = "cpu"
     allow_cpu_fallback: bool = False  # a GPU pod that serves from its CPU should fail, not crawl

@@ -6,7 +6,7 @@ import argparse
 import os
 from pathlib import Path
 
-from model_store import DEFAULT_ROOT
+from model_store import DEFAULT_MODEL, DEFAULT_ROOT
 
 FORMATS = ("parquet", "ndjson", "csv")
 ENGINES = ("local", "ray")
@@ -28,7 +28,7 @@ def add_backfill_options(parser: argparse.ArgumentParser) -> None:
         help="a database for several workers; default: CXRVIEW_BACKFILL_LEDGER, or a file in --out",
     )
     add("--engine", choices=ENGINES, default="local", help="this process, or a Ray cluster")
-    add("--model", default="googlenet/1.1.0", help="name/version")
+    add("--model", default=DEFAULT_MODEL, help="name/version")
     add("--model-store", type=Path, default=DEFAULT_ROOT)
     add("--provider", choices=("cpu", "cuda", "tensorrt"), default="cpu")
     add("--resume", action="store_true", help="go on with the job that is in --out")

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from service.imaging.errors import CorruptImageError
+from service.imaging.grey import check_share, is_coloured
 from service.imaging.picture import Pixels
 
 DESCRIPTOR_BYTES = 6
@@ -30,6 +31,23 @@ class Table(NamedTuple):
             index = values[at : at + rows].astype(np.int64) - self.first
             found[at : at + rows] = self.entries[index.clip(0, len(self.entries) - 1)]
         return found
+
+
+def grey_of_palette(
+    values: Pixels, colours: npt.NDArray[Any], green: Table
+) -> tuple[Pixels, tuple[str, ...]]:
+    """The green of each value, and a warning where some pixels are coloured.
+
+    Args:
+        values: (rows, columns).
+        colours: (entries, 3), unsigned.
+        green: The second of them.
+
+    Raises:
+        ColourImageError: See `check_share`.
+    """
+    coloured = Table(is_coloured(colours), green.first).apply(values)
+    return green.apply(values), check_share(int(np.count_nonzero(coloured)), values.size)
 
 
 def read_table(found: Mapping[str, bytes], name: str, *, signed: bool, little: bool) -> Table:

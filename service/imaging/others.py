@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-LOOKED_AT = 1024  # bytes
+START_BYTES = 1024  # tell the format of a file, or name another
 
 # Where the bytes stand, and which
 MAGIC = (
@@ -57,7 +57,7 @@ TEXTS = (
 
 def name_of(data: bytes | bytearray | memoryview) -> str | None:
     """The name of the format, or None where it is not a known one."""
-    start = bytes(data[:LOOKED_AT])
+    start = bytes(data[:START_BYTES])
     for at, magic, name in MAGIC:
         if start.startswith(magic, at):
             return name

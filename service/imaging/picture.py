@@ -21,12 +21,8 @@ class Field(NamedTuple):
     left: float
     right: float
 
-    @property
-    def area(self) -> float:
-        """Its share of the whole, 0..1."""
-        return (self.bottom - self.top) * (self.right - self.left)
 
-
+SAMPLES = 128
 ROUNDING = 1e-6  # of a fraction, in steps: it must not add one
 WHOLE = Field(0, 1, 0, 1)
 
@@ -83,3 +79,8 @@ def _within(start: float, end: float, length: int, step: int) -> tuple[int, int]
 def halvings(rows: int, columns: int, min_side: int) -> int:
     """How often both sides can be halved and keep `min_side` pixels."""
     return max(0, (min(rows, columns) // min_side).bit_length() - 1)
+
+
+def sampling(pixels: Pixels) -> tuple[slice, ...]:
+    """Which rows and columns to look at where not all need be: SAMPLES of each, or up to twice."""
+    return tuple(slice(None, None, max(1, side // SAMPLES)) for side in pixels.shape)

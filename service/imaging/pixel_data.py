@@ -19,8 +19,8 @@ from service.imaging.errors import (
 )
 from service.imaging.fragments import ITEM_TAG, first_frame
 from service.imaging.frame import Frame
-from service.imaging.grey import check_share, grey_of_colour, grey_of_luminance, is_coloured
-from service.imaging.lookup import Table, read_table
+from service.imaging.grey import grey_of_colour, grey_of_luminance
+from service.imaging.lookup import grey_of_palette, read_table
 from service.imaging.picture import Pixels, Wavelet
 
 NATIVE = frozenset(
@@ -46,7 +46,7 @@ ENCAPSULATED = frozenset(
         uid.HTJ2K,
     }
 )
-# Not of DCT or wavelets, which smear edges, or these at no loss
+# These lose nothing, so that no edge is smeared at full size
 EXACT = frozenset(
     {
         uid.JPEGLossless,
@@ -195,15 +195,13 @@ def _surplus(elements: Elements, pixels: PixelData) -> tuple[str, ...]:
 
 
 def _native(elements: Elements, pixels: PixelData, shape: tuple[int, ...]) -> Samples:
+    """Of Pixel Data that `_surplus` has passed: they are long enough."""
     size, count = elements.integer("BitsAllocated") // 8, math.prod(shape)
-    expected, found = count * size, len(pixels.value)
-    if found < expected:
-        raise CorruptImageError(f"Pixel Data holds {found} of {expected} bytes")
     big = not elements.little
     words = np.frombuffer(pixels.value, f"{'>' if big else '<'}u{size}", count)
     if big and size == 1 and pixels.vr == b"OW":
         # PS3.5 8.1.2: bytes travel in words, so each pair is swapped
-        whole = np.frombuffer(pixels.value, ">u2", found // 2)
+        whole = np.frombuffer(pixels.value, ">u2", len(pixels.value) // 2)
         words = whole.astype("<u2").view(np.uint8)[:count]
     return words.reshape(shape).astype(words.dtype.newbyteorder("="), copy=False)
 
@@ -218,9 +216,8 @@ def _palette(elements: Elements, values: Samples) -> tuple[Pixels, tuple[str, ..
         read_table(raw, f"{colour}PaletteColorLookupTable", signed=signed, little=elements.little)
         for colour in ("Red", "Green", "Blue")
     )
-    coloured = is_coloured(np.stack([red.entries, green.entries, blue.entries], axis=1))
-    count = int(np.count_nonzero(Table(coloured, green.first).apply(values)))
-    return green.apply(values), check_share(count, values.size)
+    colours = np.stack([red.entries, green.entries, blue.entries], axis=1)
+    return grey_of_palette(values, colours, green)
 
 
 def _grey(elements: Elements, found: Decoded) -> tuple[Pixels, tuple[str, ...]]:

@@ -9,10 +9,15 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 from model_store import PreprocessSpec
-from service.imaging.exposed import FIELD_AREA, LOOKS, declared_field, field_of, without_outliers
+from service.imaging.exposed import declared_field, field_of
+from service.imaging.outliers import without_outliers
 from service.imaging.picture import WHOLE, Mask, Picture, Pixels, halvings
 from service.imaging.tensor import MIN_SIDE, Tensor, pixels_to_tensor
 
+# A border is cut off if it leaves less of the picture. Of ordinary radiographs, the least is 0.63,
+# and at 0.7 no PFI moves by 0.008; at 0.85, two of 4,331 do, both towards their view
+FIELD_AREA = 0.7
+LOOKS = 4  # at a picture; each sees what is left of a border finer, or sees that nothing is
 # Of the field within a border: with fewer pixels, an answer is not certain
 CERTAIN_SIDE = 2 * MIN_SIDE
 CERTAIN_SHARE = 0.05  # of the picture: less, and it is not sure that the rest is none of it

@@ -13,13 +13,12 @@ from service.imaging.dicom import read_dicom
 from service.imaging.errors import EmptyImageError, UnrecognisedFormatError
 from service.imaging.header import ViewHeader
 from service.imaging.origin import Origin
-from service.imaging.others import name_of
+from service.imaging.others import START_BYTES, name_of
 from service.imaging.preprocess import prepare
 from service.imaging.raster import RasterFormat, read_raster
 from service.imaging.tensor import Tensor
 
 DOUBTS = frozenset({"panels", "small_field"})  # warnings
-START_BYTES = 1024  # tell the format, or name another
 Format = Literal["dicom", RasterFormat]
 
 OTHERS = "PNG, JPEG, JPEG-LS, JPEG 2000"

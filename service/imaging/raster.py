@@ -25,10 +25,10 @@ from service.imaging.decoders import (
 from service.imaging.errors import CorruptImageError, MultiFrameError, UnsupportedPixelFormatError
 from service.imaging.exif import upright
 from service.imaging.frame import Frame, Stream
-from service.imaging.grey import check_share, grey_of_colour, is_coloured
+from service.imaging.grey import grey_of_colour
 from service.imaging.jp2 import unwrapped
 from service.imaging.jpeg import orientation
-from service.imaging.lookup import Table
+from service.imaging.lookup import Table, grey_of_palette
 from service.imaging.picture import Picture, Pixels, halvings
 from service.imaging.png import Png, check_rows, decode_png, plain_file, read_chunks
 from service.imaging.tensor import check_size
@@ -179,10 +179,8 @@ def _read_tiff(data: memoryview) -> Raster:
     tiff = read_tiff(data)
     samples = decode_tiff(data, tiff)
     if tiff.palette is not None:
-        table = tiff.palette
-        coloured = Table(is_coloured(table), 0).apply(samples)
-        warnings = check_share(int(np.count_nonzero(coloured)), samples.size)
-        pixels = Table(table[:, 1], 0).apply(samples)
+        green = Table(tiff.palette[:, 1], 0)
+        pixels, warnings = grey_of_palette(samples, tiff.palette, green)
     else:
         pixels, warnings = _grey(samples)
     pixels, size = upright(pixels, (tiff.rows, tiff.columns), tiff.orientation)

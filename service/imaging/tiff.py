@@ -196,7 +196,7 @@ def _page(file: _File, page: Entries) -> Tiff:
     if min(piece) < 1:
         raise ValueError("empty pieces")
     count = planes * -(-rows // piece[0]) * -(-columns // piece[1])
-    limit = MAX_LZW_PIECES if file.one(page, COMPRESSION, UNCOMPRESSED) == LZW else MAX_PIECES
+    limit = MAX_LZW_PIECES if compression == LZW else MAX_PIECES
     if count > limit:
         raise CorruptImageError(f"the TIFF file has {count} pieces; the limit is {limit}")
     if count * piece[0] * piece[1] * (samples // planes) > 2 * MAX_PIXELS:

@@ -11,7 +11,8 @@ from surroundings import framed, on_plate
 from model_store import PreprocessSpec
 from service.imaging import image_to_tensor, read_radiograph
 from service.imaging.dicom import read_dicom
-from service.imaging.exposed import declared_field, field_of, without_outliers
+from service.imaging.exposed import declared_field, field_of
+from service.imaging.outliers import without_outliers
 from service.imaging.picture import WHOLE, Field, Picture
 from service.imaging.preprocess import prepare
 
