@@ -76,6 +76,7 @@ PALETTES = {
     for keyword in (
         f"{colour}PaletteColorLookupTableDescriptor",
         f"{colour}PaletteColorLookupTableData",
+        f"Segmented{colour}PaletteColorLookupTableData",
     )
 }
 MODALITY_LUT = tag_for_keyword("ModalityLUTSequence")

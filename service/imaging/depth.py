@@ -93,7 +93,7 @@ def _signed(values: Pixels, stored: int, frame: Frame) -> tuple[Pixels, tuple[st
     if not _exceed(own, stored - 1):
         found = _signed_or_not(own, values)
         return found, () if found is own else SIGN
-    return _without_overlays(own, twos_complement(values, stored)), BITS
+    return _without_overlays(_signed_or_not(own, values), twos_complement(values, stored)), BITS
 
 
 def twos_complement(values: Pixels, bits: int) -> Pixels:

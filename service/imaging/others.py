@@ -42,6 +42,8 @@ MAGIC = (
     (0, b"{\\rtf", "RTF"),
     (0, b"MSH|", "HL7"),
 )
+# Bytes that are enough to hold line feeds, and how few or many of them are no pattern of pixels
+STRETCH_BYTES, FEWEST, MOST_OF = 2**16, 16, 64
 # The names of files in gzip say what is in it
 GZIP, NIFTI_GZIP = b"\x1f\x8b", re.compile(rb"\.nii\0", re.IGNORECASE)
 # Text, behind a byte order mark and white space
@@ -65,3 +67,15 @@ def name_of(data: bytes | bytearray | memoryview) -> str | None:
         return "NIfTI (gzip)" if NIFTI_GZIP.search(start) else "gzip"
     text = start.removeprefix(b"\xef\xbb\xbf").lstrip()
     return next((name for pattern, name in TEXTS if pattern.match(text)), None)
+
+
+def was_sent_as_text(data: bytes | bytearray | memoryview) -> bool:
+    """Whether a transfer in text mode has put a carriage return before each line feed.
+
+    A stretch in the middle is looked at: one of 256 bytes is a line feed, by chance as often behind
+    any other byte.
+    """
+    middle = max(0, len(data) - STRETCH_BYTES) // 2
+    stretch = bytes(data[middle : middle + STRETCH_BYTES])
+    feeds = stretch.count(b"\n", 1)
+    return FEWEST <= feeds <= len(stretch) // MOST_OF and feeds == stretch.count(b"\r\n")

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from pydicom import uid
 
+from service.imaging.arrangement import check_rows, in_byte_order
 from service.imaging.codestream import is_codestream, read_frame_header
 from service.imaging.decoders import Decoded, Decoder, Samples, decode_frame, decode_rle, is_rle
 from service.imaging.depth import by_frame, by_header
@@ -111,7 +112,12 @@ def stored_values(
     elif found.frame:
         values, more = by_frame(elements, found.samples, found.frame)
     else:
-        values, more = by_header(elements, found.samples)
+        signed = elements.integer("PixelRepresentation") != 0
+        ordered, order = in_byte_order(found.samples, signed=signed)
+        values, more = by_header(elements, ordered)
+        more = (*order, *more)
+    if not found.frame and not palette:
+        check_rows(values)
     if photometric not in GREYS | {PALETTE} and found.samples.ndim != COLOUR:
         more = (*more, "photometric_interpretation_contradicted")
     lossy = found.frame is not None and found.frame.family != "jpeg-ls" and syntax not in EXACT
@@ -211,6 +217,8 @@ def _palette(elements: Elements, values: Samples) -> tuple[Pixels, tuple[str, ..
     if values.ndim == COLOUR:
         raise CorruptImageError("the header says PALETTE COLOR, but the frame has three components")
     raw = elements.palettes()
+    if any(keyword.startswith("Segmented") for keyword in raw):
+        raise UnsupportedPixelFormatError("the palette is segmented, which is not read")
     signed = elements.integer("PixelRepresentation") != 0
     red, green, blue = (
         read_table(raw, f"{colour}PaletteColorLookupTable", signed=signed, little=elements.little)

@@ -49,6 +49,7 @@ class Png:
     animated: bool
     orientation: int  # of EXIF
     header: bytes  # IHDR, with its length and checksum
+    colours: int  # of the palette
     palette: bytes  # PLTE and tRNS, with their lengths and checksums
     packed: bytes  # the zlib stream
 
@@ -67,17 +68,18 @@ def read_chunks(data: bytes | memoryview) -> Png:
     if bytes(view[12:16]) != b"IHDR":
         raise ValueError("no header")
     columns, rows, bits, colour, *methods, interlace = struct.unpack_from(">II5B", view, 16)
-    pixels, palette, animated, orientation = [], [], False, UPRIGHT
+    pixels, palette, colours, animated, orientation = [], [], 0, False, UPRIGHT
     for kind, at, length in _chunks(view):
         if kind == b"IDAT":
             pixels.append(view[at : at + length])
         elif kind in {b"PLTE", b"tRNS"}:
             palette.append(view[at - 8 : at + length + 4])
+            colours = length // 3 if kind == b"PLTE" else colours
         elif kind == b"acTL":
             animated |= struct.unpack_from(">I", view, at)[0] > 1
         elif kind == b"eXIf":
             orientation = exif_orientation(bytes(view[at : at + length]))
-    if colour == INDEXED and not palette:
+    if colour == INDEXED and not colours:
         raise ValueError("no palette")
     return Png(
         rows=rows,
@@ -89,6 +91,7 @@ def read_chunks(data: bytes | memoryview) -> Png:
         animated=animated,
         orientation=orientation,
         header=bytes(view[8:33]),
+        colours=colours,
         palette=b"".join(palette),
         packed=b"".join(pixels),
     )

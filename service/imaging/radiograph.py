@@ -10,10 +10,10 @@ from service.imaging import jpeg, jpeg2000, png, tiff
 from service.imaging.data_set import PREAMBLE, PREFIX, offset_of, resembles_dicom
 from service.imaging.decoders import Decoder
 from service.imaging.dicom import read_dicom
-from service.imaging.errors import EmptyImageError, UnrecognisedFormatError
+from service.imaging.errors import CorruptImageError, EmptyImageError, UnrecognisedFormatError
 from service.imaging.header import ViewHeader
 from service.imaging.origin import Origin
-from service.imaging.others import START_BYTES, name_of
+from service.imaging.others import START_BYTES, name_of, was_sent_as_text
 from service.imaging.preprocess import prepare
 from service.imaging.raster import RasterFormat, read_raster
 from service.imaging.tensor import Tensor
@@ -95,6 +95,10 @@ def read_radiograph(data: bytes | bytearray | memoryview, spec: PreprocessSpec) 
     """
     kind = sniff(data)
     view = memoryview(data)
+    if was_sent_as_text(view):
+        raise CorruptImageError(
+            "a carriage return stands before every line feed: the file was transferred as text"
+        )
     found = _read(view, kind, spec, spec.size)
     if found.finer is not None:  # a small field of an image that was decoded coarsely
         found = _read(view, kind, spec, found.finer)

@@ -129,6 +129,8 @@ def _pillow_png(png: Png) -> Samples:
     image = Image.open(io.BytesIO(plain_file(png)), formats=["PNG"])
     if image.mode in GREY_16:
         return np.asarray(image).astype(np.uint16, copy=False)
+    if image.mode == "P" and np.asarray(image).max() >= png.colours:
+        raise ValueError("a pixel of no colour of the palette")
     return np.asarray(image.convert("L" if image.mode in {"1", "L", "LA"} else "RGB"))
 
 

@@ -1,7 +1,8 @@
-"""JPEG whose data end before the picture does: libjpeg paints the rest grey, and only warns.
+"""JPEG whose data end before or behind the picture: libjpeg only warns.
 
 Neither Pillow nor imagecodecs passes its warnings on. But what a decoder lacks, it takes from
-whatever follows: a picture that changes when bytes are put behind its data lacks some.
+whatever follows: a picture that changes when bytes are put behind its data lacks some. And one
+that does not change with its last data had ended before: bytes were lost or overwritten within.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import numpy.typing as npt
 
 from service.imaging.errors import CorruptImageError
 from service.imaging.frame import Frame
-from service.imaging.jpeg import is_sequential, with_more
+from service.imaging.jpeg import has_lost_bytes, is_sequential, with_more, with_other_end
 
 Samples = npt.NDArray[Any]
 
@@ -29,10 +30,11 @@ def decode_whole(decode: Callable[[bytes], Samples], stream: bytes, frame: Frame
 
     Where data lack, a block gets coefficients of 0 and a row of lossless JPEG the first prediction:
     half of the range. Only where the last pixel has that value the frame is decoded twice, and
-    where several scans refine each other, because a later one shows nowhere for sure.
+    where several scans refine each other, because a later one shows nowhere for sure; and where
+    the data hold a stretch of zeros, as disks leave it.
 
-    Not noticed are data that lack within one restart interval, and a cut through the last block,
-    or the last row of lossless JPEG.
+    Not noticed are data that lack within one restart interval, a cut through the last block, or the
+    last row of lossless JPEG, and bytes that were overwritten by others than zeros.
 
     Args:
         decode: By libjpeg, at any size.
@@ -40,15 +42,25 @@ def decode_whole(decode: Callable[[bytes], Samples], stream: bytes, frame: Frame
         frame: What it declares.
 
     Raises:
-        CorruptImageError: The data are cut off.
+        CorruptImageError: The data are cut off, or overwritten.
 
     References:
         ITU-T T.81 B.2.1, F.2.1.3.1, H.1.2.1; libjpeg's jdhuff.c (insufficient_data).
     """
     samples = decode(stream)
-    doubtful = bool((samples[-1, -1] == 1 << (frame.precision - 1)).all())
-    if not doubtful and is_sequential(stream):
+    lost = has_lost_bytes(stream)
+    if lost and _reads_alike(decode, with_other_end(stream), samples):
+        raise CorruptImageError("the JPEG is damaged: its data go on behind the picture")
+    grey = bool((samples[-1, -1] == 1 << (frame.precision - 1)).all())
+    if not (lost or grey) and is_sequential(stream):
         return samples
     if not np.array_equal(decode(with_more(stream, MORE)), samples):
         raise CorruptImageError("the JPEG is cut off: its data end before the picture")
     return samples
+
+
+def _reads_alike(decode: Callable[[bytes], Samples], stream: bytes, samples: Samples) -> bool:
+    try:
+        return np.array_equal(decode(stream), samples)
+    except (RuntimeError, ValueError, OSError):  # so it was read to its end
+        return False

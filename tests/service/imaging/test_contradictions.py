@@ -18,7 +18,12 @@ from pydicom.encaps import encapsulate
 from pydicom.sequence import Sequence
 
 from service.imaging.dicom import DicomImage, read_dicom
-from service.imaging.errors import ColourImageError, CorruptImageError
+from service.imaging.errors import (
+    ColourImageError,
+    CorruptImageError,
+    UnsupportedPixelFormatError,
+    UnsupportedTransferSyntaxError,
+)
 
 FULL_SIZE = 2**31
 PIXELS = radiograph(160, 144)
@@ -516,3 +521,36 @@ def test_a_sign_that_no_frame_can_say_is_looked_for(syntax):
     image = read(dicom(PIXELS, syntax, PixelRepresentation=1))
     np.testing.assert_array_equal(image.picture.pixels, PIXELS)
     assert image.warnings == ("pixel_representation_contradicted",)
+
+
+@pytest.mark.parametrize("syntax", [uid.JPEGLSLossless, uid.JPEGLosslessSV1])
+@pytest.mark.parametrize("stored", [8, 10])
+def test_bits_and_sign_may_both_be_wrong(syntax, stored):
+    """A frame of 16 bits without a sign, in an object of fewer bits with one."""
+    values = PIXELS << 4
+    frame = CODECS[syntax](values, 16)
+    image = read(encapsulated(frame, syntax, BitsStored=stored, PixelRepresentation=1))
+    np.testing.assert_array_equal(image.picture.pixels, values)
+    assert image.warnings == ("bits_stored_contradicted",)
+
+
+def test_a_segmented_palette_is_named():
+    """It is another attribute than the plain one, and not missing."""
+    table = np.arange(256, dtype="<u2").tobytes()
+    palettes = {}
+    for colour in ("Red", "Green", "Blue"):
+        name = f"{colour}PaletteColorLookupTableDescriptor"
+        palettes[name] = DataElement(name, "US", [256, 0, 16])
+        palettes[f"Segmented{colour}PaletteColorLookupTableData"] = table
+    with pytest.raises(UnsupportedPixelFormatError, match="segmented"):
+        read(dicom(GREY8, PhotometricInterpretation="PALETTE COLOR", **palettes))
+
+
+def test_a_height_behind_the_scan_is_named():
+    """DNL (T.81 B.2.5): the frame header says 0 rows."""
+    frame = bytearray(jpeg_of(GREY8))
+    at = frame.index(b"\xff\xc0")
+    frame[at + 5 : at + 7] = bytes(2)
+    frame[-2:-2] = b"\xff\xdc\0\4" + struct.pack(">H", len(GREY8))
+    with pytest.raises(UnsupportedTransferSyntaxError, match="DNL"):
+        read(encapsulated(bytes(frame), uid.JPEGBaseline8Bit))

@@ -442,3 +442,22 @@ def test_bits_that_png_does_not_have_are_refused(bits):
     data[25] = 2
     with pytest.raises((CorruptImageError, UnsupportedPixelFormatError)):
         read_raster(bytes(data), "png", FULL_SIZE)
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_a_pixel_needs_a_colour_of_the_palette(bits):
+    """PNG 11.2.2: an index beyond it is an error; readers would make up black for it."""
+    image = Image.fromarray((radiograph(64, 64) >> 8).astype(np.uint8))
+    image.putpalette([grey for grey in range(0, 256, 17) for _ in range(3)])
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", bits=bits)
+    assert read_raster(buffer.getvalue(), "png", 32).warnings == ()
+    data = buffer.getvalue()
+    at = data.index(b"PLTE")
+    short = b"PLTE" + data[at + 4 : at + 4 + 24]
+    rest = data[at + 8 + struct.unpack(">I", data[at - 4 : at])[0] :]
+    cut = (
+        data[: at - 4] + struct.pack(">I", 24) + short + struct.pack(">I", zlib.crc32(short)) + rest
+    )
+    with pytest.raises(CorruptImageError, match="damaged"):
+        read_raster(cut, "png", 32)

@@ -17,7 +17,7 @@ from pydicom import uid
 from model_store import PreprocessSpec
 from service.imaging import CorruptImageError, read_radiograph
 from service.imaging.decoders import decode_frame
-from service.imaging.jpeg import with_more, without_zero
+from service.imaging.jpeg import has_lost_bytes, with_more, without_zero
 from service.imaging.raster import read_raster
 from service.imaging.whole import MORE
 
@@ -58,6 +58,12 @@ STREAMS = {
     ),
 }
 
+BIG = radiograph(400, 350)
+LARGE = {
+    "extended": bytes(CODECS[uid.JPEGExtended12Bit](BIG, 12)),
+    "lossless, predictor 1": bytes(CODECS[uid.JPEGLosslessSV1](BIG, 12)),
+    "lossless, 16 bits": bytes(imagecodecs.jpeg_encode(BIG << 4, lossless=True, bitspersample=16)),
+}
 FILES = [name for name in STREAMS if "lossless" not in name and name != "extended"]
 
 
@@ -98,6 +104,27 @@ def test_a_real_radiograph_is_whole_or_refused(path):
     assert read_radiograph(data, spec).warnings == ()
     with pytest.raises(CorruptImageError, match="cut off"):
         read_radiograph(cut(data, 0.5), spec)
+
+
+@pytest.mark.parametrize("share", [0.1, 0.4, 0.8])
+@pytest.mark.parametrize("name", ["extended", "lossless, predictor 1", "lossless, 16 bits"])
+def test_bytes_that_a_disk_has_lost_are_missed(name, share):
+    """Zeros are codes of other pixels, so the picture ends before or behind its data."""
+    stream = bytearray(LARGE[name])
+    place = int(len(stream) * share)
+    stream[place : place + 512] = bytes(512)
+    with pytest.raises(CorruptImageError, match=r"cut off|damaged|decoded"):
+        decode_frame(bytes(stream), FULL_SIZE)
+
+
+def test_zeros_that_are_a_flat_picture_are_read():
+    """A border of lossless JPEG may be coded in zeros, and zeros may fill up its end."""
+    flat = np.zeros((300, 300), np.uint8)
+    flat[100:200, 100:200] = radiograph(100, 100) >> 4
+    stream = bytes(imagecodecs.jpeg_encode(flat, lossless=True, predictor=1))
+    assert has_lost_bytes(stream)
+    for data in (stream, stream[:-2] + b"\0" + END):
+        np.testing.assert_array_equal(decode_frame(data, FULL_SIZE).samples, flat)
 
 
 @pytest.mark.parametrize("value", [0, 128, 255])

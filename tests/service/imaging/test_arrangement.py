@@ -1,0 +1,121 @@
+"""Values that do not lie as the header says, where no codestream tells."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from images import dicom, jpeg, png, radiograph
+from pydicom import uid
+
+from model_store import PreprocessSpec
+from service.imaging import CorruptImageError, read_radiograph
+from service.imaging.arrangement import check_rows, in_byte_order
+from service.imaging.dicom import read_dicom
+
+FULL_SIZE = 2**31
+PIXELS = radiograph(320, 256)
+GREY8 = (PIXELS >> 4).astype(np.uint8)
+PLAIN = [uid.ImplicitVRLittleEndian, uid.ExplicitVRBigEndian, uid.RLELossless]
+DEPTHS = st.integers(10, 16)
+
+
+def warnings_of(data: bytes) -> tuple[str, ...]:
+    return read_dicom(data, FULL_SIZE).warnings
+
+
+@pytest.mark.parametrize("syntax", PLAIN)
+@pytest.mark.parametrize("pixels", [PIXELS, GREY8, np.stack([GREY8] * 3, 2), PIXELS.T])
+def test_rows_and_columns_that_are_exchanged_are_found(syntax, pixels):
+    """Portrait and landscape, of one byte and two, grey and grey in colour."""
+    pixels = np.ascontiguousarray(pixels)
+    rows, columns = pixels.shape[:2]
+    assert warnings_of(dicom(pixels, syntax)) == ()
+    with pytest.raises(CorruptImageError, match="exchanged"):
+        read_dicom(dicom(pixels, syntax, Rows=columns, Columns=rows), FULL_SIZE)
+
+
+@given(
+    rows=st.integers(32, 200),
+    columns=st.integers(32, 200),
+    seed=st.integers(0, 99),
+    kind=st.sampled_from(["radiograph", "slope", "flat", "noise", "half"]),
+    bright=st.booleans(),
+)
+def test_rows_of_the_right_length_are_left_alone(rows, columns, seed, kind, bright):
+    """Whatever they show: also slopes, which rise as far in a row as in several columns."""
+    pixels = {
+        "radiograph": lambda: radiograph(rows, columns, seed=seed),
+        "slope": lambda: np.repeat(np.arange(rows, dtype=np.uint16)[:, None] * 20, columns, 1),
+        "flat": lambda: np.full((rows, columns), 7, np.uint16),
+        "noise": lambda: np.random.default_rng(seed).integers(0, 4096, (rows, columns), np.uint16),
+        "half": lambda: np.where(np.arange(rows)[:, None] < rows // 2, 9, np.ones(columns)),
+    }[kind]().astype(np.uint16)
+    check_rows(4095 - pixels if bright else pixels)
+
+
+@pytest.mark.parametrize("syntax", PLAIN)
+def test_bytes_in_the_wrong_order_are_swapped(syntax):
+    """The picture is that of the right order, and there is a warning."""
+    found = read_dicom(dicom(PIXELS.byteswap(), syntax), FULL_SIZE)
+    np.testing.assert_array_equal(found.picture.pixels, PIXELS)
+    assert found.warnings == ("byte_order_contradicted",)
+
+
+@given(bits=DEPTHS, below_zero=st.integers(0, 2**11), signed=st.booleans(), seed=st.integers(0, 99))
+def test_the_order_is_told_from_the_picture(bits, below_zero, signed, seed):
+    """Of any depth in which it shows, with values below zero or without."""
+    pixels = radiograph(160, 144, bits=min(bits, 15) if signed else bits, seed=seed)
+    values = (pixels - np.uint16(below_zero)) if signed else pixels
+    right, told = in_byte_order(values, signed=signed)
+    assert right is values
+    assert told == ()
+    swapped, told = in_byte_order(values.byteswap(), signed=signed)
+    np.testing.assert_array_equal(swapped, values)
+    assert told == ("byte_order_contradicted",)
+
+
+@pytest.mark.parametrize(
+    "pixels",
+    [
+        (GREY8.astype(np.uint16)),
+        (GREY8.astype(np.uint16) << 8),
+        (GREY8.astype(np.uint16) * 257),
+        np.where(PIXELS > 2000, 4095, 0).astype(np.uint16),
+        np.random.default_rng(0).integers(0, 2**16, (160, 144), np.uint16),
+    ],
+    ids=["8 bits", "8 high bits", "8 bits twice", "two values", "noise"],
+)
+def test_where_the_order_does_not_show_it_is_as_declared(pixels):
+    """Values of 8 bits are the same picture either way."""
+    for values in (pixels, pixels.byteswap()):
+        found, told = in_byte_order(values, signed=False)
+        assert found is values
+        assert told == ()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        dicom(PIXELS),
+        dicom(PIXELS, uid.JPEG2000Lossless),
+        dicom(PIXELS, uid.RLELossless),
+        jpeg(GREY8),
+    ],
+    ids=["uncompressed", "JPEG 2000", "RLE", "file"],
+)
+def test_a_file_that_was_transferred_as_text_is_named(data):
+    """Each line feed got a carriage return: the picture is sheared, and lengths may still fit."""
+    spec = PreprocessSpec(size=64)
+    assert read_radiograph(data, spec).warnings == ()
+    with pytest.raises(CorruptImageError, match="as text"):
+        read_radiograph(data.replace(b"\n", b"\r\n"), spec)
+
+
+def test_a_picture_of_line_feeds_is_no_text():
+    """Pixels of 2573 are a carriage return and a line feed each."""
+    flat = np.full((400, 400), 2573, np.uint16)
+    flat[150:250, 150:250] = radiograph(100, 100)
+    assert read_radiograph(dicom(flat), PreprocessSpec(size=64)).format == "dicom"
+    assert read_radiograph(png(flat), PreprocessSpec(size=64)).format == "png"
