@@ -62,11 +62,10 @@ def by_frame(elements: Elements, values: Pixels, frame: Frame) -> tuple[Pixels, 
         values: (rows, columns) as decoded.
         frame: What the codestream declares.
     """
-    signed = "PixelRepresentation" in elements.values and elements.integer("PixelRepresentation")
     stored = elements.integer("BitsStored") if "BitsStored" in elements.values else frame.precision
     if values.dtype.kind == "i":
-        return values, () if signed else SIGN
-    if signed:
+        return values, () if said_to_be_signed(elements) else SIGN
+    if said_to_be_signed(elements):
         return _signed(values, max(1, stored), frame)
     if frame.precision <= stored or not _exceed(values, stored):
         return values, ()
@@ -74,6 +73,11 @@ def by_frame(elements: Elements, values: Pixels, frame: Frame) -> tuple[Pixels, 
     if int(values.max()) < OVERSHOOT * 2**stored:
         return np.minimum(values, 2**stored - 1), ()
     return _without_overlays(values, values & values.dtype.type(2**stored - 1)), BITS
+
+
+def said_to_be_signed(elements: Elements) -> bool:
+    """What Pixel Representation says; a codestream needs none."""
+    return "PixelRepresentation" in elements.values and elements.integer("PixelRepresentation") != 0
 
 
 def _signed(values: Pixels, stored: int, frame: Frame) -> tuple[Pixels, tuple[str, ...]]:

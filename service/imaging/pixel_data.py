@@ -11,7 +11,7 @@ from pydicom import uid
 from service.imaging.arrangement import check_rows, in_byte_order
 from service.imaging.codestream import is_codestream, read_frame_header
 from service.imaging.decoders import Decoded, Decoder, Samples, decode_frame, decode_rle, is_rle
-from service.imaging.depth import by_frame, by_header
+from service.imaging.depth import by_frame, by_header, said_to_be_signed
 from service.imaging.elements import Elements, PixelData
 from service.imaging.errors import (
     ColourImageError,
@@ -146,8 +146,11 @@ def _decoded(
         if samples == 1:
             return Decoded(decode_rle(stream, shape, size)), warnings
         return Decoded(decode_rle(stream, (samples, *shape), size).transpose(1, 2, 0)), warnings
-    _check_frame(elements, read_frame_header(stream), samples)
-    return decode_frame(stream, min_side, raw_colour=True), warnings
+    frame = read_frame_header(stream)
+    _check_frame(elements, frame, samples)
+    # Two's complement that is coded as unsigned jumps at zero, which a reduced size would smear
+    jumps = said_to_be_signed(elements) and not frame.signed
+    return decode_frame(stream, FULL_SIZE if jumps else min_side, raw_colour=True), warnings
 
 
 def _check_bits(elements: Elements) -> None:

@@ -17,6 +17,8 @@ from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate
 from pydicom.sequence import Sequence
 
+from model_store import PreprocessSpec
+from service.imaging import read_radiograph
 from service.imaging.dicom import DicomImage, read_dicom
 from service.imaging.errors import (
     ColourImageError,
@@ -554,3 +556,15 @@ def test_a_height_behind_the_scan_is_named():
     frame[-2:-2] = b"\xff\xdc\0\4" + struct.pack(">H", len(GREY8))
     with pytest.raises(UnsupportedTransferSyntaxError, match="DNL"):
         read(encapsulated(bytes(frame), uid.JPEGBaseline8Bit))
+
+
+@pytest.mark.parametrize("syntax", WAVELETS)
+@pytest.mark.parametrize("bits", [12, 16])
+def test_a_sign_that_the_frame_does_not_know_survives_a_reduced_size(syntax, bits):
+    """Two's complement that was coded as unsigned jumps at zero; a reduced size would smear it."""
+    plain = radiograph(480, 400)
+    signed = (plain.astype(np.int32) - 2048).astype(np.int16)
+    size = PreprocessSpec(size=64)
+    tensor = read_radiograph(dicom(signed, syntax, BitsStored=bits), size).tensor
+    expected = read_radiograph(dicom(plain), size).tensor
+    assert np.abs(tensor.astype(int) - expected.astype(int)).max() <= 3
