@@ -43,7 +43,7 @@ MAGIC = (
     (0, b"MSH|", "HL7"),
 )
 # Bytes that are enough to hold line feeds, and how few or many of them are no pattern of pixels
-STRETCH_BYTES, FEWEST, MOST_OF = 2**16, 16, 64
+STRETCH_BYTES, FEWEST, MOST_OF = 2**14, 16, 64
 # The names of files in gzip say what is in it
 GZIP, NIFTI_GZIP = b"\x1f\x8b", re.compile(rb"\.nii\0", re.IGNORECASE)
 # Text, behind a byte order mark and white space
