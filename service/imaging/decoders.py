@@ -259,7 +259,7 @@ def pillow_jpeg(stream: Stream, frame: Frame, reduce: int) -> Samples:
     """
     image = Image.open(io.BytesIO(without_metadata(stream)), formats=["JPEG"])
     if image.mode not in {"L", "RGB"}:
-        raise UnsupportedPixelFormatError(f"pixels of Pillow mode {image.mode} are no radiograph")
+        raise UnsupportedPixelFormatError(f"a JPEG in {image.mode}; radiographs are grey")
     image.draft(None, (frame.columns >> reduce, frame.rows >> reduce))
     return _of_size(np.asarray(image), frame, reduce)
 

@@ -38,7 +38,8 @@ def by_header(elements: Elements, values: Pixels) -> tuple[Pixels, tuple[str, ..
     if elements.integer("PixelRepresentation"):
         numbers = values.view(f"i{size // 8}")
         if above == size - stored and not _exceed(numbers, stored - 1):
-            return numbers, ()
+            found = _signed_or_not(numbers, values) if stored == size else numbers
+            return found, () if found is numbers else SIGN
         masked = (values << above).view(numbers.dtype) >> (size - stored)
         whole = numbers
     else:

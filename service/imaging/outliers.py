@@ -26,6 +26,7 @@ SPARSE, PLATE = 0.1, 0.05
 # as what was painted is, and the second if not, as the air beside a patient may be. Of 4,331
 # ordinary radiographs, 58 have such a gap, two of them one of 1.0 or more
 PLATEAU_GAP, SPREAD_GAP, PLATEAU = 0.3, 0.75, 0.03
+FEW_VALUES = 4  # pictures of so few, as PNG of 2 bits, have gaps only
 FEW = 0.005  # of the samples: fewer are left to the percentiles of the window
 FAR_GAP = 2.0  # the same, where what surrounds a radiograph and is bright becomes dark
 MAX_OUTLIERS = 6
@@ -177,7 +178,9 @@ def _cut(values: Values) -> _Cut | None:
     # Where all that is beyond the gap is as sparse, it reaches to the end of the range
     width = float(high.min(initial=largest) - low.max(initial=smallest))
     gap = _Gap(width, PLATEAU_GAP if _is_plateau(others, extent) else SPREAD_GAP)
-    return None if width < gap.wide * extent else _Cut(kept, gap, upper)
+    if width < gap.wide * extent or len(np.unique(values)) <= FEW_VALUES:
+        return None
+    return _Cut(kept, gap, upper)
 
 
 def _is_plateau(values: Values, extent: float) -> bool:

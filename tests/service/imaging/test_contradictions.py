@@ -568,3 +568,15 @@ def test_a_sign_that_the_frame_does_not_know_survives_a_reduced_size(syntax, bit
     tensor = read_radiograph(dicom(signed, syntax, BitsStored=bits), size).tensor
     expected = read_radiograph(dicom(plain), size).tensor
     assert np.abs(tensor.astype(int) - expected.astype(int)).max() <= 3
+
+
+def test_a_sign_of_all_bits_is_looked_for_too():
+    """16 bits of 16 without a sign, in an object that says signed: half of them would wrap."""
+    values = radiograph(160, 144, bits=16)
+    image = read(dicom(values, PixelRepresentation=1))
+    np.testing.assert_array_equal(image.picture.pixels, values)
+    assert image.warnings == (SIGN,)
+    signed = (values.astype(np.int32) - 2**15).astype(np.int16)
+    image = read(dicom(signed))
+    np.testing.assert_array_equal(image.picture.pixels, signed)
+    assert image.warnings == ()

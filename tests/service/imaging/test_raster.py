@@ -461,3 +461,24 @@ def test_a_pixel_needs_a_colour_of_the_palette(bits):
     )
     with pytest.raises(CorruptImageError, match="damaged"):
         read_raster(cut, "png", 32)
+
+
+def test_a_png_whose_checksum_is_wrong_is_damaged():
+    """Zeros among the compressed rows inflate as well, to other pixels."""
+    picture = radiograph(300, 280, bits=16)
+    packed = zlib.compress(rows(picture))
+    damaged = bytearray(packed)
+    damaged[20_000:20_500] = bytes(500)
+    wrong_sum = packed[:-4] + bytes(4)
+    for pixels in (bytes(damaged), wrong_sum, zlib.compress(rows(picture) + bytes(10))[:-1]):
+        with pytest.raises(CorruptImageError, match="damaged"):
+            read_raster(with_pixels(png(picture), pixels), "png", 32)
+
+
+@pytest.mark.parametrize("bits", [1, 2])
+def test_a_png_of_few_greys_is_read(bits):
+    """Between so few values there are gaps only; none of them is an outlier."""
+    few = (radiograph(128, 128) >> (12 - bits)).astype(np.uint8)
+    picture = Image.fromarray(few > 0) if bits == 1 else Image.fromarray(few)
+    tensor = read_radiograph(saved(picture, bits=bits), PreprocessSpec(size=64)).tensor
+    assert len(np.unique(tensor)) > 2
