@@ -21,13 +21,13 @@ import numpy as np
 from tiny import Stub
 
 from model_store import Store
-from service.backfill.folders import LEDGER, alone, conclude
-from service.backfill.jobs import Job
-from service.backfill.ledger import Ledger
-from service.backfill.results import Results
-from service.backfill.sinks import SINKS
+from service.backfill.engines.local import LocalEngine
+from service.backfill.job_folder import LEDGER, alone, conclude
+from service.backfill.ledger.jobs import Job
+from service.backfill.ledger.ledger import Ledger
+from service.backfill.results.folder import Results
+from service.backfill.results.sinks import SINKS
 from service.backfill.sources.folder import FolderOptions, FolderSource
-from service.backfill.work import Work
 
 REFRESH_SECONDS = 0.25  # as the command looks
 INSIDE = 36  # images between their source and their answer, as of the command on two cores
@@ -112,7 +112,9 @@ def main(url: str, archive: str, folder: str, started: str, *resumed: str) -> No
         results = Results(out, SINKS["parquet"])
         timed.watch(results, ("write", "publish", "recover"))
         card = Store().load("swift/1.0.0").card
-        work = Work(ledger, job.id, source, Stub(card).submit, card, results=results, inside=INSIDE)
+        work = LocalEngine(
+            ledger, job.id, source, Stub(card).submit, card, results=results, inside=INSIDE
+        )
         before = time.perf_counter()
         memory = Memory(lambda: work.progress.images, out / f"{LEDGER}-wal")
         memory.start()
@@ -148,7 +150,7 @@ def main(url: str, archive: str, folder: str, started: str, *resumed: str) -> No
     print(json.dumps(found))
 
 
-def worked(work: Work, ledger: Ledger, job: Job) -> Job:
+def worked(work: LocalEngine, ledger: Ledger, job: Job) -> Job:
     """In a thread, while this one looks, as the command does."""
     ended: list[Job] = []
     thread = threading.Thread(target=lambda: ended.append(work.run()))

@@ -16,10 +16,10 @@ import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from service.backfill.audit import audit
-from service.backfill.files import publish, temporary
-from service.backfill.rows import Row
-from service.backfill.sinks import Parquet
+from service.backfill.report.write import audit
+from service.backfill.results.atomic_files import publish, temporary
+from service.backfill.results.rows import Row
+from service.backfill.results.sinks import Parquet
 
 START = datetime(2026, 3, 4, tzinfo=UTC)
 PART_ROWS = 20_000

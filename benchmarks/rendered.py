@@ -23,11 +23,11 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from agreement import Cost, Result, Tally, merged, tables
+from agreement import BoundedCounter, Cost, Result, merged, tables
 from kinds import KINDS, ROOT, SHOWN_OF, Radiograph, objects, orthanc, radiographs
 
 from model_store import Store
-from service.backfill.rows import ItemError, SourceError
+from service.backfill.results.rows import ItemError, SourceError
 from service.backfill.sources import OptionsError, open_source
 from service.backfill.sources.dicomweb import DicomwebSource
 from service.backfill.sources.rendered import is_squeezed
@@ -67,7 +67,7 @@ class Comparison:
         self.versions = [Store().load(name) for name in MODELS]
         self._networks: list[Network] = [open_network(version) for version in self.versions]
         self._known: dict[tuple[int, bytes], float] = {}  # the same pixels have the same answer
-        self.tallies: dict[tuple[str, Way, str], Tally] = defaultdict(Tally)
+        self.tallies: dict[tuple[str, Way, str], BoundedCounter] = defaultdict(BoundedCounter)
         self.costs: dict[tuple[str, Way], Cost] = defaultdict(Cost)
 
     def compare(self, kind: str, pair: Pair, way: Way, source: DicomwebSource) -> None:

@@ -9,7 +9,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from service.backfill.audit import PAGE
+from service.backfill.report.write import PAGE
 from service.cli import main as cxrview
 
 HERE = Path(__file__).parent

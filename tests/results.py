@@ -7,9 +7,9 @@ from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
-from service.backfill.files import publish
-from service.backfill.rows import Row
-from service.backfill.sinks import Parquet, PartFile, Sink
+from service.backfill.results.atomic_files import publish
+from service.backfill.results.rows import Row
+from service.backfill.results.sinks import Parquet, PartFile, Sink
 
 NOON = datetime(2026, 3, 4, 12, tzinfo=UTC)
 DAY = NOON.date()

@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Callable
 from types import TracebackType
-from typing import Self
+from typing import ClassVar, Self
 
 from service.inference import LANES, Lane
 
@@ -17,6 +17,8 @@ EXPECTED_SHARE = 0.75
 
 class QueueFullError(Exception):
     """Too many images are ahead; `retry_after_seconds` says when they should be done."""
+
+    code: ClassVar[str] = "queue_full"
 
     def __init__(self, detail: str, retry_after_seconds: int) -> None:
         super().__init__(detail)

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from http import HTTPStatus
 from pathlib import Path
 from threading import Lock
+from typing import ClassVar
 
 from service.api.schemas import Classification
 
@@ -32,6 +33,8 @@ LOG = logging.getLogger(__name__)
 
 class AuditError(Exception):
     """The audit log cannot be written, or its key cannot be used."""
+
+    code: ClassVar[str] = "audit_failed"
 
 
 class Audit:

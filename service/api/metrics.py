@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-from functools import partial
-from importlib.metadata import version
 from itertools import product
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import Literal, get_args
 
-import onnxruntime
 from prometheus_client import Counter, Gauge, Histogram
 
 from model_store import View
-from service.api.gpu import GPU
 from service.imaging import Decoder
 from service.inference import LANES, BatchReport, Lane, Reason
-
-if TYPE_CHECKING:
-    from service.api.runtime import Runtime
 
 Source = Literal["classify", "batch", "backfills"]
 SOURCES: tuple[Source, ...] = get_args(Source)
@@ -182,24 +175,3 @@ def count_decoder_restart(cause: Reason) -> None:
 def count_header(agrees: bool | None) -> None:
     """Count what the header of an answered DICOM image says; None: of neither view."""
     _HEADERS[_AGREEMENT_OF[agrees]].inc()
-
-
-def describe(runtime: Runtime) -> None:
-    """Publish what is fixed after start-up, and what is read whenever somebody looks."""
-    card, admission, batcher = runtime.card, runtime.admission, runtime.batcher
-    BUILD_INFO.labels(version("cxrview"), onnxruntime.__version__).set(1)
-    BUDGET_SECONDS.set(runtime.settings.latency_budget_seconds)
-    asked, found = runtime.settings.provider, runtime.network.provider
-    CPU_FALLBACK.set(found == "cpu" and asked != "cpu")
-    MODEL_INFO.clear()
-    MODEL_INFO.labels(card.name, card.version, card.model_sha256, runtime.network.provider).set(1)
-    GPU.watch(found)
-    for lane in LANES:
-        QUEUE_IMAGES.labels(lane).set_function(partial(batcher.waiting, lane))
-        INSIDE_IMAGES.labels(lane).set_function(partial(admission.images, lane))
-        CAPACITY.labels(lane).set_function(partial(admission.images_per_second, lane))
-    READY.set_function(lambda: runtime.ready)
-    DECODING.set_function(runtime.pipeline.decoding)
-    DECODE_WORKERS.set(len(LANES) * runtime.settings.decode_workers)
-    HELD_LIMIT_BYTES.set(runtime.budget.limit)
-    HELD_BYTES.set_function(lambda: runtime.budget.reserved)

@@ -20,9 +20,9 @@ from service.api.audit import AuditError
 from service.api.auth import clients
 from service.api.auth.rates import RateLimitedError
 from service.api.request_context import RequestContext, context_of
-from service.backfill import jobs
-from service.backfill.allowed import SourceNotAllowedError
-from service.backfill.rows import SourceError
+from service.backfill.allowed_sources import SourceNotAllowedError
+from service.backfill.ledger import jobs
+from service.backfill.results.rows import SourceError
 from service.backfill.sources.options import OptionsError
 from service.imaging import errors as imaging
 from service.inference import BatcherClosedError, let_go
@@ -65,57 +65,54 @@ UNAUTHORISED = HTTPStatus.UNAUTHORIZED
 UNPROCESSABLE = HTTPStatus.UNPROCESSABLE_ENTITY
 UNAVAILABLE = HTTPStatus.SERVICE_UNAVAILABLE
 
+
+def _kinds(*rows: tuple[type[Exception], HTTPStatus, str]) -> dict[type[Exception], Kind]:
+    """Each error's own code, its status and its title."""
+    return {error: Kind(error.code, status, title) for error, status, title in rows}  # type: ignore[attr-defined]
+
+
 KINDS: dict[type[Exception], Kind] = {
-    imaging.EmptyImageError: Kind("empty_image", BAD, "No image"),
-    imaging.UnrecognisedFormatError: Kind("unrecognised_format", UNSUPPORTED, "Not an image"),
-    imaging.CorruptImageError: Kind("corrupt_image", UNPROCESSABLE, "Damaged image"),
-    imaging.DecoderFailedError: Kind("decoder_failed", UNPROCESSABLE, "Decoder failed"),
-    imaging.NoPixelDataError: Kind("no_pixel_data", UNPROCESSABLE, "No Pixel Data"),
-    imaging.ImageTooSmallError: Kind("image_too_small", UNPROCESSABLE, "Too few pixels"),
-    imaging.ImageTooLargeError: Kind("image_too_large", UNPROCESSABLE, "Too many pixels"),
-    imaging.BlankImageError: Kind("blank_image", UNPROCESSABLE, "Blank image"),
-    imaging.UnsupportedSopClassError: Kind(
-        "unsupported_sop_class", UNSUPPORTED, "SOP class not accepted"
+    **_kinds(
+        (imaging.EmptyImageError, BAD, "No image"),
+        (imaging.UnrecognisedFormatError, UNSUPPORTED, "Not an image"),
+        (imaging.CorruptImageError, UNPROCESSABLE, "Damaged image"),
+        (imaging.DecoderFailedError, UNPROCESSABLE, "Decoder failed"),
+        (imaging.NoPixelDataError, UNPROCESSABLE, "No Pixel Data"),
+        (imaging.ImageTooSmallError, UNPROCESSABLE, "Too few pixels"),
+        (imaging.ImageTooLargeError, UNPROCESSABLE, "Too many pixels"),
+        (imaging.BlankImageError, UNPROCESSABLE, "Blank image"),
+        (imaging.UnsupportedSopClassError, UNSUPPORTED, "SOP class not accepted"),
+        (imaging.UnsupportedTransferSyntaxError, UNSUPPORTED, "No decoder"),
+        (imaging.UnsupportedPixelFormatError, UNSUPPORTED, "Unsupported pixel format"),
+        (imaging.ColourImageError, UNSUPPORTED, "Colour image"),
+        (imaging.MultiFrameError, UNSUPPORTED, "More than one frame"),
+        (clients.NotAuthenticatedError, UNAUTHORISED, "Authentication required"),
+        (clients.NotPermittedError, HTTPStatus.FORBIDDEN, "Not permitted"),
+        (clients.IssuerUnreachableError, UNAVAILABLE, "Identity provider unreachable"),
+        (RateLimitedError, HTTPStatus.TOO_MANY_REQUESTS, "Too many images"),
+        (AuditError, UNAVAILABLE, "Answer cannot be recorded"),
+        (requests.HeadTooLargeError, HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "Head too large"),
+        (requests.AmbiguousLengthError, BAD, "Two lengths of one body"),
+        (requests.BodyLengthError, BAD, "Body of another length"),
+        (requests.BodyTooLargeError, TOO_LARGE, "Body too large"),
+        (requests.BodyTimeoutError, HTTPStatus.REQUEST_TIMEOUT, "Body incomplete"),
+        (requests.ClientGoneError, HTTPStatus.REQUEST_TIMEOUT, "Client has gone"),
+        (ServiceFullError, UNAVAILABLE, "Too many uploads at once"),
+        (uploads.MalformedMultipartError, BAD, "Malformed multipart body"),
+        (uploads.UnknownArchiveError, UNSUPPORTED, "Neither zip nor tar"),
+        (uploads.CorruptArchiveError, UNPROCESSABLE, "Damaged archive"),
+        (uploads.TooManyEntriesError, TOO_LARGE, "Too many files"),
+        (uploads.ArchiveTooLargeError, TOO_LARGE, "Archive too large"),
+        (uploads.EntryTooLargeError, TOO_LARGE, "File too large"),
+        (uploads.EntryRatioError, UNPROCESSABLE, "Suspicious compression"),
+        (uploads.EntryNameError, UNPROCESSABLE, "Unsafe file name"),
+        (uploads.NestedArchiveError, UNSUPPORTED, "Archive within an archive"),
+        (uploads.EntryKindError, UNSUPPORTED, "Not a plain file"),
+        (uploads.UnreadableFileError, UNPROCESSABLE, "File cannot be read"),
+        (QueueFullError, UNAVAILABLE, "Queue full"),
+        (BatcherClosedError, UNAVAILABLE, "Service is stopping"),
     ),
-    imaging.UnsupportedTransferSyntaxError: Kind(
-        "unsupported_transfer_syntax", UNSUPPORTED, "No decoder"
-    ),
-    imaging.UnsupportedPixelFormatError: Kind(
-        "unsupported_pixel_format", UNSUPPORTED, "Pixel format of no radiograph"
-    ),
-    imaging.ColourImageError: Kind("colour_image", UNSUPPORTED, "Colour image"),
-    imaging.MultiFrameError: Kind("multi_frame_image", UNSUPPORTED, "More than one frame"),
-    clients.NotAuthenticatedError: Kind(
-        "not_authenticated", UNAUTHORISED, "Authentication required"
-    ),
-    clients.NotPermittedError: Kind("not_permitted", HTTPStatus.FORBIDDEN, "Not permitted"),
-    clients.IssuerUnreachableError: Kind(
-        "issuer_unreachable", UNAVAILABLE, "Identity provider unreachable"
-    ),
-    RateLimitedError: Kind("rate_limited", HTTPStatus.TOO_MANY_REQUESTS, "Too many images"),
-    AuditError: Kind("audit_failed", UNAVAILABLE, "Answer cannot be recorded"),
-    requests.HeadTooLargeError: Kind(
-        "head_too_large", HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "Head too large"
-    ),
-    requests.AmbiguousLengthError: Kind("ambiguous_length", BAD, "Two lengths of one body"),
-    requests.BodyLengthError: Kind("body_length", BAD, "Body of another length"),
-    requests.BodyTooLargeError: Kind("body_too_large", TOO_LARGE, "Body too large"),
-    requests.BodyTimeoutError: Kind("body_timeout", HTTPStatus.REQUEST_TIMEOUT, "Body incomplete"),
-    requests.ClientGoneError: Kind("client_gone", HTTPStatus.REQUEST_TIMEOUT, "Client has gone"),
-    ServiceFullError: Kind("service_full", UNAVAILABLE, "Too many uploads at once"),
-    uploads.MalformedMultipartError: Kind("malformed_multipart", BAD, "Malformed multipart body"),
-    uploads.UnknownArchiveError: Kind("unknown_archive", UNSUPPORTED, "Neither zip nor tar"),
-    uploads.CorruptArchiveError: Kind("corrupt_archive", UNPROCESSABLE, "Damaged archive"),
-    uploads.TooManyEntriesError: Kind("too_many_files", TOO_LARGE, "Too many files"),
-    uploads.ArchiveTooLargeError: Kind("archive_too_large", TOO_LARGE, "Archive too large"),
-    uploads.EntryTooLargeError: Kind("entry_too_large", TOO_LARGE, "File too large"),
-    uploads.EntryRatioError: Kind("entry_ratio", UNPROCESSABLE, "Suspicious compression"),
-    uploads.EntryNameError: Kind("entry_name", UNPROCESSABLE, "Unsafe file name"),
-    uploads.NestedArchiveError: Kind("nested_archive", UNSUPPORTED, "Archive within an archive"),
-    uploads.EntryKindError: Kind("entry_kind", UNSUPPORTED, "Not a plain file"),
-    uploads.UnreadableFileError: Kind("unreadable_file", UNPROCESSABLE, "File cannot be read"),
-    QueueFullError: Kind("queue_full", UNAVAILABLE, "Queue full"),
-    BatcherClosedError: Kind("stopping", UNAVAILABLE, "Service is stopping"),
+    # Of others, which have no code of their own
     RequestValidationError: Kind("invalid_request", UNPROCESSABLE, "Invalid request"),
     Exception: Kind("internal_error", HTTPStatus.INTERNAL_SERVER_ERROR, "Internal error"),
 }
@@ -126,18 +123,16 @@ CLOSING = (
     requests.BodyLengthError,
 )
 # Of jobs, not of images: they are answered, and not counted as images refused
-JOB_KINDS: dict[type[Exception], Kind] = {
-    jobs.BackfillsDisabledError: Kind(
-        "backfills_disabled", HTTPStatus.NOT_FOUND, "No archives are worked on"
-    ),
-    jobs.UnknownJobError: Kind("unknown_job", HTTPStatus.NOT_FOUND, "No such job"),
-    SourceNotAllowedError: Kind("source_not_allowed", HTTPStatus.FORBIDDEN, "Source not allowed"),
-    OptionsError: Kind("invalid_source", UNPROCESSABLE, "Source cannot be opened"),
-    SourceError: Kind("invalid_source", UNPROCESSABLE, "Source cannot be opened"),
-    jobs.JobConflictError: Kind("job_conflict", HTTPStatus.CONFLICT, "Key of another job"),
-    jobs.LedgerAwayError: Kind("ledger_away", UNAVAILABLE, "Ledger cannot be used"),
-    jobs.JobStateError: Kind("job_state", HTTPStatus.CONFLICT, "Not in this state"),
-}
+JOB_KINDS = _kinds(
+    (jobs.BackfillsDisabledError, HTTPStatus.NOT_FOUND, "Backfill jobs are off"),
+    (jobs.UnknownJobError, HTTPStatus.NOT_FOUND, "No such job"),
+    (SourceNotAllowedError, HTTPStatus.FORBIDDEN, "Source not allowed"),
+    (OptionsError, UNPROCESSABLE, "Source cannot be opened"),
+    (SourceError, UNPROCESSABLE, "Source cannot be opened"),
+    (jobs.JobConflictError, HTTPStatus.CONFLICT, "Key of another job"),
+    (jobs.LedgerAwayError, UNAVAILABLE, "Ledger cannot be used"),
+    (jobs.JobStateError, HTTPStatus.CONFLICT, "Not in this state"),
+)
 ALL_KINDS = KINDS | JOB_KINDS
 HTTP_KINDS = {
     HTTPStatus.NOT_FOUND: Kind("not_found", HTTPStatus.NOT_FOUND, "No such resource"),

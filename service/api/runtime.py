@@ -7,18 +7,23 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
+from importlib.metadata import version as version_of
 from threading import Event
 
+import onnxruntime
 from fastapi import Request
 
 from model_store import ModelCard, ModelVersion, Store
 from service.api import metrics
 from service.api.admission import Admission
 from service.api.body import unless_gone
+from service.api.gpu import GPU
 from service.api.schemas import Classification
 from service.api.settings import Settings
 from service.inference import (
     CORE_BATCH_IMAGES,
+    LANES,
     NETWORK_NICENESS,
     STUCK_SECONDS,
     Batcher,
@@ -141,12 +146,35 @@ async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
     admission = Admission(settings.max_queue_images, settings.latency_budget_seconds)
     budget = ByteBudget(settings.max_held_bytes, admission.retry_after_seconds, metrics.count_bytes)
     runtime = Runtime(settings, network, batcher, pipeline, admission, budget)
-    metrics.describe(runtime)
+    _publish_metrics(runtime)
     pipeline.start()
     try:
         yield runtime
     finally:
         await asyncio.to_thread(pipeline.close)
+
+
+def _publish_metrics(runtime: Runtime) -> None:
+    """What is fixed after start-up, and what is read at each scrape."""
+    card, admission, batcher = runtime.card, runtime.admission, runtime.batcher
+    metrics.BUILD_INFO.labels(version_of("cxrview"), onnxruntime.__version__).set(1)
+    metrics.BUDGET_SECONDS.set(runtime.settings.latency_budget_seconds)
+    asked, found = runtime.settings.provider, runtime.network.provider
+    metrics.CPU_FALLBACK.set(found == "cpu" and asked != "cpu")
+    metrics.MODEL_INFO.clear()
+    metrics.MODEL_INFO.labels(
+        card.name, card.version, card.model_sha256, runtime.network.provider
+    ).set(1)
+    GPU.watch(found)
+    for lane in LANES:
+        metrics.QUEUE_IMAGES.labels(lane).set_function(partial(batcher.waiting, lane))
+        metrics.INSIDE_IMAGES.labels(lane).set_function(partial(admission.images, lane))
+        metrics.CAPACITY.labels(lane).set_function(partial(admission.images_per_second, lane))
+    metrics.READY.set_function(lambda: runtime.ready)
+    metrics.DECODING.set_function(runtime.pipeline.decoding)
+    metrics.DECODE_WORKERS.set(len(LANES) * runtime.settings.decode_workers)
+    metrics.HELD_LIMIT_BYTES.set(runtime.budget.limit)
+    metrics.HELD_BYTES.set_function(lambda: runtime.budget.reserved)
 
 
 def _open(version: ModelVersion, settings: Settings) -> Network:

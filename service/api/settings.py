@@ -21,7 +21,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from model_store import DEFAULT_MODEL, DEFAULT_ROOT
 from service.api.auth.urls import safe
 from service.api.logs import LogFormat
-from service.backfill.allowed import Allowed
+from service.backfill.allowed_sources import AllowedSources
 from service.inference import Provider, usable_cpus
 from service.uploads.budget import BACKFILL_SHARE
 
@@ -105,7 +105,7 @@ class Settings(BaseSettings):
     @field_validator("backfill_sources")
     @classmethod
     def _places(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        Allowed(value)
+        AllowedSources(value)
         return value
 
     @field_validator("trusted_proxies")

@@ -14,19 +14,19 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from model_store import ModelVersion, Store, StoreError
-from service.backfill.audit import PAGE, audit
-from service.backfill.certificate import Certificate
-from service.backfill.folders import BusyError, alone, conclude, ledger_in
-from service.backfill.jobs import Job, LedgerError
-from service.backfill.ledger import Ledger
-from service.backfill.local import pipeline_of
-from service.backfill.places import ClusterError
-from service.backfill.rows import Source, SourceError
-from service.backfill.sinks import RESULTS
+from service.backfill.engines.local import TooManyFailuresError
+from service.backfill.engines.pipeline import pipeline_of
+from service.backfill.engines.ray_placement import ClusterError
+from service.backfill.engines.task import Engine, Task
+from service.backfill.job_folder import BusyError, alone, conclude, ledger_in
+from service.backfill.ledger.jobs import Job, LedgerError
+from service.backfill.ledger.ledger import Ledger
+from service.backfill.report.certificate import Certificate
+from service.backfill.report.write import PAGE, audit
+from service.backfill.results.rows import Source, SourceError
+from service.backfill.results.sinks import RESULTS
 from service.backfill.sources.opening import open_source
 from service.backfill.sources.options import OptionsError
-from service.backfill.task import Engine, Task
-from service.backfill.work import TooManyFailuresError
 from service.inference import NetworkError
 
 REFRESH_SECONDS = 0.25
@@ -163,7 +163,7 @@ def _ray(task: Task, ledger: Ledger, source: Source, version: ModelVersion) -> I
     if task.limit is not None:
         raise RefusedError("--limit is for one worker: --engine local")
     try:
-        from service.backfill.cluster import on_ray  # takes a second to load
+        from service.backfill.engines.ray import on_ray  # takes a second to load
     except ImportError:
         raise RefusedError(
             "--engine ray needs the extra `ray`: pip install 'cxrview[ray]'"

@@ -17,18 +17,18 @@ from typing import Any
 from pydantic import ValidationError
 
 from model_store import ModelCard
-from service.backfill.allowed import Allowed
-from service.backfill.jobs import Job, JobConflictError, JobState, JobStateError
-from service.backfill.results import Results
-from service.backfill.rows import Source
-from service.backfill.shelf import OURS, Shelf
-from service.backfill.shown import Current, Shown, ShownState
-from service.backfill.sinks import SINKS
+from service.backfill.allowed_sources import AllowedSources
+from service.backfill.engines.local import LocalEngine
+from service.backfill.engines.stopping import stop
+from service.backfill.job_store import OURS, JobStore
+from service.backfill.job_view import Current, JobView, JobViewState
+from service.backfill.job_watch import Watch
+from service.backfill.ledger.jobs import Job, JobConflictError, JobState, JobStateError
+from service.backfill.results.folder import Results
+from service.backfill.results.rows import Source
+from service.backfill.results.sinks import SINKS
 from service.backfill.sources.opening import open_source
 from service.backfill.sources.options import Options, OptionsError
-from service.backfill.stopping import stop
-from service.backfill.watching import Watch
-from service.backfill.work import Work
 from service.inference import Image
 
 LOG = logging.getLogger(__name__)
@@ -57,7 +57,7 @@ class Manager:
         self,
         folder: Path,
         url: str | None,
-        allowed: Allowed,
+        allowed: AllowedSources,
         submit: Callable[[Image], None],
         card: ModelCard,
         *,
@@ -71,7 +71,7 @@ class Manager:
         self._inside, self._max_image_bytes = inside, max_image_bytes
         self._current: Current | None = None
         self._changed, self._closing = Condition(), Event()
-        self._shelf = Shelf(folder, url)
+        self._shelf = JobStore(folder, url)
         self._ledger = self._shelf.ledger
         self._thread = Thread(target=self._work, name="backfills", daemon=True)
         self.watch = Watch(self.jobs, lambda: self._current)
@@ -93,7 +93,7 @@ class Manager:
         self.watch.close()
         self._shelf.close()
 
-    def create(self, key: str | None, wanted: Mapping[str, Any]) -> Shown:
+    def create(self, key: str | None, wanted: Mapping[str, Any]) -> JobView:
         """The job of this key, made if there is none; without a key, a new one.
 
         Args:
@@ -116,7 +116,7 @@ class Manager:
             self._changed.notify_all()
         return self._shown(job)
 
-    def job(self, job: str) -> Shown:
+    def job(self, job: str) -> JobView:
         """As it is now.
 
         Raises:
@@ -124,7 +124,7 @@ class Manager:
         """
         return self._shown(self._shelf.job(job))
 
-    def jobs(self) -> list[Shown]:
+    def jobs(self) -> list[JobView]:
         """All of them, the newest first."""
         return [self._shown(job) for job in self._shelf.jobs()]
 
@@ -132,7 +132,7 @@ class Manager:
         """How many of a job's images were skipped or failed, by code."""
         return self._ledger.codes(job)
 
-    def pause(self, job: str) -> Shown:
+    def pause(self, job: str) -> JobView:
         """Stop for now; what is being worked on is finished and committed.
 
         Raises:
@@ -140,16 +140,16 @@ class Manager:
         """
         return self._halt(job, "paused", {"waiting", "running", "paused"})
 
-    def cancel(self, job: str) -> Shown:
+    def cancel(self, job: str) -> JobView:
         """Stop for good; results so far stay.
 
         Raises:
             UnknownJobError, JobStateError
         """
-        fitting: set[ShownState] = {"waiting", "running", "paused", "stopped", "cancelled"}
+        fitting: set[JobViewState] = {"waiting", "running", "paused", "stopped", "cancelled"}
         return self._halt(job, "cancelled", fitting)
 
-    def resume(self, job: str) -> Shown:
+    def resume(self, job: str) -> JobView:
         """Go on with what was paused, or could not go on, when its turn comes.
 
         Raises:
@@ -159,7 +159,7 @@ class Manager:
             self._state(job, {"waiting", "running", "paused", "stopped"}, "resumed")
             return self._queue(job)
 
-    def retry_failed(self, job: str) -> Shown:
+    def retry_failed(self, job: str) -> JobView:
         """Try again what failed, and go on.
 
         Raises:
@@ -196,22 +196,22 @@ class Manager:
             raise JobStateError("the certificate is written when the job is done")
         return self._shelf.certificate(job)
 
-    def _shown(self, job: Job) -> Shown:
+    def _shown(self, job: Job) -> JobView:
         current = self._current
         if current is not None and current.job == job.id:
             going = job.state in {"running", "done"}  # done, but not certified yet
             rate = current.work.progress.images_per_second if going else None
-            return Shown(job, "running" if going else job.state, rate)
+            return JobView(job, "running" if going else job.state, rate)
         if job.state == "running" or (job.state == "done" and not self._shelf.certified(job.id)):
-            return Shown(job, "waiting")
-        return Shown(job, job.state)
+            return JobView(job, "waiting")
+        return JobView(job, job.state)
 
-    def _state(self, job: str, fitting: set[ShownState], what: str) -> None:
+    def _state(self, job: str, fitting: set[JobViewState], what: str) -> None:
         state = self.job(job).state
         if state not in fitting:
             raise JobStateError(f"a job that is {state} cannot be {what}")
 
-    def _halt(self, job: str, state: JobState, fitting: set[ShownState]) -> Shown:
+    def _halt(self, job: str, state: JobState, fitting: set[JobViewState]) -> JobView:
         with self._changed:
             self._state(job, fitting, state)
             found = self._shelf.job(job)
@@ -223,7 +223,7 @@ class Manager:
                 self._current.work.pause(state)
             return self.job(job)
 
-    def _queue(self, job: str) -> Shown:
+    def _queue(self, job: str) -> JobView:
         if self._shelf.job(job).state != "running":
             self._ledger.set_state(job, "running")
             if self._current is not None and self._current.job == job:  # it is still pausing
@@ -278,7 +278,7 @@ class Manager:
         out = self._shelf.begin(job)
         self._ledger.take_back(job.id)  # nobody else lives who could have them
         source = self._open(wanted)
-        work = Work(
+        work = LocalEngine(
             self._ledger,
             job.id,
             source,

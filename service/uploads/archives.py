@@ -69,7 +69,7 @@ def list_entries(stored: Stored, most: int) -> Iterator[Entry]:
 
 
 def read_entry(
-    entry: Entry, stored: Stored, limits: ArchiveLimits, account: Account | None = None
+    entry: Entry, stored: Stored, limits: ArchiveLimits, budget: UnpackedBudget | None = None
 ) -> Buffer:
     """The bytes of one entry, checked; where they are stored as they are, they are not copied.
 
@@ -77,7 +77,7 @@ def read_entry(
         entry: As listed.
         stored: The archive.
         limits: Those of one entry count.
-        account: Of all entries that are read one after the other.
+        budget: Of all entries that are read one after the other.
 
     Raises:
         UploadError: A subclass that says why it is refused.
@@ -90,7 +90,7 @@ def read_entry(
     if entry.method is None:
         data = _piece(stored, entry.offset, entry.size)
     else:
-        data = _unpacked(entry, stored, limits, account or Account(None))
+        data = _unpacked(entry, stored, limits, budget or UnpackedBudget(None))
     start = bytes(data[:262])
     if start.startswith(b"PK\x03\x04") or start[257:] == b"ustar":
         raise NestedArchiveError("an archive within the archive; send it by itself")
@@ -98,12 +98,12 @@ def read_entry(
 
 
 def _uploads(stored: Stored, limits: ArchiveLimits) -> Iterator[Upload]:
-    account = Account(limits.total_bytes)
+    budget = UnpackedBudget(limits.total_bytes)
     for entry in list_entries(stored, limits.entries):
         # Any reader of JSON can read what is shown
         name = entry.name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
         try:
-            data = read_entry(entry, stored, limits, account)
+            data = read_entry(entry, stored, limits, budget)
         except ArchiveTooLargeError:
             raise  # no entry's own fault
         except UploadError as error:
@@ -112,7 +112,7 @@ def _uploads(stored: Stored, limits: ArchiveLimits) -> Iterator[Upload]:
             yield Upload(name, data)
 
 
-class Account:
+class UnpackedBudget:
     """What the entries of one zip have taken: of few bytes they can make gigabytes.
 
     Args:
@@ -164,22 +164,24 @@ def _piece(stored: Stored, offset: int, size: int) -> Buffer:
     return data
 
 
-def _unpacked(entry: Entry, stored: Stored, limits: ArchiveLimits, account: Account) -> Buffer:
+def _unpacked(
+    entry: Entry, stored: Stored, limits: ArchiveLimits, budget: UnpackedBudget
+) -> Buffer:
     start = zips.start_of(entry, stored)
-    account.check(entry.offset, start + entry.size)
+    budget.check(entry.offset, start + entry.size)
     packed = _piece(stored, start, entry.size)
     if entry.method == zips.DEFLATED:
-        data: Buffer = _inflated(packed, limits, account)
+        data: Buffer = _inflated(packed, limits, budget)
     else:
         data = packed
-        account.spend(len(data))
+        budget.spend(len(data))
     if zlib.crc32(data) != entry.crc:
         raise CorruptArchiveError("the entry is damaged")
-    account.claim(entry.offset, start + entry.size)  # only now: what lies hides no neighbour
+    budget.claim(entry.offset, start + entry.size)  # only now: what lies hides no neighbour
     return data
 
 
-def _inflated(packed: Buffer, limits: ArchiveLimits, account: Account) -> bytes:
+def _inflated(packed: Buffer, limits: ArchiveLimits, budget: UnpackedBudget) -> bytes:
     by_ratio = int(limits.ratio * max(len(packed), 1))
     most = min(limits.entry_bytes, by_ratio)  # what the directory says of the size may be a lie
     view, stream, pieces, size = memoryview(packed), zlib.decompressobj(-zlib.MAX_WBITS), [], 0
@@ -189,7 +191,7 @@ def _inflated(packed: Buffer, limits: ArchiveLimits, account: Account) -> bytes:
                 raise CorruptArchiveError("the entry is longer than its data")
             piece = stream.decompress(view[at : at + PIECE], most + 1 - size)
             size += len(piece)
-            account.spend(len(piece))
+            budget.spend(len(piece))
             if size > limits.entry_bytes:
                 raise EntryTooLargeError(f"the entry exceeds {limits.entry_bytes} bytes")
             if size > most:

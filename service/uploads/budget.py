@@ -6,7 +6,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from types import TracebackType
-from typing import Self
+from typing import ClassVar, Self
 
 from service.inference import LANES, Lane
 
@@ -16,6 +16,8 @@ BACKFILL_SHARE = 0.75
 
 class ServiceFullError(Exception):
     """Too many bytes of other requests are in memory; `retry_after_seconds` says when to retry."""
+
+    code: ClassVar[str] = "service_full"
 
     def __init__(self, retry_after_seconds: int) -> None:
         super().__init__("too many uploads are in memory")
@@ -49,7 +51,7 @@ class ByteBudget:
         }
 
     def reserve(self, lane: Lane, expected: int, patience_seconds: float) -> Reservation:
-        """Reserve `expected` bytes for one request; released at the end, however it ends.
+        """EmergencySpace `expected` bytes for one request; released at the end, however it ends.
 
         Raises (on entering):
             ServiceFullError: They did not fit for `patience_seconds`.
@@ -57,14 +59,14 @@ class ByteBudget:
         return Reservation(self, lane, expected, patience_seconds)
 
     def take(self, lane: Lane, count: int) -> bool:
-        """Reserve bytes that fit now; False if they do not."""
+        """EmergencySpace bytes that fit now; False if they do not."""
         fits = self.reserved + count <= self.limit * (BACKFILL_SHARE if lane == "backfill" else 1)
         if fits:
             self.reserved += count
         return fits
 
     async def take_in_turn(self, lane: Lane, count: int, patience_seconds: float) -> None:
-        """Reserve bytes as soon as they fit.
+        """EmergencySpace bytes as soon as they fit.
 
         Raises:
             ServiceFullError: They did not for `patience_seconds`.

@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from service.backfill.rows import ItemError, SourceError
+from service.backfill.results.rows import ItemError, SourceError
 from service.backfill.sources import open_source
 from service.uploads.archives import ArchiveLimits, read_archive
 from service.uploads.upload import UploadError

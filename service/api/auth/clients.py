@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import ClassVar, Literal, get_args
 
 # Interactive images; archives; to see who comes
 Permission = Literal["classify", "backfill", "admin"]
@@ -27,6 +27,8 @@ class NotAuthenticatedError(Exception):
         presented: Whether there was one at all.
     """
 
+    code: ClassVar[str] = "not_authenticated"
+
     def __init__(self, detail: str, *, presented: bool = True) -> None:
         super().__init__(detail)
         # RFC 6750, 3.1: whoever has shown nothing is not told of an error
@@ -36,6 +38,8 @@ class NotAuthenticatedError(Exception):
 class NotPermittedError(Exception):
     """The client is known, but may not do this."""
 
+    code: ClassVar[str] = "not_permitted"
+
     def __init__(self, missing: set[Permission]) -> None:
         scope = " ".join(sorted(missing))
         super().__init__(f"this client lacks the permission: {scope}")
@@ -44,6 +48,8 @@ class NotPermittedError(Exception):
 
 class IssuerUnreachableError(Exception):
     """A token may be good, but the keys that would show it cannot be had."""
+
+    code: ClassVar[str] = "issuer_unreachable"
 
     def __init__(self, detail: str, retry_after_seconds: int) -> None:
         super().__init__(detail)

@@ -8,6 +8,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 # Of its rate may come at once: who sends a study's images together is no burden
 BURST_SECONDS = 10.0
@@ -17,6 +18,8 @@ MOST_CLIENTS = 4096
 
 class RateLimitedError(Exception):
     """This client sends more images than one may; `retry_after_seconds` says when to go on."""
+
+    code: ClassVar[str] = "rate_limited"
 
     def __init__(self, limit: float, retry_after_seconds: int) -> None:
         super().__init__(f"a client may send {limit:g} images/s")

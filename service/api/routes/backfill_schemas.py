@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field
 
 if TYPE_CHECKING:
-    from service.backfill.shown import Shown
+    from service.backfill.job_view import JobView
 
 State = Literal["waiting", "running", "paused", "stopped", "cancelled", "done"]
 IMAGE_STATES = ("found", "done", "skipped", "failed")
@@ -74,7 +74,7 @@ class Backfill(BaseModel):
     reason: str | None
 
     @classmethod
-    def of(cls, shown: Shown, codes: Mapping[str, int] | None = None) -> Self:
+    def of(cls, shown: JobView, codes: Mapping[str, int] | None = None) -> Self:
         """From the ledger, and from whoever works on it."""
         job, rate = shown.job, shown.images_per_second
         wanted = job.description

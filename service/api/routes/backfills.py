@@ -31,7 +31,7 @@ from service.api.routes.backfill_schemas import (
 )
 from service.api.runtime import Runtime
 from service.api.settings import Settings
-from service.backfill.jobs import BackfillsDisabledError
+from service.backfill.ledger.jobs import BackfillsDisabledError
 from service.inference import Image
 
 if TYPE_CHECKING:
@@ -85,14 +85,14 @@ async def open_backfills(settings: Settings, runtime: Runtime) -> AsyncIterator[
         _describe(None)
         yield None
         return
-    from service.backfill.allowed import Allowed
+    from service.backfill.allowed_sources import AllowedSources
     from service.backfill.manager import Manager
 
     manager = await asyncio.to_thread(
         Manager,
         settings.backfill_folder,
         settings.backfill_ledger,
-        Allowed(settings.backfill_sources),
+        AllowedSources(settings.backfill_sources),
         partial(_submit, runtime),
         runtime.card,
         inside=settings.decode_workers + settings.max_batch_images + AHEAD,
@@ -144,7 +144,7 @@ def manager_of(request: Request) -> Manager:
         BackfillsDisabledError: It has none.
     """
     if request.app.state.backfills is None:
-        raise BackfillsDisabledError("the service works on no archives: CXRVIEW_BACKFILL_FOLDER")
+        raise BackfillsDisabledError("set CXRVIEW_BACKFILL_FOLDER to work on archives")
     return cast("Manager", request.app.state.backfills)
 
 

@@ -13,7 +13,7 @@ from typing import Annotated
 from annotated_types import Gt
 from pydantic import PositiveInt
 
-from service.backfill.rows import ItemError, SourceError
+from service.backfill.results.rows import ItemError, SourceError
 from service.backfill.sources.names import locator_of
 from service.backfill.sources.options import Options
 from service.inference import Buffer

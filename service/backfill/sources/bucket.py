@@ -28,7 +28,7 @@ from minio.datatypes import Object
 from minio.error import InvalidResponseError, MinioException, S3Error, ServerError
 from minio.helpers import check_bucket_name
 
-from service.backfill.rows import ItemError, SourceError
+from service.backfill.results.rows import ItemError, SourceError
 from service.backfill.sources.names import locator_of, name_of
 from service.backfill.sources.options import OptionsError
 from service.backfill.sources.retrying import Retry, RetryOptions, TransientError

@@ -14,8 +14,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import AfterValidator, BeforeValidator, Field, PositiveFloat, PositiveInt
 
-from service.backfill.rows import ItemError, Names, Rendered, SourceError
-from service.backfill.sources.gate import Gate, OffPeak
+from service.backfill.results.rows import ItemError, Names, Rendered, SourceError
 from service.backfill.sources.multipart import MultipartError, only_part
 from service.backfill.sources.options import OptionsError
 from service.backfill.sources.rendered import (
@@ -26,6 +25,7 @@ from service.backfill.sources.rendered import (
     picture_of,
     value,
 )
+from service.backfill.sources.request_throttle import OffPeak, RequestThrottle
 from service.backfill.sources.retrying import Retry, RetryOptions, TransientError
 from service.backfill.sources.web import Reply, TooLargeError, Web
 from service.inference import Buffer
@@ -113,7 +113,7 @@ class DicomwebSource:
         self._since, self._options = options.since, options
         self._retry = Retry(options, self._alive)
         zone = ZoneInfo(options.time_zone) if options.time_zone else None
-        gate = Gate(
+        gate = RequestThrottle(
             options.concurrency,
             options.requests_per_second,
             OffPeak.parse(options.off_peak) if options.off_peak else None,

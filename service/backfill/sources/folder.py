@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
-from service.backfill.rows import SourceError
+from service.backfill.results.rows import SourceError
 from service.backfill.sources.files import Root
 from service.backfill.sources.names import locator_of, name_of
 from service.backfill.sources.options import PeriodOptions

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from service.backfill.rows import SourceError
+from service.backfill.results.rows import SourceError
 from service.backfill.sources.files import Root
 from service.backfill.sources.names import locator_of, name_of
 from service.backfill.sources.options import Options

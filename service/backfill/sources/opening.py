@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from pydantic import ValidationError
 
-from service.backfill.rows import Source
+from service.backfill.results.rows import Source
 from service.backfill.sources import archive, manifest
 from service.backfill.sources.archive import ArchiveOptions, ArchiveSource
 from service.backfill.sources.folder import FolderOptions, FolderSource

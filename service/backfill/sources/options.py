@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from datetime import date, datetime
-from typing import Self
+from typing import ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, PositiveInt, model_validator
 
 
 class OptionsError(ValueError):
     """This names no source, or one of its options is unknown or cannot be meant."""
+
+    code: ClassVar[str] = "invalid_source"
 
 
 class Options(BaseModel):

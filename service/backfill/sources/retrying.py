@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 
-from service.backfill.rows import ItemError, SourceError
+from service.backfill.results.rows import ItemError, SourceError
 from service.backfill.sources.options import PeriodOptions
 
 Answer = TypeVar("Answer")

@@ -14,8 +14,8 @@ from typing import NamedTuple
 
 import httpx2
 
-from service.backfill.rows import SourceError
-from service.backfill.sources.gate import Gate
+from service.backfill.results.rows import SourceError
+from service.backfill.sources.request_throttle import RequestThrottle
 from service.backfill.sources.retrying import TransientError
 
 RETRIED = frozenset({429, *range(500, 600)}) - {501, 505}
@@ -43,7 +43,7 @@ class Web:
         gate: When a request may be made.
     """
 
-    def __init__(self, address: str, timeout_seconds: float, gate: Gate) -> None:
+    def __init__(self, address: str, timeout_seconds: float, gate: RequestThrottle) -> None:
         self._address = address
         self._gate = gate
         self._client = httpx2.Client(

@@ -12,7 +12,7 @@ from service.api.app import create_app
 from service.api.paths import BACKFILLS
 from service.api.routes import backfill_schemas as jobs
 from service.api.settings import Settings
-from service.backfill import shown
+from service.backfill import job_view
 from service.backfill.options import add_backfill_options
 
 TEXT = (ROOT / "docs" / "backfill.md").read_text()
@@ -36,4 +36,4 @@ def test_every_endpoint_is_documented() -> None:
     assert all(re.search(rf"\b{word}\b", examples) for word in words - {"{job}"})
     states = re.search(r"\*\*States\*\*: (.*?)\n- \*\*", TEXT, re.DOTALL)
     assert set(get_args(jobs.State)) <= set(re.findall(r"`(\w+)`", states[1]))
-    assert get_args(jobs.State) == get_args(shown.ShownState)
+    assert get_args(jobs.State) == get_args(job_view.JobViewState)

@@ -12,7 +12,7 @@ import needs
 import pytest
 from clocks import Clock
 
-from service.backfill.ledger import Ledger
+from service.backfill.ledger.ledger import Ledger
 
 DATABASES = ("sqlite", "postgresql")
 NUMBERS = count()

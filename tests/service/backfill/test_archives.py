@@ -18,9 +18,9 @@ from archive_servers import instances, orthanc, seaweed
 from fault_proxy import proxy
 from images import dicom, png, radiograph
 
-from service.backfill.columns import as_rows
-from service.backfill.rows import Row
-from service.backfill.sinks import read_rows
+from service.backfill.results.columns import as_rows
+from service.backfill.results.rows import Row
+from service.backfill.results.sinks import read_rows
 
 SECONDS = 60.0  # for a run, or any step of it
 PACS_IMAGES = 300

@@ -20,13 +20,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from results import NOON, done, published, refused
 
-from service.backfill import tally
-from service.backfill.audit import Known, audit
-from service.backfill.certificate import Certificate
-from service.backfill.columns import LATER
-from service.backfill.files import temporary
-from service.backfill.sinks import SINKS, Parquet
-from service.backfill.tally import Repetitions, Tally
+from service.backfill.report import bounded_counter
+from service.backfill.report.bounded_counter import BoundedCounter, Repetitions
+from service.backfill.report.certificate import Certificate
+from service.backfill.report.write import Known, audit
+from service.backfill.results.atomic_files import temporary
+from service.backfill.results.columns import LATER
+from service.backfill.results.sinks import SINKS, Parquet
 
 MIXED = [
     done(1, view_position="PA", view_position_agrees=True),
@@ -210,13 +210,13 @@ def test_equal_hashes_are_no_repetition() -> None:
 @pytest.mark.parametrize("times", [2, 3])
 def test_more_repetitions_than_are_named_are_counted(times) -> None:
     """A job that was written twice is one number, not a million names."""
-    texts = [str(n) for n in range(3 * tally.MOST_COMPARED)]
+    texts = [str(n) for n in range(3 * bounded_counter.MOST_COMPARED)]
     repetitions = Repetitions()
     for _ in range(times):
         repetitions.add(texts)
     count, named = repetitions.find(iter([texts] * times))
     assert count == (times - 1) * len(texts)
-    assert len(named) == tally.MOST_COMPARED
+    assert len(named) == bounded_counter.MOST_COMPARED
     assert set(named.values()) == {times}
 
 
@@ -227,7 +227,7 @@ def test_nothing_is_repeated_in_nothing() -> None:
 
 def test_values_that_are_all_different_do_not_fill_the_memory() -> None:
     """The frequent ones keep their counts, and the rest adds up."""
-    counts = Tally(most=10)
+    counts = BoundedCounter(most=10)
     for at in range(100):
         counts.add(pa.array(["often"] * 5 + [f"once {at} {n}" for n in range(9)] + [None]))
     largest, others = counts.largest(2)

@@ -22,14 +22,14 @@ from disks import PLAIN, disk, fill
 from small_archives import write_archive
 
 from model_store import Store
-from service.backfill.columns import as_rows
-from service.backfill.jobs import Job, LedgerAwayError
-from service.backfill.ledger import Ledger
-from service.backfill.local import pipeline_of
-from service.backfill.results import Results
-from service.backfill.sinks import SINKS, read_rows
+from service.backfill.engines.local import LocalEngine
+from service.backfill.engines.pipeline import pipeline_of
+from service.backfill.ledger.jobs import Job, LedgerAwayError
+from service.backfill.ledger.ledger import Ledger
+from service.backfill.results.columns import as_rows
+from service.backfill.results.folder import Results
+from service.backfill.results.sinks import SINKS, read_rows
 from service.backfill.sources.opening import open_source
-from service.backfill.work import Work
 from service.cli import main
 from service.inference import Pipeline
 
@@ -276,7 +276,7 @@ class Watched:
 def worked(ledger: Ledger, job: str, source: Any, out: Path, pipeline: Pipeline) -> Job:
     card = Store().load(SWIFT).card
     results = Results(out, SINKS["parquet"])
-    work = Work(
+    work = LocalEngine(
         ledger, job, source, pipeline.submit, card, results=results, chunk_images=5, fetchers=1
     )
     return work.run()

@@ -15,9 +15,9 @@ import pytest
 from conftest import DATA
 from images import dicom, radiograph
 
-from service.backfill.folders import alone
+from service.backfill.job_folder import alone
 from service.backfill.options import FORMATS
-from service.backfill.sinks import SINKS, read_rows
+from service.backfill.results.sinks import SINKS, read_rows
 from service.cli import main
 
 IMAGES = 300  # googlenet needs some seconds for them

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from small_archives import write_archive
 
-from service.backfill.columns import as_rows
-from service.backfill.sinks import read_rows
+from service.backfill.results.columns import as_rows
+from service.backfill.results.sinks import read_rows
 from service.cli import main
 
 # For more instants: CXRVIEW_KILLS=50 CXRVIEW_IMAGES=1500

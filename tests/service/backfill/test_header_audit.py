@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from results import done, published, refused
 
-from service.backfill.audit import audit
-from service.backfill.columns import as_table
-from service.backfill.header_audit import WORKLIST_COLUMNS, HeaderAudit
+from service.backfill.report.header_audit import WORKLIST_COLUMNS, HeaderAudit
+from service.backfill.report.write import audit
+from service.backfill.results.columns import as_table
 
 
 def table(path: Path) -> list[dict[str, str]]:

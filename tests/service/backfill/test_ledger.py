@@ -12,16 +12,16 @@ import sqlalchemy as sql
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
-from service.backfill.jobs import (
+from service.backfill.ledger.jobs import (
     JobConflictError,
     LeaseLostError,
     LedgerError,
     Part,
     Settled,
 )
-from service.backfill.ledger import Ledger
-from service.backfill.migrations import migrate
-from service.backfill.tables import ITEMS, JOBS, METADATA
+from service.backfill.ledger.ledger import Ledger
+from service.backfill.ledger.migrations import migrate
+from service.backfill.ledger.tables import ITEMS, JOBS, METADATA
 
 SECONDS = 60.0
 

@@ -15,8 +15,8 @@ from pydicom.sequence import Sequence
 from model_store import ModelVersion, PreprocessSpec, Store
 from service.api.admission import QueueFullError
 from service.api.problems import CODES, KINDS
-from service.backfill.outcomes import SKIPPED, row_of, row_of_error, uid_of
-from service.backfill.rows import ItemError, Names, Row, SourceError
+from service.backfill.results.outcomes import SKIPPED, row_of, row_of_error, uid_of
+from service.backfill.results.rows import ItemError, Names, Row, SourceError
 from service.imaging import ImageError, read_radiograph
 from service.inference import BatcherClosedError, open_network
 
@@ -82,7 +82,7 @@ def test_a_row_holds_all_that_the_header_says(swift):
         StudyInstanceUID="1.2.3",
         SeriesInstanceUID="1.2.3.4",
         Modality="DX",
-        StationName="Room 1",
+        StationName="InFlightLimiter 1",
         AcquisitionDate="20190228",
         ViewPosition="PA",
         PatientOrientation=["A", "F"],
@@ -94,7 +94,7 @@ def test_a_row_holds_all_that_the_header_says(swift):
     found = row(data, swift)
     assert found.study_instance_uid == "1.2.3"
     assert found.series_instance_uid == "1.2.3.4"
-    assert (found.modality, found.station, found.month) == ("DX", "Room 1", "2019-02")
+    assert (found.modality, found.station, found.month) == ("DX", "InFlightLimiter 1", "2019-02")
     assert (found.view_position, found.view_position_agrees) == ("PA", True)
     assert (found.patient_orientation, found.patient_orientation_agrees) == ("A\\F", False)
     assert (found.view_code, found.view_code_agrees) == ("SCT:399182000", None)

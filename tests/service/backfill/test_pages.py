@@ -12,7 +12,7 @@ import needs
 import pytest
 from results import done, published, refused
 
-from service.backfill.audit import Known, audit
+from service.backfill.report.write import Known, audit
 
 PAGES = ("certificate.html", "audit/header-audit.html")
 VOID = {"meta", "link", "br", "col"}

@@ -13,8 +13,8 @@ import pytest
 from conftest import ROOT
 from results import done, published, refused
 
-from service.backfill.certificate import Certificate
-from service.backfill.rows import Row
+from service.backfill.report.certificate import Certificate
+from service.backfill.results.rows import Row
 
 TEXT = (ROOT / "docs" / "backfill-results.md").read_text()
 

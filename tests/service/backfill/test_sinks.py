@@ -24,11 +24,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from results import DAY, NOON, done, published, refused
 
-from service.backfill.cells import BEGIN_FORMULA
-from service.backfill.columns import REPETITIVE, SCHEMA, as_rows, as_table
-from service.backfill.files import publish, temporary
-from service.backfill.rows import Row
-from service.backfill.sinks import SINKS, Csv, Ndjson, Parquet, PartError, parts, read_rows
+from service.backfill.results.atomic_files import publish, temporary
+from service.backfill.results.columns import REPETITIVE, SCHEMA, as_rows, as_table
+from service.backfill.results.formulas import BEGIN_FORMULA
+from service.backfill.results.rows import Row
+from service.backfill.results.sinks import SINKS, Csv, Ndjson, Parquet, PartError, parts, read_rows
 
 # Texts that formats are known to lose, and any other
 ODD = ["", " ", "null", "NA", "true", "1", "=1+1", "'", "''", '"', "a,b", "\r", "\n", "\x00", "-5"]
@@ -129,7 +129,7 @@ def test_a_job_that_is_killed_leaves_whole_parts(sink, tmp_path: Path) -> None:
         from pathlib import Path
         sys.path.insert(0, "tests")
         from results import done, published
-        from service.backfill.sinks import SINKS
+        from service.backfill.results.sinks import SINKS
         for part in range(10**6):
             rows = [done(1000 * part + n) for n in range(1000)]
             published(rows, Path(sys.argv[1]), f"{part:06d}", SINKS[sys.argv[2]])

@@ -19,7 +19,7 @@ from PIL import Image
 from pydicom import uid
 
 from model_store import PreprocessSpec
-from service.backfill.rows import ItemError, Names, Rendered, Source, SourceError
+from service.backfill.results.rows import ItemError, Names, Rendered, Source, SourceError
 from service.backfill.sources import OptionsError, dicomweb, open_source
 from service.imaging import image_to_tensor
 

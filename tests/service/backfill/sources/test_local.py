@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pyarrow import parquet
 
-from service.backfill.rows import ItemError, Source, SourceError
+from service.backfill.results.rows import ItemError, Source, SourceError
 from service.backfill.sources import OptionsError, open_source
 from service.backfill.sources.names import locator_of, name_of
 

@@ -8,9 +8,9 @@ from conftest import ROOT
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from service.backfill.rows import ItemError
-from service.backfill.sources.gate import OffPeak
+from service.backfill.results.rows import ItemError
 from service.backfill.sources.multipart import MultipartError, only_part
+from service.backfill.sources.request_throttle import OffPeak
 from service.backfill.sources.retrying import Retry, RetryOptions, TransientError
 
 BOUNDARIES = st.from_regex(r"[A-Za-z0-9'()+_,./:=?-]{1,70}", fullmatch=True)

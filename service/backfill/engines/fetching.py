@@ -1,0 +1,220 @@
+"""From locators to rows: threads that read files, and hand them to a pipeline."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from functools import partial
+from queue import Empty, SimpleQueue
+from threading import Event, Thread
+
+from model_store import ModelCard
+from service.backfill.engines.in_flight import InFlightLimiter
+from service.backfill.ledger.jobs import Item, Lease
+from service.backfill.results.outcomes import row_of, row_of_error
+from service.backfill.results.rows import ItemError, Names, Rendered, Row, Source
+from service.imaging import ImageError
+from service.imaging.radiograph import sniff
+from service.inference import BatcherClosedError, Buffer, Image, Lane
+
+# Media Storage SOP Instance UID (0002,0003), among the first elements of every DICOM file
+NAME, NAMED_BYTES = b"\x02\x00\x03\x00", 1024
+LOOK_SECONDS = 0.2  # between looks at whether to stop
+# To wake a thread for each answer costs more than what it does with it
+GATHER_SECONDS = 0.02
+
+
+@dataclass(eq=False)
+class Chunk:
+    """A lease, and what its images came to."""
+
+    lease: Lease
+    missing: int  # images without an answer
+    renewed: float = field(default_factory=time.monotonic)
+    rows: list[tuple[Item, Row]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Answered:
+    """One image of a chunk has an outcome; without a row, it is given back."""
+
+    chunk: Chunk
+    item: Item
+    row: Row | None
+
+
+class Halt:
+    """Work is to stop; why it was is kept, and not what fails because it stops."""
+
+    def __init__(self) -> None:
+        self.error: Exception | None = None
+        self._event = Event()
+
+    def __bool__(self) -> bool:
+        return self._event.is_set()
+
+    def now(self, error: Exception | None = None) -> None:
+        """Begin nothing more; what fails after that concerns nobody."""
+        if not self:
+            self.error = error
+        self._event.set()
+
+    def wait(self, seconds: float) -> None:
+        """So long, or until it is so."""
+        self._event.wait(seconds)
+
+
+class Fetchers:
+    """Reads, submits, and puts an answer for each image that it was given.
+
+    Args:
+        source: The archive.
+        submit: Takes images to their PFIs: a pipeline's.
+        card: Of the model that it runs.
+        halt: Once it is so, images are given back.
+        lane: Of the pipeline: `backfill` beside people, `interactive` where there are none.
+        threads: That read files.
+        inside: Images between their source and their answer, at most.
+        held_bytes: Of these images, at most; beside them each thread holds the one that it reads.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        submit: Callable[[Image], None],
+        card: ModelCard,
+        halt: Halt,
+        *,
+        lane: Lane,
+        threads: int,
+        inside: int,
+        held_bytes: int,
+    ) -> None:
+        self._answers: SimpleQueue[Answered] = SimpleQueue()
+        self._source, self._submit, self._card, self._halt = source, submit, card, halt
+        self._lane: Lane = lane
+        self._todo: SimpleQueue[tuple[Chunk, Item] | None] = SimpleQueue()
+        self._room = InFlightLimiter(inside, held_bytes)
+        self._threads = [
+            Thread(target=self._work, name=f"fetch-{number}", daemon=True)
+            for number in range(threads)
+        ]
+
+    def start(self) -> None:
+        """Begin."""
+        for thread in self._threads:
+            thread.start()
+
+    def put(self, chunk: Chunk) -> None:
+        """Give all images of a chunk."""
+        for item in chunk.lease.items:
+            self._todo.put((chunk, item))
+
+    def answered(self) -> list[Answered]:
+        """What was answered since the last time; waits for something, but not long."""
+        found: list[Answered] = []
+        with suppress(Empty):
+            found.append(self._answers.get(timeout=LOOK_SECONDS))
+            time.sleep(GATHER_SECONDS)
+            while True:
+                found.append(self._answers.get_nowait())
+        return found
+
+    def close(self) -> None:
+        """End, when all that was given has been fetched or given back."""
+        for _ in self._threads:
+            self._todo.put(None)
+        for thread in self._threads:
+            thread.join()
+
+    def _work(self) -> None:
+        while (task := self._todo.get()) is not None:
+            chunk, item = task
+            if not self._room.enter(lambda: bool(self._halt)):
+                self._answers.put(Answered(chunk, item, None))
+                continue
+            try:
+                self._fetch(chunk, item)
+            except (ItemError, ImageError) as error:
+                self._settle(chunk, item, self._refused(item, error))
+            except Exception as error:  # noqa: BLE001  # handed to whoever waits for the whole
+                self._halt.now(None if isinstance(error, BatcherClosedError) else error)
+                self._settle(chunk, item, None)
+
+    def _fetch(self, chunk: Chunk, item: Item) -> None:
+        begin = time.perf_counter()
+        data, rendered = _opened(self._source.read(item.locator))
+        size = len(data)
+        if not self._room.hold(size, lambda: bool(self._halt)):
+            self._settle(chunk, item, None)
+            return
+        # DICOM objects say their names, which are the same in every copy
+        named = sniff(data) == "dicom" and NAME in bytes(data[:NAMED_BYTES])
+        sha256 = None if named else hashlib.sha256(data).hexdigest()
+        image = Image(data, self._lane)
+        del data  # so that its bytes can go when they are decoded
+
+        def row(pfi: float) -> Row:
+            assert image.radiograph is not None  # there is no PFI without it
+            seconds = time.perf_counter() - begin
+            return row_of(
+                item.locator,
+                image.radiograph,
+                pfi,
+                self._card,
+                size=size,
+                sha256=sha256,
+                seconds=seconds,
+                attempts=item.attempts,
+                rendered=rendered,
+            )
+
+        image.answer.add_done_callback(partial(self._answer, chunk, item, image, row, size))
+        self._submit(image)
+
+    def _answer(
+        self,
+        chunk: Chunk,
+        item: Item,
+        image: Image,
+        row: Callable[[float], Row],
+        size: int,
+        _: object,
+    ) -> None:
+        """Called in a thread of the pipeline, which must go on soon."""
+        answer = image.answer
+        error = BatcherClosedError() if answer.cancelled() else answer.exception()
+        found: Row | None = None
+        if error is None:
+            found = row(answer.result())
+        elif isinstance(error, ImageError):
+            found = self._refused(item, error, size)
+        else:  # the network's, for example
+            assert isinstance(error, Exception)
+            self._halt.now(None if isinstance(error, BatcherClosedError) else error)
+        self._settle(chunk, item, found, size)
+
+    def _refused(self, item: Item, error: Exception, size: int | None = None) -> Row:
+        row = row_of_error(item.locator, error, size=size, attempts=item.attempts)
+        return of_model(row, self._card)
+
+    def _settle(self, chunk: Chunk, item: Item, row: Row | None, held: int = 0) -> None:
+        self._room.leave(held)
+        if row is not None:
+            row = replace(row, finished=datetime.now(UTC))
+        self._answers.put(Answered(chunk, item, row))
+
+
+def _opened(found: Buffer | Rendered) -> tuple[Buffer, Names | None]:
+    """The bytes, and whose picture they are; None: they are the file itself."""
+    return (found.data, found.of) if isinstance(found, Rendered) else (found, None)
+
+
+def of_model(row: Row, card: ModelCard) -> Row:
+    """The row of an image without an answer, with the model that was to give it."""
+    model = f"{card.name}/{card.version}"
+    return replace(row, model=model, model_sha256=card.model_sha256)

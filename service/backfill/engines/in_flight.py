@@ -1,0 +1,65 @@
+"""How many files a job holds, and how many bytes: beyond that, memory does not grow."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from threading import Condition
+
+LOOK_SECONDS = 0.2  # between looks at whether to stop
+
+
+class InFlightLimiter:
+    """For files between their source and their answer.
+
+    Where as many files are inside as may be, nobody comes in before half of them have left: to wake
+    a thread for each file costs more than to read it.
+
+    Args:
+        files: At most.
+        size: Bytes, at most; what is larger goes in alone.
+    """
+
+    def __init__(self, files: int, size: int) -> None:
+        self._files, self._size = files, size
+        self._inside, self._held = 0, 0
+        self._full = False
+        self._waiting = 0  # for bytes
+        self._changed = Condition()
+
+    def enter(self, halted: Callable[[], bool]) -> bool:
+        """Wait until a file may be read; False if work is halted before."""
+        with self._changed:
+            while self._full:
+                if halted():
+                    return False
+                self._changed.wait(LOOK_SECONDS)
+            if halted():
+                return False
+            self._inside += 1
+            self._full = self._inside >= self._files
+            return True
+
+    def hold(self, count: int, halted: Callable[[], bool]) -> bool:
+        """Wait until so many bytes fit; False if work is halted before."""
+        with self._changed:
+            self._waiting += 1
+            try:
+                while self._held and self._held + count > self._size:
+                    if halted():
+                        return False
+                    self._changed.wait(LOOK_SECONDS)
+            finally:
+                self._waiting -= 1
+            self._held += count
+            return True
+
+    def leave(self, count: int) -> None:
+        """A file is answered, and so many bytes are no longer held."""
+        with self._changed:
+            self._inside -= 1
+            self._held -= count
+            emptied = self._full and self._inside <= self._files // 2
+            if emptied:
+                self._full = False
+            if emptied or self._waiting:
+                self._changed.notify_all()

@@ -1,0 +1,261 @@
+"""The engine for several machines: Ray keeps a worker on each, all of them with one ledger.
+
+A worker is what the local engine is, with a pipeline of its own. What it has leased is its own
+until the lease runs out, so it may go at any time, and another may come: the ledger sees to it that
+each image has one outcome, and Ray only to it that somebody works.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from socket import gethostname
+from threading import Event
+from typing import Any
+
+import ray
+from ray.exceptions import RayError, RayTaskError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from model_store import Store
+from service.backfill.engines.local import LocalEngine, Progress
+from service.backfill.engines.pipeline import pipeline_of
+from service.backfill.engines.ray_placement import (
+    ClusterError,
+    Placement,
+    check_address,
+    check_ledger,
+    placements,
+)
+from service.backfill.engines.stopping import reason_of, stop
+from service.backfill.engines.task import Task
+from service.backfill.ledger.jobs import Job
+from service.backfill.ledger.ledger import Ledger
+from service.backfill.sources.opening import open_source
+
+LOOK_SECONDS = 0.5
+MOST_LOOKS = 600  # at a cluster that has no machine for us, as while its first ones are started
+CALLS = 3  # of a worker at the same time: to work, to pause, to say how far it is
+# Workers that died one after the other, while no image came to an outcome: more than there can be
+# because of images at which all of them die
+MOST_DEATHS = 20
+
+# Images, bytes, and codes of those that were skipped or failed
+Said = tuple[int, int, Counter[str]]
+
+LOG = logging.getLogger(__name__)
+
+
+class RayWorker:
+    """A worker, as Ray starts it: in a process of its own, its methods in threads."""
+
+    def __init__(self) -> None:
+        self._paused = Event()
+        self._work: LocalEngine | None = None
+
+    def run(self, task: Task, cpus: int) -> Said:
+        """Work on the job until it is done, or paused.
+
+        Raises:
+            ClusterError: What stopped it, in words: not all errors can be sent to another process.
+        """
+        try:
+            self._run(task, cpus)
+        except Exception as error:
+            raise ClusterError(reason_of(error)) from error
+        return self.progress()
+
+    def _run(self, task: Task, cpus: int) -> None:
+        if not task.out.is_dir():  # whoever began the job has made it
+            raise ClusterError(f"{task.out} is not on {gethostname()}: all machines must share it")
+        version = Store(task.model_store).load(task.model)
+        source = open_source(task.source, task.options)
+        ledger = Ledger(task.ledger)
+        try:
+            with pipeline_of(version, task.provider, cpus) as pipeline:
+                self._work = task.work(ledger, source, pipeline, version, cpus)
+                if not self._paused.is_set():
+                    self._work.run()
+        finally:
+            ledger.close()
+
+    def pause(self) -> None:
+        """Also before it has begun."""
+        self._paused.set()
+        if self._work is not None:
+            self._work.pause()
+
+    def progress(self) -> Said:
+        """How far it is."""
+        found = self._work.progress if self._work is not None else Progress()
+        return found.images, found.bytes, found.codes
+
+
+@dataclass(eq=False)
+class WorkerHandle:
+    """A worker that was started, and what it said last."""
+
+    placement: Placement
+    actor: Any
+    said: Said = field(default_factory=lambda: (0, 0, Counter()))
+    asked: Any = None  # what Ray gives back for a question that is not answered yet
+    ending: bool = False
+
+
+class RayEngine:
+    """Keeps a worker at each placement of a Ray cluster until the job is done.
+
+    Args:
+        task: What they work on.
+        ledger: Where the job is, opened.
+    """
+
+    def __init__(self, task: Task, ledger: Ledger) -> None:
+        self.progress = Progress()
+        self.ended = False
+        self._task, self._ledger = task, ledger
+        self._paused = Event()
+        self._workers: dict[Any, WorkerHandle] = {}  # by what Ray gives back when one returns
+        self._gone: list[WorkerHandle] = []
+        self._deaths, self._open, self._looks = 0, -1, 0
+        self._error: Exception | None = None
+
+    def pause(self) -> None:
+        """Begin nothing more; `run` returns when what was fetched is committed."""
+        self._paused.set()
+
+    def run(self) -> Job:
+        """Work; returns the job as it then is: done, or paused.
+
+        Raises:
+            ClusterError: There are no machines, or workers only die, or what stopped one of them;
+                what was committed stays.
+        """
+        self._ledger.set_state(self._task.job, "running")
+        while self._goes_on():
+            for returned in self._returned():
+                self._take_leave(returned, self._workers.pop(returned))
+            self._look()
+        job = self._ledger.job(self._task.job)
+        if self._error is not None:
+            stop(self._ledger, job.id, self._error)
+            raise self._error
+        self.ended = job.state == "done"
+        if not self.ended:
+            self._ledger.set_state(job.id, "paused")
+        return self._ledger.job(job.id)
+
+    def _goes_on(self) -> bool:
+        """Keep a worker at each placement, or end them all; False when all are gone."""
+        if self._paused.is_set() or self._error is not None:
+            for handle in self._workers.values():
+                _end_worker(handle)
+        elif self._ledger.job(self._task.job).state != "done":
+            self._start_workers()
+            return True
+        return bool(self._workers)
+
+    def _start_workers(self) -> None:
+        taken = {handle.placement for handle in self._workers.values()}
+        free = [
+            placement
+            for placement in placements(_nodes(), self._task.provider)
+            if placement not in taken
+        ]
+        for placement in free:
+            node = NodeAffinitySchedulingStrategy(placement.node, soft=False)
+            actor: Any = (
+                ray.remote(RayWorker)
+                .options(
+                    num_cpus=placement.cpus,
+                    num_gpus=placement.gpus,
+                    max_concurrency=CALLS,
+                    scheduling_strategy=node,
+                )
+                .remote()
+            )
+            self._workers[actor.run.remote(self._task, placement.cpus)] = WorkerHandle(
+                placement, actor
+            )
+        self._looks = 0 if self._workers else self._looks + 1
+        if self._looks > MOST_LOOKS:
+            self._error = ClusterError("no machine of the cluster has a core for a worker")
+
+    def _returned(self) -> list[Any]:
+        if not self._workers:
+            self._paused.wait(LOOK_SECONDS)
+            return []
+        found: list[Any] = ray.wait(list(self._workers), timeout=LOOK_SECONDS)[0]
+        return found
+
+    def _take_leave(self, returned: Any, handle: WorkerHandle) -> None:
+        """Of a worker whose work is over, for whatever reason."""
+        self._gone.append(handle)
+        try:
+            handle.said = ray.get(returned)
+        except RayTaskError as error:
+            cause = error.cause if isinstance(error.cause, ClusterError) else error
+            self._error = self._error or cause
+        except RayError as error:  # it died, or its machine
+            LOG.warning("a worker is gone: %s", error)
+            self._count_death()
+        ray.kill(handle.actor)  # so that its placement is free
+
+    def _count_death(self) -> None:
+        still_open = self._ledger.job(self._task.job).open
+        self._deaths = self._deaths + 1 if still_open == self._open else 1
+        self._open = still_open
+        if self._deaths >= MOST_DEATHS and not self._paused.is_set():
+            self._error = ClusterError(
+                f"{self._deaths} workers died, and no image came to an outcome meanwhile"
+            )
+
+    def _look(self) -> None:
+        """Ask all how far they are, and add up what they have said."""
+        for handle in self._workers.values():
+            handle.asked = handle.asked or handle.actor.progress.remote()
+            if ray.wait([handle.asked], timeout=0)[0]:
+                with suppress(RayError):  # it has died since; so much is found soon
+                    handle.said = ray.get(handle.asked)
+                handle.asked = None
+        images, sizes, codes = 0, 0, Counter[str]()
+        for handle in (*self._workers.values(), *self._gone):
+            images, sizes = images + handle.said[0], sizes + handle.said[1]
+            codes.update(handle.said[2])
+        self.progress.images, self.progress.bytes, self.progress.codes = images, sizes, codes
+
+
+@contextmanager
+def on_ray(task: Task, ledger: Ledger) -> Iterator[RayEngine]:
+    """A cluster: that of RAY_ADDRESS, or the one that was started on this machine, or a new one.
+
+    Raises:
+        ClusterError: It is not there, or several machines were to share a ledger in a file.
+    """
+    # Of an archive of patients nothing is told to anybody
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    check_address(os.environ.get("RAY_ADDRESS", ""))
+    try:
+        ray.init(include_dashboard=False, log_to_driver=False)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise ClusterError(f"no Ray cluster: {error}") from error
+    try:
+        check_ledger(_nodes(), task.ledger)
+        yield RayEngine(task, ledger)
+    finally:
+        ray.shutdown()
+
+
+def _nodes() -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    return found
+
+
+def _end_worker(handle: WorkerHandle) -> None:
+    if not handle.ending:
+        handle.ending = True
+        handle.actor.pause.remote()

@@ -1,0 +1,78 @@
+"""Of a Ray cluster: whether it can be used, and where in it workers belong."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from service.inference import Provider
+
+ANSWER_SECONDS = 10
+
+
+class ClusterError(Exception):
+    """The cluster cannot do it."""
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where one worker belongs: a machine, or one GPU of it."""
+
+    node: str
+    number: int
+    cpus: int
+    gpus: int
+
+
+def check_address(address: str) -> None:
+    """Ray ends the whole process, without a word of ours, where nobody answers.
+
+    Args:
+        address: As in RAY_ADDRESS; empty, `auto` and `local` are looked for by Ray.
+
+    Raises:
+        ClusterError: Nobody answers there, or it is one for remote control.
+    """
+    if "://" in address:
+        raise ClusterError(f"{address}: the command must run on a machine of the cluster")
+    host, colon, port = address.rpartition(":")
+    if colon:
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), ANSWER_SECONDS).close()
+        except (OSError, ValueError) as error:
+            raise ClusterError(f"no Ray cluster at {address}: {error}") from error
+
+
+def check_ledger(nodes: Sequence[Mapping[str, Any]], url: str) -> None:
+    """All machines must be able to share it.
+
+    Raises:
+        ClusterError: It is a file, whose locks network file systems do not keep.
+    """
+    machines = {node["NodeManagerHostname"] for node in nodes if node["Alive"]}
+    if len(machines) > 1 and url.startswith("sqlite"):
+        raise ClusterError(
+            f"{len(machines)} machines cannot share a ledger in a file: --ledger postgresql+..."
+        )
+
+
+def placements(nodes: Sequence[Mapping[str, Any]], provider: Provider) -> list[Placement]:
+    """Where workers belong: one at each machine that has a core, or one at each GPU.
+
+    Args:
+        nodes: As Ray describes them.
+        provider: Of the network.
+    """
+    found = []
+    for node in nodes:
+        resources = node["Resources"] if node["Alive"] else {}
+        gpus = 0 if provider == "cpu" else int(resources.get("GPU", 0))
+        workers = 1 if provider == "cpu" else gpus
+        cpus = int(resources.get("CPU", 0)) // max(workers, 1)
+        if cpus:
+            found += [
+                Placement(node["NodeID"], number, cpus, min(gpus, 1)) for number in range(workers)
+            ]
+    return found

@@ -1,0 +1,45 @@
+"""How a job that cannot go on says why, even where that is hard to write down."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from service.backfill.ledger.jobs import LedgerAwayError
+from service.backfill.results.atomic_files import UnwritableError
+
+if TYPE_CHECKING:
+    from service.backfill.ledger.ledger import Ledger
+
+LOG = logging.getLogger(__name__)
+
+
+def stop(ledger: Ledger, job: str, error: Exception) -> None:
+    """Nothing goes on with a job until somebody resumes it."""
+    retry_on_full_disk(lambda: ledger.set_state(job, "stopped", reason_of(error)))
+
+
+def retry_on_full_disk(write: Callable[[], None]) -> None:
+    """Write to the ledger while a job is being stopped, for whatever reason that is.
+
+    What cannot be written is logged, because the reason to stop is worth more: the job is then
+    begun again where it was, with what is leased. On a full disk there is the ledger's reserve.
+    """
+    again = True
+    while again:
+        try:
+            write()
+        except LedgerAwayError as error:
+            again = error.room
+            if not again:
+                LOG.error("a job that stops cannot say so: %s", error)  # noqa: TRY400
+        else:
+            return
+
+
+def reason_of(error: Exception) -> str:
+    """For whoever has to do something about it."""
+    if isinstance(error, OSError) and not isinstance(error, UnwritableError) and error.filename:
+        return f"{error.filename}: {error.strerror}"
+    return str(error) or type(error).__name__

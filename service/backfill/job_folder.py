@@ -1,0 +1,64 @@
+"""The folder of a job: one process at a time works on it, and its end is written into it."""
+
+from __future__ import annotations
+
+import fcntl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import astuple
+from datetime import UTC, datetime
+from pathlib import Path
+
+from service.backfill.engines.stopping import stop
+from service.backfill.ledger.jobs import Job
+from service.backfill.ledger.ledger import Ledger
+from service.backfill.report.certificate import Certificate
+from service.backfill.report.write import Known, audit
+from service.backfill.results.sinks import RESULTS, PartFile
+
+LEDGER, LOCK = "ledger.sqlite", ".lock"
+
+
+class BusyError(Exception):
+    """Another process works on this folder."""
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """No other process works on this folder, and none will; the kernel forgets it with this one.
+
+    Raises:
+        BusyError: Another does.
+    """
+    with (folder / LOCK).open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise BusyError(f"another process works on {folder}") from None
+        yield
+
+
+def ledger_in(folder: Path) -> str:
+    """The URL of the ledger that is a file there."""
+    return f"sqlite:///{folder.resolve() / LEDGER}"
+
+
+def conclude(ledger: Ledger, job: Job, out: Path) -> Certificate:
+    """Write certificate and header audit of a job that is done.
+
+    Raises:
+        OSError: A file cannot be read, or written; the job is stopped, and ends when it is resumed.
+    """
+    parts = [PartFile(*astuple(each)) for each in ledger.parts(job.id)]
+    times = (_moment(job.started), _moment(job.ended))
+    known = Known(job.counts["found"], parts, *times, job.left_out)
+    try:
+        (out / RESULTS).mkdir(parents=True, exist_ok=True)  # of an archive without images
+        return audit(out / RESULTS, out, known)
+    except OSError as error:
+        stop(ledger, job.id, error)
+        raise
+
+
+def _moment(seconds: float | None) -> datetime | None:
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC)

@@ -1,0 +1,108 @@
+"""The jobs of a service's folder: their ledger, and a folder of each with what came of it."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterator
+from contextlib import ExitStack, suppress
+from pathlib import Path
+
+import pyarrow as pa
+
+from service.backfill.job_folder import alone, conclude, ledger_in
+from service.backfill.ledger.jobs import Job, UnknownJobError
+from service.backfill.ledger.ledger import Ledger
+from service.backfill.report.write import CERTIFICATE
+from service.backfill.results.sinks import RESULTS, SINKS, read_rows
+
+LOG = logging.getLogger(__name__)
+OURS = "http "  # before the keys of our jobs, in a ledger that may have others
+ID = re.compile("[0-9a-f]{32}")
+ROWS_AT_ONCE = 1000  # of results, as text
+
+
+class JobStore:
+    """Jobs, and what has been written of them; nobody else's from here to `close`.
+
+    Args:
+        folder: Of ledger and jobs.
+        url: Of the ledger; None: a file in the folder.
+
+    Raises:
+        BusyError: Another process works on the folder.
+        LedgerError: The ledger cannot be opened.
+    """
+
+    def __init__(self, folder: Path, url: str | None) -> None:
+        self._folder = folder
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with ExitStack() as stack:
+            stack.enter_context(alone(folder))
+            self.ledger = Ledger(url or ledger_in(folder))
+            stack.callback(self.ledger.close)
+            self._held = stack.pop_all()
+
+    def close(self) -> None:
+        """Let others have the folder."""
+        self._held.close()
+
+    def job(self, job: str) -> Job:
+        """As it is now.
+
+        Raises:
+            UnknownJobError: There is none, or it is somebody else's.
+        """
+        if ID.fullmatch(job):  # databases refuse some texts
+            with suppress(UnknownJobError):
+                found = self.ledger.job(job)
+                if found.key.startswith(OURS):
+                    return found
+        raise UnknownJobError("there is no such job")
+
+    def jobs(self) -> list[Job]:
+        """All of them, the newest first."""
+        return [job for job in self.ledger.jobs() if job.key.startswith(OURS)]
+
+    def begin(self, job: Job) -> Path:
+        """The folder of a job that is worked on now; what it had of an end is gone."""
+        out = self.out(job.id)
+        out.mkdir(mode=0o700, exist_ok=True)
+        (out / RESULTS).mkdir(exist_ok=True)
+        self.reopen(job.id)
+        return out
+
+    def reopen(self, job: str) -> None:
+        """It is not at its end any more."""
+        (self.out(job) / CERTIFICATE).unlink(missing_ok=True)
+
+    def conclude(self, job: Job) -> None:
+        """Certify a job that is done."""
+        certificate = conclude(self.ledger, job, self.out(job.id))
+        LOG.info("job %s is done, valid: %s", job.id, certificate.valid)
+
+    def out(self, job: str) -> Path:
+        """The folder of a job."""
+        return self._folder / job
+
+    def certified(self, job: str) -> bool:
+        """Whether nothing is left to do."""
+        return (self.out(job) / CERTIFICATE).exists()
+
+    def certificate(self, job: str) -> bytes:
+        """JSON."""
+        return (self.out(job) / CERTIFICATE).read_bytes()
+
+    def lines(self, job: str) -> Iterator[bytes]:
+        """NDJSON of all rows that are published, some lines at a time.
+
+        Raises:
+            PartError, OSError: While it is read.
+        """
+        folder = self.out(job) / RESULTS
+        if not folder.is_dir():
+            return
+        for batch in read_rows(folder):
+            for at in range(0, batch.num_rows, ROWS_AT_ONCE):
+                some = pa.Table.from_batches([batch.slice(at, ROWS_AT_ONCE)])
+                yield SINKS["ndjson"].encode(some)

@@ -1,0 +1,307 @@
+"""What has become of each image of an archive: a database that a crash cannot make wrong.
+
+Work is leased in chunks. What a chunk came to is committed in one transaction, together with the
+name of the file that holds its results; a lease that ran out may be given to somebody else, and
+whoever had it then commits nothing. So a crash at any instant loses nothing, and repeats at most
+the leased chunks.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import sqlalchemy as sql
+from sqlalchemy.exc import IntegrityError
+
+from service.backfill.ledger.database import Database, decoded, encoded, hash_of
+from service.backfill.ledger.jobs import (
+    Item,
+    Job,
+    JobConflictError,
+    JobState,
+    Lease,
+    LeaseLostError,
+    Part,
+    Settled,
+    UnknownJobError,
+)
+from service.backfill.ledger.queries import (
+    CRASHED,
+    LOOKED_UP,
+    PART,
+    count,
+    held_by,
+    job_of,
+    lease_some,
+    least_crashes,
+    release,
+    settle,
+    slices,
+)
+from service.backfill.ledger.tables import ITEMS, JOBS, PARTS
+
+# How many images are leased together after so many deaths of workers; one, after more
+SUSPECTS = {1: 100, 2: 10}
+
+
+class Ledger:
+    """Jobs, images and parts.
+
+    Args:
+        url: As SQLAlchemy takes it: `sqlite:///FILE`, or `postgresql+pg8000://...` for several
+            workers on several machines.
+        now: A clock, in seconds since 1970; those of all workers must agree to within seconds.
+
+    Raises:
+        LedgerError: The database cannot be used.
+    """
+
+    def __init__(self, url: str, now: Callable[[], float] = time.time) -> None:
+        self._now, self._database = now, Database(url)
+        self._transaction, self._reading = self._database.transaction, self._database.reading
+        # Of each job, the image that was leased last. PostgreSQL keeps what an index said until the
+        # next VACUUM: whoever looks from the first image on, looks through all that
+        self._leased: dict[str, int] = {}
+
+    def close(self) -> None:
+        """Give all connections back."""
+        self._database.engine.dispose()
+
+    def open_job(self, key: str, description: Mapping[str, Any]) -> Job:
+        """The job of this key, made if there is none.
+
+        Raises:
+            JobConflictError: It was made with another description.
+        """
+        text = json.dumps(description, sort_keys=True)
+        new = {"id": secrets.token_hex(16), "key": key, "description": text, "state": "running"}
+        with self._transaction() as connection:
+            statement = self._database.insert(JOBS).values(**new, created=self._now())
+            connection.execute(statement.on_conflict_do_nothing())
+            found = connection.execute(sql.select(JOBS).where(JOBS.c.key == key)).one()
+        if found.description != text:
+            raise JobConflictError(f"the job {key} was made with other sources or settings")
+        return job_of(found)
+
+    def job(self, job: str) -> Job:
+        """As it is now.
+
+        Raises:
+            UnknownJobError: There is none.
+        """
+        with self._reading() as connection:
+            found = connection.execute(sql.select(JOBS).where(JOBS.c.id == job)).one_or_none()
+        if found is None:
+            raise UnknownJobError(f"no job {job}")
+        return job_of(found)
+
+    def jobs(self) -> list[Job]:
+        """All of them, the newest first."""
+        with self._reading() as connection:
+            found = connection.execute(sql.select(JOBS).order_by(JOBS.c.created.desc()))
+            return [job_of(each) for each in found]
+
+    def set_state(self, job: str, state: JobState, reason: str | None = None) -> None:
+        """Say whether work on a job goes on; where it had ended, the archive is listed anew."""
+        values: dict[str, Any] = {"state": state, "reason": reason, "ended": None}
+        if state == "running":
+            values["started"] = sql.func.coalesce(JOBS.c.started, self._now())
+            values["complete"] = sql.and_(JOBS.c.complete, JOBS.c.state == state)
+        else:
+            values["ended"] = self._now()
+        self._update(JOBS, JOBS.c.id == job, values)
+
+    def add(self, job: str, locators: Iterable[str]) -> int:
+        """Write down what was found; returns how many were not known."""
+        rows = [{"job": job, "place": hash_of(each), "locator": encoded(each)} for each in locators]
+        if not rows:
+            return 0
+        with self._transaction() as connection:
+            statement = self._database.insert(ITEMS).on_conflict_do_nothing()
+            # With what is returned, SQLAlchemy sends many rows at once, and compiles this once
+            added = len(connection.execute(statement.returning(ITEMS.c.number), rows).all())
+            count(connection, job, {"found": added})
+        return added
+
+    def claim_listing(self, job: str, worker: str, seconds: float) -> bool:
+        """Be the one who lists the archive, or stay it; False where nobody need, or another does.
+
+        Args:
+            job: Its id.
+            worker: Whoever asks.
+            seconds: After which another may take it over.
+        """
+        now = self._now()
+        free = sql.or_(JOBS.c.lister.is_(None), JOBS.c.lister == worker, JOBS.c.lister_until < now)
+        mine = sql.and_(JOBS.c.id == job, sql.not_(JOBS.c.complete), free)
+        values = {"lister": worker, "lister_until": now + seconds}
+        return bool(self._update(JOBS, mine, values))
+
+    def release_listing(self, job: str, worker: str) -> None:
+        """Another may list the archive."""
+        mine = sql.and_(JOBS.c.id == job, JOBS.c.lister == worker)
+        self._update(JOBS, mine, {"lister": None})
+
+    def complete(self, job: str, left_out: Mapping[str, int] | None = None) -> None:
+        """Everything in the archive has been found, but what was left out, by reason."""
+        text = None if left_out is None else json.dumps(left_out, sort_keys=True)
+        values = {"complete": True, "lister": None, "left_out": text}
+        self._update(JOBS, JOBS.c.id == job, values)
+
+    def lease(self, job: str, most: int, seconds: float) -> Lease | None:
+        """Images that nobody has, in the order in which they were found; None where there is none.
+
+        Those whose workers have died come last, and in ever smaller leases: so one image at which
+        every worker dies is found, and does not take others with it.
+
+        Args:
+            job: Its id.
+            most: Images.
+            seconds: After which they may be given to others.
+        """
+        now, lease = self._now(), secrets.token_hex(16)
+        values = {"state": "leased", "lease": lease, "lease_until": now + seconds}
+        crashes = 0
+        with self._transaction() as connection:
+            after = self._leased.get(job, 0)
+            found = sorted(connection.execute(lease_some(job, 0, after, most, values)).all())
+            if not found:  # nothing else would come before, and whatever ran out comes last
+                lost = sql.and_(ITEMS.c.state == "leased", ITEMS.c.lease_until < now)
+                statement = sql.update(ITEMS).where(ITEMS.c.job == job, lost)
+                connection.execute(statement.values(**CRASHED))
+                least: int | None = connection.scalar(least_crashes(job))
+                if least is None:
+                    return None
+                crashes = least
+                most = min(most, SUSPECTS.get(crashes, 1)) if crashes else most
+                found = sorted(connection.execute(lease_some(job, crashes, 0, most, values)).all())
+        if found and not crashes:
+            self._leased[job] = found[-1].number
+        items = tuple(Item(number, decoded(place), tries) for number, place, tries in found)
+        return Lease(lease, job, items, crashes) if items else None
+
+    def take_back(self, job: str) -> int:
+        """For whoever knows that no other worker lives: free what they had; returns how many."""
+        self._update(JOBS, JOBS.c.id == job, {"lister": None})
+        leased = sql.and_(ITEMS.c.job == job, ITEMS.c.state == "leased")
+        return self._update(ITEMS, leased, CRASHED)
+
+    def renew(self, lease: Lease, seconds: float) -> None:
+        """Keep what is leased for longer."""
+        self._update(ITEMS, held_by(lease), {"lease_until": self._now() + seconds})
+
+    def release(self, lease: Lease) -> None:
+        """Give back, untried, what has no outcome."""
+        self._leased.pop(lease.job, None)
+        with self._transaction() as connection:
+            release(connection, lease)
+
+    def known(self, job: str, keys: Collection[str]) -> set[str]:
+        """Which of these keys images have that are done."""
+        hashes = {hash_of(key): key for key in keys}
+        found: set[str] = set()
+        with self._reading() as connection:
+            for some in slices(list(hashes)):
+                statement = sql.select(ITEMS.c.key).where(ITEMS.c.job == job, ITEMS.c.key.in_(some))
+                found |= {hashes[bytes(each)] for each in connection.scalars(statement)}
+        return found
+
+    def commit(self, lease: Lease, settled: Sequence[Settled], part: Part | None) -> None:
+        """What a lease's images came to, and the part that says so; the others are given back.
+
+        Raises:
+            LeaseLostError: Others have them, or an image with the same key was done meanwhile.
+        """
+        with self._transaction() as connection:
+            held = sql.select(sql.func.count()).select_from(ITEMS).where(held_by(lease))
+            if connection.scalar(held) != len(lease.items):
+                raise LeaseLostError("the lease ran out, and others have its images")
+            try:
+                settle(connection, settled)
+            except IntegrityError as error:
+                raise LeaseLostError("an image was done a second time meanwhile") from error
+            if part is not None:
+                connection.execute(sql.insert(PARTS).values(job=lease.job, **vars(part)))
+            if len(settled) < len(lease.items):
+                self._leased.pop(lease.job, None)
+                release(connection, lease)
+            counts = dict.fromkeys(("done", "skipped", "failed"), 0)
+            for each in settled:
+                counts[each.state] += 1
+            count(connection, lease.job, counts)
+
+    def end(self, job: str, failures: Sequence[Part]) -> list[Part] | None:
+        """Nothing is open any more: these parts say what failed, in the place of older ones.
+
+        Returns:
+            The older ones; None if somebody else has ended the job meanwhile.
+        """
+        values = {"state": "done", "reason": None, "ended": self._now()}
+        ending = sql.and_(JOBS.c.id == job, JOBS.c.state != values["state"])
+        old = sql.and_(PARTS.c.job == job, PARTS.c.failures)
+        with self._transaction() as connection:
+            if not connection.execute(sql.update(JOBS).where(ending).values(**values)).rowcount:
+                return None
+            gone = connection.execute(sql.select(*PART).where(old)).all()
+            connection.execute(sql.delete(PARTS).where(old))
+            for part in failures:
+                connection.execute(sql.insert(PARTS).values(job=job, failures=True, **vars(part)))
+        return [Part(*each) for each in gone]
+
+    def parts(self, job: str) -> list[Part]:
+        """All files of results, in the order of their names."""
+        statement = sql.select(*PART)
+        with self._reading() as connection:
+            found = connection.execute(statement.where(PARTS.c.job == job).order_by(PARTS.c.name))
+            return [Part(*each) for each in found]
+
+    def leases(self, job: str) -> set[str]:
+        """Those that have images; also where they ran out, and nobody has taken them yet."""
+        leased = sql.and_(ITEMS.c.job == job, ITEMS.c.state == "leased")
+        with self._reading() as connection:
+            return set(connection.scalars(sql.select(ITEMS.c.lease).distinct().where(leased)))
+
+    def retry_failed(self, job: str) -> int:
+        """Try again what failed; returns how many."""
+        failed = sql.and_(ITEMS.c.job == job, ITEMS.c.state == "failed")
+        values = {"state": "pending", "code": None, "crashes": 0}
+        with self._transaction() as connection:
+            again = connection.execute(sql.update(ITEMS).where(failed).values(**values)).rowcount
+            count(connection, job, {"failed": -again})
+        return again
+
+    def failures(self, job: str) -> Iterator[tuple[str, str, int]]:
+        """Locator, code and attempts of all that failed, in the order in which they were found."""
+        columns = (ITEMS.c.number, ITEMS.c.locator, ITEMS.c.code, ITEMS.c.attempts)
+        last = 0
+        while True:
+            statement = (
+                sql.select(*columns)
+                .where(ITEMS.c.job == job, ITEMS.c.state == "failed", ITEMS.c.number > last)
+                .order_by(ITEMS.c.number)
+                .limit(LOOKED_UP)
+            )
+            with self._reading() as connection:
+                found = connection.execute(statement).all()
+            if not found:
+                return
+            yield from ((decoded(each.locator), each.code, each.attempts) for each in found)
+            last = found[-1].number
+
+    def codes(self, job: str) -> dict[str, int]:
+        """How many were skipped or failed, by code."""
+        statement = (
+            sql.select(ITEMS.c.code, sql.func.count())
+            .where(ITEMS.c.job == job, ITEMS.c.state.in_(("skipped", "failed")))
+            .group_by(ITEMS.c.code)
+        )
+        with self._reading() as connection:
+            return {each.code: each[1] for each in connection.execute(statement)}
+
+    def _update(self, table: sql.Table, which: Any, values: Mapping[str, Any]) -> int:
+        with self._transaction() as connection:
+            return connection.execute(sql.update(table).where(which).values(**values)).rowcount

@@ -1,0 +1,1 @@
+"""The report: certificate and header audit, made from the results."""

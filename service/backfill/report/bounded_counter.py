@@ -1,0 +1,84 @@
+"""Counting millions of texts in memory that does not grow with them."""
+
+from __future__ import annotations
+
+from array import array
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+# Of one column. An archive has hundreds of stations; headers that are all different have millions
+MOST_DISTINCT = 50_000
+# Texts that are compared letter by letter when their hashes are equal; beyond, nobody needs to
+# know which they are
+MOST_COMPARED = 1000
+
+
+@dataclass
+class BoundedCounter:
+    """How many rows have which value; beyond `most` values, the rarest become `others`."""
+
+    most: int = MOST_DISTINCT
+    counts: Counter[str | None] = field(default_factory=Counter)
+    others: int = 0
+
+    def add(self, values: pa.Array) -> None:
+        """Count a column."""
+        for pair in pc.value_counts(values).to_pylist():
+            self.counts[pair["values"]] += pair["counts"]
+        if len(self.counts) > 2 * self.most:
+            self.others += self.counts.total()
+            self.counts = Counter(dict(self.counts.most_common(self.most)))
+            self.others -= self.counts.total()
+
+    def largest(self, most: int) -> tuple[dict[str | None, int], int]:
+        """The largest, by size and then by name, and how many rows are in none of them."""
+        ordered = sorted(self.counts.items(), key=lambda one: (-one[1], one[0] or ""))
+        largest = dict(ordered[:most])
+        return largest, self.others + self.counts.total() - sum(largest.values())
+
+
+class Repetitions:
+    """Finds texts that come more than once: 8 bytes of memory a text.
+
+    Python's hash of a text is 64 bits, keyed anew in each process, so nobody can make texts whose
+    hashes are equal. Among ten million that happens to two by chance once in 400,000 jobs; then a
+    second pass over the texts tells them apart.
+    """
+
+    def __init__(self) -> None:
+        self._hashes = array("q")
+
+    def add(self, texts: Iterable[str]) -> None:
+        """Remember some."""
+        self._hashes.extend(map(hash, texts))
+
+    def suspects(self) -> npt.NDArray[np.int64]:
+        """Hashes that came more than once, as often as they came too often, in order."""
+        hashes = np.frombuffer(self._hashes, np.int64)
+        hashes.sort()  # in place, within the array
+        again: npt.NDArray[np.int64] = hashes[1:][hashes[1:] == hashes[:-1]]
+        return again
+
+    def find(self, again: Iterator[list[str]]) -> tuple[int, dict[str, int]]:
+        """How many texts are too many, and how often the repeated ones come.
+
+        Args:
+            again: All texts a second time; read only where there is a suspicion.
+
+        Returns:
+            The count, and up to `MOST_COMPARED` of the texts with the number of times each came.
+        """
+        suspects = self.suspects()
+        wanted = set(np.unique(suspects)[:MOST_COMPARED].tolist())
+        if not wanted:
+            return 0, {}
+        found = Counter(text for texts in again for text in texts if hash(text) in wanted)
+        repeated = {text: count for text, count in found.items() if count > 1}
+        beyond = int(np.count_nonzero(~np.isin(suspects, list(wanted))))
+        return beyond + sum(repeated.values()) - len(repeated), repeated

@@ -1,0 +1,99 @@
+"""The certificate of a backfill: every image has exactly one outcome, or why that is not so."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from model_store import View
+from service.backfill.results.rows import Input, Outcome
+
+Count = Annotated[int, Field(ge=0)]
+
+
+class Frozen(BaseModel):
+    """Data; a key that this code does not know is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Share(Frozen):
+    """The images of one value."""
+
+    value: str | None = Field(description="null where the file does not say")
+    images: Count
+
+
+class Shares(Frozen):
+    """The values that most images have, and the rest in one number."""
+
+    largest: tuple[Share, ...] = Field(description="at most 20, the largest first")
+    others: Count = Field(description="images with any other value")
+
+
+class Agreement(Frozen):
+    """What one attribute of the headers says of the view, compared with the pixels."""
+
+    agrees: Count
+    disagrees: Count
+    silent: Count = Field(description="no header, no such attribute, or it claims neither view")
+
+
+class Model(Frozen):
+    """Which weights answered."""
+
+    name: str = Field(description="name/version")
+    sha256: str
+    images: Count
+
+
+class CertifiedPart(Frozen):
+    """A file of results."""
+
+    name: str = Field(description="from the folder of results on")
+    rows: Count
+    bytes: Count
+    sha256: str
+
+
+class Certificate(Frozen):
+    """What became of an archive; counts by a property of images are of those that are done."""
+
+    certificate_version: Literal[1] = 1
+    cxrview: str = Field(description="the version that wrote this")
+    created: datetime
+    valid: bool = Field(description="true when `errors` is empty")
+    errors: tuple[str, ...] = Field(description="why not every image has exactly one outcome")
+    found: Count = Field(description="images in the archive")
+    found_by: Literal["source", "rows"] = Field(
+        description="rows: nobody said how many there are, so the rows themselves were counted"
+    )
+    left_out: dict[str, Count] | None = Field(
+        default=None,
+        description="what the archive held besides, by reason; null where nobody counted it",
+    )
+    outcomes: dict[Outcome, Count]
+    codes: dict[str, Count] = Field(description="of what was skipped or failed")
+    views: dict[View, Count]
+    inputs: dict[Input, Count] = Field(
+        description="what the model saw: files as they are stored, or as the archive renders them"
+    )
+    review: Count = Field(description="images within the uncertain band, or doubtful by a warning")
+    header: dict[str, Agreement] = Field(
+        description="by claim: view_position, patient_orientation, view_code, described_view"
+    )
+    modalities: Shares
+    stations: Shares
+    months: dict[str, Count] = Field(description="of the acquisition, in their order; `` unknown")
+    models: tuple[Model, ...] = Field(description="one, unless jobs were mixed")
+    started: datetime | None = Field(description="null where neither job nor rows say it")
+    ended: datetime | None
+    images_per_second: float | None = Field(
+        description="all outcomes, from the start to the end, pauses included"
+    )
+    parts: tuple[CertifiedPart, ...]
+    parts_sha256: str = Field(
+        description="of results.sha256, which `sha256sum --check` reads: one hash for all parts"
+    )

@@ -1,0 +1,205 @@
+"""Where headers contradict the pixels: by station and month, and image by image."""
+
+from __future__ import annotations
+
+import csv
+import heapq
+import io
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from service.backfill.report.counts import HEADER
+from service.backfill.results import atomic_files
+from service.backfill.results.formulas import marked
+
+GROUPS = "header-audit.csv"
+WORKLIST = "worklist.csv"
+MOST_GROUPS = 200_000  # stations times months; beyond, new ones are counted as one
+OTHERS = ("others", "others")
+RUN_ROWS = 100_000
+READ_ROWS = 1000  # of each sorted run, while they are merged
+# A PFI of 0 or 1 is one that single precision cannot tell from it
+LEAST_PFI = 1e-7
+
+GROUP_COLUMNS = ("station", "month", "attribute", "agrees", "disagrees", "silent", "share")
+WORKLIST_COLUMNS = (
+    "locator", "sop_instance_uid", "study_instance_uid", "series_instance_uid", "modality",
+    "station", "month", "disagrees", *HEADER, "claimed_by",
+    "view", "pfi", "threshold", "certainty", "review",
+)  # fmt: skip
+
+# Of a worklist: review cases last, and the most certain first
+ORDER = ("review", "uncertainty", "locator")
+
+# Rows are attributes; agrees, disagrees, silent
+Counts = npt.NDArray[np.int64]
+Group = tuple[str | None, str | None]
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of a table of the page."""
+
+    name: str | None
+    images: int
+    counts: Counts
+
+    def disagrees(self, attribute: int) -> int:
+        """Images whose attribute claims the other view than their pixels show."""
+        return int(self.counts[attribute, 1])
+
+    def share(self, attribute: int) -> float | None:
+        """Of those whose attribute claims a view."""
+        return share(*self.counts[attribute, :2].tolist())
+
+
+def share(agrees: int, disagrees: int) -> float | None:
+    """Of the images whose header claims a view, those whose pixels show the other one."""
+    compared = agrees + disagrees
+    return disagrees / compared if compared else None
+
+
+class HeaderAudit:
+    """Counts disagreements, and sorts them in files where memory does not hold them.
+
+    Args:
+        folder: Where those files are, without names: they hold identifiers of patients, so they
+            stay beside the results, and a crash leaves nothing.
+        run_rows: Disagreements that are sorted in memory.
+    """
+
+    def __init__(self, folder: Path, run_rows: int = RUN_ROWS) -> None:
+        self._folder, self._run_rows = folder, run_rows
+        self._runs: list[IO[bytes]] = []
+        self._unsorted: list[pa.Table] = []
+        self.groups: dict[Group, Counts] = {}
+        self.disagreements = 0
+
+    def close(self) -> None:
+        """Let the files go."""
+        for run in self._runs:
+            run.close()
+
+    def add(self, batch: pa.RecordBatch) -> None:
+        """Count the rows that are done, and keep those that disagree."""
+        done = pa.Table.from_batches([batch.filter(pc.equal(batch["outcome"], "done"))])
+        self._count(done)
+        disagrees = pc.fill_null(pc.invert(done[f"{HEADER[0]}_agrees"]), False)
+        for name in HEADER[1:]:
+            disagrees = pc.or_(disagrees, pc.fill_null(pc.invert(done[f"{name}_agrees"]), False))
+        found = done.filter(disagrees)
+        if found.num_rows:
+            self._unsorted.append(_worked(found))
+            self.disagreements += found.num_rows
+        if sum(table.num_rows for table in self._unsorted) >= self._run_rows:
+            self._sort_run()
+
+    def _count(self, done: pa.Table) -> None:
+        flags = []
+        for name in HEADER:
+            column = done[f"{name}_agrees"]
+            flags += [pc.fill_null(column, False), pc.fill_null(pc.invert(column), False)]
+            flags += [pc.is_null(column)]
+        names = [str(at) for at in range(len(flags))]
+        table = pa.table([done["station"], done["month"], *flags], ["station", "month", *names])
+        sums = table.group_by(["station", "month"]).aggregate([(each, "sum") for each in names])
+        for row in sums.to_pylist():
+            group = row["station"], row["month"]
+            if group not in self.groups and len(self.groups) >= MOST_GROUPS:
+                group = OTHERS
+            counts = np.array([row[f"{each}_sum"] for each in names]).reshape(len(HEADER), 3)
+            self.groups[group] = self.groups.get(group, 0) + counts
+
+    def _sort_run(self) -> None:
+        table = pa.concat_tables(self._unsorted)
+        ordered = table.sort_by([(name, "ascending") for name in ORDER])
+        run = tempfile.TemporaryFile(dir=self._folder)  # noqa: SIM115  # until `close`
+        self._runs.append(run)
+        with pa.ipc.new_stream(run, ordered.schema) as stream:
+            stream.write_table(ordered, max_chunksize=READ_ROWS)
+        self._unsorted = []
+
+    def lines(self, by: int) -> list[Line]:
+        """Of stations (0) or months (1), in the order of their names."""
+        found: dict[str | None, Counts] = {}
+        for group, counts in self.groups.items():
+            found[group[by]] = found.get(group[by], np.zeros_like(counts)) + counts
+        return [
+            Line(name, int(found[name][0].sum()), found[name])
+            for name in sorted(found, key=lambda one: (one is None, one))
+        ]
+
+    def write(self, folder: Path) -> None:
+        """Write both CSV files."""
+        atomic_files.publish(atomic_files.write(folder / GROUPS, self._groups_csv()))
+        if self._unsorted:
+            self._sort_run()
+        with (
+            atomic_files.writing(folder / WORKLIST) as draft,
+            draft.open("w", newline="", encoding="utf-8") as file,
+        ):
+            writer = csv.writer(file)
+            writer.writerow(WORKLIST_COLUMNS)
+            for record in heapq.merge(*map(_records, self._runs), key=_order):
+                writer.writerow([_cell(record[name]) for name in WORKLIST_COLUMNS])
+        atomic_files.publish(draft)
+
+    def _groups_csv(self) -> bytes:
+        buffer = io.StringIO(newline="")
+        writer = csv.writer(buffer)
+        writer.writerow(GROUP_COLUMNS)
+        for station, month in sorted(self.groups, key=lambda one: (one[0] or "", one[1] or "")):
+            for name, counts in zip(HEADER, self.groups[station, month].tolist(), strict=True):
+                of_compared = share(counts[0], counts[1])
+                writer.writerow(map(_cell, (station, month, name, *counts, of_compared)))
+        return buffer.getvalue().encode()
+
+
+def _worked(disagreeing: pa.Table) -> pa.Table:
+    """Rows of `WORKLIST_COLUMNS`, and of what they are sorted by."""
+    names = [
+        pc.if_else(
+            pc.equal(disagreeing[f"{name}_agrees"], False), name, pa.scalar(None, pa.string())
+        )
+        for name in HEADER
+    ]
+    disagrees = pc.binary_join_element_wise(*names, " ", null_handling="skip")
+    distance = _logit(disagreeing["pfi"]) - _logit(disagreeing["threshold"])
+    certainty = pa.chunked_array([pa.array(np.abs(distance))])
+    columns = {"disagrees": disagrees, "certainty": certainty}
+    table = disagreeing.select([name for name in WORKLIST_COLUMNS if name not in columns])
+    for name, column in columns.items():
+        table = table.append_column(name, column)
+    return table.append_column("uncertainty", pc.negate(certainty))
+
+
+def _logit(pfi: pa.ChunkedArray) -> npt.NDArray[np.float64]:
+    values = pfi.to_numpy().astype(np.float64)  # null becomes NaN, which is sorted to the end
+    within = np.clip(values, LEAST_PFI, 1 - LEAST_PFI)
+    return np.asarray(np.log(within / (1 - within)))
+
+
+def _records(run: IO[bytes]) -> Iterator[dict[str, Any]]:
+    run.seek(0)
+    for batch in pa.ipc.open_stream(run):
+        yield from batch.to_pylist()
+
+
+def _order(record: dict[str, Any]) -> tuple[Any, ...]:
+    return tuple(record[name] for name in ORDER)
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, str):
+        return marked(value)
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return f"{value:.6g}" if isinstance(value, float) else value

@@ -1,0 +1,136 @@
+"""The two pages of a backfill: each one file without scripts, which prints on A4."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from service.backfill.report.certificate import Certificate, Shares
+from service.backfill.report.counts import HEADER
+from service.backfill.report.header_audit import HeaderAudit, Line
+
+Counted = tuple[str | None, int]
+
+WORDS = {
+    "view_position": "View Position",
+    "patient_orientation": "Patient Orientation",
+    "view_code": "View Code",
+    "described_view": "Descriptions",
+}
+# Lines of the certificate's tables, so that it stays on one page; errors need room
+MOST_LINES, MOST_LINES_BESIDE_ERRORS = 19, 9
+MOST_MODALITIES = 5  # above another table
+MOST_STATIONS = 15  # and of those of the header audit
+MOST_MONTHS = 18
+LONGEST = 40  # letters of a name
+
+
+def certificate(certificate: Certificate) -> str:
+    """The certificate on one page."""
+    most = MOST_LINES if certificate.valid else MOST_LINES_BESIDE_ERRORS
+    years = len(certificate.months) > most
+    months = [(month or None, count) for month, count in certificate.months.items()]
+    codes = sorted(certificate.codes.items(), key=lambda one: (-one[1], one[0]))
+    return _page(
+        "certificate",
+        certificate=certificate,
+        words=WORDS,
+        stations=_lines(certificate.stations, most),
+        modalities=_lines(certificate.modalities, MOST_MODALITIES),
+        codes=_shortened(codes, 0, most - MOST_MODALITIES - 2),
+        times=_shortened(_years(certificate.months) if years else months, 0, most),
+        by="year" if years else "month",
+    )
+
+
+def header_audit(headers: HeaderAudit) -> str:
+    """Stations and months, and how often each attribute is wrong there."""
+    stations = sorted(headers.lines(0), key=lambda line: -line.counts[:, 1].sum())
+    months = headers.lines(1)
+    return _page(
+        "header-audit",
+        headers=headers,
+        words=[WORDS[name] for name in HEADER],
+        whole=Line("all", *_sum(months)),
+        stations=stations[:MOST_STATIONS],
+        more_stations=len(stations) - MOST_STATIONS,
+        months=months[::-1][:MOST_MONTHS],
+        more_months=len(months) - MOST_MONTHS,
+    )
+
+
+def _sum(lines: Sequence[Line]) -> tuple[int, Any]:
+    counts = sum((line.counts for line in lines), start=np.zeros((len(HEADER), 3), np.int64))
+    return sum(line.images for line in lines), counts
+
+
+def _lines(shares: Shares, most: int) -> list[Counted]:
+    return _shortened([(each.value, each.images) for each in shares.largest], shares.others, most)
+
+
+def _shortened(counted: Sequence[Counted], others: int, most: int) -> list[Counted]:
+    """The first lines, and one for the rest."""
+    whole = len(counted) + bool(others) <= most
+    first, rest = (counted, []) if whole else (counted[: most - 1], counted[most - 1 :])
+    others += sum(count for _, count in rest)
+    return [*first, ("others", others)] if others else [*first]
+
+
+def _years(months: Mapping[str, int]) -> list[Counted]:
+    """The newest first."""
+    years: Counter[str | None] = Counter()
+    for month, count in months.items():
+        years[month[:4] or None] += count
+    return sorted(years.items(), key=lambda one: one[0] or "", reverse=True)
+
+
+def _page(name: str, **values: Any) -> str:
+    templates = Environment(
+        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,  # names of stations are whatever somebody typed
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    templates.filters |= {"shown": _shown, "number": _number, "percent": _percent}
+    templates.filters |= {"size": _size, "time": _time}
+    return templates.get_template(f"{name}.html.jinja").render(**values).rstrip() + "\n"
+
+
+def _shown(text: str | None, longest: int = LONGEST) -> str:
+    """A name as a page can show it: no control characters, not longer than its cell."""
+    if text is None:
+        return "not said"
+    if not text.strip():
+        return "empty"
+    if len(text) > longest:
+        text = text[: longest - 1] + "\N{HORIZONTAL ELLIPSIS}"
+    return "".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in text)
+
+
+def _number(value: int) -> str:
+    """Groups of three, by narrow spaces."""
+    return f"{value:,}".replace(",", "\N{NARROW NO-BREAK SPACE}")
+
+
+def _percent(part: float | None) -> str:
+    """One decimal place; a share of nothing is a dash."""
+    if part is None:
+        return "\N{EN DASH}"
+    if 0 < part < 0.0005:
+        return "< 0.1 %"
+    return f"{100 * part:.1f} %"
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e6:.1f} MB" if count >= 1e6 else f"{count / 1e3:.1f} kB"
+
+
+def _time(when: datetime | None) -> str:
+    return "unknown" if when is None else f"{when.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"

@@ -1,0 +1,1 @@
+"""The results: one row an image, and the files that hold them."""

@@ -1,0 +1,77 @@
+"""The folder of a job's results, held to what its ledger says is in it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
+from datetime import UTC, date, datetime
+from pathlib import Path
+
+from service.backfill.ledger.jobs import Part
+from service.backfill.results import atomic_files
+from service.backfill.results.rows import Row
+from service.backfill.results.sinks import RESULTS, Sink
+
+FAILURES = "failures-"
+# What stands in a part's name, of a lease; those of failures are for whoever ends the job
+PART_ID = re.compile(r"part-([0-9a-f]+)\.")
+
+
+class Results:
+    """Writes parts, publishes those that were committed, discards the others.
+
+    Args:
+        out: The folder of the job.
+        sink: The format of its parts.
+        today: The day of processing, in UTC.
+    """
+
+    def __init__(
+        self,
+        out: Path,
+        sink: Sink,
+        today: Callable[[], date] = lambda: datetime.now(UTC).date(),
+    ) -> None:
+        self._out, self._sink, self._today = out, sink, today
+
+    def write(self, rows: Sequence[Row], part: str) -> Part:
+        """Write a part down to the disk, where no reader sees it yet."""
+        written = self._sink.write_part(rows, self._sink.path(self._out, self._today(), part))
+        return Part(written.name, written.rows, written.bytes, written.sha256)
+
+    def publish(self, part: Part) -> None:
+        """Show readers what has been committed; a second time changes nothing."""
+        atomic_files.publish(atomic_files.temporary(self._path(part.name)))
+
+    def discard(self, part: Part) -> None:
+        """Delete a part, published or not."""
+        for path in (self._path(part.name), atomic_files.temporary(self._path(part.name))):
+            path.unlink(missing_ok=True)
+
+    def recover(
+        self, leases: Callable[[], Collection[str]], committed: Callable[[], Sequence[Part]]
+    ) -> None:
+        """After a crash: publish what was committed, delete what was not.
+
+        Others may work meanwhile. A file that was there before both are asked belongs to a lease,
+        to a part that was committed since, or to nobody: hence the order.
+
+        Args:
+            leases: Those that have images, also where they ran out.
+            committed: The parts that the ledger has.
+        """
+        there = list(self._out.glob(f"{RESULTS}/day=*/*"))
+        alive, parts = leases(), committed()
+        for part in parts:
+            with suppress(FileNotFoundError):  # the certificate names what is missing
+                self.publish(part)
+        known = {self._path(part.name) for part in parts}
+        for path in there:
+            final = path.with_name(path.name.removeprefix(".").removesuffix(".tmp"))
+            found = PART_ID.match(final.name)
+            if found and final not in known and found[1] not in alive:
+                path.unlink(missing_ok=True)
+
+    def _path(self, name: str) -> Path:
+        return self._out / RESULTS / name

@@ -1,0 +1,113 @@
+"""What is written of each image: the one row that every sink, certificate and audit is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import ClassVar, Literal, Protocol, get_args
+
+from model_store import View
+from service.inference import Buffer
+
+# done: classified. skipped: nothing to classify, for good: the same image a second time, no image,
+# no radiograph. failed: perhaps a radiograph, but it could not be read, or had; may be tried again
+Outcome = Literal["done", "skipped", "failed"]
+OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
+# What the model saw: the file itself, or the picture that the archive makes of it
+Input = Literal["stored", "rendered"]
+INPUTS: tuple[Input, ...] = get_args(Input)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One image of an archive, and its outcome. What its header says is not trusted anywhere."""
+
+    locator: str  # where it is, as its source names it; unique within a job
+    outcome: Outcome
+    code: str | None = None  # of docs/problems.md, `duplicate` or `crashed`; None where it is done
+    # SOP Instance UID, or `sha256:` and the hash of the file where it has none: no two rows that
+    # are done have the same
+    key: str | None = None
+    sop_instance_uid: str | None = None
+    study_instance_uid: str | None = None
+    series_instance_uid: str | None = None
+    modality: str | None = None
+    station: str | None = None  # Station Name (0008,1010)
+    month: str | None = None  # YYYY-MM of the acquisition, else of the study
+    format: str | None = None  # of imaging.Format
+    transfer_syntax: str | None = None
+    input: Input | None = None  # None: it was not classified
+    view: View | None = None
+    pfi: float | None = None
+    threshold: float | None = None
+    review: bool | None = None
+    view_position: str | None = None  # (0018,5101)
+    view_position_agrees: bool | None = None  # None: it claims neither view
+    patient_orientation: str | None = None  # (0020,0020), with its backslash
+    patient_orientation_agrees: bool | None = None
+    view_code: str | None = None  # of View Code Sequence (0054,0220): scheme and value
+    view_code_agrees: bool | None = None
+    described_view: View | None = None  # that Series Description or another text names
+    claimed_by: str | None = None  # the keyword of that attribute; never its text
+    described_view_agrees: bool | None = None
+    warnings: str = ""  # joined by spaces
+    bytes: int | None = None  # of the file
+    seconds: float | None = None  # from its bytes to its answer, waiting included
+    finished: datetime | None = None  # when its outcome was known, with a time zone
+    attempts: int = 1
+    model: str = ""  # name/version
+    model_sha256: str = ""
+
+
+@dataclass(frozen=True)
+class Names:
+    """Of an instance."""
+
+    study_instance_uid: str
+    series_instance_uid: str
+    sop_instance_uid: str
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """A picture that an archive made of an instance, and of which: the picture does not say it."""
+
+    data: Buffer  # PNG or JPEG
+    of: Names
+
+
+class Source(Protocol):
+    """An archive. Both methods are called from several threads at the same time."""
+
+    def find(self) -> Iterator[str]:
+        """The locators of everything in it, in an order of its own, as it is found.
+
+        Raises:
+            SourceError: It cannot be listed.
+        """
+
+    def read(self, locator: str) -> Buffer | Rendered:
+        """The whole file, or what the archive shows of it, where that was asked for.
+
+        Raises:
+            ItemError: This one cannot be had; `code` says why.
+            SourceError: Nothing can be had; whoever asked tries again later, or gives up.
+        """
+
+    def close(self) -> None:
+        """Whoever waits in it gets a SourceError now; connections and files are closed."""
+
+
+class SourceError(Exception):
+    """The archive does not answer, or not as it should."""
+
+    code: ClassVar[str] = "invalid_source"
+
+
+class ItemError(Exception):
+    """One image of an archive cannot be had."""
+
+    def __init__(self, code: str, detail: str) -> None:
+        super().__init__(detail)
+        self.code = code
