@@ -21,7 +21,14 @@ from service.imaging.errors import (
 from service.imaging.header import ViewHeader
 from service.imaging.loading import load_decoders
 from service.imaging.origin import Origin, tidy
-from service.imaging.radiograph import Format, Radiograph, image_to_tensor, read_radiograph, sniff
+from service.imaging.radiograph import (
+    Format,
+    Radiograph,
+    image_to_tensor,
+    read_array,
+    read_radiograph,
+    sniff,
+)
 from service.imaging.tensor import Tensor
 from service.imaging.uncompressed import is_uncompressed
 
@@ -50,6 +57,7 @@ __all__ = [
     "image_to_tensor",
     "is_uncompressed",
     "load_decoders",
+    "read_array",
     "read_radiograph",
     "sniff",
     "tidy",

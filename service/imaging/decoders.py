@@ -87,10 +87,10 @@ def first_to_read(decoders: Decoders, what: str) -> Decoded:
             return Decoded(decode(), fallbacks=tuple(refused))
         except DECODE_ERRORS as error:
             refused.append(name)
-            reason = type(error).__name__
+            cause = error
     if not refused:
         raise UnsupportedPixelFormatError(f"no decoder for {what}")
-    raise CorruptImageError(f"{what} is damaged or cut off ({reason})")
+    raise CorruptImageError(f"{what} is damaged or cut off") from cause
 
 
 def decode_frame(stream: Stream, min_side: int, *, raw_colour: bool = False) -> Decoded:

@@ -12,6 +12,7 @@ import math
 import numpy as np
 import numpy.typing as npt
 
+from service.imaging.arrangement import neighbours
 from service.imaging.elements import Elements
 from service.imaging.frame import Frame
 from service.imaging.picture import Pixels
@@ -23,6 +24,10 @@ ROWS_LOOKED_AT = 64
 # highest bit are 3.2 times as rough (2.0), without more of them rougher still. Noise is alike
 CLEARLY = 1.1
 OVERSHOOT = 1.125
+# The same of the sign where no bit is spare: of 4,331 radiographs of 8 bits, the right reading has
+# steps of at most 1.01 times those of the other, and the wrong one of 1.44 times in 99 of 100
+OTHER_SIGN = 1.25
+LEAST_OF_SIGN = 0.02  # of the pixels: with fewer of one sign, it does not matter
 
 
 def by_header(elements: Elements, values: Pixels) -> tuple[Pixels, tuple[str, ...]]:
@@ -35,21 +40,48 @@ def by_header(elements: Elements, values: Pixels) -> tuple[Pixels, tuple[str, ..
     stored = min(elements.integer("BitsStored"), size)
     high = (elements.integer("HighBit") if "HighBit" in elements.values else 0) or stored - 1
     above = size - 1 - high if stored - 1 <= high < size else size - stored
-    if elements.integer("PixelRepresentation"):
-        numbers = values.view(f"i{size // 8}")
-        if above == size - stored and not _exceed(numbers, stored - 1):
-            found = _signed_or_not(numbers, values) if stored == size else numbers
-            return found, () if found is numbers else SIGN
-        masked = (values << above).view(numbers.dtype) >> (size - stored)
-        whole = numbers
-    else:
-        if above == size - stored and not _exceed(values, stored):
-            return values, ()
-        masked, whole = (values << above) >> (size - stored), values
+    signed = elements.integer("PixelRepresentation") != 0
+    whole = values.view(f"i{size // 8}") if signed else values
+    if stored == size:
+        return _of_all_bits(values, whole)
+    if above == size - stored and not _exceed(whole, stored - signed):
+        return whole, ()
+    masked = (values << above).view(whole.dtype) >> (size - stored)
     if above != size - stored:  # High Bit says where they lie
         return masked, ()
     contradicted = CLEARLY * _roughness(whole) < _roughness(masked)
     return (whole, BITS) if contradicted else (masked, ())
+
+
+def _of_all_bits(values: Pixels, whole: Pixels) -> tuple[Pixels, tuple[str, ...]]:
+    """Without spare bits, only jumps between neighbours show that the sign is another.
+
+    Pixels at the ends of the range are left out: markers and borders are painted so.
+    """
+    other = values if whole.dtype.kind == "i" else values.view(f"i{values.dtype.itemsize}")
+    lowest, highest = np.iinfo(whole.dtype).min, np.iinfo(whole.dtype).max
+    rows = whole[:: max(1, len(whole) // ROWS_LOOKED_AT)]
+    for first, second in (neighbours(whole), (rows[:, :-1], rows[:, 1:])):
+        told = (np.minimum(first, second) > lowest) & (np.maximum(first, second) < highest)
+        here, there = first[told], second[told]
+        # Of those with the highest bit, and of the others, some must be there
+        high = np.count_nonzero(here > (lowest + highest) // 2)
+        if not LEAST_OF_SIGN * here.size <= high <= (1 - LEAST_OF_SIGN) * here.size:
+            return whole, ()
+        said, otherwise = (
+            np.abs(here.view(kind).astype(np.float64) - there.view(kind)).mean()
+            for kind in (whole.dtype, other.dtype)
+        )
+        if OTHER_SIGN * otherwise >= said:  # as of nearly all
+            return whole, ()
+    return other, SIGN
+
+
+def bits_of(elements: Elements) -> int:
+    """The lowest so many bits of a value hold it: up to High Bit, or all of Bits Stored."""
+    high = elements.integer("HighBit") + 1 if "HighBit" in elements.values else 0
+    allocated = elements.integer("BitsAllocated")
+    return min(allocated, max(elements.integer("BitsStored"), high))
 
 
 def by_frame(elements: Elements, values: Pixels, frame: Frame) -> tuple[Pixels, tuple[str, ...]]:

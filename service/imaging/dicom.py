@@ -137,9 +137,7 @@ def _damage_is_corrupt_image() -> Iterator[None]:
     try:
         yield
     except PARSE_ERRORS as error:
-        raise CorruptImageError(
-            f"the DICOM object is damaged or cut off ({type(error).__name__})"
-        ) from error
+        raise CorruptImageError("the DICOM object is damaged or cut off") from error
 
 
 def _check_sop_class(elements: Elements) -> tuple[str, ...]:

@@ -35,7 +35,7 @@ UNREAD = {
 BARE = frozenset(RST) | {SOI}  # have no length
 DCT_HALVINGS = 3  # libjpeg decodes blocks of 8 x 8 as 4 x 4, 2 x 2 or 1
 ENDS_SCAN = np.array([code >= 0xC0 and code not in RST and code != 0xFF for code in range(256)])
-LOST_BYTES, END_BYTES = 64, 8  # zero together; at the end of a scan, of which some may be padding
+LOST_BYTES = 64  # zero together
 OTHER = 0b01010101  # changed bits of a byte
 WINDOWS = range(2**8, 2**18)  # bytes looked at together: few at first, as scans may be short
 EXIF = b"Exif\0\0"
@@ -143,16 +143,17 @@ def with_more(stream: Stream, more: bytes) -> bytes:
 
 
 def has_lost_bytes(stream: Stream) -> bool:
-    """Whether a stretch of it is zero. A flat picture may be coded so as well."""
-    words = np.frombuffer(stream, np.uint64, len(stream) // 8)
+    """Whether a stretch of its last scan is zero. A flat picture may be coded so as well."""
+    scan = _frames_and_scans(stream)[1][-1]
+    words = np.frombuffer(stream, np.uint64, (scan.end - scan.start) // 8, scan.start)
     zeros, run = np.flatnonzero(words == 0), LOST_BYTES // 8 - 1
     return bool((zeros[run - 1 :] - zeros[: 1 - run] == run - 1).any())
 
 
-def with_other_end(stream: Stream) -> bytes:
-    """The same stream with other bits at the end of the data of its last scan."""
+def with_other_end(stream: Stream, count: int) -> bytes:
+    """The same stream with other bits in the last bytes of the data of its last scan."""
     scan = _frames_and_scans(stream)[1][-1]
-    at = max(scan.start, scan.end - END_BYTES)
+    at = max(scan.start, scan.end - count)
     # Behind FF are markers and the zero of a coded FF: with these, places would move
     other = bytes(
         byte if 0xFF in (byte, before, byte ^ OTHER) else byte ^ OTHER

@@ -11,7 +11,7 @@ from pydicom import uid
 from service.imaging.arrangement import check_rows, in_byte_order
 from service.imaging.codestream import is_codestream, read_frame_header
 from service.imaging.decoders import Decoded, Decoder, Samples, decode_frame, decode_rle, is_rle
-from service.imaging.depth import by_frame, by_header, said_to_be_signed
+from service.imaging.depth import bits_of, by_frame, by_header, said_to_be_signed
 from service.imaging.elements import Elements, PixelData
 from service.imaging.errors import (
     ColourImageError,
@@ -22,7 +22,7 @@ from service.imaging.fragments import ITEM_TAG, first_frame
 from service.imaging.frame import Frame
 from service.imaging.grey import grey_of_colour, grey_of_luminance
 from service.imaging.lookup import grey_of_palette, read_table
-from service.imaging.picture import Pixels, Wavelet
+from service.imaging.picture import Pixels, Wavelet, sampling
 
 NATIVE = frozenset(
     {
@@ -65,6 +65,7 @@ FULL_SIZE = 2**31  # as `min_side`: never decode at reduced resolution
 
 
 COLOUR = 3  # dimensions of an array of it
+NEARER = 1.2  # by how much one reading must be nearer to grey than the one that is said
 COLOURS = 3
 GREYS, PALETTE = {"MONOCHROME1", "MONOCHROME2"}, "PALETTE COLOR"
 
@@ -112,8 +113,8 @@ def stored_values(
     elif found.frame:
         values, more = by_frame(elements, found.samples, found.frame)
     else:
-        signed = elements.integer("PixelRepresentation") != 0
-        ordered, order = in_byte_order(found.samples, signed=signed)
+        signed = said_to_be_signed(elements)
+        ordered, order = in_byte_order(found.samples, bits_of(elements), signed=signed)
         values, more = by_header(elements, ordered)
         more = (*order, *more)
     if not found.frame and not palette:
@@ -268,12 +269,14 @@ def _uncompressed(elements: Elements, pixels: PixelData) -> Samples:
     mixed = _native(elements, pixels, (rows, columns, 3))
     planar = "PlanarConfiguration" in elements.values and elements.integer("PlanarConfiguration")
     said, other = (planes, mixed) if planar else (mixed, planes)
-    # Grey that is stored as colour has three equal samples in one of the two
-    return other if _is_grey(other) and not _is_grey(said) else said
+    # Grey that is stored as colour is nearly grey in one of the two only
+    luminance = (elements.text("PhotometricInterpretation") or "").startswith("YBR")
+    middle = 1 << (elements.integer("BitsStored") - 1) if luminance else None
+    return other if NEARER * _colour(other, middle) < _colour(said, middle) else said
 
 
-def _is_grey(samples: Samples) -> bool:
-    """Whether the samples of each pixel are equal."""
-    return np.array_equal(samples[..., 0], samples[..., 1]) and np.array_equal(
-        samples[..., 1], samples[..., 2]
-    )
+def _colour(samples: Samples, middle: int | None) -> float:
+    """How far some pixels are from grey: the differences of their samples, or of chroma."""
+    some = samples[sampling(samples[..., 0])].astype(np.int32)
+    apart = np.diff(some, axis=-1) if middle is None else some[..., 1:] - middle
+    return float(np.abs(apart).mean())

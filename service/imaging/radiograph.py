@@ -1,25 +1,35 @@
-"""The one door: bytes in, radiograph out."""
+"""Bytes or pixels in, radiograph out: the only way into the package."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
 
 from model_store import PreprocessSpec
 from service.imaging import jpeg, jpeg2000, png, tiff
 from service.imaging.data_set import PREAMBLE, PREFIX, offset_of, resembles_dicom
 from service.imaging.decoders import Decoder
 from service.imaging.dicom import read_dicom
-from service.imaging.errors import CorruptImageError, EmptyImageError, UnrecognisedFormatError
+from service.imaging.errors import (
+    CorruptImageError,
+    EmptyImageError,
+    UnrecognisedFormatError,
+    UnsupportedPixelFormatError,
+)
 from service.imaging.header import ViewHeader
 from service.imaging.origin import Origin
 from service.imaging.others import START_BYTES, name_of, was_sent_as_text
+from service.imaging.picture import Picture
 from service.imaging.preprocess import prepare
 from service.imaging.raster import RasterFormat, read_raster
-from service.imaging.tensor import Tensor
+from service.imaging.tensor import Tensor, check_size
 
 DOUBTS = frozenset({"panels", "small_field"})  # warnings
-Format = Literal["dicom", RasterFormat]
+FileFormat = Literal["dicom", RasterFormat]
+Format = Literal["array", FileFormat]
 
 OTHERS = "PNG, JPEG, JPEG-LS, JPEG 2000"
 # As they begin
@@ -51,7 +61,7 @@ class Radiograph:
         return not DOUBTS.isdisjoint(self.warnings)
 
 
-def sniff(data: bytes | bytearray | memoryview) -> Format:
+def sniff(data: bytes | bytearray | memoryview) -> FileFormat:
     """Tell the format by content; names and Content-Type headers are often wrong.
 
     Args:
@@ -105,12 +115,44 @@ def read_radiograph(data: bytes | bytearray | memoryview, spec: PreprocessSpec) 
     return found.radiograph
 
 
+def read_array(
+    pixels: npt.NDArray[Any], spec: PreprocessSpec, *, inverted: bool = False
+) -> Radiograph:
+    """The radiograph of an array, prepared as that of a file.
+
+    Args:
+        pixels: (rows, columns), integers or floats of any unit; it must not change meanwhile.
+        spec: The model's preprocessing, from its card.
+        inverted: Whether low values are bright, as in MONOCHROME1.
+
+    Raises:
+        UnsupportedPixelFormatError: Of other dimensions or types, or values that are not finite.
+        ImageTooSmallError, ImageTooLargeError, BlankImageError
+    """
+    if pixels.ndim != 2:
+        raise UnsupportedPixelFormatError(f"an array of {pixels.ndim} dimensions; two are expected")
+    rows, columns = pixels.shape
+    check_size(rows, columns)
+    if pixels.dtype.kind == "f":
+        values = pixels.astype(np.float32)
+        if not np.isfinite(values).all():
+            raise UnsupportedPixelFormatError("an array of values that are not finite")
+    elif pixels.dtype.kind in "iu":
+        # Larger ones have more digits than float32, in which they are averaged
+        values = pixels.astype(np.float32) if pixels.dtype.itemsize > 4 else pixels
+        values = values.astype(values.dtype.newbyteorder("="), copy=False)
+    else:
+        raise UnsupportedPixelFormatError(f"an array of {pixels.dtype}; numbers are expected")
+    prepared = prepare(Picture(values, (rows, columns), inverted), spec)
+    return Radiograph(prepared.tensor, "array", warnings=prepared.warnings)
+
+
 class _Found(NamedTuple):
     radiograph: Radiograph
     finer: int | None  # see `Prepared`
 
 
-def _read(data: memoryview, kind: Format, spec: PreprocessSpec, min_side: int) -> _Found:
+def _read(data: memoryview, kind: FileFormat, spec: PreprocessSpec, min_side: int) -> _Found:
     if kind == "dicom":
         image = read_dicom(data, min_side)
         prepared = prepare(image.picture, spec)

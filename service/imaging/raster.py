@@ -89,9 +89,7 @@ def read_raster(data: bytes | memoryview, kind: RasterFormat, min_side: int) -> 
             return _read_jpeg_2000(data, min_side)
         return _read_jpeg(data, min_side)
     except DECODE_ERRORS as error:
-        raise CorruptImageError(
-            f"the {NAMES[kind]} file is damaged or cut off ({type(error).__name__})"
-        ) from error
+        raise CorruptImageError(f"the {NAMES[kind]} file is damaged or cut off") from error
 
 
 def _read_png(data: bytes | memoryview) -> Raster:

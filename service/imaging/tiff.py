@@ -229,7 +229,7 @@ def _page(file: _File, page: Entries) -> Tiff:
 def _dtype(file: _File, page: Entries) -> np.dtype[Any]:
     bits, kinds = file.each(page, BITS, 1), file.each(page, SAMPLE_FORMAT, 1)
     if len(bits) != 1 or not bits <= {8, 16}:
-        raise UnsupportedPixelFormatError(f"a TIFF file with {max(bits)} bits per sample; 8 and 16 are read")
+        raise UnsupportedPixelFormatError(f"{max(bits)} bits per sample of TIFF; 8 and 16 are read")
     if len(kinds) != 1 or not kinds <= INTEGERS.keys():
         raise UnsupportedPixelFormatError("a TIFF file of samples that are no integers")
     return np.dtype(f"{file.order}{INTEGERS[kinds.pop()]}{bits.pop() // 8}")

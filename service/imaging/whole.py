@@ -20,6 +20,10 @@ from service.imaging.jpeg import has_lost_bytes, is_sequential, with_more, with_
 
 Samples = npt.NDArray[Any]
 
+# At the end of a scan: enough to be more than padding, and more than a block of 64 coefficients can
+# take, of which decoding at a reduced size passes most over
+END_BYTES, BLOCK_BYTES = 8, 512
+
 # Some thousand Huffman codes of any kind. A zero comes first, so that a fill byte before it begins
 # no marker, and there is no FF
 MORE = b"\0" + hashlib.shake_128(b"more").digest(4095).replace(b"\xff", b"\xfe")
@@ -48,11 +52,13 @@ def decode_whole(decode: Callable[[bytes], Samples], stream: bytes, frame: Frame
         ITU-T T.81 B.2.1, F.2.1.3.1, H.1.2.1; libjpeg's jdhuff.c (insufficient_data).
     """
     samples = decode(stream)
-    lost = has_lost_bytes(stream)
-    if lost and _reads_alike(decode, with_other_end(stream), samples):
+    sequential = is_sequential(stream)
+    lost = sequential and has_lost_bytes(stream)
+    end = BLOCK_BYTES if frame.halvings else END_BYTES
+    if lost and _reads_alike(decode, with_other_end(stream, end), samples):
         raise CorruptImageError("the JPEG is damaged: its data go on behind the picture")
     grey = bool((samples[-1, -1] == 1 << (frame.precision - 1)).all())
-    if not (lost or grey) and is_sequential(stream):
+    if sequential and not (lost or grey):
         return samples
     if not np.array_equal(decode(with_more(stream, MORE)), samples):
         raise CorruptImageError("the JPEG is cut off: its data end before the picture")

@@ -18,7 +18,7 @@ FULL_SIZE = 2**31
 PIXELS = radiograph(320, 256)
 GREY8 = (PIXELS >> 4).astype(np.uint8)
 PLAIN = [uid.ImplicitVRLittleEndian, uid.ExplicitVRBigEndian, uid.RLELossless]
-DEPTHS = st.integers(10, 16)
+DEPTHS = st.integers(10, 14)
 
 
 def warnings_of(data: bytes) -> tuple[str, ...]:
@@ -68,10 +68,10 @@ def test_the_order_is_told_from_the_picture(bits, below_zero, signed, seed):
     """Of any depth in which it shows, with values below zero or without."""
     pixels = radiograph(160, 144, bits=min(bits, 15) if signed else bits, seed=seed)
     values = (pixels - np.uint16(below_zero)) if signed else pixels
-    right, told = in_byte_order(values, signed=signed)
+    right, told = in_byte_order(values, 16, signed=signed)
     assert right is values
     assert told == ()
-    swapped, told = in_byte_order(values.byteswap(), signed=signed)
+    swapped, told = in_byte_order(values.byteswap(), 16, signed=signed)
     np.testing.assert_array_equal(swapped, values)
     assert told == ("byte_order_contradicted",)
 
@@ -90,7 +90,7 @@ def test_the_order_is_told_from_the_picture(bits, below_zero, signed, seed):
 def test_where_the_order_does_not_show_it_is_as_declared(pixels):
     """Values of 8 bits are the same picture either way."""
     for values in (pixels, pixels.byteswap()):
-        found, told = in_byte_order(values, signed=False)
+        found, told = in_byte_order(values, 16, signed=False)
         assert found is values
         assert told == ()
 
@@ -124,3 +124,38 @@ def test_a_picture_of_line_feeds_is_no_text():
     flat[150:250, 150:250] = radiograph(100, 100)
     assert read_radiograph(dicom(flat), PreprocessSpec(size=64)).format == "dicom"
     assert read_radiograph(png(flat), PreprocessSpec(size=64)).format == "png"
+
+
+@pytest.mark.parametrize("frame", [0, 0.2, 1 / 3])
+def test_exchanged_sides_are_found_within_a_black_frame(frame):
+    """Also where most of the picture is black, and bends nowhere."""
+    rows, columns = (int(side / (1 - 2 * frame)) for side in PIXELS.shape)
+    plate = np.zeros((rows, columns), np.uint16)
+    top, left = (rows - 320) // 2, (columns - 256) // 2
+    plate[top : top + 320, left : left + 256] = PIXELS
+    check_rows(plate)
+    with pytest.raises(CorruptImageError, match="exchanged"):
+        check_rows(plate.reshape(columns, rows))
+
+
+@pytest.mark.parametrize("gain", [0.99, 0.95, 0.5])
+@pytest.mark.parametrize("shape", [(512, 256), (256, 512), (600, 200)])
+def test_rows_in_turns_are_no_other_length(shape, gain):
+    """Of a plate that is twice as long as wide, two rows on lies what one wrong row on would."""
+    pixels = radiograph(*shape).astype(np.float64)
+    pixels[1::2] *= gain
+    check_rows(pixels.astype(np.uint16))
+
+
+def test_overlays_above_the_pixels_have_no_say_in_their_order():
+    """Bits that do not count may change from pixel to pixel."""
+    overlay = np.random.default_rng(0).integers(0, 16, PIXELS.shape, np.uint16) << 12
+    found = read_dicom(dicom(PIXELS | overlay, BitsStored=12), FULL_SIZE)
+    np.testing.assert_array_equal(found.picture.pixels, PIXELS)
+    assert found.warnings == ()
+
+
+def test_a_narrow_range_across_a_full_byte_is_in_order():
+    """Where values lie around 256, the low byte wraps."""
+    narrow = (200 + (PIXELS >> 5)).astype(np.uint16)
+    assert in_byte_order(narrow, 16, signed=False) == (narrow, ())

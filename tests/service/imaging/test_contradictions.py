@@ -570,13 +570,37 @@ def test_a_sign_that_the_frame_does_not_know_survives_a_reduced_size(syntax, bit
     assert np.abs(tensor.astype(int) - expected.astype(int)).max() <= 3
 
 
-def test_a_sign_of_all_bits_is_looked_for_too():
-    """16 bits of 16 without a sign, in an object that says signed: half of them would wrap."""
-    values = radiograph(160, 144, bits=16)
-    image = read(dicom(values, PixelRepresentation=1))
-    np.testing.assert_array_equal(image.picture.pixels, values)
-    assert image.warnings == (SIGN,)
-    signed = (values.astype(np.int32) - 2**15).astype(np.int16)
-    image = read(dicom(signed))
-    np.testing.assert_array_equal(image.picture.pixels, signed)
-    assert image.warnings == ()
+@pytest.mark.parametrize("bits", [8, 16])
+@pytest.mark.parametrize("syntax", [uid.ExplicitVRLittleEndian, uid.RLELossless])
+def test_a_sign_of_all_bits_is_looked_for_too(syntax, bits):
+    """No bit is spare: read with the wrong sign, half of the values would jump."""
+    unsigned = radiograph(160, 144, bits=bits).astype(f"u{bits // 8}")
+    signed = (unsigned.astype(np.int32) - 2 ** (bits - 1)).astype(f"i{bits // 8}")
+    for values, said in ((unsigned, 0), (signed, 1)):
+        image = read(dicom(values, syntax))
+        np.testing.assert_array_equal(image.picture.pixels, values)
+        assert image.warnings == ()
+        image = read(dicom(values, syntax, PixelRepresentation=1 - said))
+        np.testing.assert_array_equal(image.picture.pixels, values)
+        assert image.warnings == (SIGN,)
+
+
+@pytest.mark.parametrize("planar", [0, 1])
+def test_nearly_grey_planes_are_found_too(planar):
+    """As after lossy compression: the samples of a pixel differ by one."""
+    samples = np.stack([GREY8] * 3, axis=2) // 2
+    samples[..., 1:] += np.random.default_rng(0).integers(0, 2, (160, 144, 2), np.uint8)
+    wrong = pydicom.dcmread(io.BytesIO(dicom(samples, PlanarConfiguration=planar)))
+    wrong.PlanarConfiguration = 1 - planar
+    buffer = io.BytesIO()
+    pydicom.dcmwrite(buffer, wrong)
+    found = read(buffer.getvalue()).picture.pixels
+    assert np.abs(found.astype(int) - samples[..., 1]).max() <= 1
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_white_marks_on_a_dark_picture_are_no_sign(bits):
+    """As -1 they would be nearly as dark as what is around them."""
+    dark = (radiograph(160, 144, bits=bits) // 3).astype(f"u{bits // 8}")
+    dark[:20], dark[40:80, 30:60] = 2**bits - 1, 2**bits - 1
+    assert read(dicom(dark)).warnings == ()

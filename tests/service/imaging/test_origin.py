@@ -19,10 +19,10 @@ from pydicom.sequence import Sequence
 from pydicom.tag import Tag
 
 from model_store import PreprocessSpec
-from service.api.schemas import Classification
 from service.imaging import Origin, ViewHeader, read_radiograph, tidy
 from service.imaging.dicom import read_dicom
 from service.imaging.errors import CorruptImageError
+from service.inference import Classification
 
 FULL_SIZE = 2**31
 PIXELS = radiograph(40, 36)

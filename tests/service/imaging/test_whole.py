@@ -236,3 +236,13 @@ def test_a_tile_part_is_as_long_as_it_says(syntax, share, min_side):
         for half in (short, short + END):
             with pytest.raises(CorruptImageError, match="cut off"):
                 decode_frame(half, min_side)
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+@pytest.mark.parametrize("min_side", [32, 128, FULL_SIZE])
+def test_zeros_in_metadata_are_no_loss(progressive, min_side):
+    """Cameras and editors pad EXIF; and of a small size the last bytes may not be needed."""
+    data = saved((BIG >> 4).astype(np.uint8), progressive=progressive)
+    padded = data[:2] + b"\xff\xe1\x01\x02Exif\0\0" + bytes(250) + data[2:]
+    expected = read_raster(data, "jpeg", min_side).picture.pixels
+    np.testing.assert_array_equal(read_raster(padded, "jpeg", min_side).picture.pixels, expected)
