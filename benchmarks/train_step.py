@@ -18,12 +18,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from training.googlenet import GoogLeNet
-from training.manifest import LabelledImages, Row
-from training.processes import pick_device
+from training.data.manifest import LabelledImages, Row
+from training.networks.googlenet import GoogLeNet
 from training.study.data import ChildBatches, Radiographs
 from training.study.pretrain import AUXILIARY_SIDES
-from training.trainer import Batches, Recipe, Trainer
+from training.train.processes import pick_device
+from training.train.trainer import Batches, Recipe, Trainer
 
 IMAGES = 64
 WARM_UP = 3  # steps: kernels are chosen, memory is taken

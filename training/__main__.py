@@ -11,18 +11,20 @@ from typing import get_args
 
 from model_store import DEFAULT_ROOT, Store, StoreError
 from service.inference import NetworkError
-from training import adapters, distil, processes, readers, recalibrate, reread
-from training.evaluate import as_table
-from training.fit import fit
-from training.forms import derive
-from training.manifest import SHARES, By, ManifestError
-from training.publish import PublishError, publish
-from training.report import cross_source, test_run
-from training.settings import COMMAND, FitSettings
+from training.data import make_manifest, readers
+from training.data.manifest import SHARES, By, ManifestError
+from training.evaluate.metrics import as_table
+from training.export import recalibrate, reread
+from training.export.publish import PublishError, publish
+from training.export.quantize import derive
+from training.export.test_report import cross_source, test_run
 from training.study.config import read_study
 from training.study.report import write
 from training.study.reproduce import reproduce
 from training.study.results import Results
+from training.train import distil, processes
+from training.train.fit import fit
+from training.train.settings import COMMAND, FitSettings
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -73,7 +75,7 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("run", type=Path, help="holds results.json and figures")
     command.set_defaults(run_command=_report)
 
-    adapters.add_command(commands)
+    make_manifest.add_command(commands)
     readers.add_command(commands)
     recalibrate.add_command(commands)
     reread.add_command(commands)

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from training.adapters import Exclusion, adapt, adapt_folder, add_command, write_manifest
-from training.layouts import LAYOUTS, view_of
-from training.manifest import ManifestError, Row, read_manifest
+from training.data.adapters import LAYOUTS, view_of
+from training.data.make_manifest import Exclusion, adapt, adapt_folder, add_command, write_manifest
+from training.data.manifest import ManifestError, Row, read_manifest
 
 COVID = (
     "patientid,offset,sex,age,finding,RT_PCR_positive,survival,intubated,intubation_present,"

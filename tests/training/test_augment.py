@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from images import radiograph
 
-from training.augment import MARKS, Augmentation, render_marks
+from training.augmentation.augment import MARKS, Augmentation, render_marks
 
 SIZE = 64
 

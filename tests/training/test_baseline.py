@@ -11,7 +11,8 @@ from sklearn.metrics import roc_auc_score
 
 from model_store import PreprocessSpec
 from service.imaging import image_to_tensor
-from training.baseline import (
+from training.data.manifest import LabelledImages, Row
+from training.evaluate.baseline import (
     POINTS,
     header_evaluation,
     headers_of,
@@ -19,7 +20,6 @@ from training.baseline import (
     profiles,
     regression_pfi,
 )
-from training.manifest import LabelledImages, Row
 
 SPEC = PreprocessSpec(size=64)
 PICTURE = radiograph(64, 56)

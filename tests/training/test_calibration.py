@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from model_store import ModelVersion, Store
 from service.inference import open_network
-from training.calibration import (
+from training.data.manifest import ManifestError, read_images, read_manifest
+from training.evaluate.calibration import (
     expected_calibration_error,
     fit_temperature,
     images_needed,
@@ -28,10 +29,9 @@ from training.calibration import (
     temperature_of,
     with_plateau,
 )
-from training.cutoff import choose_threshold, youden_plateau
-from training.googlenet import GoogLeNet, Logits, PfiNetwork
-from training.manifest import ManifestError, read_images, read_manifest
-from training.recalibrate import FITTED_ON, add_command, pfi_of
+from training.evaluate.cutoff import choose_threshold, youden_plateau
+from training.export.recalibrate import FITTED_ON, add_command, pfi_of
+from training.networks.googlenet import GoogLeNet, Logits, PfiNetwork
 
 IMAGES = 64
 Arrays = tuple[np.ndarray, np.ndarray]

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from model_store import Plateau
-from training.cutoff import choose_threshold, logit, review_band, sigmoid, youden_plateau
+from training.evaluate.cutoff import choose_threshold, logit, review_band, sigmoid, youden_plateau
 
 
 def youden(pfi: np.ndarray, labels: np.ndarray, cutoff: float) -> float:

@@ -19,13 +19,13 @@ from resuming import assert_resumes_exactly
 from model_store import Store
 from service.inference import open_network
 from training.__main__ import main
-from training.distil import DistilSettings, make_student, transfer_set
-from training.googlenet import Logits, PfiNetwork
-from training.manifest import ManifestError
-from training.publish import export
-from training.settings import rows_of
-from training.swift import SIDE, Swift
-from training.transfer import (
+from training.augmentation.student import Variation
+from training.data.manifest import ManifestError
+from training.export.publish import export
+from training.networks.googlenet import Logits, PfiNetwork
+from training.networks.swift import SIDE, Swift
+from training.train.distil import DistilSettings, make_student, transfer_set
+from training.train.distillation_data import (
     NO_LABEL,
     ORIGINALS_SHARE,
     TransferBatches,
@@ -33,7 +33,7 @@ from training.transfer import (
     distillation_loss,
     photographs,
 )
-from training.vary import Variation
+from training.train.settings import rows_of
 
 CPU = torch.device("cpu")
 IMAGES, PHOTOGRAPHS = 48, 10

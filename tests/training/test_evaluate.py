@@ -7,8 +7,8 @@ import pytest
 from conftest import ROOT
 
 from model_store import Interval
-from training.evaluate import OperatingPoint, as_table, by_source, evaluate, proportion
-from training.manifest import Row
+from training.data.manifest import Row
+from training.evaluate.metrics import OperatingPoint, as_table, by_source, evaluate, proportion
 
 POINT = OperatingPoint(0.5, Interval(low=0.4, high=0.6))
 

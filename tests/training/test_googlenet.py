@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.nn.functional import conv2d
 
-from training.googlenet import (
+from training.networks.googlenet import (
     CAFFE_MEANS,
     MEAN,
     GoogLeNet,

@@ -19,12 +19,12 @@ from model_store import PreprocessSpec, Store
 from service.imaging import ImageError, image_to_tensor
 from service.inference import open_network
 from training.__main__ import main
-from training.figure6 import FIGURE_6, transform
-from training.fit import make_trainer
-from training.manifest import Row, read_images
-from training.publish import INTENDED_USE, LIMITATIONS
-from training.sampling import sampling_weights
-from training.settings import FitSettings, rows_of
+from training.augmentation.figure6 import FIGURE_6, transform
+from training.data.manifest import Row, read_images
+from training.export.publish import INTENDED_USE, LIMITATIONS
+from training.train.fit import make_trainer
+from training.train.sampling import sampling_weights
+from training.train.settings import FitSettings, rows_of
 
 PATIENTS = 10  # of each view in each of two sources
 

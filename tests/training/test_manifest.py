@@ -14,7 +14,7 @@ from images import png, radiograph
 
 from model_store import PreprocessSpec
 from service.imaging import image_to_tensor
-from training.manifest import (
+from training.data.manifest import (
     By,
     ManifestError,
     Row,

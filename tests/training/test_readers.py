@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from training.manifest import ManifestError, read_manifest
-from training.readers import add_command, merge, read_labels
+from training.data.manifest import ManifestError, read_manifest
+from training.data.readers import add_command, merge, read_labels
 
 FIRST = {"a": "frontal", "b": "lateral", "c": "frontal", "d": "exclude", "e": "lateral"}
 SECOND = FIRST | {"c": "lateral"}

@@ -13,7 +13,7 @@ from surroundings import on_plate
 
 from model_store import Store
 from service.inference import open_network
-from training.reread import add_command
+from training.export.reread import add_command
 
 MODEL = "swift/1.0.0"
 

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from training.cutoff import youden_plateau
-from training.evaluate import proportion
+from training.evaluate.cutoff import youden_plateau
+from training.evaluate.metrics import proportion
 from training.study.results import Candidate, Group
 from training.study.statistics import (
     bootstrap,

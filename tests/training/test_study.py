@@ -13,7 +13,7 @@ from studies import SMOKE, build, changes
 from model_store import Store
 from service.inference import open_network
 from training.__main__ import main
-from training.figure6 import FIGURE_6
+from training.augmentation.figure6 import FIGURE_6
 from training.study.results import Results
 
 KINDS = ("colour", "full-greyscale", "subset-greyscale")

@@ -16,10 +16,8 @@ import torch
 from conftest import ROOT
 from studies import build, photographs, smoke
 
-from training import processes
-from training.fit import BEST, CHECKPOINT, LOG
-from training.googlenet import GoogLeNet
-from training.manifest import LabelledImages, ManifestError, Row
+from training.data.manifest import LabelledImages, ManifestError, Row
+from training.networks.googlenet import GoogLeNet
 from training.study.config import Data, read_study
 from training.study.data import ChildBatches, Radiographs, made, pairs_of
 from training.study.epochs import run_epochs
@@ -28,7 +26,9 @@ from training.study.photographs import PhotoBatches, list_photographs, middle, r
 from training.study.pretrain import pretrain
 from training.study.records import agreement, flow
 from training.study.reproduce import read_radiographs
-from training.trainer import Recipe, Trainer
+from training.train import processes
+from training.train.fit import BEST, CHECKPOINT, LOG
+from training.train.trainer import Recipe, Trainer
 
 CONFIGS = ROOT / "training/study/configs"
 CPU = torch.device("cpu")

@@ -12,8 +12,9 @@ import onnxruntime
 import torch
 
 from model_store import Evaluation, Interval, Plateau
-from training.assay import GRID_NOTE
-from training.calibration import (
+from training.augmentation.figure6 import FIGURE_6, transformed
+from training.data.manifest import Row, labels_of
+from training.evaluate.calibration import (
     expected_calibration_error,
     fit_temperature,
     reliability,
@@ -21,8 +22,8 @@ from training.calibration import (
     scaled,
     with_plateau,
 )
-from training.cutoff import Rule, choose_threshold, youden_plateau
-from training.evaluate import (
+from training.evaluate.cutoff import Rule, choose_threshold, youden_plateau
+from training.evaluate.metrics import (
     SERVING_BATCH,
     OperatingPoint,
     Pfi,
@@ -33,16 +34,16 @@ from training.evaluate import (
     predict,
     proportion,
 )
-from training.figure6 import FIGURE_6, transformed
-from training.fit import load_best
-from training.googlenet import PfiNetwork
-from training.manifest import Row, labels_of
-from training.processes import pick_device
-from training.publish import export
+from training.evaluate.records import ReviewBand
+from training.export.publish import export
+from training.networks.googlenet import PfiNetwork
 from training.study.candidates import Trained, validation_pairs
 from training.study.config import Study
 from training.study.data import Radiographs
-from training.study.results import Assessed, Calibration, ReviewBand, TestImage
+from training.study.results import Assessed, Calibration, TestImage
+from training.train.evaluation_rows import GRID_NOTE
+from training.train.fit import load_best
+from training.train.processes import pick_device
 
 RULES: tuple[Rule, ...] = ("middle", "high")
 SOFT = 8.0  # a temperature at which no logit is too large for a float32 softmax

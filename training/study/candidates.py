@@ -13,10 +13,8 @@ import numpy.typing as npt
 import torch
 from tqdm import tqdm
 
-from training import processes
-from training.evaluate import Pfi, balanced_loss, proportion
-from training.fit import BEST, load_best
-from training.googlenet import GoogLeNet, PfiNetwork, load_pretrained
+from training.evaluate.metrics import Pfi, balanced_loss, proportion
+from training.networks.googlenet import GoogLeNet, PfiNetwork, load_pretrained
 from training.study.config import Study
 from training.study.data import (
     ChildBatches,
@@ -29,7 +27,9 @@ from training.study.epochs import run_epochs
 from training.study.frozen import Features, features, fit_head, trunk
 from training.study.pretrain import AUXILIARY_SIDES, Pretrained
 from training.study.results import Candidate, Method
-from training.trainer import Recipe, Trainer
+from training.train import processes
+from training.train.fit import BEST, load_best
+from training.train.trainer import Recipe, Trainer
 
 CANDIDATE, VALIDATION = "candidate.json", "validation.npy"
 

@@ -11,12 +11,11 @@ import numpy as np
 import torch
 
 from model_store import DEFAULT_ROOT, DataSource, Evaluation, ReviewBound, Store
-from training.calibration import scaled
-from training.cutoff import Rule
-from training.evaluate import evaluate
-from training.fit import load_best
-from training.googlenet import ARCHITECTURE, PfiNetwork
-from training.publish import LIMITATIONS, build_version, data_sources, pretrained_source
+from training.evaluate.calibration import scaled
+from training.evaluate.cutoff import Rule
+from training.evaluate.metrics import evaluate
+from training.export.publish import LIMITATIONS, build_version, data_sources, pretrained_source
+from training.networks.googlenet import ARCHITECTURE, PfiNetwork
 from training.study import leakage
 from training.study.assess import (
     RULES,
@@ -30,16 +29,17 @@ from training.study.assess import (
     softened,
     test_images,
 )
+from training.study.baselines import baselines, colour_features, windows
 from training.study.candidates import Trained, validation_pairs
 from training.study.config import Study
 from training.study.data import Radiographs
+from training.study.model_comparison import incumbent_rows, verdicts
 from training.study.pictures import draw
 from training.study.records import agreement, environment, flow, hashes, speed
 from training.study.report import write
 from training.study.results import Curve, Results, Verdict
-from training.study.rivals import baselines, colour_features, windows
 from training.study.statistics import choose, pooled_comparisons, youden_curve
-from training.study.verdict import incumbent_rows, verdicts
+from training.train.fit import load_best
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from model_store import PreprocessSpec
-from training.manifest import By, Part, read_images, split
+from training.data.manifest import By, Part, read_images, split
 from training.study.config import Study
 from training.study.data import Radiographs
 

@@ -9,10 +9,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from training import processes
-from training.manifest import LabelledImages, Part, Row
-from training.sampling import sampling_weights
-from training.study.children import CHILDREN, children
+from training.data.manifest import LabelledImages, Part, Row
+from training.study.augmented_views import CHILDREN, children
+from training.train import processes
+from training.train.sampling import sampling_weights
 
 Indices = npt.NDArray[np.int64]
 

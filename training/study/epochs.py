@@ -14,10 +14,10 @@ import torch
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
-from training import processes
-from training.fit import BEST, CHECKPOINT, LOG
-from training.googlenet import GoogLeNet
-from training.trainer import Trainer
+from training.networks.googlenet import GoogLeNet
+from training.train import processes
+from training.train.fit import BEST, CHECKPOINT, LOG
+from training.train.trainer import Trainer
 
 
 def run_epochs(

@@ -14,13 +14,13 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, dropout
 from tqdm import tqdm
 
-from training import processes
-from training.evaluate import balanced_loss
-from training.googlenet import GoogLeNet, load_pretrained
-from training.sampling import sampling_weights
+from training.evaluate.metrics import balanced_loss
+from training.networks.googlenet import GoogLeNet, load_pretrained
 from training.study.config import Finetune
 from training.study.data import Pairs, Radiographs, made
-from training.trainer import Recipe
+from training.train import processes
+from training.train.sampling import sampling_weights
+from training.train.trainer import Recipe
 
 BATCH = 32  # of forward passes
 

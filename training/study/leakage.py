@@ -11,10 +11,9 @@ from scipy.stats import t as student
 from sklearn.metrics import roc_auc_score
 
 from model_store import Evaluation
-from training.assay import mixed_sources
-from training.cutoff import choose_threshold, youden_plateau
-from training.evaluate import Pfi, evaluate, proportion
-from training.manifest import By
+from training.data.manifest import By
+from training.evaluate.cutoff import choose_threshold, youden_plateau
+from training.evaluate.metrics import Pfi, evaluate, proportion
 from training.study.assess import Reading, Tested
 from training.study.config import Study
 from training.study.crossing import only_source, resplit
@@ -22,6 +21,7 @@ from training.study.data import Indices, Radiographs
 from training.study.frozen import Features, fit_head
 from training.study.results import LeakageRow
 from training.study.statistics import bootstrap, clustered_bootstrap
+from training.train.evaluation_rows import mixed_sources
 
 CHOSEN = "chosen candidate"
 QUESTIONS = {  # and how the paragraph about each begins

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import logit
 
-from training.cutoff import NEAREST
-from training.evaluate import Predict
+from training.evaluate.cutoff import NEAREST
+from training.evaluate.metrics import Predict
 
 
 def occlusion_map(

@@ -18,10 +18,10 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from tqdm import tqdm
 
-from training import processes
-from training.manifest import ManifestError, image_reader
+from training.data.manifest import ManifestError, image_reader
 from training.study.config import Data
-from training.trainer import step_seed
+from training.train import processes
+from training.train.trainer import step_seed
 
 ENDINGS = (".jpg", ".jpeg", ".png")
 VALIDATION_ONE_IN = 20  # where no manifest says which

@@ -11,10 +11,10 @@ import numpy.typing as npt
 from matplotlib.figure import Figure
 
 from service.imaging import image_to_tensor
-from training.cutoff import logit
-from training.evaluate import Predict
-from training.figure6 import FIGURE_6, transform
-from training.manifest import image_reader
+from training.augmentation.figure6 import FIGURE_6, transform
+from training.data.manifest import image_reader
+from training.evaluate.cutoff import logit
+from training.evaluate.metrics import Predict
 from training.study import figures, plots
 from training.study.config import Study
 from training.study.data import Radiographs

@@ -12,7 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from model_store import Interval, Plateau, View
-from training.cutoff import logit
+from training.evaluate.cutoff import logit
+from training.evaluate.records import ReliabilityBin
 from training.study.figures import BLUE, GREEN, GREY, ORANGE, PALE, VERMILION, blank, styled
 from training.study.results import (
     Candidate,
@@ -20,7 +21,6 @@ from training.study.results import (
     LeakageRow,
     Method,
     Pretraining,
-    ReliabilityBin,
     TestImage,
 )
 

@@ -11,8 +11,7 @@ import numpy.typing as npt
 import torch
 from torch.nn.functional import cross_entropy
 
-from training import processes
-from training.googlenet import GoogLeNet, load_pretrained
+from training.networks.googlenet import GoogLeNet, load_pretrained
 from training.study.config import Pretrain, Study
 from training.study.epochs import run_epochs
 from training.study.photographs import (
@@ -24,7 +23,8 @@ from training.study.photographs import (
     read_photographs,
 )
 from training.study.results import Pretraining
-from training.trainer import Recipe, Trainer
+from training.train import processes
+from training.train.trainer import Recipe, Trainer
 
 COLOUR_IMAGES = 1_281_167  # ILSVRC-2012's training set, which the colour weights have seen
 WEIGHTS = "weights.npz"

@@ -14,15 +14,15 @@ from pathlib import Path
 
 import torch
 
-from training import processes
-from training.manifest import Part, Row
-from training.readers import Agreement
+from training.data.manifest import Part, Row
+from training.data.readers import Agreement
 from training.study.assess import Tested
+from training.study.augmented_views import CHILDREN
 from training.study.candidates import Trained
-from training.study.children import CHILDREN
 from training.study.config import Study
 from training.study.data import Radiographs
 from training.study.results import FlowStep, Speed
+from training.train import processes
 
 PACKAGES = ("cxrview", "torch", "onnx", "onnxruntime", "numpy", "pillow", "scikit-learn", "scipy")
 PARTS: tuple[Part, ...] = ("train", "validation", "test")

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from training import processes
-from training.assay import mixed_sources
-from training.calibration import images_needed
-from training.manifest import ManifestError, read_and_check, split
+from training.data.manifest import ManifestError, read_and_check, split
+from training.evaluate.calibration import images_needed
 from training.study.candidates import Trained, train_candidate
 from training.study.conclude import Retrained, conclude
 from training.study.config import CONFIG, Study
@@ -21,6 +19,8 @@ from training.study.photographs import list_photographs
 from training.study.pretrain import Pretrained, pretrain
 from training.study.results import Candidate, Results
 from training.study.statistics import choose
+from training.train import processes
+from training.train.evaluation_rows import mixed_sources
 
 
 def reproduce(study: Study, run: Path, command: str, *, resume: bool) -> Results | None:

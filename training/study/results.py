@@ -5,20 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import Field
 
-from model_store import Evaluation, Interval, Plateau, Proportion, View
+from model_store import Evaluation, Plateau, Proportion, View
+from training.evaluate.records import Found, ReliabilityBin, ReviewBand
 
 Pretraining = Literal["colour", "full-greyscale", "subset-greyscale"]
 Method = Literal["fc-originals", "fc-augmented", "all-augmented"]
 
 RESULTS = "results.json"
-
-
-class Found(BaseModel):
-    """A result is data: it never changes, and a key that this code does not know is an error."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class FlowStep(Found):
@@ -29,7 +24,7 @@ class FlowStep(Found):
     patients: int | None = None  # None where a box counts children
     frontal: int | None = None
     lateral: int | None = None
-    excluded: dict[str, int] = {}  # reason -> images left out on the way to this step
+    excluded: dict[str, int] = Field(default={})  # reason -> images left out here
 
 
 class Candidate(Found):
@@ -73,16 +68,6 @@ class Curve(Found):
     youden_j: tuple[float, ...]
 
 
-class ReliabilityBin(Found):
-    """Images whose PFI lies in low..high: what was said, and what was so."""
-
-    low: float
-    high: float
-    images: int
-    mean_pfi: float
-    frontal: Proportion
-
-
 class Calibration(Found):
     """How well PFI is a probability, before and after temperature scaling."""
 
@@ -93,18 +78,6 @@ class Calibration(Found):
     ece_grid_after: float
     reliability_before: tuple[ReliabilityBin, ...]  # of the Figure 6 grid, where errors are
     reliability_after: tuple[ReliabilityBin, ...]
-
-
-class ReviewBand(Found):
-    """The band of PFIs for a person, chosen for a bound on errors among the others."""
-
-    band: Interval
-    error_bound: float  # the errors among answers outside the band are to stay below it ...
-    confidence: float  # ... with this confidence (one-sided Clopper-Pearson), on `measured_on`
-    attained: float  # the upper confidence limit reached outside the band
-    measured_on: str
-    images: int
-    coverage: Proportion  # answered without review, of `measured_on`
 
 
 class TestImage(Found):
@@ -119,7 +92,7 @@ class TestImage(Found):
     origin: str
     view: View
     pfi: float
-    transformed: dict[str, float] = {}  # Figure 6 transformation -> PFI
+    transformed: dict[str, float] = Field(default={})  # Figure 6 transformation -> PFI
 
 
 class Assessed(Found):

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 import tomli_w
 
 from model_store import Evaluation
-from training.evaluate import proportion
-from training.study.children import CHILDREN
+from training.evaluate.metrics import proportion
+from training.study.augmented_views import CHILDREN
 from training.study.document import (
     NOTHING,
     Cell,

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import chi2_contingency
 
-from training.evaluate import Pfi
+from training.evaluate.metrics import Pfi
 from training.study.results import Candidate, Comparison, Curve, Group, Method, Pretraining
 
 Values = npt.NDArray[np.floating | np.integer | np.bool_]

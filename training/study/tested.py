@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from model_store import Evaluation
-from training.cutoff import logit
+from training.evaluate.cutoff import logit
 from training.study.document import (
     Cell,
     Figure,

@@ -1,0 +1,1 @@
+"""Labelled radiographs: manifests, adapters of public sets, readers, sampling."""

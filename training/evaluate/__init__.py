@@ -1,0 +1,1 @@
+"""What a network's PFIs are worth: metrics, cutoffs, calibration, baselines."""

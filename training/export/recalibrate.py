@@ -1,0 +1,285 @@
+"""`calibrate`: a published model's cutoff and review band, fitted anew on a site's own images."""
+
+from __future__ import annotations
+
+import argparse
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NamedTuple, get_args
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.model_selection import StratifiedGroupKFold
+
+from model_store import (
+    DEFAULT_ROOT,
+    Evaluation,
+    ModelCard,
+    ModelVersion,
+    Plateau,
+    ReviewBound,
+    Store,
+    View,
+    load_published,
+)
+from service.inference import open_network
+from training.data.manifest import Row, read_images, read_manifest
+from training.evaluate.calibration import (
+    Doubles,
+    Labels,
+    expected_calibration_error,
+    refuse_unattainable,
+    reliability,
+    review_band_for,
+    with_plateau,
+)
+from training.evaluate.cutoff import Rule, choose_threshold, youden_plateau
+from training.evaluate.metrics import (
+    OperatingPoint,
+    as_table,
+    evaluate,
+    in_batches,
+    proportion,
+    sources_of,
+)
+from training.evaluate.records import ReviewBand
+
+FEWEST_IMAGES = 50  # below it, the cutoff is one patient's more or less
+FEWEST_OF_A_VIEW = 10  # images and patients: one for each fold
+FOLDS = 10
+
+FITTED_ON = "Cutoff and review band were fitted on"  # how the card's sentence on it begins
+NOTE = (
+    "these images chose the cutoff: each is answered with a cutoff fitted on the patients of the "
+    "other folds; `review` is of the published band. No test of an independent set"
+)
+IN_SAMPLE = (
+    "Cutoff and band were chosen on these very images: figures after the choice are optimistic. "
+    "Believe the cross-fitted row, and test on other images."
+)
+
+
+class Site(NamedTuple):
+    """A site's labelled images, and what the parent makes of them."""
+
+    rows: Sequence[Row]
+    labels: Labels
+    pfi: Doubles
+
+    @property
+    def name(self) -> str:
+        """As it stands in the card."""
+        return f"{len(self.rows)} images of {', '.join(sources_of(self.rows))}"
+
+    def wrong(self, threshold: float) -> int:
+        """Images on the wrong side of a cutoff."""
+        return int(((self.pfi >= threshold) != (self.labels == 1)).sum())
+
+
+class Reading(NamedTuple):
+    """How the site's PFIs are to be read."""
+
+    rule: Rule
+    plateau: Plateau
+    threshold: float
+    review: ReviewBand
+
+
+class Recalibrated(NamedTuple):
+    """The new version, not yet in a store, and what to tell of it."""
+
+    version: ModelVersion
+    text: str
+
+
+def calibrate(
+    parent: ModelVersion,
+    manifest: Path,
+    images: Path,
+    *,
+    name: str,
+    version: str,
+    rule: Rule,
+    error_bound: float,
+    confidence: float,
+    command: str,
+) -> Recalibrated:
+    """Fit cutoff and review band of a published model on some 50 to 200 labelled images.
+
+    Weights, probe and temperature stay; nothing is trained.
+
+    Args:
+        parent: As `Store.load` returned it.
+        manifest: CSV, as `read_manifest` takes it.
+        images: Zip or folder that its files lie in.
+        name: Of the new version.
+        version: As 1.0.1.
+        rule: Which point of the Youden plateau is the cutoff.
+        error_bound: Of the answers outside the review band, 0..1.
+        confidence: That the bound holds, 0..1.
+        command: The command line, for the card.
+
+    Raises:
+        ValueError: Too few images, of all, of a view or for the bound; or a name that is none.
+        ManifestError: The manifest or its images cannot be used.
+        NetworkError: The parent does not answer its probe.
+    """
+    rows = read_manifest(manifest)
+    _refuse_too_few(rows)
+    refuse_unattainable(len(rows), error_bound, confidence)  # before all images are read
+    labelled = read_images(rows, images, parent.card.preprocess)
+    site = Site(rows, labelled.labels, pfi_of(parent, labelled.tensors))
+    reading = _read(site, rule, error_bound, confidence)
+    row = crossfitted_row(site, reading)
+    card = _card(parent, site, reading, row, name=name, version=version, publish_command=command)
+    text = describe(parent, site, reading, row)
+    return Recalibrated(ModelVersion(card, parent.model, parent.probe), text)
+
+
+def pfi_of(version: ModelVersion, tensors: npt.NDArray[np.uint8]) -> Doubles:
+    """(N, 1, S, S) uint8 -> (N,) PFI, as the service would answer."""
+    network = open_network(version)
+    return in_batches(network.run, tensors).astype(np.float64)
+
+
+def crossfitted_row(site: Site, reading: Reading) -> Evaluation:
+    """What a cutoff fitted so is worth on images that did not fit it; patients are kept whole."""
+    called = np.zeros(len(site.rows), dtype=bool)
+    patients = [row.patient_id for row in site.rows]
+    folds = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=0)
+    for rest, part in folds.split(site.pfi, site.labels, patients):
+        plateau = youden_plateau(site.pfi[rest], site.labels[rest], "all folds but one")
+        called[part] = site.pfi[part] >= choose_threshold(plateau, reading.rule)
+    name = f"calibration images ({site.name}), cutoff cross-fitted {FOLDS}-fold"
+    point = OperatingPoint(reading.threshold, reading.review.band)
+    truth = site.labels == 1
+    correct = called == truth
+    right = {"accuracy": correct, "sensitivity": correct[truth], "specificity": correct[~truth]}
+    return evaluate(name, site.pfi.astype(np.float32), site.rows, point, NOTE).model_copy(
+        update={key: proportion(int(of.sum()), len(of)) for key, of in right.items()}
+    )
+
+
+def describe(parent: ModelVersion, site: Site, reading: Reading, row: Evaluation) -> str:
+    """The findings in words, for the one who decides whether to serve the new version."""
+    old, new, plateau = parent.card.threshold, reading.threshold, reading.plateau
+    band, review = reading.review.band, reading.review
+    unchanged = "; the old one lies within the plateau: no change was needed"
+    told = unchanged if plateau.low < old <= plateau.high else ""
+    limit = f"{review.attained:.2%} errors ({review.confidence:.0%} confidence)"
+    lines = (
+        f"{site.name}, answered by {parent.reference}",
+        *_calibration_lines(site),
+        f"cutoff of {parent.reference}: {old:.4f}, {site.wrong(old)} wrong",
+        f"Youden plateau here: {plateau.low:.4f} to {plateau.high:.4f}, J {plateau.youden_j:.4f}",
+        f"new cutoff ({reading.rule}): {new:.4f}, {site.wrong(new)} wrong in-sample{told}",
+        f"review band: {band.low:.4f} to {band.high:.4f}",
+        f"outside it: {review.coverage.value:.1%} of the images, with at most {limit}",
+        as_table([row]),
+        IN_SAMPLE,
+    )
+    return "\n".join(lines)
+
+
+def add_command(commands: Any) -> None:
+    """`calibrate`, among the commands of `python -m training`."""
+    command = commands.add_parser(
+        "calibrate", help="fit cutoff and review band of a published model on a site's images"
+    )
+    command.add_argument("model", metavar="NAME/VERSION", help="the published version")
+    command.add_argument("--manifest", type=Path, required=True, help="CSV of labelled images")
+    command.add_argument("--images", type=Path, required=True, help="zip or folder they lie in")
+    command.add_argument("--version", required=True, help="as 1.0.1; immutable once published")
+    command.add_argument("--name", help="of the new version; else that of the published one")
+    command.add_argument("--rule", choices=get_args(Rule), default="middle")
+    command.add_argument(
+        "--error-bound",
+        type=float,
+        default=0.05,
+        help="of answers outside the review band; the default needs 59 images, 0.06 needs 49",
+    )
+    command.add_argument("--confidence", type=float, default=0.95, help="that the bound holds")
+    command.add_argument(
+        "--store",
+        type=Path,
+        default=DEFAULT_ROOT,
+        help="where the new version goes, and the published one is, if not in the package",
+    )
+    command.set_defaults(run_command=_run)
+
+
+def _run(options: argparse.Namespace) -> None:
+    store = Store(options.store)
+    parent = load_published(options.model, store)
+    found = calibrate(
+        parent,
+        options.manifest,
+        options.images,
+        name=options.name or parent.card.name,
+        version=options.version,
+        rule=options.rule,
+        error_bound=options.error_bound,
+        confidence=options.confidence,
+        command=options.command_line,
+    )
+    folder = store.add(found.version)
+    print(f"{found.text}\npublished {found.version.reference} in {folder}")  # noqa: T201  # a command
+
+
+def _refuse_too_few(rows: Sequence[Row]) -> None:
+    views = Counter(row.view for row in rows)
+    patients = Counter(view for view, _ in {(row.view, row.patient_id) for row in rows})
+    short = [view for view in get_args(View) if patients[view] < FEWEST_OF_A_VIEW]
+    if len(rows) < FEWEST_IMAGES or short:
+        given = " and ".join(
+            f"{views[view]} {view} images of {patients[view]} patients" for view in get_args(View)
+        )
+        raise ValueError(
+            f"a cutoff needs {FEWEST_IMAGES} labelled images, and of either view images of "
+            f"{FEWEST_OF_A_VIEW} patients; there are {len(rows)}: {given}"
+        )
+
+
+def _read(site: Site, rule: Rule, error_bound: float, confidence: float) -> Reading:
+    plateau = youden_plateau(site.pfi, site.labels, site.name)
+    threshold = choose_threshold(plateau, rule)
+    review = review_band_for(
+        site.pfi, site.labels, threshold, error_bound, confidence, measured_on=site.name
+    )
+    return Reading(rule, plateau, threshold, with_plateau(review, plateau))
+
+
+def _card(
+    parent: ModelVersion, site: Site, reading: Reading, row: Evaluation, **given: str
+) -> ModelCard:
+    old, review = parent.card, reading.review
+    kept = [sentence for sentence in old.limitations if not sentence.startswith(FITTED_ON)]
+    limitation = (
+        f"{FITTED_ON} {site.name}; the test results of {parent.reference} hold for its cutoff, "
+        f"{old.threshold:.4f}, only."
+    )
+    changes = {
+        "created": datetime.now(UTC).replace(microsecond=0),
+        "limitations": (*kept, limitation),
+        "threshold": reading.threshold,
+        "threshold_rule": reading.rule,
+        "plateau": reading.plateau.model_dump(),
+        "review_margin_logits": 0.0,
+        "review_band": review.band.model_dump(),
+        "review_error_bound": ReviewBound(
+            **review.model_dump(include=set(ReviewBound.model_fields))
+        ),
+        "evaluations": (row,),
+        "calibrated_from": parent.reference,
+    }
+    return ModelCard.model_validate(old.model_dump() | changes | given)
+
+
+def _calibration_lines(site: Site) -> Iterator[str]:
+    error = expected_calibration_error(site.pfi, site.labels)
+    yield f"expected calibration error of these PFIs: {error:.4f}"
+    for each in reliability(site.pfi, site.labels):
+        share = f"{each.frontal.count} of {each.images} frontal"
+        yield f"  PFI {each.low:.1f} to {each.high:.1f}, mean {each.mean_pfi:.3f}: {share}"

@@ -1,0 +1,1 @@
+"""Training: data in, the best weights and their cutoff out."""

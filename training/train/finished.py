@@ -1,0 +1,40 @@
+"""A trained run, whichever command trained it: its data, its network, and what to call that."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+from training.evaluate.metrics import Predict, predict
+from training.networks import googlenet, swift
+from training.train import distil
+from training.train.fit import load_best, load_weights
+from training.train.settings import FitSettings
+
+
+class FinishedRun(NamedTuple):
+    """What testing and publishing need to know of a run."""
+
+    settings: FitSettings  # its split and data, at its network's size
+    network: nn.Module  # in evaluation mode: (B, 1, S, S) of 0..255 -> Logits
+    architecture: str  # for the card
+    is_student: bool
+    device: torch.device
+
+    @property
+    def predict(self) -> Predict:
+        """(N, 1, S, S) uint8 -> (N,) PFI."""
+        return lambda tensors: predict(self.network, tensors, self.device)
+
+
+def open_run(run: Path, device: torch.device) -> FinishedRun:
+    """Read the best weights of a run of `fit` or of `distil`."""
+    if (run / distil.SETTINGS).exists():
+        settings = distil.DistilSettings.load(run).of_student
+        network: nn.Module = load_weights(swift.Swift(), run, device)
+        return FinishedRun(settings, network, swift.ARCHITECTURE, is_student=True, device=device)
+    settings, network = FitSettings.load(run), load_best(run, device)
+    return FinishedRun(settings, network, googlenet.ARCHITECTURE, is_student=False, device=device)

@@ -1,0 +1,70 @@
+"""Which images a batch holds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from training.augmentation.augment import Augmentation
+from training.data.manifest import LabelledImages, Row
+from training.train import processes
+from training.train.trainer import step_seed
+
+ONE_VIEW_SHARE = 0.2  # of a batch, from sources that hold one view and so teach nothing about it
+
+
+def sampling_weights(rows: Sequence[Row]) -> npt.NDArray[np.float64]:
+    """(N,) probabilities that balance the views within each source that holds both.
+
+    Without this a network can score by recognising the source. Sources of one view share
+    ONE_VIEW_SHARE by the root of their size; the others share the rest equally.
+    """
+    sources = np.array([row.source for row in rows])
+    frontal = np.array([row.view == "frontal" for row in rows])
+    weights = np.zeros(len(rows))
+    mixed: list[npt.NDArray[np.bool_]] = []
+    single: list[npt.NDArray[np.bool_]] = []
+    for source in np.unique(sources):
+        own = sources == source
+        (mixed if 0 < frontal[own].sum() < own.sum() else single).append(own)
+    for own in mixed:
+        for group in (own & frontal, own & ~frontal):
+            weights[group] = 0.5 / group.sum()
+    if mixed:
+        weights *= (1 - ONE_VIEW_SHARE if single else 1) / len(mixed)
+    roots = sum(np.sqrt(own.sum()) for own in single)
+    for own in single:
+        weights[own] = (ONE_VIEW_SHARE if mixed else 1) * np.sqrt(own.sum()) / roots / own.sum()
+    return weights
+
+
+class RandomBatches:
+    """Batches drawn by `sampling_weights`, each image transformed at random.
+
+    Args:
+        train: Images of twice the size that comes out, for sharp crops.
+        size: S of the batches.
+        batch: Images of one step, over all processes.
+        seed: Equal seeds give equal batches.
+        device: Where batches are made, and stay.
+    """
+
+    def __init__(
+        self, train: LabelledImages, *, size: int, batch: int, seed: int, device: torch.device
+    ) -> None:
+        self.tensors, self.labels = torch.from_numpy(train.tensors), torch.from_numpy(train.labels)
+        self.weights = torch.from_numpy(sampling_weights(train.rows))
+        self.augment = Augmentation(seed, size, device)
+        self.count, self.seed, self.device = batch, seed, device
+
+    def batch(self, step: int) -> tuple[Tensor, Tensor]:
+        """This process's share of one step."""
+        picker = torch.Generator().manual_seed(self.seed * 1_000_003 + step)
+        picked = torch.multinomial(self.weights, self.count, replacement=True, generator=picker)
+        own = picked[processes.rank() :: processes.count()]
+        self.augment.random.manual_seed(step_seed(self.seed, step))
+        return self.augment(self.tensors[own]), self.labels[own].to(self.device)

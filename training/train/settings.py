@@ -1,0 +1,88 @@
+"""What defines a run, and the part of the data that it is about."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from model_store import PreprocessSpec
+from training.data.manifest import SHARES, Part, Row, read_manifest, split
+
+SETTINGS, COMMAND = "settings.json", "command.txt"
+
+
+@dataclass(frozen=True)
+class FitSettings:
+    """What defines a run. The same settings on the same data and machine give the same weights."""
+
+    manifest: Path
+    images: Path
+    weights: Path | None  # None: from scratch
+    sources: tuple[str, ...] = ()  # fit on these only; empty: all
+    test_share: float = SHARES["test"]  # 0 where another source is the test
+    steps: int = 1500
+    batch: int = 24
+    rate: float = 2e-3  # the peak of one cycle
+    weight_decay: float = 5e-4
+    label_smoothing: float = 0.02  # keeps easy images' PFIs off 0 and 1, where logits are noise
+    seed: int = 1
+    check_every: int = 150  # steps between looks at the validation set, each with a checkpoint
+    children: int = 4  # augmented copies of a validation image, for choosing weights and cutoff
+    size: int = 256
+    window_percentiles: tuple[float, float] = (0.5, 99.5)
+
+    @property
+    def spec(self) -> PreprocessSpec:
+        """The preprocessing of this run's model."""
+        return PreprocessSpec(size=self.size, window_percentiles=self.window_percentiles)
+
+    @property
+    def double_spec(self) -> PreprocessSpec:
+        """The same at twice the size, from which augmentation takes its crops."""
+        return PreprocessSpec(size=2 * self.size, window_percentiles=self.window_percentiles)
+
+    def save(self, run: Path) -> None:
+        """Write settings.json; a run that has other settings there is another run.
+
+        Raises:
+            ValueError: The folder belongs to a run with other settings.
+        """
+        save_settings(self, run / SETTINGS)
+
+    @classmethod
+    def load(cls, run: Path) -> FitSettings:
+        """Read settings.json."""
+        raw: dict[str, Any] = json.loads((run / SETTINGS).read_text())
+        raw |= {name: Path(raw[name]) for name in ("manifest", "images")}
+        raw["weights"] = Path(raw["weights"]) if raw["weights"] else None
+        raw |= {name: tuple(raw[name]) for name in ("sources", "window_percentiles")}
+        return cls(**raw)
+
+
+def save_settings(settings: Any, file: Path) -> None:
+    """Write what defines a run into its folder; what has other settings there is another run.
+
+    Args:
+        settings: A dataclass of what JSON and `str` can show.
+        file: In the run's folder, which is made.
+
+    Raises:
+        ValueError: The folder belongs to a run with other settings.
+    """
+    run = file.parent
+    run.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(asdict(settings), default=str, indent=2) + "\n"
+    if file.exists() and file.read_text() != text:
+        raise ValueError(f"{run} holds a run with other settings; choose another folder")
+    file.write_text(text)
+
+
+def rows_of(settings: FitSettings, part: Part) -> list[Row]:
+    """The manifest's rows of one part of this run's split."""
+    rows = read_manifest(settings.manifest)
+    if settings.sources:
+        rows = [row for row in rows if row.source in settings.sources]
+    parts = split(rows, settings.seed, test=settings.test_share)
+    return [row for row, own in zip(rows, parts, strict=True) if own == part]
