@@ -15,10 +15,9 @@ mpl.use("Agg")
 import matplotlib.pyplot as plt
 
 from model_store import Store
-from service.api.schemas import Classification
 from service.imaging import read_radiograph
 from service.imaging.dicom import read_dicom
-from service.inference import open_network
+from service.inference import Classification, open_network
 
 HERE = Path(__file__).parent
 IMAGE = HERE.parent / "tests" / "data" / "lateral-0013-header-says-pa.dcm"

@@ -131,8 +131,10 @@ class Store:
     def _folder(self, reference: str) -> Path:
         match = REFERENCE.match(reference)
         if match is None:
+            versions = [each for each in self.list() if each.split("/")[0] == reference]
+            known = f"there are {', '.join(versions)}" if versions else f"as in {DEFAULT_MODEL}"
             raise ModelNotFoundError(
-                f"{reference!r} is no model reference; write name/version, as in googlenet/1.0.0"
+                f"{reference!r} is no model reference; write name/version: {known}"
             )
         return self.root / match["name"] / match["version"]
 

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from training import processes
-from training.googlenet import GoogLeNet
-from training.manifest import LabelledImages, Row
+from training.data.manifest import LabelledImages, Row
+from training.networks.googlenet import GoogLeNet
 from training.study.data import ChildBatches, Radiographs
 from training.study.epochs import run_epochs
-from training.trainer import Recipe, Trainer
+from training.train import processes
+from training.train.trainer import Recipe, Trainer
 
 STEPS = 1  # after more, a rounding error has turned over some maximum of a pool: no more law
 

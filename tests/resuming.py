@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from training.trainer import Trainer
+from training.train.trainer import Trainer
 
 
 def assert_resumes_exactly(make: Callable[[], Trainer[Any]], checkpoint: Path) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from images import png, radiograph
 
-from training.googlenet import GoogLeNet
+from training.networks.googlenet import GoogLeNet
 from training.study.config import Study, read_study
 
 PATIENTS = 12  # of each view and source, with two images each

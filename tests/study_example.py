@@ -8,11 +8,11 @@ from typing import Literal
 import numpy as np
 
 from model_store import Evaluation, Interval, Plateau, Proportion
-from training.baseline import HALF
-from training.cutoff import NEAREST, Rule, choose_threshold
-from training.evaluate import OperatingPoint, Pfi, evaluate, proportion
-from training.figure6 import FIGURE_6
-from training.manifest import Row
+from training.augmentation.figure6 import FIGURE_6
+from training.data.manifest import Row
+from training.evaluate.baseline import HALF
+from training.evaluate.cutoff import NEAREST, Rule, choose_threshold
+from training.evaluate.metrics import OperatingPoint, Pfi, evaluate, proportion
 from training.study.config import Data, Publish, Study
 from training.study.results import (
     Assessed,

@@ -16,7 +16,7 @@ from pathlib import Path
 from threading import Lock
 from typing import ClassVar
 
-from service.api.schemas import Classification
+from service.inference import Classification
 
 STANDARD_OUTPUT = Path("-")
 LEAST_KEY_BYTES = 32  # as many as the hash has

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from service.api.problems import problem_of
-from service.api.schemas import Classification
+from service.inference import Classification
 
 
 def line_of(name: str, outcome: Classification | Exception) -> str:

@@ -13,7 +13,7 @@ from typing import cast
 from starlette.types import Scope
 
 from service.api.audit import Audit
-from service.api.schemas import Classification
+from service.inference import Classification
 
 CONTEXT = "cxrview.request_context"
 

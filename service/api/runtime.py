@@ -19,7 +19,6 @@ from service.api import metrics
 from service.api.admission import Admission
 from service.api.body import unless_gone
 from service.api.gpu import GPU
-from service.api.schemas import Classification
 from service.api.settings import Settings
 from service.inference import (
     CORE_BATCH_IMAGES,
@@ -27,6 +26,7 @@ from service.inference import (
     NETWORK_NICENESS,
     STUCK_SECONDS,
     Batcher,
+    Classification,
     Image,
     Lane,
     Network,

@@ -1,8 +1,12 @@
-"""What an operator may choose."""
+"""What an operator may choose: CXRVIEW_* variables."""
 
 from __future__ import annotations
 
+import difflib
 import ipaddress
+import os
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Self
 
@@ -13,6 +17,7 @@ from pydantic import (
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
+    ValidationError,
     field_validator,
     model_validator,
 )
@@ -25,6 +30,16 @@ from service.backfill.allowed_sources import AllowedSources
 from service.inference import Provider, usable_cpus
 from service.uploads.budget import BACKFILL_SHARE
 
+PREFIX = "CXRVIEW_"
+# Beside settings: what a backfill's DICOMweb source signs in with, and what tests are told
+OTHERS = re.compile(r"CXRVIEW_(DICOMWEB_\w+|TOOLS|SHARED|WHOLE|KILLS|IMAGES)")
+# Kubernetes sets these in every pod for each Service, as CXRVIEW_PORT_8000_TCP_ADDR
+OF_SERVICES = re.compile(r"CXRVIEW_(\w+_)?(SERVICE_HOST|SERVICE_PORT|PORT)(_\w+)?")
+
+
+class SettingsError(Exception):
+    """A variable is unknown, or its value cannot be meant."""
+
 
 class Settings(BaseSettings):
     """Read once, at start-up, from CXRVIEW_* variables. Units are in the names.
@@ -33,7 +48,7 @@ class Settings(BaseSettings):
     Service called cxrview. They are options of `cxrview serve`.
     """
 
-    model_config = SettingsConfigDict(env_prefix="CXRVIEW_", frozen=True)
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True)
 
     model: str = DEFAULT_MODEL  # name/version; never "latest", so that a rollback is a change
     model_store: Path = DEFAULT_ROOT
@@ -143,3 +158,46 @@ class Settings(BaseSettings):
                 f"max_batch_body_bytes must not exceed {BACKFILL_SHARE} max_held_bytes"
             )
         return self
+
+
+def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
+    """The settings of this process.
+
+    Args:
+        environment: Looked through for unknown variables.
+
+    Raises:
+        SettingsError: A line for each variable that is unknown or wrong, by its name.
+    """
+    known = {PREFIX + name.upper() for name in Settings.model_fields}
+    unknown = [
+        name
+        for name in environment
+        if name.startswith(PREFIX)
+        and name not in known
+        and not OTHERS.fullmatch(name)
+        and not OF_SERVICES.fullmatch(name)
+    ]
+    if unknown:
+        raise SettingsError("\n".join(_unknown(name, known) for name in sorted(unknown)))
+    try:
+        return Settings()
+    except ValidationError as error:
+        raise SettingsError(_explained(error)) from None
+
+
+def _unknown(name: str, known: set[str]) -> str:
+    nearest = difflib.get_close_matches(name, known, 1)
+    return f"{name} is no setting" + (f"; did you mean {nearest[0]}?" if nearest else "")
+
+
+def _explained(error: ValidationError) -> str:
+    """By the variables that are set, and not by the fields that they fill."""
+    lines = []
+    for each in error.errors(include_url=False):
+        message = each["msg"].removeprefix("Value error, ")
+        for field in sorted(Settings.model_fields, key=len, reverse=True):
+            message = re.sub(rf"(?<![\w.]){field}(?!\w)", PREFIX + field.upper(), message)
+        name = "".join(f"{PREFIX}{part}".upper() for part in each["loc"][:1])
+        lines.append(f"{name}: {message}" if name else message)
+    return "\n".join(lines)

@@ -1,10 +1,12 @@
 """ONNX Runtime: open a model version, prove it; decode and run images in lanes and batches."""
 
 from service.inference.batcher import Batcher, BatcherClosedError, BatchReport, Run, Runner
+from service.inference.classification import Classification
 from service.inference.cpus import usable_cpus
 from service.inference.decode_messages import Limits, Reason
 from service.inference.fork_server import ForkServerError
 from service.inference.lanes import LANES, NETWORK_NICENESS, STUCK_SECONDS, Lane
+from service.inference.local_pipeline import open_pipeline
 from service.inference.memory import keep_freed_memory
 from service.inference.network import (
     CORE_BATCH_IMAGES,
@@ -27,6 +29,7 @@ __all__ = [
     "Batcher",
     "BatcherClosedError",
     "Buffer",
+    "Classification",
     "ForkServerError",
     "Image",
     "Lane",
@@ -45,6 +48,7 @@ __all__ = [
     "keep_freed_memory",
     "let_go",
     "open_network",
+    "open_pipeline",
     "prepare",
     "usable_cpus",
 ]

@@ -69,12 +69,12 @@ class Answer(Future[float]):
 
 @dataclass(eq=False)
 class Image:
-    """One file on its way to its answer.
+    """One file on its way to its answer, or a radiograph that was read already.
 
     Cancelling `answer` takes it out wherever it is: it is neither decoded nor run any more.
     """
 
-    data: Buffer | None  # None once it has been decoded
+    data: Buffer | None  # None once it has been read
     lane: Lane
     answer: Answer = field(default_factory=Answer)  # the PFI
     radiograph: Radiograph | None = None  # as soon as there is one
@@ -270,10 +270,11 @@ class Pipeline:
             del self._decoding[image]
 
     def _decode(self, image: Image, decoder: Decoder | None) -> None:
-        assert image.data is not None  # nobody decodes twice
         start = time.perf_counter()
         self._observe("wait_decode", start - image.since)
-        if decoder is None or is_uncompressed(image.data):
+        if image.data is None:
+            assert image.radiograph is not None
+        elif decoder is None or is_uncompressed(image.data):
             image.radiograph = read_radiograph(image.data, self._spec)
             image.data = None  # the bytes of a file are a hundred times its tensor
         else:

@@ -11,7 +11,7 @@ import ray
 import yaml
 from conftest import ROOT
 
-from service.cli import _parser
+from service.cli import parser
 
 VERSIONS = ("1.31", "1.33", "1.34")
 JOB = yaml.safe_load((ROOT / "deploy/backfill/job.yaml").read_text())
@@ -64,7 +64,7 @@ def test_workers_run_a_command_that_exists_and_share_its_job(
 ) -> None:
     """One ledger and one folder for all; whoever starts again goes on."""
     monkeypatch.setenv("CXRVIEW_BACKFILL_LEDGER", "postgresql+pg8000://somewhere")
-    options = _parser().parse_args(COMMANDS[name])
+    options = parser().parse_args(COMMANDS[name])
     assert options.resume
     assert options.ledger == "postgresql+pg8000://somewhere"
     assert options.engine == ("ray" if name == "RayJob" else "local")

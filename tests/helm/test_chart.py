@@ -34,7 +34,7 @@ from charts import (
 from conftest import DATA, ROOT
 
 from service.api.settings import Settings
-from service.cli import _parser
+from service.cli import parser
 
 # What the chart sets itself, from values of other names; what is in the image
 SET_BY_CHART = {
@@ -166,7 +166,7 @@ def test_the_service_is_started_as_it_can_be(objects: list[Object]) -> None:
     """The arguments are its own, its ports are those of probes and Services."""
     pod = pod_of(objects)
     container = pod["containers"][0]
-    options: argparse.Namespace = _parser().parse_args(container["args"])
+    options: argparse.Namespace = parser().parse_args(container["args"])
     ports = {each["name"]: each["containerPort"] for each in container["ports"]}
     assert ports == {"http": options.port, "operations": options.operations_port}
     for probe in ("startupProbe", "readinessProbe", "livenessProbe"):

@@ -17,9 +17,13 @@ from pathlib import Path
 
 import httpx2
 import needs
+import pandas as pd
 import pytest
 from conftest import DATA
 
+from cxrview.results import COLUMNS
+from model_store import DEFAULT_MODEL, Store
+from service.api.settings import read_settings
 from service.cli import main
 from service.uploads.files import files_below
 
@@ -41,22 +45,27 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_json_gives_one_line_a_file(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Recursive, in order, by content; the exit code says that one file failed."""
-    assert main(["classify", "--json", str(folder)]) == 1
-    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    """Recursive, in order, by content; what is no image is passed over, and counted."""
+    assert main(["classify", "--json", str(folder)]) == 0
+    output = capsys.readouterr()
+    lines = [json.loads(line) for line in output.out.splitlines()]
     names = [Path(line["name"]).relative_to(folder).as_posix() for line in lines]
-    assert names == ["z.dcm", "a/one.txt", "b/c/two"]
-    assert lines[0]["error"]["code"] == "unrecognised_format"
-    assert [line["view"] for line in lines[1:]] == ["frontal", "lateral"]
-    assert lines[2]["header"] == {"view_position": "PA", "agrees": False}
+    assert names == ["a/one.txt", "b/c/two"]
+    assert [line["view"] for line in lines] == ["frontal", "lateral"]
+    assert lines[1]["header"] == {"view_position": "PA", "agrees": False}
+    assert output.err.split(", ")[:2] == ["1 frontal", "1 lateral"]
+    assert "1 skipped" in output.err
 
 
-def test_a_table_is_for_people(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Each file with its view, or why not; and what its header claims."""
-    assert main(["classify", str(folder)]) == 1
-    table = capsys.readouterr().out
-    for word in ("frontal", "lateral", "failed", "unrecognised_format:", "PA", "disagrees"):
-        assert word in table
+def test_lines_are_for_people(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each file with its view, or why not; and what its header claims. A named path must be one."""
+    assert main(["classify", str(folder), "pyproject.toml"]) == 1
+    output = capsys.readouterr()
+    lines = output.out.splitlines()
+    assert [line.split()[0] for line in lines] == ["frontal", "lateral", "failed"]
+    assert lines[1].endswith("header PA DISAGREES")
+    assert "unrecognised_format:" in lines[2]
+    assert "1 failed (unrecognised_format 1)" in output.err
 
 
 def test_success_is_zero(capsys: pytest.CaptureFixture[str]) -> None:
@@ -186,7 +195,7 @@ def test_names_can_neither_break_the_table_nor_steer_the_terminal(
     """Bytes that are no text, control characters, and what looks like a mark of style."""
     (tmp_path / "[").mkdir()
     for name in (b"[/red].dcm", b"\xff.dcm", b"\x1b[2J\n.dcm"):
-        Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + name)).write_bytes(b"x")
+        Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + name)).write_bytes(b"\xff\xd8\xff")
     assert main(["classify", str(tmp_path)]) == 1
     table = capsys.readouterr().out
     for shown in ("[/red].dcm", "\\xff.dcm", "\\x1b[2J\\n.dcm"):
@@ -197,23 +206,149 @@ def test_names_can_neither_break_the_table_nor_steer_the_terminal(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["nowhere.dcm"], "no such file or folder: nowhere.dcm"),
-        (["{empty}"], "no files there: {empty}"),
-        (
-            ["https://pacs.example/a//b?c=d"],
-            "no such file or folder: https://pacs.example/a//b?c=d",
-        ),
+        (["{empty}"], "no files in {empty}"),
+        (["--parquet", "{empty}"], "--parquet needs --out FILE"),
         (["--model", "googlenet/9.9.9", "x"], "no complete model googlenet/9.9.9"),
         (["--model", "latest", "x"], "no model reference"),
+        (["--model", "swift", "x"], "there are swift/1.0.0, swift/1.1.0"),
+        (["--out", "{empty}/no/such", "x"], "No such file or directory"),
     ],
 )
 def test_nothing_to_do_is_two(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
 ) -> None:
-    """A wrong path or model is told before any work."""
+    """A wrong model or option, or a folder without files."""
     arguments = [argument.format(empty=tmp_path) for argument in arguments]
     assert main(["classify", *arguments]) == 2
     assert message.format(empty=tmp_path) in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_path_that_does_not_exist_is_one_failure(capsys: pytest.CaptureFixture[str]) -> None:
+    """Its neighbours are answered; so is a URL, which is none."""
+    paths = ["nowhere.dcm", str(FRONTAL), "https://pacs.example/a//b?c=d"]
+    assert main(["classify", "--json", *paths]) == 1
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [line["name"] for line in lines] == paths
+    assert [line.get("error", {}).get("code") for line in lines] == [
+        "unreadable_file",
+        None,
+        "unreadable_file",
+    ]
+
+
+def test_tables_are_for_programs(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """CSV and Parquet hold the same; a name that a spreadsheet would run is marked in CSV."""
+    shutil.copy(FRONTAL, folder / "=1+1")
+    out = tmp_path_factory.mktemp("out")
+    paths = ["=1+1", ".", "nowhere"]
+    with contextlib.chdir(folder):
+        for form in ("csv", "parquet"):
+            words = [f"--{form}", "--out", str(out / form), "--model", "swift/1.1.0", "--jobs", "1"]
+            assert main(["classify", *words, *paths]) == 1
+    csv = pd.read_csv(out / "csv", dtype={"view": "string", "error": "string"})
+    rows = pd.read_parquet(out / "parquet")
+    assert list(csv.columns) == list(rows.columns) == list(COLUMNS)
+    assert list(rows.name) == ["=1+1", "./=1+1", "./a/one.txt", "./b/c/two", "nowhere"]
+    assert list(csv.name) == ["'=1+1", *rows.name[1:]]
+    for table in (csv, rows):
+        assert list(table.view.dropna()) == ["frontal", "frontal", "frontal", "lateral"]
+        assert list(table.error.dropna()) == ["unreadable_file"]
+
+
+def test_one_file_may_come_by_standard_input() -> None:
+    """As at the end of a pipe."""
+    run = subprocess.run(
+        [sys.executable, "-m", "service.cli", "classify", "--json", "-"],
+        input=LATERAL.read_bytes(),
+        capture_output=True,
+        check=True,
+    )
+    line = json.loads(run.stdout)
+    assert (line["name"], line["view"]) == ("-", "lateral")
+
+
+def slow_folder(path: Path, count: int) -> Path:
+    for number in range(count):
+        (path / f"{number:04}.jpg").write_bytes(FRONTAL.read_bytes())
+    return path
+
+
+def test_what_was_answered_before_ctrl_c_is_kept(tmp_path: Path) -> None:
+    """Results go out as they come, one after the other; the exit code is that of an interrupt."""
+    out = tmp_path / "views.csv"
+    images = tmp_path / "images"
+    images.mkdir()
+    words = ["classify", "--csv", "--out", str(out), str(slow_folder(images, 2000))]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "service.cli", *words], stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 60
+    while not out.exists() or out.read_text().count("\n") < 20:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 130
+    lines = out.read_text().splitlines()
+    assert 20 <= len(lines) < 2000
+    assert all(line.count(",") == lines[0].count(",") for line in lines)
+    assert f"{len(lines) - 1} frontal" in errors
+    assert "Traceback" not in errors
+
+
+def test_a_closed_pipe_ends_it_quietly(tmp_path: Path) -> None:
+    """As `| head -1` does."""
+    run = subprocess.run(
+        f"{sys.executable} -m service.cli classify {slow_folder(tmp_path, 200)} | head -1",
+        shell=True,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    assert run.stdout.startswith("frontal")
+    assert "rror" not in run.stderr
+
+
+def test_models_are_listed(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """With their figures, and which one is the default."""
+    assert main(["models"]) == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if "/1." in line]
+    assert len(lines) == len(Store().list())
+    assert [line.split()[1] for line in lines if "default" in line] == [DEFAULT_MODEL]
+    assert main(["models", "--model-store", str(tmp_path)]) == 2
+
+
+def test_without_a_command_there_is_help(capsys: pytest.CaptureFixture[str]) -> None:
+    """And `--version` says which it is."""
+    assert main([]) == 2
+    assert "classify" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main(["--version"])
+    assert capsys.readouterr().out.startswith("cxrview ")
+
+
+def test_an_unknown_variable_is_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A setting that is misspelt would have no effect; the nearest one is named."""
+    monkeypatch.setenv("CXRVIEW_MAX_UPLOAD_BYTE", "1")
+    assert main(["serve"]) == 2
+    assert "did you mean CXRVIEW_MAX_UPLOAD_BYTES?" in capsys.readouterr().err
+    assert main(["classify", str(FRONTAL)]) == 2
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("CXRVIEW_PORT", "CXRVIEW_PORT_8000_TCP_ADDR", "CXRVIEW_SERVICE_PORT_HTTP"),
+        *("CXRVIEW_BLUE_SERVICE_HOST", "CXRVIEW_DICOMWEB_TOKEN"),
+    ],
+)
+def test_variables_of_others_are_let_be(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Kubernetes describes each Service to every pod, ours too."""
+    monkeypatch.setenv(name, "tcp://10.0.0.1:8000")
+    assert read_settings().model == DEFAULT_MODEL
 
 
 @pytest.mark.parametrize("logged", ["false", "true"])
@@ -255,7 +390,7 @@ def test_serve_tells_a_wrong_setting_by_name(
     monkeypatch.setenv("CXRVIEW_MAX_BATCH_IMAGES", "6")
     assert main(["serve"]) == 2
     message = capsys.readouterr().err
-    assert "max_batch_images" in message
+    assert "CXRVIEW_MAX_BATCH_IMAGES: must be" in message
     assert "power of two" in message
 
 

@@ -15,9 +15,8 @@ from service.api.paths import CLASSIFY
 from service.api.problems import RESPONSES
 from service.api.request_context import context_of
 from service.api.runtime import runtime_of
-from service.api.schemas import Classification
 from service.api.settings import Settings
-from service.inference import Buffer, Image, Lane
+from service.inference import Buffer, Classification, Image, Lane
 from service.uploads.budget import Reservation
 from service.uploads.multipart import boundary_of, read_form
 from service.uploads.upload import MalformedMultipartError

@@ -23,7 +23,6 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from model_store import Store
 from service.backfill.engines.local import LocalEngine, Progress
-from service.backfill.engines.pipeline import pipeline_of
 from service.backfill.engines.ray_placement import (
     ClusterError,
     Placement,
@@ -36,6 +35,7 @@ from service.backfill.engines.task import Task
 from service.backfill.ledger.jobs import Job
 from service.backfill.ledger.ledger import Ledger
 from service.backfill.sources.opening import open_source
+from service.inference import open_pipeline
 
 LOOK_SECONDS = 0.5
 MOST_LOOKS = 600  # at a cluster that has no machine for us, as while its first ones are started
@@ -76,7 +76,7 @@ class RayWorker:
         source = open_source(task.source, task.options)
         ledger = Ledger(task.ledger)
         try:
-            with pipeline_of(version, task.provider, cpus) as pipeline:
+            with open_pipeline(version, task.provider, cpus) as pipeline:
                 self._work = task.work(ledger, source, pipeline, version, cpus)
                 if not self._paused.is_set():
                     self._work.run()

@@ -18,11 +18,12 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 import pyarrow.json as pa_json
 import pyarrow.parquet as pq
 
-from service.backfill.results import atomic_files, formulas
+from service.backfill.results import atomic_files
 from service.backfill.results.columns import (
     LATER,
     PARQUET_SCHEMA,
@@ -35,6 +36,9 @@ from service.backfill.results.rows import Row
 
 RESULTS = "results"
 BATCH_ROWS = 65536
+
+
+MARKED = r"^(['=+\-@\t\r\n])"  # see `formulas`
 
 
 class PartError(Exception):
@@ -152,7 +156,7 @@ class Csv(Sink):
     def encode(self, table: pa.Table) -> bytes:
         """With a header; nothing stands for null, and "" for a text that is empty."""
         buffer = io.BytesIO()
-        pa_csv.write_csv(formulas.mark(table), buffer, pa_csv.WriteOptions(quoting_style="needed"))
+        pa_csv.write_csv(_mark(table), buffer, pa_csv.WriteOptions(quoting_style="needed"))
         return buffer.getvalue()
 
     def batches(self, data: bytes) -> Iterator[pa.RecordBatch]:
@@ -170,7 +174,7 @@ class Csv(Sink):
                 null_values=[""],
             ),
         )
-        return formulas.unmark(table).to_batches(BATCH_ROWS)  # type: ignore[no-any-return]
+        return _unmark(table).to_batches(BATCH_ROWS)  # type: ignore[no-any-return]
 
 
 SINKS: dict[str, Sink] = {"parquet": Parquet(), "ndjson": Ndjson(), "csv": Csv()}
@@ -240,3 +244,21 @@ def _completed(batch: pa.RecordBatch) -> pa.RecordBatch:
 def _iso(value: Any) -> str:
     text: str = value.astimezone(UTC).isoformat(timespec="microseconds")
     return text
+
+
+def _mark(table: pa.Table) -> pa.Table:
+    """All columns of text, as they stand in cells."""
+    return _replace(table, MARKED, r"'\1")
+
+
+def _unmark(table: pa.Table) -> pa.Table:
+    """What `_mark` was given."""
+    return _replace(table, "^'", "")
+
+
+def _replace(table: pa.Table, pattern: str, by: str) -> pa.Table:
+    columns = [
+        pc.replace_substring_regex(column, pattern, by) if column.type == pa.string() else column
+        for column in table.columns
+    ]
+    return pa.table(columns, schema=table.schema)

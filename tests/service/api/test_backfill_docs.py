@@ -13,7 +13,7 @@ from service.api.paths import BACKFILLS
 from service.api.routes import backfill_schemas as jobs
 from service.api.settings import Settings
 from service.backfill import job_view
-from service.backfill.options import add_backfill_options
+from service.cli.backfill import add_backfill_options
 
 TEXT = (ROOT / "docs" / "backfill.md").read_text()
 

@@ -324,7 +324,7 @@ def test_nothing_is_written_among_the_parts(tmp_path: Path) -> None:
 
 def test_serving_loads_none_of_it() -> None:
     """A pod that answers requests needs no Arrow."""
-    watched = "('pyarrow', 'jinja2', 'sqlalchemy', 'service.backfill.command')"
+    watched = "('pyarrow', 'jinja2', 'sqlalchemy', 'service.cli.backfill_job')"
     program = f"import sys, service.cli; print(*[m for m in {watched} if m in sys.modules])"
     run = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT

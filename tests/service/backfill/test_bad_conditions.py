@@ -23,7 +23,6 @@ from small_archives import write_archive
 
 from model_store import Store
 from service.backfill.engines.local import LocalEngine
-from service.backfill.engines.pipeline import pipeline_of
 from service.backfill.ledger.jobs import Job, LedgerAwayError
 from service.backfill.ledger.ledger import Ledger
 from service.backfill.results.columns import as_rows
@@ -31,7 +30,7 @@ from service.backfill.results.folder import Results
 from service.backfill.results.sinks import SINKS, read_rows
 from service.backfill.sources.opening import open_source
 from service.cli import main
-from service.inference import Pipeline
+from service.inference import Pipeline, open_pipeline
 
 IMAGES = 60
 SWIFT = "swift/1.0.0"
@@ -251,7 +250,7 @@ def test_a_model_that_is_gone(archive: Path, undisturbed: Outcomes, tmp_path: Pa
 
 @pytest.fixture(scope="module")
 def pipeline() -> Iterator[Pipeline]:
-    with pipeline_of(Store().load(SWIFT)) as pipeline:
+    with open_pipeline(Store().load(SWIFT)) as pipeline:
         yield pipeline
 
 

@@ -16,9 +16,9 @@ from conftest import DATA
 from images import dicom, radiograph
 
 from service.backfill.job_folder import alone
-from service.backfill.options import FORMATS
 from service.backfill.results.sinks import SINKS, read_rows
 from service.cli import main
+from service.cli.backfill import FORMATS
 
 IMAGES = 300  # googlenet needs some seconds for them
 SWIFT = "--model=swift/1.0.0"

@@ -13,11 +13,10 @@ from images import dicom, radiograph
 from model_store import Store
 from service.backfill.engines.in_flight import InFlightLimiter
 from service.backfill.engines.local import LocalEngine
-from service.backfill.engines.pipeline import pipeline_of
 from service.backfill.ledger.ledger import Ledger
 from service.backfill.results.folder import Results
 from service.backfill.results.sinks import SINKS
-from service.inference import Image, Pipeline
+from service.inference import Image, Pipeline, open_pipeline
 
 IMAGES, FETCHERS = 40, 4
 SWIFT = "swift/1.0.0"
@@ -25,7 +24,7 @@ SWIFT = "swift/1.0.0"
 
 @pytest.fixture(scope="module")
 def pipeline() -> Iterator[Pipeline]:
-    with pipeline_of(Store().load(SWIFT)) as pipeline:
+    with open_pipeline(Store().load(SWIFT)) as pipeline:
         yield pipeline
 
 

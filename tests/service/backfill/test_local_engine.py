@@ -17,17 +17,15 @@ import pytest
 from images import dicom, png, radiograph
 
 from model_store import ModelVersion, Store
-from service.backfill.engines import pipeline as local_pipeline
 from service.backfill.engines.fetching import LOOK_SECONDS
 from service.backfill.engines.local import LEAST_FOR_SHARE, LocalEngine, TooManyFailuresError
-from service.backfill.engines.pipeline import pipeline_of
 from service.backfill.ledger.jobs import Job
 from service.backfill.ledger.ledger import Ledger
 from service.backfill.results.columns import as_rows
 from service.backfill.results.folder import Results
 from service.backfill.results.rows import ItemError, Row, SourceError
 from service.backfill.results.sinks import SINKS, read_rows
-from service.inference import Pipeline
+from service.inference import Pipeline, local_pipeline, open_pipeline
 
 IMAGES = 60
 
@@ -101,7 +99,7 @@ def swift() -> ModelVersion:
 
 @pytest.fixture(scope="module")
 def pipeline(swift: ModelVersion) -> Iterator[Pipeline]:
-    with pipeline_of(swift) as pipeline:
+    with open_pipeline(swift) as pipeline:
         yield pipeline
 
 
@@ -351,7 +349,7 @@ def test_an_image_that_ends_its_decoder_fails_alone(
     source = Archive()
     harms = {f"harm/{number}": hostile_decoder.PNG + b"segfault" for number in range(5)}
     source.files |= harms
-    with pipeline_of(swift) as pipeline:
+    with open_pipeline(swift) as pipeline:
         bench = Bench(ledger, tmp_path / "out", pipeline, swift)
         job = bench.work(source).run()
         bench.check(job, source)

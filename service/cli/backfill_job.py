@@ -15,7 +15,6 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 
 from model_store import ModelVersion, Store, StoreError
 from service.backfill.engines.local import TooManyFailuresError
-from service.backfill.engines.pipeline import pipeline_of
 from service.backfill.engines.ray_placement import ClusterError
 from service.backfill.engines.task import Engine, Task
 from service.backfill.job_folder import BusyError, alone, conclude, ledger_in
@@ -27,7 +26,7 @@ from service.backfill.results.rows import Source, SourceError
 from service.backfill.results.sinks import RESULTS
 from service.backfill.sources.opening import open_source
 from service.backfill.sources.options import OptionsError
-from service.inference import NetworkError
+from service.inference import NetworkError, open_pipeline
 
 REFRESH_SECONDS = 0.25
 # Exit codes: every image has an outcome; not all have; wrong options; stopped by Ctrl-C
@@ -151,7 +150,7 @@ def _task(options: argparse.Namespace, job: Job) -> Task:
 @contextmanager
 def _local(task: Task, ledger: Ledger, source: Source, version: ModelVersion) -> Iterator[Engine]:
     """All cores of this process."""
-    with pipeline_of(version, task.provider) as pipeline:
+    with open_pipeline(version, task.provider) as pipeline:
         yield task.work(ledger, source, pipeline, version)
 
 

@@ -1,4 +1,4 @@
-"""A network and its decoders in this process, for work on archives where nobody else waits."""
+"""A network and its decoders in this process, for many images of one caller."""
 
 from __future__ import annotations
 
@@ -6,27 +6,22 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from model_store import ModelVersion
-from service.inference import (
-    Batcher,
-    Pipeline,
-    Provider,
-    Runner,
-    keep_freed_memory,
-    open_network,
-    prepare,
-    usable_cpus,
-)
+from service.inference.batcher import Batcher, Runner
+from service.inference.cpus import usable_cpus
+from service.inference.memory import keep_freed_memory
+from service.inference.network import Provider, open_network
+from service.inference.pipeline import Pipeline, prepare
 
 CPU_BATCH_IMAGES = 4  # more is no faster, and takes more memory
 GPU_BATCH_IMAGES = 32
 IN_FLIGHT = 2  # batches on a GPU: one is copied while the other runs
-# Of no account where nobody waits: a batch may fill up meanwhile
+# A single caller has no one else to wait for, so a batch may fill up
 PATIENCE_SECONDS = 0.1
 BATCH_SECONDS = 2.0
 
 
 @contextmanager
-def pipeline_of(
+def open_pipeline(
     version: ModelVersion, provider: Provider = "cpu", cpus: int = 0
 ) -> Iterator[Pipeline]:
     """A pipeline, which is closed in the end.

@@ -1,19 +1,46 @@
-"""The options of `cxrview backfill` and `cxrview audit`; what they need is loaded when they run."""
+"""`cxrview backfill` and `cxrview audit`: their options. What they need is loaded when they run."""
 
 from __future__ import annotations
 
 import argparse
 import os
+from functools import partial
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from model_store import DEFAULT_MODEL, DEFAULT_ROOT
+from service.cli.console import complain
 
 FORMATS = ("parquet", "ndjson", "csv")
 ENGINES = ("local", "ray")
+REFUSED = 2  # the command cannot be meant
 
 
-def add_backfill_options(parser: argparse.ArgumentParser) -> None:
-    """Those of `cxrview backfill`."""
+def add_command(commands: Any) -> None:
+    """`backfill SOURCE --out FOLDER [options]` and `audit RESULTS [--out FOLDER]`."""
+    backfill = commands.add_parser("backfill", help="classify an archive, every image once")
+    _add_backfill_options(backfill)
+    backfill.set_defaults(run_command=partial(_run, "run_backfill"))
+    audit = commands.add_parser(
+        "audit", help="certificate and header audit of a backfill's results"
+    )
+    _add_audit_options(audit)
+    audit.set_defaults(run_command=partial(_run, "run_audit"))
+
+
+def _run(name: str, options: argparse.Namespace) -> int:
+    """Databases and file formats take a while to load, and are in an extra."""
+    try:
+        job = import_module("service.cli.backfill_job")
+    except ImportError as error:
+        complain(f"{error}; this needs the extra `backfill`: pip install '.[cpu,backfill]'")
+        return REFUSED
+    code: int = getattr(job, name)(options)
+    return code
+
+
+def _add_backfill_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add(
         "source", metavar="SOURCE", help="folder, list, zip, tar, s3://... or DICOMweb: https://..."
@@ -47,8 +74,7 @@ def _share(text: str) -> float:
     return value
 
 
-def add_audit_options(parser: argparse.ArgumentParser) -> None:
-    """Those of `cxrview audit`."""
+def _add_audit_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "results", type=Path, metavar="RESULTS", help="of a backfill: its --out, or results in it"
     )

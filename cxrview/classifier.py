@@ -1,0 +1,148 @@
+"""Classify radiographs in this process."""
+
+from __future__ import annotations
+
+import weakref
+from collections import deque
+from collections.abc import Iterable, Iterator, Sized
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+
+from cxrview.results import Result, Results
+from cxrview.sources import MAX_BYTES, Photometric, Source, each_of, read
+from model_store import DEFAULT_MODEL, DEFAULT_ROOT, ModelCard, Store
+from service.imaging import read_array
+from service.inference import Classification, Image, Provider, open_pipeline, usable_cpus
+from service.uploads.files import UnreadableEntry
+
+AHEAD = 8  # images for each core that are read, decoded or waiting for the network
+
+
+class Classifier:
+    """A model, ready to classify. It may be used from several threads.
+
+    Files are decoded in processes of their own, so one that crashes its decoder costs its own
+    answer only.
+
+    Args:
+        model: `name/version`; `cxrview models` lists them.
+        model_store: The folder that holds it.
+        provider: Where the network runs.
+        jobs: Files that are decoded at the same time; 0: one a core.
+        max_bytes: Of one file.
+
+    Raises:
+        StoreError, NetworkError: The model cannot be used.
+    """
+
+    def __init__(
+        self,
+        model: str = DEFAULT_MODEL,
+        *,
+        model_store: Path | str = DEFAULT_ROOT,
+        provider: Provider = "cpu",
+        jobs: int = 0,
+        max_bytes: int = MAX_BYTES,
+    ) -> None:
+        version = Store(Path(model_store)).load(model)
+        self.card: ModelCard = version.card
+        self._max_bytes = max_bytes
+        self._jobs = jobs or usable_cpus()
+        with ExitStack() as stack:
+            self._pipeline = stack.enter_context(open_pipeline(version, provider, self._jobs))
+            self._readers = stack.enter_context(ThreadPoolExecutor(self._jobs, "read"))
+            self._close = weakref.finalize(self, stack.pop_all().close)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End its threads and processes; it happens by itself when it is not used any more."""
+        self._close()
+
+    def classify(
+        self, source: Source, *, photometric: Photometric = "MONOCHROME2"
+    ) -> Classification:
+        """Classify one radiograph.
+
+        Args:
+            source: The path of a file; the bytes of one; a pydicom Dataset; or an array (rows,
+                columns) of integers or floats in any unit.
+            photometric: Of an array: whether its low values are dark (MONOCHROME2) or bright.
+
+        Raises:
+            ImageError, UploadError: Why it cannot be classified; each has a stable `code`.
+            TypeError: It is none of these.
+        """
+        image = self._submitted(source, photometric)
+        return self._classification(image)
+
+    def classify_many(
+        self,
+        sources: Iterable[Source],
+        *,
+        photometric: Photometric = "MONOCHROME2",
+        progress: bool = False,
+    ) -> Results:
+        """Classify many, of which a bad one never stops the others.
+
+        Args:
+            sources: As for `classify`; a folder stands for all files below it, but hidden ones.
+            photometric: Of arrays.
+            progress: Show a bar on standard error.
+
+        Returns:
+            One Result for each, in order, as they come; `to_frame()` and `to_arrow()` make a
+            table of them.
+        """
+        found = each_of(sources)
+        if not progress:
+            return Results(self._results(found, photometric))
+        from rich.console import Console
+        from rich.progress import track
+
+        if isinstance(sources, Sized):  # then they are all there, and can be counted
+            listed = list(found)
+            found, total = iter(listed), len(listed)
+        else:
+            total = None
+        results = self._results(found, photometric)
+        return Results(track(results, "classify", total, console=Console(stderr=True)))
+
+    def _results(
+        self, sources: Iterator[tuple[str, Source | UnreadableEntry]], photometric: Photometric
+    ) -> Iterator[Result]:
+        pending: deque[tuple[str, Future[Image]]] = deque()
+        for name, source in sources:
+            pending.append((name, self._readers.submit(self._submitted, source, photometric)))
+            if len(pending) > AHEAD * self._jobs:
+                yield self._result(*pending.popleft())
+        while pending:
+            yield self._result(*pending.popleft())
+
+    def _result(self, name: str, submitted: Future[Image]) -> Result:
+        try:
+            return Result(name, self._classification(submitted.result()))
+        except Exception as error:  # noqa: BLE001  # of this image; the others are classified
+            return Result(name, error=error)
+
+    def _submitted(self, source: Source | UnreadableEntry, photometric: Photometric) -> Image:
+        data = read(source, self._max_bytes)
+        image = Image(data if isinstance(data, bytes) else None, "interactive")
+        if isinstance(data, np.ndarray):
+            inverted = photometric == "MONOCHROME1"
+            image.radiograph = read_array(data, self.card.preprocess, inverted=inverted)
+        self._pipeline.submit(image)
+        return image
+
+    def _classification(self, image: Image) -> Classification:
+        pfi = image.answer.result()
+        assert image.radiograph is not None  # there is no PFI without it
+        return Classification.of(image.radiograph, pfi, self.card)

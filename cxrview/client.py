@@ -1,0 +1,290 @@
+"""Ask a running service, with the same methods."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import random
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any, Self
+
+import httpx2
+import numpy as np
+from PIL import Image as PillowImage
+
+from cxrview.results import Result, Results
+from cxrview.sources import Photometric, Source, each_of, read
+from service.inference import Classification
+from service.uploads.files import UnreadableEntry
+
+CLASSIFY, BATCH = "/v1/classify", "/v1/classify/batch"
+# The service is full, is stopping, or limits this client: each says when to come again
+AGAIN = frozenset({HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE})
+FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS = 0.5, 30.0
+CONNECTIONS = 8
+
+
+class ServiceError(Exception):
+    """The service refuses an image, or a request.
+
+    Args:
+        code: Stable, see docs/problems.md; "unreachable" where there was no answer.
+        detail: For people.
+        status: Of HTTP; None where there was no answer.
+    """
+
+    def __init__(self, code: str, detail: str, status: int | None = None) -> None:
+        super().__init__(detail)
+        self.code = code
+        self.status = status
+
+
+class Client:
+    """A service, asked over connections that are kept. It may be used from several threads.
+
+    Args:
+        url: As `https://cxrview.example`.
+        key: An API key or a token, where the service asks for one.
+        timeout_seconds: For each step of a request.
+        retries: How often an image is sent again while the service is full or cannot be reached;
+            it says itself when, or the wait doubles each time.
+    """
+
+    def __init__(
+        self, url: str, key: str | None = None, *, timeout_seconds: float = 60, retries: int = 5
+    ) -> None:
+        self._retries = retries
+        self._http = httpx2.Client(
+            base_url=url, timeout=timeout_seconds, headers=_authorization(key)
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def classify(
+        self, source: Source, *, photometric: Photometric = "MONOCHROME2"
+    ) -> Classification:
+        """Classify one radiograph; see `Classifier.classify`.
+
+        An array must be of integers of 8 or 16 bits without a sign; it is sent as PNG.
+
+        Raises:
+            ServiceError: The service refuses it.
+            ImageError, UploadError, TypeError: It cannot be sent.
+        """
+        body = _body(source, photometric)
+        for attempt in range(self._retries + 1):
+            try:
+                return _classification(self._http.post(CLASSIFY, content=body))
+            except (httpx2.TransportError, _BusyError) as error:
+                seconds = _wait_seconds(error, attempt, self._retries)
+            time.sleep(seconds)
+        raise AssertionError
+
+    def classify_many(
+        self,
+        sources: Iterable[Source],
+        *,
+        photometric: Photometric = "MONOCHROME2",
+        connections: int = CONNECTIONS,
+    ) -> Results:
+        """Classify many, of which a bad one never stops the others; see `Classifier`.
+
+        Args:
+            sources: As for `classify`; a folder stands for all files below it, but hidden ones.
+            photometric: Of arrays.
+            connections: Requests at the same time.
+        """
+        return Results(self._results(each_of(sources), photometric, connections))
+
+    def _results(
+        self,
+        sources: Iterator[tuple[str, Source | UnreadableEntry]],
+        photometric: Photometric,
+        connections: int,
+    ) -> Iterator[Result]:
+        def ask(name: str, source: Source | UnreadableEntry) -> Result:
+            try:
+                return Result(name, self.classify(source, photometric=photometric))  # type: ignore[arg-type]
+            except Exception as error:  # noqa: BLE001  # of this image; the others are classified
+                return Result(name, error=error)
+
+        pending: deque[Future[Result]] = deque()
+        with ThreadPoolExecutor(connections, "ask") as threads:
+            try:
+                for name, source in sources:
+                    pending.append(threads.submit(ask, name, source))
+                    if len(pending) > 2 * connections:
+                        yield pending.popleft().result()
+                while pending:
+                    yield pending.popleft().result()
+            finally:  # where they are not gone through to the end
+                for each in pending:
+                    each.cancel()
+
+    def classify_archive(self, archive: Path | str | bytes) -> Results:
+        """Classify the files of a zip or tar in one request; results come in no order.
+
+        Args:
+            archive: Its path, or its bytes.
+
+        Raises:
+            ServiceError: The service refuses the archive as a whole.
+        """
+        return Results(self._lines(archive))
+
+    def _lines(self, archive: Path | str | bytes) -> Iterator[Result]:
+        body = archive if isinstance(archive, bytes) else Path(archive).read_bytes()
+        with self._http.stream("POST", BATCH, content=body) as response:
+            if response.status_code != HTTPStatus.OK:
+                response.read()
+                raise _refusal(response)
+            for line in response.iter_lines():
+                yield _result(json.loads(line))
+
+
+class AsyncClient:
+    """The same for asyncio; see `Client`."""
+
+    def __init__(
+        self, url: str, key: str | None = None, *, timeout_seconds: float = 60, retries: int = 5
+    ) -> None:
+        self._retries = retries
+        self._http = httpx2.AsyncClient(
+            base_url=url, timeout=timeout_seconds, headers=_authorization(key)
+        )
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._http.aclose()
+
+    async def classify(
+        self, source: Source, *, photometric: Photometric = "MONOCHROME2"
+    ) -> Classification:
+        """Classify one radiograph; see `Client.classify`."""
+        body = await asyncio.to_thread(_body, source, photometric)
+        for attempt in range(self._retries + 1):
+            try:
+                return _classification(await self._http.post(CLASSIFY, content=body))
+            except (httpx2.TransportError, _BusyError) as error:
+                seconds = _wait_seconds(error, attempt, self._retries)
+            await asyncio.sleep(seconds)
+        raise AssertionError
+
+    async def classify_many(
+        self,
+        sources: Iterable[Source],
+        *,
+        photometric: Photometric = "MONOCHROME2",
+        connections: int = CONNECTIONS,
+    ) -> AsyncIterator[Result]:
+        """Classify many, in their order, as they come; see `Client.classify_many`."""
+
+        async def ask(name: str, source: Source | UnreadableEntry) -> Result:
+            try:
+                return Result(name, await self.classify(source, photometric=photometric))  # type: ignore[arg-type]
+            except Exception as error:  # noqa: BLE001  # of this image; the others are classified
+                return Result(name, error=error)
+
+        pending: deque[asyncio.Task[Result]] = deque()
+        try:
+            for name, source in each_of(sources):
+                pending.append(asyncio.create_task(ask(name, source)))
+                if len(pending) >= connections:
+                    yield await pending.popleft()
+            while pending:
+                yield await pending.popleft()
+        finally:
+            for task in pending:
+                task.cancel()
+
+
+class _BusyError(Exception):
+    """The service asks to come again."""
+
+    def __init__(self, refusal: ServiceError, seconds: float | None) -> None:
+        super().__init__(str(refusal))
+        self.refusal = refusal
+        self.seconds = seconds
+
+
+def _classification(response: httpx2.Response) -> Classification:
+    if response.status_code == HTTPStatus.OK:
+        return Classification.model_validate_json(response.content)
+    refusal = _refusal(response)
+    if response.status_code in AGAIN:
+        after = response.headers.get("retry-after", "")
+        raise _BusyError(refusal, float(after) if after.isdecimal() else None)
+    raise refusal
+
+
+def _refusal(response: httpx2.Response) -> ServiceError:
+    status = response.status_code
+    try:
+        problem = response.json()
+        return ServiceError(problem["code"], problem["detail"], status)
+    except (ValueError, KeyError, TypeError):  # a proxy's page
+        return ServiceError("not_the_service", f"HTTP {status}, and no problem of cxrview", status)
+
+
+def _wait_seconds(error: httpx2.TransportError | _BusyError, attempt: int, retries: int) -> float:
+    """How long to wait before the next attempt.
+
+    Raises:
+        ServiceError: There is none.
+    """
+    if isinstance(error, _BusyError):
+        if attempt == retries:
+            raise error.refusal from None
+        if error.seconds is not None:
+            return error.seconds
+    elif attempt == retries or isinstance(error, httpx2.UnsupportedProtocol):
+        raise ServiceError("unreachable", f"the service cannot be reached: {error}") from error
+    longest: float = min(FIRST_WAIT_SECONDS * 2**attempt, LONGEST_WAIT_SECONDS)
+    return longest * random.uniform(0.5, 1)  # so that clients do not come together
+
+
+def _result(line: dict[str, Any]) -> Result:
+    name = line.pop("name")
+    if (problem := line.get("error")) is not None:
+        error = ServiceError(problem["code"], problem["detail"], problem["status"])
+        return Result(name, error=error)
+    return Result(name, Classification.model_validate(line))
+
+
+def _body(source: Source | UnreadableEntry, photometric: Photometric) -> bytes:
+    data = read(source)
+    if isinstance(data, bytes):
+        return data
+    if data.ndim != 2 or data.dtype.kind != "u" or data.dtype.itemsize > 2:
+        raise TypeError(
+            f"an array of {data.ndim} dimensions and {data.dtype} cannot be sent: uint8 or uint16 "
+            "of two dimensions can; Classifier takes others"
+        )
+    pixels = np.iinfo(data.dtype).max - data if photometric == "MONOCHROME1" else data
+    buffer = io.BytesIO()
+    PillowImage.fromarray(pixels).save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()
+
+
+def _authorization(key: str | None) -> dict[str, str]:
+    return {} if key is None else {"Authorization": f"Bearer {key}"}

@@ -1,0 +1,108 @@
+"""What comes of many images, one after the other or as a table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from service.inference import Classification
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+
+# Columns of a table, and what pandas and Arrow call their types
+COLUMNS = {
+    "name": "string",
+    "view": "string",
+    "pfi": "float64",
+    "threshold": "float64",
+    "review": "boolean",
+    "view_position": "string",
+    "header_agrees": "boolean",
+    "sop_instance_uid": "string",
+    "model": "string",
+    "warnings": "string",
+    "error": "string",
+    "detail": "string",
+}
+
+
+@dataclass(frozen=True)
+class Result:
+    """One image: its answer, or why there is none."""
+
+    name: str
+    classification: Classification | None = None
+    error: Exception | None = None
+
+    @property
+    def error_code(self) -> str | None:
+        """The stable code of docs/problems.md; None where there is an answer."""
+        return None if self.error is None else getattr(self.error, "code", "internal_error")
+
+    def row(self) -> dict[str, Any]:
+        """By column; None where a column does not apply."""
+        row: dict[str, Any] = dict.fromkeys(COLUMNS)
+        row["name"] = self.name
+        if (found := self.classification) is None:
+            return row | {"error": self.error_code, "detail": str(self.error)}
+        header = found.header
+        return row | {
+            "view": found.view,
+            "pfi": found.pfi,
+            "threshold": found.threshold,
+            "review": found.review,
+            "view_position": header.view_position if header else None,
+            "header_agrees": header.agrees if header else None,
+            "sop_instance_uid": found.sop_instance_uid,
+            "model": f"{found.model.name}/{found.model.version}",
+            "warnings": " ".join(found.warnings),
+        }
+
+
+class Results(Iterator[Result]):
+    """Results in the order of their images, as they come. They can be gone through once.
+
+    Args:
+        results: Whence they come.
+    """
+
+    def __init__(self, results: Iterable[Result]) -> None:
+        self._results = iter(results)
+
+    def __next__(self) -> Result:
+        return next(self._results)
+
+    def to_frame(self) -> pd.DataFrame:
+        """All that are left, as a pandas DataFrame with the columns of COLUMNS.
+
+        Raises:
+            ImportError: pandas is not installed.
+        """
+        import pandas as pd
+
+        frame = pd.DataFrame([each.row() for each in self], columns=list(COLUMNS))
+        return frame.astype(COLUMNS)
+
+    def to_arrow(self) -> pa.Table:
+        """All that are left, as an Arrow table with the columns of COLUMNS.
+
+        Raises:
+            ImportError: pyarrow is not installed.
+        """
+        return as_table(self)
+
+
+def as_table(results: Iterable[Result]) -> pa.Table:
+    """An Arrow table with the columns of COLUMNS.
+
+    Raises:
+        ImportError: pyarrow is not installed.
+    """
+    import pyarrow as pa
+
+    types = {"string": pa.string(), "float64": pa.float64(), "boolean": pa.bool_()}
+    schema = pa.schema([(name, types[kind]) for name, kind in COLUMNS.items()])
+    return pa.Table.from_pylist([each.row() for each in results], schema)

@@ -1,0 +1,90 @@
+"""What may be classified: paths, bytes, data sets and arrays."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Iterable, Iterator
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import pydicom
+
+from service.imaging import sniff
+from service.uploads.files import UnreadableEntry, files_below, read_regular
+from service.uploads.upload import UnreadableFileError
+
+# A path names a file; a folder stands for all files below it
+Source = str | os.PathLike[str] | bytes | pydicom.Dataset | npt.NDArray[Any]
+Photometric = Literal["MONOCHROME1", "MONOCHROME2"]
+Read = bytes | npt.NDArray[Any]
+
+MAX_BYTES = 64 * 2**20  # of one file, as the service has it
+
+
+def each_of(sources: Iterable[Source]) -> Iterator[tuple[str, Source | UnreadableEntry]]:
+    """Each source with its name; those without a path are called by their number, from 0.
+
+    Raises:
+        TypeError: It is none of the kinds that can be read.
+    """
+    if isinstance(sources, (str, bytes, os.PathLike, np.ndarray, pydicom.Dataset)):
+        raise TypeError("classify_many takes several: put the one into a list")
+    return _each_of(sources)
+
+
+def _each_of(sources: Iterable[Source]) -> Iterator[tuple[str, Source | UnreadableEntry]]:
+    for number, source in enumerate(sources):
+        if not isinstance(source, (str, os.PathLike)):
+            yield str(number), source
+            continue
+        path = os.fspath(source)
+        if not os.path.lexists(path):
+            yield shown(path), UnreadableEntry(path, "no such file or folder")
+            continue
+        for found in files_below(path):
+            yield shown(found.path if isinstance(found, UnreadableEntry) else found), found
+
+
+def shown(path: str) -> str:
+    """A path in which bytes that are no UTF-8 are escaped."""
+    return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def read(source: object, max_bytes: int = MAX_BYTES) -> Read:
+    """The bytes of a file, or the array.
+
+    Args:
+        source: A Source, or an UnreadableEntry.
+        max_bytes: Of a file.
+
+    Raises:
+        ImageError: By its first bytes, a file is no image.
+        UnreadableFileError, EntryTooLargeError: A file that cannot be read, or is too large.
+        TypeError: It is none of the kinds that can be read.
+    """
+    if isinstance(source, (bytes, np.ndarray)):
+        return source
+    if isinstance(source, pydicom.Dataset):
+        return _written(source)
+    if isinstance(source, UnreadableEntry):
+        raise UnreadableFileError(source.reason)
+    if not isinstance(source, (str, os.PathLike)):
+        kinds = "a path, bytes, a pydicom Dataset or an array"
+        raise TypeError(f"{type(source).__name__} cannot be classified; {kinds} can")
+    try:
+        return read_regular(os.fspath(source), max_bytes, sniff)
+    except OSError as error:
+        raise UnreadableFileError(error.strerror or str(error)) from None
+
+
+def _written(dataset: pydicom.Dataset) -> bytes:
+    """As a file; without a transfer syntax, its pixels are taken to be uncompressed."""
+    buffer = io.BytesIO()
+    meta = getattr(dataset, "file_meta", None)
+    if meta is not None and "TransferSyntaxUID" in meta:
+        pydicom.dcmwrite(buffer, dataset)
+    else:
+        pydicom.dcmwrite(buffer, dataset, implicit_vr=True, little_endian=True)
+    return buffer.getvalue()

@@ -1,0 +1,39 @@
+"""The `cxrview` command: `main` reads the command line, each command has a module."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+
+from service.cli import backfill, classify, key, models, serve
+
+COMMANDS = (serve, classify, models, key, backfill)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    commands = parser()
+    options = commands.parse_args(arguments)
+    if "run_command" not in options:
+        commands.print_help()
+        return 2
+    code: int = options.run_command(options)
+    return code
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line, from which the documentation of the commands is made as well."""
+    commands = argparse.ArgumentParser(
+        prog="cxrview", description="Frontal or lateral, from the pixels of a chest radiograph."
+    )
+    commands.add_argument("--version", action="version", version=f"cxrview {version('cxrview')}")
+    subparsers = commands.add_subparsers(metavar="COMMAND")
+    for command in COMMANDS:
+        command.add_command(subparsers)
+    return commands
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,253 @@
+"""`cxrview classify`: files and folders, without a service."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import os
+import sys
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import IO, Any, Self
+
+from rich.console import Console
+
+from cxrview import Classifier, Result, Source
+from cxrview.results import COLUMNS, as_table
+from model_store import DEFAULT_MODEL, DEFAULT_ROOT, StoreError
+from service.api.ndjson import line_of
+from service.api.problems import problem_of
+from service.api.settings import SettingsError, read_settings
+from service.backfill.results.formulas import marked
+from service.cli.console import complain
+from service.inference import NetworkError
+
+STANDARD_INPUT = "-"
+# In a folder, what is none is passed over; a path that was named itself must be an image
+NO_IMAGE = "unrecognised_format"
+# Exit codes: every image is answered; some are not; nothing was done; stopped by Ctrl-C
+DONE, FAILED, REFUSED, INTERRUPTED = 0, 1, 2, 130
+
+
+def add_command(commands: Any) -> None:
+    """`classify PATH... [options]`."""
+    parser = commands.add_parser("classify", help="classify files and folders, without a service")
+    add = parser.add_argument
+    add("paths", nargs="+", metavar="PATH", help="file or folder; - for one file on standard input")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_const", dest="form", const=Lines, help="NDJSON")
+    form.add_argument("--csv", action="store_const", dest="form", const=Csv)
+    form.add_argument(
+        "--parquet", action="store_const", dest="form", const=Parquet, help="needs --out"
+    )
+    add("--out", type=Path, metavar="FILE", help="write there; default: standard output")
+    add("--model", default=DEFAULT_MODEL, help=f"name/version; default: {DEFAULT_MODEL}")
+    add("--model-store", type=Path, default=DEFAULT_ROOT)
+    add("--provider", choices=("cpu", "cuda", "tensorrt"), default="cpu")
+    add("--jobs", type=int, default=0, metavar="N", help="files decoded at a time; default: cores")
+    parser.set_defaults(run_command=run, form=Text)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Results go out as they come: what was written before Ctrl-C stays."""
+    if options.form is Parquet and options.out is None:
+        complain("--parquet needs --out FILE")
+        return REFUSED
+    try:
+        limit = read_settings().max_upload_bytes
+        classifier = Classifier(
+            options.model,
+            model_store=options.model_store,
+            provider=options.provider,
+            jobs=options.jobs,
+            max_bytes=limit,
+        )
+    except (SettingsError, StoreError, NetworkError) as error:
+        complain(str(error))
+        return REFUSED
+    summary = Summary(frozenset(options.paths))
+    code = DONE
+    try:
+        with classifier, _written(options) as file, options.form(file) as output:
+            for result in classifier.classify_many(_sources(options.paths)):
+                named = _named(result, options.paths)
+                if summary.add(named):
+                    output.add(named)
+    except KeyboardInterrupt:
+        code = INTERRUPTED
+    except BrokenPipeError:  # as after `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return DONE
+    except (OSError, ImportError) as error:
+        complain(str(error))
+        return REFUSED
+    return summary.tell(options.paths) or code
+
+
+def _sources(paths: list[str]) -> Iterator[Source]:
+    for path in paths:
+        yield sys.stdin.buffer.read() if path == STANDARD_INPUT else path
+
+
+def _named(result: Result, paths: list[str]) -> Result:
+    """What has no path is called by its number."""
+    piped = [str(number) for number, path in enumerate(paths) if path == STANDARD_INPUT]
+    return replace(result, name=STANDARD_INPUT) if result.name in piped else result
+
+
+@contextmanager
+def _written(options: argparse.Namespace) -> Iterator[IO[Any]]:
+    if options.out is None:
+        yield sys.stdout
+    elif options.form is Parquet:
+        with options.out.open("wb") as file:
+            yield file
+    else:
+        with options.out.open("w", newline="", encoding="utf-8") as text:
+            yield text
+
+
+class Summary:
+    """Counts results, for the last line.
+
+    Args:
+        named: The paths that were given.
+    """
+
+    def __init__(self, named: frozenset[str]) -> None:
+        self._named = named
+        self._views: Counter[str] = Counter()
+        self._failed: Counter[str] = Counter()
+        self._skipped = 0
+
+    def add(self, result: Result) -> bool:
+        """Count it; False if it is passed over, as a text in a folder is."""
+        if (found := result.classification) is not None:
+            self._views[found.view] += 1
+            self._views["review"] += found.review
+            return True
+        if result.error_code == NO_IMAGE and result.name not in self._named:
+            self._skipped += 1
+            return False
+        self._failed[result.error_code or ""] += 1
+        return True
+
+    def tell(self, paths: list[str]) -> int:
+        """Print the last line; returns the exit code."""
+        answered = self._views["frontal"] + self._views["lateral"]
+        if not answered and not self._failed:
+            what = f"{self._skipped} files, but no image" if self._skipped else "no files"
+            complain(f"{what} in {', '.join(paths)}")
+            return REFUSED
+        words = [f"{self._views[name]} {name}" for name in ("frontal", "lateral")]
+        words.append(f"{self._views['review']} of them for review")
+        if failed := self._failed.total():
+            codes = ", ".join(f"{code} {count}" for code, count in self._failed.most_common())
+            words.append(f"{failed} failed ({codes})")
+        if self._skipped:
+            words.append(f"{self._skipped} skipped, which are no images")
+        Console(stderr=True).print(", ".join(words), highlight=False, soft_wrap=True)
+        return FAILED if failed else DONE
+
+
+class Output(ABC):
+    """Where results go, in one form."""
+
+    def __init__(self, file: IO[Any]) -> None:
+        self._file = file
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.flush()
+
+    @abstractmethod
+    def add(self, result: Result) -> None:
+        """Write one result."""
+
+
+class Text(Output):
+    """For people: view, PFI, path, and what there is to say."""
+
+    def add(self, result: Result) -> None:  # noqa: D102
+        name = _printable(result.name)
+        if (found := result.classification) is None:
+            assert result.error is not None
+            problem = problem_of(result.error)
+            words = ("failed", "", name, _printable(f"{problem.code}: {problem.detail}"))
+        else:
+            remarks = ["review"] * found.review + found.warnings
+            if found.header is not None and found.header.view_position is not None:
+                agrees = {True: "agrees", False: "DISAGREES", None: "names neither view"}
+                said = _printable(found.header.view_position)
+                remarks.append(f"header {said} {agrees[found.header.agrees]}")
+            words = (found.view, f"{found.pfi:.4f}", name, ", ".join(remarks))
+        self._file.write("{:8} {:6}  {}  {}".format(*words).rstrip() + "\n")
+        self._file.flush()
+
+
+class Lines(Output):
+    """NDJSON, one object a line, as `POST /v1/classify/batch` answers."""
+
+    def add(self, result: Result) -> None:  # noqa: D102
+        outcome = result.classification or result.error
+        assert outcome is not None
+        self._file.write(line_of(result.name, outcome))
+        self._file.flush()
+
+
+class Csv(Output):
+    """With a header; names and texts that a spreadsheet would run begin with an apostrophe."""
+
+    def __enter__(self) -> Self:
+        self._writer = csv.DictWriter(self._file, list(COLUMNS), lineterminator="\n")
+        self._writer.writeheader()
+        return self
+
+    def add(self, result: Result) -> None:  # noqa: D102
+        row = result.row()
+        self._writer.writerow(
+            {
+                name: marked(value) if isinstance(value, str) else value
+                for name, value in row.items()
+            }
+        )
+        self._file.flush()
+
+
+class Parquet(Output):
+    """One file, written in groups of rows; what was written before Ctrl-C can be read."""
+
+    def __enter__(self) -> Self:
+        self._rows: list[Result] = []
+        self._writer: Any = None
+        return self
+
+    def add(self, result: Result) -> None:  # noqa: D102
+        self._rows.append(result)
+        if len(self._rows) >= 1000:
+            self._flush()
+
+    def __exit__(self, *_: object) -> None:
+        self._flush()
+        if self._writer is not None:
+            self._writer.close()
+
+    def _flush(self) -> None:
+        table = as_table(self._rows)
+        if self._writer is None:
+            from pyarrow import parquet
+
+            self._writer = parquet.ParquetWriter(self._file, table.schema)
+        self._writer.write_table(table)
+        self._rows.clear()
+
+
+def _printable(name: str) -> str:
+    """For a terminal, which obeys what a name may hold."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in name)

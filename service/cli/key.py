@@ -1,0 +1,37 @@
+"""`cxrview key`: make an API key."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from service.api.auth.clients import PERMISSIONS
+from service.api.auth.keys import KeyFileError, new_key
+from service.cli.console import complain
+
+
+def add_command(commands: Any) -> None:
+    """`key NAME PERMISSION... --file FILE`."""
+    parser = commands.add_parser("key", help="make an API key, and add its hash to a file")
+    parser.add_argument("name", metavar="NAME", help="of who will hold it")
+    parser.add_argument("permissions", nargs="+", choices=PERMISSIONS, metavar="PERMISSION")
+    parser.add_argument("--file", type=Path, required=True, help="CXRVIEW_KEYS of the service")
+    parser.set_defaults(run_command=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Add a key to the file; it is shown once, here."""
+    try:
+        key, line = new_key(options.name, frozenset(options.permissions))
+        # Only its owner may read what is made here; who may is for others to widen
+        opened = os.open(options.file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        with os.fdopen(opened, "a") as file:
+            file.write(f"{line}\n")
+    except (KeyFileError, OSError) as error:
+        complain(str(error))
+        return 2
+    sys.stdout.write(f"{key}\n")
+    return 0

@@ -1,0 +1,56 @@
+"""`cxrview models`: which versions there are, and how good they are."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from model_store import DEFAULT_MODEL, DEFAULT_ROOT, ModelCard, Store, StoreError
+from service.cli.console import complain
+
+
+def add_command(commands: Any) -> None:
+    """`models [--model-store FOLDER]`."""
+    parser = commands.add_parser("models", help="list the model versions, with their figures")
+    parser.add_argument("--model-store", type=Path, default=DEFAULT_ROOT)
+    parser.set_defaults(run_command=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """A table of all versions; 1 if one of them cannot be read, 2 if there is none."""
+    store = Store(options.model_store)
+    references = store.list()
+    if not references:
+        complain(f"no model versions in {options.model_store}")
+        return 2
+    table = Table("model", "", "input", "test accuracy (95 % CI)", "Figure 6", "derived from")
+    failed = 0
+    for reference in references:
+        try:
+            card = store.load(reference).card
+        except StoreError as error:
+            complain(str(error))
+            failed = 1
+            continue
+        mark = "default" if reference == DEFAULT_MODEL else ""
+        size = f"{card.preprocess.size} px, v{card.preprocess.version}"
+        table.add_row(reference, mark, size, *_figures(card), card.derived_from or "")
+    Console(width=None if sys.stdout.isatty() else 1000).print(table)
+    return failed
+
+
+def _figures(card: ModelCard) -> tuple[str, str]:
+    """On the held-out images, and on the transformations of the paper's Figure 6 of these."""
+    found = {each.name: each.accuracy for each in card.evaluations}
+    held_out = grid = ""
+    if test := found.get("test"):
+        low, high = test.ci95
+        held_out = f"{test.value:.2%} ({low:.2%} to {high:.2%}), n = {test.n}"
+    if transformed := found.get("test, Figure 6 grid"):
+        grid = f"{transformed.count} of {transformed.n}"
+    return held_out, grid

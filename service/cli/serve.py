@@ -1,0 +1,105 @@
+"""`cxrview serve`: the HTTP service."""
+
+from __future__ import annotations
+
+import argparse
+import ipaddress
+from contextlib import suppress
+from logging.config import dictConfig
+from typing import Any
+
+from model_store import Store, StoreError
+from service.api.app import create_app
+from service.api.audit import AuditError
+from service.api.auth.keys import KeyFileError
+from service.api.logs import configuration
+from service.api.routes.backfills import BackfillExtraError
+from service.api.server import Server
+from service.api.settings import Settings, SettingsError, read_settings
+from service.api.tracing import TracingError
+from service.cli.console import complain
+
+REFUSED = 2  # the command cannot be meant
+START_FAILED = 3  # as uvicorn's own command says it
+MAX_PORT = 65535  # the C library would wrap larger ones
+
+
+def add_command(commands: Any) -> None:
+    """`serve [--model MODEL] [--host HOST] [--port PORT] [--operations-port PORT]`."""
+    parser = commands.add_parser("serve", help="serve HTTP; settings are CXRVIEW_* variables")
+    parser.add_argument("--model", help="name/version; default: CXRVIEW_MODEL")
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=port, default=8000, help="8000; 0 for any that is free")
+    parser.add_argument(
+        "--operations-port",
+        type=_fixed_port,
+        help="for /livez, /readyz and /metrics; by default --port",
+    )
+    parser.set_defaults(run_command=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Serve until SIGTERM or Ctrl-C."""
+    ports = [options.port, *filter(None, [options.operations_port])]
+    try:
+        settings = read_settings()
+        if options.model is not None:
+            settings = settings.model_copy(update={"model": options.model})
+        if reason := _refusal(settings, options.host, ports):
+            complain(reason)
+            return REFUSED
+        Store(settings.model_store).load(settings.model)  # before the port is opened
+        app = create_app(settings, options.operations_port)
+    except (SettingsError, KeyFileError, AuditError, TracingError, BackfillExtraError) as error:
+        complain(str(error))
+        return REFUSED
+    except StoreError as error:
+        complain(str(error))
+        return START_FAILED
+    # One process on purpose: scale by replicas, so that each has one owner of its metrics
+    dictConfig(configuration(settings.log_format))
+    server = Server(app, settings, options.host, ports)
+    try:
+        with suppress(KeyboardInterrupt):
+            server.listen()
+    except OSError as error:
+        complain(f"{options.host}, {error.strerror}")
+    return 0 if server.started else START_FAILED
+
+
+def _refusal(settings: Settings, host: str, ports: list[int]) -> str | None:
+    """Why it must not be served so; None where it may."""
+    asked = settings.keys or settings.oidc_issuer or settings.allow_anonymous
+    if not asked and not _is_loopback(host):
+        return (
+            f"anybody who reaches {host} would be answered: set CXRVIEW_KEYS or "
+            "CXRVIEW_OIDC_ISSUER, or CXRVIEW_ALLOW_ANONYMOUS=true where something before the "
+            "service asks who comes"
+        )
+    if len(set(ports)) < len(ports):
+        return "--operations-port must differ from --port"
+    return None
+
+
+def port(text: str) -> int:
+    """A port, or 0.
+
+    Raises:
+        ArgumentTypeError: It is none.
+    """
+    if not text.isdecimal() or int(text) > MAX_PORT:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port: 0 to {MAX_PORT}")
+    return int(text)
+
+
+def _fixed_port(text: str) -> int:
+    if not (found := port(text)):
+        raise argparse.ArgumentTypeError("name the port on which probes are to be found")
+    return found
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -1,0 +1,160 @@
+"""The Python API over HTTP: `Client` and `AsyncClient`, against a running service."""
+
+from __future__ import annotations
+
+import asyncio
+import http.server
+import io
+import json
+import threading
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import DATA
+from images import radiograph
+from live import Live, serving
+
+from cxrview import AsyncClient, Classifier, Client, ServiceError
+
+FRONTAL = DATA / "frontal-0003.jpg"
+LATERAL = DATA / "lateral-0013-header-says-pa.dcm"
+MODEL = "swift/1.1.0"
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+    log = tmp_path_factory.mktemp("service") / "log"
+    with serving(log, "--model", MODEL) as running:
+        yield running
+
+
+def test_a_client_answers_as_the_classifier(service: Live) -> None:
+    """One after the other, many at a time, and with asyncio."""
+    sources = [FRONTAL, LATERAL, LATERAL.read_bytes(), radiograph(128, 96), b"no image", "nowhere"]
+    with Classifier(MODEL) as classifier, Client(service.url) as client:
+        expected = [each.row() for each in classifier.classify_many(sources)]
+        assert client.classify(FRONTAL) == classifier.classify(FRONTAL)
+        found = [each.row() for each in client.classify_many(sources, connections=3)]
+
+    async def ask() -> list[dict[str, Any]]:
+        async with AsyncClient(service.url) as client:
+            assert (await client.classify(LATERAL)).view == "lateral"
+            return [each.row() async for each in client.classify_many(sources)]
+
+    assert found == asyncio.run(ask())
+    for own, of_service in zip(expected, found, strict=True):
+        assert own.pop("pfi") == pytest.approx(of_service.pop("pfi"), abs=1e-3)
+        assert own.pop("detail") is None or of_service["detail"]
+        of_service.pop("detail")
+        assert own == of_service
+
+
+def test_an_archive_is_one_request(service: Live) -> None:
+    """Each of its files has a result."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.write(FRONTAL, "one.jpg")
+        archive.writestr("two.txt", "no image")
+    with Client(service.url) as client:
+        found = {each.name: each for each in client.classify_archive(buffer.getvalue())}
+        assert found["one.jpg"].classification.view == "frontal"
+        assert found["two.txt"].error_code == "unrecognised_format"
+        with pytest.raises(ServiceError) as error:
+            list(client.classify_archive(b"no archive"))
+    assert (error.value.code, error.value.status) == ("unknown_archive", 415)
+
+
+def test_a_refusal_has_its_code(service: Live) -> None:
+    """That of docs/problems.md, with the status."""
+    with Client(service.url) as client:
+        with pytest.raises(ServiceError) as error:
+            client.classify(b"\x89PNG\r\n\x1a\n")
+        assert (error.value.code, error.value.status) == ("corrupt_image", 422)
+        with pytest.raises(TypeError, match="uint8 or uint16"):
+            client.classify(np.zeros((64, 64)))
+        inverted = client.classify(
+            255 - radiograph(96, 96, 8).astype("u1"), photometric="MONOCHROME1"
+        )
+        plain = client.classify(radiograph(96, 96, 8).astype("u1"))
+        assert inverted.pfi == pytest.approx(plain.pfi, abs=1e-3)
+
+
+@contextmanager
+def answering(
+    *answers: tuple[int, dict[str, str], bytes],
+) -> Iterator[tuple[str, list[str | None]]]:
+    """A server that gives these answers one after the other, and keeps what keys it was shown."""
+    waiting, keys = list(answers), []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["content-length"]))
+            keys.append(self.headers["authorization"])
+            status, headers, body = waiting.pop(0)
+            self.send_response(status)
+            for name, value in ({"content-length": str(len(body))} | headers).items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}", keys
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+FULL = json.dumps({"code": "queue_full", "detail": "the queue is full"}).encode()
+ANSWER = json.dumps(
+    {
+        "view": "frontal",
+        "pfi": 0.9,
+        "threshold": 0.5,
+        "review": False,
+        "header": None,
+        "sop_instance_uid": None,
+        "warnings": [],
+        "model": {"name": "swift", "version": "1.1.0", "sha256": "0"},
+    }
+).encode()
+
+
+def test_it_comes_again_when_it_was_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By Retry-After, with its key; without one it waits longer each time."""
+    waits: list[float] = []
+    monkeypatch.setattr("cxrview.client.time.sleep", waits.append)
+    full = (503, {"retry-after": "7"}, FULL), (429, {}, FULL), (503, {}, FULL)
+    with answering(*full, (200, {}, ANSWER)) as (url, keys), Client(url, "secret") as client:
+        assert client.classify(b"x").view == "frontal"
+    assert keys == ["Bearer secret"] * 4
+    assert waits[0] == 7
+    assert 0.5 <= waits[1] <= 1 < waits[2] * 1.01 <= 2.02
+
+
+def test_it_gives_up_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With what the service said last; or that there is none, or another one."""
+    monkeypatch.setattr("cxrview.client.time.sleep", lambda _: None)
+    with (
+        answering(*[(503, {}, FULL)] * 3, (502, {}, b"<html>")) as (url, _),
+        Client(url, retries=2) as client,
+    ):
+        for code in ("queue_full", "not_the_service"):
+            with pytest.raises(ServiceError) as error:
+                client.classify(b"x")
+            assert error.value.code == code
+    for gone in (url, "no-scheme"):
+        with Client(gone, retries=1) as client, pytest.raises(ServiceError) as error:
+            client.classify(b"x")
+        assert (error.value.code, error.value.status) == ("unreachable", None)
