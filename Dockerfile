@@ -22,6 +22,7 @@ RUN apt-get update \
     && python3 -m venv --without-pip /opt/cxrview
 WORKDIR /source
 COPY pyproject.toml constraints.txt constraints-gpu.txt README.md LICENSE ./
+COPY cxrview cxrview
 COPY service service
 COPY training training
 COPY model_store model_store

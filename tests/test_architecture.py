@@ -148,7 +148,7 @@ def test_the_service_never_loads_torch(module: str) -> None:
 @pytest.mark.parametrize("module", ["service.api.app", "service.cli", "service.backfill.sources"])
 def test_only_a_backfill_loads_what_its_sources_need(module: str) -> None:
     """A service starts without the `backfill` extra, and each source loads its own part of it."""
-    assert not loaded_by(module, "minio", "httpx2", "pyarrow")
+    assert not loaded_by(module, "minio", "pyarrow")
 
 
 def test_a_backfill_needs_no_web_framework() -> None:

@@ -20,7 +20,7 @@ REFUSED = 2  # the command cannot be meant
 def add_command(commands: Any) -> None:
     """`backfill SOURCE --out FOLDER [options]` and `audit RESULTS [--out FOLDER]`."""
     backfill = commands.add_parser("backfill", help="classify an archive, every image once")
-    _add_backfill_options(backfill)
+    add_backfill_options(backfill)
     backfill.set_defaults(run_command=partial(_run, "run_backfill"))
     audit = commands.add_parser(
         "audit", help="certificate and header audit of a backfill's results"
@@ -40,7 +40,8 @@ def _run(name: str, options: argparse.Namespace) -> int:
     return code
 
 
-def _add_backfill_options(parser: argparse.ArgumentParser) -> None:
+def add_backfill_options(parser: argparse.ArgumentParser) -> None:
+    """Those of `cxrview backfill`."""
     add = parser.add_argument
     add(
         "source", metavar="SOURCE", help="folder, list, zip, tar, s3://... or DICOMweb: https://..."
