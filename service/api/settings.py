@@ -48,60 +48,131 @@ class Settings(BaseSettings):
     Service called cxrview. They are options of `cxrview serve`.
     """
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True)
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, use_attribute_docstrings=True)
 
-    model: str = DEFAULT_MODEL  # name/version; never "latest", so that a rollback is a change
+    model: str = DEFAULT_MODEL
+    """The model, as name/version. There is no "latest", so that a rollback is a change."""
     model_store: Path = DEFAULT_ROOT
+    """The folder of model versions."""
     provider: Provider = "cpu"
-    allow_cpu_fallback: bool = False  # a GPU pod that serves from its CPU should fail, not crawl
-    engine_cache: Path | None = None  # what TensorRT compiles in minutes; None: at every start anew
-    # As many of each as there are cores within the CPU limit: whichever has work can use them all
-    inference_threads: NonNegativeInt = 0  # of the only ONNX call; 0: all cores
-    decode_workers: PositiveInt = Field(default_factory=usable_cpus)  # of each lane
+    """Where the network runs: `cpu`, `cuda` or `tensorrt`."""
+    allow_cpu_fallback: bool = False
+    """Serve from the CPU if the GPU cannot be used. By default, the start fails."""
+    engine_cache: Path | None = None
+    """The folder in which TensorRT keeps its compiled engines. Without it, every start takes
+    minutes.
+    """
+    inference_threads: NonNegativeInt = 0
+    """CPU threads of an ONNX call that runs alone. Several calls run side by side with one thread
+    each, which is more efficient. 0: all cores within the CPU limit, or one for a model as small
+    as `swift`.
+    """
+    decode_workers: PositiveInt = Field(default_factory=usable_cpus)
+    """Images that are decoded at the same time, for each lane. Default: the cores within the CPU
+    limit.
+    """
 
-    max_upload_bytes: PositiveInt = 64 * 2**20  # one radiograph; uncompressed CR reaches 30 MB
-    max_batch_body_bytes: PositiveInt = 128 * 2**20  # one archive or multipart body, held in memory
-    max_held_bytes: PositiveInt = 256 * 2**20  # all bodies in memory at once; beyond: 503
+    max_upload_bytes: PositiveInt = 64 * 2**20
+    """The largest image. Uncompressed CR reaches 30 MB."""
+    max_batch_body_bytes: PositiveInt = 128 * 2**20
+    """The largest batch body; it is held in memory."""
+    max_held_bytes: PositiveInt = 256 * 2**20
+    """All bodies in memory together; backfill takes three quarters at most. Beyond, bodies wait to
+    be read, and then get 503.
+    """
     max_archive_entries: PositiveInt = 10_000
-    max_archive_bytes: PositiveInt = 2 * 2**30  # all entries of one archive, inflated one by one
-    max_archive_ratio: Annotated[float, Gt(1)] = 200  # inflated / deflated of one entry
-    max_receive_idle_seconds: PositiveFloat = 30  # without a byte of a body; beyond: 408
-    max_receive_seconds: PositiveFloat = 300  # of a whole body; beyond: 408
-    max_head_bytes: Annotated[int, Ge(4096)] = 2**15  # of a request's head; beyond: 400
-    max_head_seconds: PositiveFloat = 10  # to the end of a head; beyond: the connection is closed
-    max_write_seconds: PositiveFloat = 30  # a client that reads nothing of its answer for so long
-    max_connections: PositiveInt = 512  # open at once; beyond: the longest idle is closed
+    """The most files in a batch."""
+    max_archive_bytes: PositiveInt = 2 * 2**30
+    """The size of all entries of an archive together, inflated. They are inflated one by one."""
+    max_archive_ratio: Annotated[float, Gt(1)] = 200
+    """By how much an entry of an archive may inflate."""
+    max_receive_idle_seconds: PositiveFloat = 30
+    """The longest pause within a body. Beyond: 408."""
+    max_receive_seconds: PositiveFloat = 300
+    """The longest time for a whole body. Beyond: 408."""
+    max_head_bytes: Annotated[int, Ge(4096)] = 2**15
+    """The largest request line with its header fields, at least 4 KiB. Beyond: 400; more than 100
+    fields: 431. A head that comes in pieces may be up to twice as large.
+    """
+    max_head_seconds: PositiveFloat = 10
+    """The longest time from the start of a connection, or its last answer, to the end of the next
+    head. Beyond, the connection is closed.
+    """
+    max_write_seconds: PositiveFloat = 30
+    """A client that reads nothing of its answer for this long is disconnected."""
+    max_connections: PositiveInt = 512
+    """The most open connections, without those of the operations port; at most half of `ulimit -n`.
+    Beyond, the connection that has been idle longest is closed.
+    """
 
-    # Proxies, by address or network, whose X-Forwarded-For and -Proto are believed
     trusted_proxies: Annotated[tuple[str, ...], NoDecode] = ()
+    """Addresses or networks of proxies, separated by commas. `X-Forwarded-For` and
+    `X-Forwarded-Proto` are believed from these only ([access](access.md)).
+    """
 
-    # Who may ask for what; neither keys nor an issuer: anybody, on this machine only
     keys: Path | None = None
-    oidc_issuer: str | None = None  # the URL of an identity provider, as in its tokens' `iss`
-    oidc_audience: str | None = None  # what its tokens' `aud` must hold
-    oidc_permissions_claim: str = "scope"  # where permissions are; dots lead into objects
-    oidc_permission_prefix: str = ""  # what stands before a permission there
-    allow_anonymous: bool = False  # anybody, from anywhere: where something before it asks who
+    """A file of API keys. Without keys and issuer the service answers everyone, and listens on the
+    loopback address only.
+    """
+    oidc_issuer: str | None = None
+    """The URL of an OpenID Connect identity provider whose tokens are accepted, as in their `iss`.
 
-    max_client_images_per_second: PositiveFloat | None = None  # of each client; None: no limit
+    """
+    oidc_audience: str | None = None
+    """The audience that a token must have (`aud`)."""
+    oidc_permissions_claim: str = "scope"
+    """The claim that holds the permissions; dots lead into objects."""
+    oidc_permission_prefix: str = ""
+    """The prefix of a permission in that claim."""
+    allow_anonymous: bool = False
+    """Listen on other addresses without keys or tokens, where a proxy authenticates."""
 
-    access_log: bool = False  # a line a request, without anything of a patient
+    max_client_images_per_second: PositiveFloat | None = None
+    """The rate of each client. Beyond: 429 with Retry-After. Without it there is no limit."""
+
+    access_log: bool = False
+    """Write a log line for each request; it holds nothing of a patient."""
     log_format: LogFormat = "text"
-    audit_log: Path | None = None  # who had which answer; - for standard output; None: nowhere
-    audit_key: Path | None = (
-        None  # a file of 32 secret bytes or more, for hashes of SOP Instance UIDs
-    )
-    tracing: bool = False  # send spans to a collector; where it is say OTEL_* variables
+    """The form of all log lines: `text` or `json`."""
+    audit_log: Path | None = None
+    """The audit log: who got which answer. A file that is only appended to, or `-` for standard
+    output.
+    """
+    audit_key: Path | None = None
+    """A file of at least 32 secret bytes, the key of the hashes of SOP Instance UIDs in the audit
+    log.
+    """
+    tracing: bool = False
+    """Send a span for each request to an OpenTelemetry collector; OTEL_* variables say where it is.
 
-    backfill_folder: Path | None = None  # jobs and their results; one process at a time uses it
-    # Folders, s3://bucket/prefix, https://host/path, with commas: below these jobs may read
+    """
+
+    backfill_folder: Path | None = None
+    """The folder of jobs on archives ([backfill](backfill.md)), with their ledger and results. One
+    process uses it at a time. It needs the extra `backfill`. Without it there are no jobs.
+    """
     backfill_sources: Annotated[tuple[str, ...], NoDecode] = ()
-    backfill_ledger: str | None = None  # URL of a database; None: a file in the folder
+    """From where jobs may read, separated by commas: folders, `s3://bucket/prefix`,
+    `https://host/path`.
+    """
+    backfill_ledger: str | None = None
+    """The URL of the ledger's database. Default: a file in the folder."""
 
-    max_batch_images: PositiveInt = 8  # per ONNX call; more raises throughput and latency
-    max_queue_images: PositiveInt = 256  # of each lane, worked on or waiting; beyond: 503
-    drain_seconds: NonNegativeFloat = 0  # after SIGTERM: not ready, but still answering
-    latency_budget_seconds: PositiveFloat = 2  # an interactive image that would take longer: 503
+    max_batch_images: PositiveInt = 8
+    """The most images in an ONNX call, a power of two. More raise throughput and latency. On a CPU,
+    `googlenet` takes 2 at most, as more are no faster.
+    """
+    max_queue_images: PositiveInt = 256
+    """The most images of a lane that wait or are worked on. Beyond: 503 with Retry-After."""
+    drain_seconds: NonNegativeFloat = 0
+    """How long requests are still answered after SIGTERM, while `/readyz` says 503. Then requests
+    in flight are finished, and the process exits with 0, at most 30 s later. A second SIGTERM
+    ends it at once. In Kubernetes, choose some seconds more than endpoints take to be updated.
+    """
+    latency_budget_seconds: PositiveFloat = 2
+    """The latency budget of an interactive image. One that would take longer gets 503 with Retry-
+    After before its body is read.
+    """
 
     @field_validator("max_batch_images")
     @classmethod
@@ -132,12 +203,12 @@ class Settings(BaseSettings):
 
     @field_validator("oidc_issuer")
     @classmethod
-    def _nobody_on_the_way(cls, value: str | None) -> str | None:
+    def _safe_url(cls, value: str | None) -> str | None:
         return value if value is None else safe(value)
 
     @model_validator(mode="after")
     def _pairs(self) -> Self:
-        """What is of no use alone."""
+        """Settings that need each other."""
         if (self.oidc_issuer is None) != (self.oidc_audience is None):
             raise ValueError("oidc_issuer and oidc_audience go together")
         if (self.audit_log is None) != (self.audit_key is None):
@@ -150,7 +221,7 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _one_body_always_fits(self) -> Self:
-        """Otherwise it would wait for room that can never be there."""
+        """Otherwise it would wait forever."""
         if self.max_upload_bytes > self.max_held_bytes:
             raise ValueError("max_upload_bytes must not exceed max_held_bytes")
         if self.max_batch_body_bytes > BACKFILL_SHARE * self.max_held_bytes:

@@ -40,7 +40,7 @@ def add_command(commands: Any) -> None:
     add("paths", nargs="+", metavar="PATH", help="file or folder; - for one file on standard input")
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_const", dest="form", const=Lines, help="NDJSON")
-    form.add_argument("--csv", action="store_const", dest="form", const=Csv)
+    form.add_argument("--csv", action="store_const", dest="form", const=Csv, help="with a header")
     form.add_argument(
         "--parquet", action="store_const", dest="form", const=Parquet, help="needs --out"
     )

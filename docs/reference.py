@@ -1,0 +1,128 @@
+"""Write the pages that follow from the code: settings.md, cli.md and models.md.
+
+    python docs/reference.py
+
+A test fails where they are stale.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+from contextlib import redirect_stdout, suppress
+from pathlib import Path
+
+from model_store import DEFAULT_MODEL, ModelCard, Store
+from service.api.settings import PREFIX, Settings
+from service.cli import main
+from training.evaluate.metrics import as_table
+
+HERE = Path(__file__).parent
+WIDTH = 100  # of the help of a command
+MIB = 2**20
+
+
+def settings() -> str:
+    """Every setting with its default."""
+    lines = [
+        "# Settings",
+        "",
+        "The service reads these environment variables once, at its start. An unknown variable with the",
+        "prefix `CXRVIEW_` is an error, so a misspelt one cannot pass unnoticed. Units are in the names.",
+        "",
+        "| variable | default | meaning |",
+        "|---|---|---|",
+    ]
+    for name, field in Settings.model_fields.items():
+        meaning = " ".join((field.description or "").split())
+        lines.append(f"| `{PREFIX}{name.upper()}` | {_default(name)} | {meaning} |")
+    return "\n".join(lines) + "\n"
+
+
+def _default(name: str) -> str:
+    field = Settings.model_fields[name]
+    if name == "model_store":
+        return "the package's own"
+    if field.default_factory is not None:
+        return "cores"
+    value = field.default
+    if value is None or value in ((), ""):
+        return ""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if name.endswith("_bytes") and value % 1024 == 0:
+        return f"{value // MIB} MiB" if value % MIB == 0 else f"{value // 1024} KiB"
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def cli() -> str:
+    """The help of every command."""
+    os.environ["COLUMNS"] = str(WIDTH)
+    overview = _help()
+    names = re.findall(r"^    (\w+) ", overview, re.MULTILINE)
+    commands = [f"## cxrview {name}\n\n```text\n{_help(name)}\n```\n" for name in names]
+    return "\n".join([f"# The command\n\n```text\n{overview}\n```\n", *commands])
+
+
+def _help(*command: str) -> str:
+    text = io.StringIO()
+    with redirect_stdout(text), suppress(SystemExit):
+        main([*command, "--help"])
+    return text.getvalue().rstrip()
+
+
+def models() -> str:
+    """The card of every version."""
+    store = Store()
+    cards = [store.load(reference).card for reference in store.list()]
+    lines = [
+        "# Models",
+        "",
+        "What the cards of the shipped versions say; `GET /v1/model` returns the whole card of the one that",
+        "serves. Frontal is the positive class. Intervals are exact (Clopper-Pearson, 95 %). No patient is in",
+        "training and test. `review` is the share of images that are marked for a person. Which one to pick is",
+        "in [choosing a model](choosing.md).",
+    ]
+    return "\n".join(lines) + "\n" + "".join(map(_card, reversed(cards)))
+
+
+def _card(card: ModelCard) -> str:
+    reference = f"{card.name}/{card.version}"
+    default = " (default)" if reference == DEFAULT_MODEL else ""
+    spec, plateau, band = card.preprocess, card.plateau, card.review_band
+    derived = f" It is derived from `{card.derived_from}`." if card.derived_from else ""
+    sources = "".join(
+        f"- {each.name}: {each.use}; {each.frontal} frontal, {each.lateral} lateral; {each.licence}\n"
+        for each in card.data
+    )
+    limitations = "".join(f"- {each}\n" for each in card.limitations)
+    return f"""
+## {reference}{default}
+
+{card.architecture}; input {spec.size} x {spec.size}, preprocessing version {spec.version}.{derived}
+A PFI of {card.threshold:.4f} or more is frontal: the {card.threshold_rule} of the Youden plateau from
+{plateau.low:.4f} to {plateau.high:.4f}, found on {plateau.images:,} {plateau.measured_on}. A PFI from {band.low:.3f} to
+{band.high:.3f} is marked for review.
+
+{as_table(card.evaluations)}
+
+Limitations:
+
+{limitations}
+Data:
+
+{sources}"""
+
+
+PAGES = {"settings.md": settings, "cli.md": cli, "models.md": models}
+
+
+def write() -> None:
+    """Write all of them."""
+    for name, page in PAGES.items():
+        (HERE / name).write_text(page())
+
+
+if __name__ == "__main__":
+    write()
