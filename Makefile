@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: run test lint sbom e2e bench clean
+.PHONY: run test check lint docs sbom e2e bench clean
 
 $(VENV)/.cpu: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -24,6 +24,15 @@ run: $(VENV)/.cpu
 # Tests of what a machine lacks are skipped, and it says at the end which; so coverage is for .ci/run
 test: $(VENV)/.dev
 	$(BIN)/pytest $(PYTEST_ARGS)
+
+# Lint, types and the fast tests, before every commit
+check: lint
+	$(BIN)/pytest -q -m "not slow"
+
+# The documentation as a site in build/site
+docs: $(VENV)/.dev
+	$(BIN)/python docs/reference.py
+	$(BIN)/mkdocs build --quiet
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
