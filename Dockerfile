@@ -43,6 +43,9 @@ RUN pip --python /opt/cxrview/bin/python install --no-cache-dir --constraint con
 FROM build AS build-gpu
 RUN pip --python /opt/cxrview/bin/python install --no-cache-dir \
         --constraint constraints.txt --constraint constraints-gpu.txt ".[gpu,tracing]" \
+    && pip --python /opt/cxrview/bin/python uninstall --yes onnxruntime onnxruntime-gpu \
+    && pip --python /opt/cxrview/bin/python install --no-cache-dir --no-deps \
+        --constraint constraints-gpu.txt onnxruntime-gpu \
     && python3 -m compileall -q -j 0 /opt/cxrview/lib
 
 FROM python AS runtime

@@ -9,11 +9,11 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 
 $(VENV)/.cpu: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(PIP) --editable '.[cpu]'
+	$(PIP) --editable .
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.cpu
-	$(PIP) --editable '.[cpu,backfill,ray,tracing,training,dev]'
+	$(PIP) --editable '.[backfill,ray,tracing,training,dev]'
 	touch $@
 
 # Install, start the service, classify the bundled radiographs through it, keep serving.
@@ -45,7 +45,7 @@ sbom: $(VENV)/.dev
 	rm -rf .venv-sbom
 	$(PYTHON) -m venv --without-pip .venv-sbom
 	$(BIN)/python -m pip --python .venv-sbom/bin/python install --quiet --disable-pip-version-check \
-		--constraint constraints.txt '.[cpu,tracing]'
+		--constraint constraints.txt '.[tracing]'
 	$(BIN)/python deploy/sbom.py .venv-sbom/bin/python build/sbom.cdx.json
 
 # The whole of it without a cluster, in about ten minutes: the image twice behind a balancer and once on an

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -28,6 +29,12 @@ def main() -> int:
     parser.add_argument("--port", type=int, default=8000)
     parser.add_argument("--once", action="store_true", help="stop after the answers")
     options = parser.parse_args()
+    if is_taken(options.port):
+        print(
+            f"error: another program listens on port {options.port}; choose one with PORT=",
+            file=sys.stderr,
+        )
+        return 1
     url = f"http://127.0.0.1:{options.port}"
     command = [sys.executable, "-m", "service.cli", "serve", "--port", str(options.port)]
     with subprocess.Popen(command) as service:
@@ -41,6 +48,13 @@ def main() -> int:
         finally:
             service.send_signal(signal.SIGTERM)
     return 1 if failed else 0
+
+
+def is_taken(port: int) -> bool:
+    """Whether something answers there already: it would be tried in the place of the service."""
+    with socket.socket() as client:
+        client.settimeout(1)
+        return client.connect_ex(("127.0.0.1", port)) == 0
 
 
 def until_ready(service: subprocess.Popen[bytes], url: str) -> bool:

@@ -34,7 +34,7 @@ def _run(name: str, options: argparse.Namespace) -> int:
     try:
         job = import_module("service.cli.backfill_job")
     except ImportError as error:
-        complain(f"{error}; this needs the extra `backfill`: pip install '.[cpu,backfill]'")
+        complain(f"{error}; this needs the extra `backfill`: pip install '.[backfill]'")
         return REFUSED
     code: int = getattr(job, name)(options)
     return code
