@@ -9,13 +9,13 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import ClassVar, Self
 
-from service.inference import LANES, Lane
+from service.inference import LANES, Lane, UnavailableError
 
 # Of the budget, by the mean of the images measured; the rest is for those that take longer
 EXPECTED_SHARE = 0.75
 
 
-class QueueFullError(Exception):
+class QueueFullError(UnavailableError):
     """Too many images are ahead; `retry_after_seconds` says when they should be done."""
 
     code: ClassVar[str] = "queue_full"

@@ -8,8 +8,7 @@ from dataclasses import replace
 from model_store import ModelCard
 from service.backfill.results.rows import ItemError, Names, Outcome, Row, SourceError
 from service.imaging import ImageError, Origin, Radiograph, ViewHeader, tidy
-from service.inference import BatcherClosedError
-from service.uploads.budget import ServiceFullError
+from service.inference import UnavailableError
 from service.uploads.upload import UploadError
 
 # Nothing that anybody would want to be classified, whoever tries again with whatever decoder: files
@@ -120,7 +119,7 @@ def row_of_error(
         Exception: `error` itself, where it says nothing of the image: the archive does not answer,
             the service is stopping or full. Then it has no outcome yet.
     """
-    if isinstance(error, (SourceError, BatcherClosedError, ServiceFullError)):
+    if isinstance(error, (SourceError, UnavailableError)):
         raise error
     coded = (ImageError, ItemError, UploadError)
     code = error.code if isinstance(error, coded) else "internal_error"
