@@ -43,15 +43,22 @@ def ledger_in(folder: Path) -> str:
     return f"sqlite:///{folder.resolve() / LEDGER}"
 
 
-def conclude(ledger: Ledger, job: Job, out: Path) -> Certificate:
+def conclude(ledger: Ledger, job: Job, out: Path, *, may_be_empty: bool = False) -> Certificate:
     """Write certificate and header audit of a job that is done.
+
+    Args:
+        ledger: Of the job.
+        job: As it is at its end.
+        out: Its folder.
+        may_be_empty: Whether an archive without images is no error.
 
     Raises:
         OSError: A file cannot be read, or written; the job is stopped, and ends when it is resumed.
     """
     parts = [PartFile(*astuple(each)) for each in ledger.parts(job.id)]
     times = (_moment(job.started), _moment(job.ended))
-    known = Known(job.counts["found"], parts, *times, job.left_out)
+    source = str(job.description.get("source", ""))
+    known = Known(job.counts["found"], parts, *times, job.left_out, source, may_be_empty)
     try:
         (out / RESULTS).mkdir(parents=True, exist_ok=True)  # of an archive without images
         return audit(out / RESULTS, out, known)

@@ -283,3 +283,12 @@ def test_readers_do_not_wait_for_a_writer(tmp_path: Path) -> None:
         assert ledger.job(job).counts["found"] == 0
     writer.close()
     ledger.close()
+
+
+@pytest.mark.parametrize("scheme", ["postgresql", "postgres"])
+def test_the_usual_url_of_postgresql_is_understood(scheme: str) -> None:
+    """SQLAlchemy would look for a driver that is not installed; the one that is, is asked."""
+    with pytest.raises(LedgerError) as error:
+        Ledger(f"{scheme}://user@127.0.0.1:1/ledger")
+    assert "psycopg" not in str(error.value)
+    assert "127.0.0.1" in str(error.value)
