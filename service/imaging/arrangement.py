@@ -62,10 +62,11 @@ def check_rows(values: Pixels) -> None:
     ratio = furthest / min(values.shape)
     if abs(ratio - round(ratio)) < MULTIPLE * (ratio > 1.5) or rows == columns:
         return
-    places = _places(furthest, flat.size - furthest)
-    as_said, exchanged = (_bends(flat, places, step) for step in (columns, rows))
-    if EXCHANGED * exchanged.mean() >= as_said.mean():  # as of nearly all
-        return
+    for runs in (RUNS[::4], RUNS):  # some tell of nearly all pictures that they are right
+        places = _places(furthest, flat.size - furthest, runs)
+        as_said, exchanged = (_bends(flat, places, step) for step in (columns, rows))
+        if EXCHANGED * exchanged.mean() >= as_said.mean():
+            return
     told = np.count_nonzero(as_said) >= LEAST_BENDS * places.size
     if told and len(np.unique(flat[places])) >= LEAST_VALUES:
         raise CorruptImageError(
@@ -81,8 +82,8 @@ def neighbours(values: Pixels) -> tuple[Pixels, Pixels]:
     return flat[places], flat[places + 1]
 
 
-def _places(start: int, end: int) -> npt.NDArray[np.intp]:
-    starts = start + (RUNS * (end - start - RUN)).astype(np.intp)
+def _places(start: int, end: int, runs: npt.NDArray[np.float64] = RUNS) -> npt.NDArray[np.intp]:
+    starts = start + (runs * (end - start - RUN)).astype(np.intp)
     return np.add.outer(starts, np.arange(RUN)).reshape(-1)
 
 
