@@ -169,7 +169,7 @@ def _compare_kinds(
 
 
 def compare_archive(comparison: Comparison, options: argparse.Namespace) -> Result:
-    """A sample of somebody's archive, which has no labels but the stored images themselves."""
+    """A sample of an archive. It has no labels: answers to stored images are the reference."""
     given = {"since": options.since, "until": options.until, "modalities": options.modalities}
     given |= dict(each.split("=", 1) for each in options.option)
     given |= {"rendered": options.side, "rendered_as": options.format}

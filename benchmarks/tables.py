@@ -48,7 +48,7 @@ them fills the caches that decoders need, as another machine would not.
   batches ran on single cores, still have it, and the service, with `googlenet` in batches of 8 on
   all cores. More than 1 is possible: bodies of megabytes cost the service less than the bare
   application, because it reads them straight into their buffer.
-- Throughput was measured with room for what waits (`CXRVIEW_LATENCY_BUDGET_SECONDS=120`,
+- Throughput was measured with limits that refuse nothing (`CXRVIEW_LATENCY_BUDGET_SECONDS=120`,
   `CXRVIEW_MAX_HELD_BYTES` of 1 GiB), all else with the defaults. Images/s runs from the first image
   sent to the last answer.
 """

@@ -178,7 +178,7 @@ def prometheus(
         RuntimeError: It does not start; with its own words.
         OSError: The port is not free.
     """
-    port = free_port(port)  # whoever has it would answer in its place
+    port = free_port(port)  # another process on this port would answer instead
     config = _configured(folder, targets, scrape_seconds, labels or {}, hurry)
     command = [str(binary), f"--config.file={config}", f"--storage.tsdb.path={folder / 'data'}"]
     command.append(f"--web.listen-address=127.0.0.1:{port}")

@@ -79,7 +79,7 @@ def _jobs() -> list[Row]:
     )
     stopped = number(
         "Jobs stopped",
-        "They cannot go on until somebody resumes or cancels them; each says its reason.",
+        "They wait until an operator resumes or cancels them; each states its reason.",
         "short",
         ask(f"sum({of('cxrview_backfill_jobs', STOPS)})"),
         limit=(1, 2),

@@ -234,7 +234,7 @@ def sheet(
 
 
 def textbox(name: str, label: str, default: str) -> dashboard.TextBoxVariable:
-    """A variable that anybody types in."""
+    """A variable whose value the user types."""
     found = dashboard.TextBoxVariable(name).label(label).default_value(default)
     return found.current(models.VariableOption(text=default, value=default, selected=True))
 

@@ -1,9 +1,10 @@
-"""Draw the dashboards without Grafana: the same places, the same queries, one picture each.
+"""Draw the dashboards without Grafana: the same layout, the same queries, one picture each.
 
     python -m deploy.dashboards.render http://127.0.0.1:9090 [--minutes 60] [--end SECONDS]
 
-`--end` is in seconds since 1970, `--images` what the archive is said to hold. The pictures go to
-docs/, or to `--out`. Those there are of the service on two cores, with the load of deploy/offer.py.
+`--end` is in seconds since 1970; `--images` is the number of images in the archive. The pictures go
+to docs/, or to `--out`. Those in docs/ show the service on two cores, under the load of
+deploy/load_client.py.
 """
 
 from __future__ import annotations

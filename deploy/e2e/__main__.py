@@ -25,7 +25,7 @@ from pathlib import Path
 
 from deploy import observe
 from deploy.e2e import trials
-from deploy.e2e.scene import Report, Scene
+from deploy.e2e.harness import Harness, Report
 from deploy.e2e.stack import Place, Replica, balancer, identity_provider, status, token_of, until
 from service.api.auth.keys import new_key
 from tests.images import BAD, dicom, kinds, radiograph
@@ -53,18 +53,18 @@ def main() -> int:
     out.mkdir(parents=True)
     begin, report = time.monotonic(), Report()
     with ExitStack() as stack:
-        scene = prepared(report, out, options.tools.resolve(), stack)
+        harness = prepared(report, out, options.tools.resolve(), stack)
         for trial in trials.ALL:
             print(f"{trial.__name__}: {trial.__doc__}", flush=True)
-            trial(scene)
-        for replica in (*scene.replicas, scene.worker):
+            trial(harness)
+        for replica in (*harness.replicas, harness.worker):
             report.expect(replica.stop() == 0, f"{replica.name} ends with 0")
     report.note("seconds", round(time.monotonic() - begin))
     (out / "report.json").write_text(json.dumps({"wrong": report.wrong} | report.found, indent=2))
     return 1 if report.wrong else 0
 
 
-def prepared(report: Report, out: Path, tools: Path, stack: ExitStack) -> Scene:
+def prepared(report: Report, out: Path, tools: Path, stack: ExitStack) -> Harness:
     """Keys, files, replicas, balancer, identity provider and Prometheus, until all are ready."""
     sealed = os.environ.get("SEALED")
     folder = Path(os.environ["SECRETS"]) if sealed else out
@@ -109,7 +109,7 @@ def prepared(report: Report, out: Path, tools: Path, stack: ExitStack) -> Scene:
         "ARCHIVE": str(archive),
     }
     seen = place.file("archive")
-    return Scene(report, replicas, worker, seen, prometheus, url, key, out, tools / "k6", said)
+    return Harness(report, replicas, worker, seen, prometheus, url, key, out, tools / "k6", said)
 
 
 def settings_of_jobs(place: Place) -> dict[str, str]:

@@ -1,6 +1,6 @@
 """Send radiographs to a running service in every way: one by one, as backfill, in archives.
 
-    python deploy/offer.py URL FILE... [--seconds 60] [--pause 0]
+    python deploy/load_client.py URL FILE... [--seconds 60] [--pause 0]
 
 Standard library only. Each way has one sender, which sends the files in turn, the next when it has
 the answer to the last, after a pause.

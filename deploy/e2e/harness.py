@@ -65,7 +65,7 @@ class Load:
 
 
 @dataclass
-class Scene:
+class Harness:
     """The running parts, and what is found with them."""
 
     report: Report
