@@ -27,7 +27,7 @@ SCRAPES_OF_A_RATE = 4
 
 
 def draw(dashboard: dict[str, Any], span: Span) -> Figure:
-    """One dashboard, each panel in its place."""
+    """One dashboard, each panel at its position."""
     bottom = max(raw["gridPos"]["y"] + raw["gridPos"]["h"] for raw in dashboard["panels"])
     width, height = 24 * COLUMN + 2 * MARGIN, bottom * ROW + 2 * MARGIN + 0.4
     figure = plt.figure(figsize=(width, height), dpi=110, facecolor="white")
@@ -78,7 +78,7 @@ def main() -> None:
     options = parser.parse_args()
     source = Prometheus(options.url.rstrip("/"))
     seconds = 60 * options.minutes
-    # As Grafana does: what one point stands for, but four scrapes at least
+    # As in Grafana: the time between two points, but at least four scrapes
     rate = max(SCRAPES_OF_A_RATE * options.scrape_seconds, seconds / POINTS)
     for name, dashboard in dashboards().items():
         values = variables(

@@ -1,4 +1,4 @@
-"""The trials, in their order. Each leaves everything as it found it."""
+"""The trials, in their order. Each restores the state that it found."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from deploy import observe
 from deploy.e2e.harness import Harness
 from deploy.e2e.stack import status, token_of, until
 
-# Requests a second, of which a twentieth are archives of three images: two cores do it
+# Requests a second, 5 % of them archives of three images; two cores can do it
 USUAL = 12.0
 MUCH = 120.0
 RANGE_SECONDS = 300.0
 BODY = b"no image: who may come in is told that, with 415"
-# Images of the job that came to an outcome, and those of them that are no radiographs
+# Images of the job with an outcome, and those of them that are no radiographs
 OUTCOMES = ('cxrview_backfill_images{state!="found"}', "cxrview_backfill_refused_images")
 OUTCOME_SECONDS = 45
 OF_GPU = "Empty without a GPU."
 
 
 def access(harness: Harness) -> None:
-    """Who has nothing to show, or not what is needed, does not come in."""
+    """A request without a credential or permission is refused."""
     good = token_of("modality")
     visitor = token_of("visitor")
     asked = {
@@ -42,7 +42,7 @@ def access(harness: Harness) -> None:
 
 
 def steady(harness: Harness) -> None:
-    """A load that two cores can carry: every image is answered, and counted."""
+    """Under a load that two cores can carry, every image is answered and counted."""
     answered = "sum(cxrview_images_total)"
     before = harness.total(answered)
     result = harness.load("steady", USUAL, 60).result()
@@ -63,10 +63,10 @@ def steady(harness: Harness) -> None:
 
 
 def panels(harness: Harness) -> None:
-    """Every panel of every dashboard has data, while images come and a job is at work."""
+    """Every panel of every dashboard has data, while images arrive and a job runs."""
     load = harness.load("panels", USUAL, 60)
     job = harness.jobs(data=json.dumps({"source": harness.archive}).encode())["id"]
-    # Outcomes are counted by the thousand
+    # Outcomes are committed by the thousand
     wait = until(
         lambda: all(map(harness.total, OUTCOMES)), OUTCOME_SECONDS, "the job has outcomes, some bad"
     )
@@ -93,7 +93,7 @@ def panels(harness: Harness) -> None:
 
 
 def overload(harness: Harness) -> None:
-    """Ten times as much: what is too much is refused, with 503 and Retry-After."""
+    """At ten times the load, the surplus is refused with 503 and Retry-After."""
     load = harness.load("overload", MUCH, 75)
     harness.fires("CxrviewFull")
     result = load.result()
@@ -106,7 +106,7 @@ def overload(harness: Harness) -> None:
 
 
 def killed(harness: Harness) -> None:
-    """A replica is killed: those that it held fail, the others are answered by the other one."""
+    """When a replica is killed, only its own requests fail; the other replica answers the rest."""
     replica = harness.replicas[0]
     load = harness.load("killed", USUAL, 60)
     time.sleep(5)
@@ -121,7 +121,7 @@ def killed(harness: Harness) -> None:
 
 
 def fallen_back(harness: Harness) -> None:
-    """A GPU that is not there: a replica does not start, or falls back if it may, and tells."""
+    """Without a GPU a replica does not start, or falls back if allowed, with an alert."""
     replica = harness.replicas[1]
     replica.stop()
     code = replica.refused(CXRVIEW_PROVIDER="cuda")
