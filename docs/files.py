@@ -21,10 +21,10 @@ from service.inference import open_network
 HERE = Path(__file__).parent
 HEAD = """# Answers to test files of pydicom
 
-pydicom and pydicom-data have objects of many vendors and kinds; most are no chest radiographs. `more`
-are ten further objects. The table has the answer of `{model}` to each (`python docs/files.py`).
-The figure after a name is the PFI. The model knows chest radiographs only, so an image of a foot or a
-localiser gets a PFI too.
+pydicom and pydicom-data have objects of many vendors and kinds; most are no chest radiographs.
+`more` are ten further objects. The table has the answer of `{model}` to each
+(`python docs/files.py`). The figure after a name is the PFI. The model knows chest radiographs
+only, so an image of a foot or a localiser gets a PFI too.
 
 | answer | files |
 |---|---|
