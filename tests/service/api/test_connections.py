@@ -506,7 +506,7 @@ def test_a_client_that_does_not_read_its_answer_loses_it(served) -> None:
     assert answered.get() - before < MANY  # it stopped in the middle
 
 
-def test_the_connection_that_waits_longest_makes_room(served) -> None:
+def test_the_connection_that_waits_longest_is_closed_for_a_new_one(served) -> None:
     """However many say nothing, a client that sends its request is answered."""
     with ExitStack() as stack:
         silent = [stack.enter_context(Client(served)) for _ in range(45)]

@@ -1,4 +1,4 @@
-"""`cxrview backfill` and `cxrview audit`, as somebody types them."""
+"""`cxrview backfill` and `cxrview audit`, as an operator types them."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_an_archive_becomes_results_and_a_certificate(
 
 
 def test_what_is_left_out_is_certified(archive: Path, tmp_path: Path) -> None:
-    """So that what was found can be reconciled with what somebody counts; also when it went on."""
+    """So an operator can reconcile the counts with the archive; also after a resume."""
     out, words = tmp_path / "out", ["backfill", str(archive), SWIFT]
     (archive / ".DS_Store").write_text("")
     (archive / ".thumbnails").mkdir()
@@ -149,7 +149,7 @@ def test_results_become_one_sorted_file(
 def test_what_failed_is_tried_again(
     archive: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """When somebody has mended it."""
+    """After the operator has repaired it."""
     whole = (archive / "frontal-0003.jpg").read_bytes()
     (archive / "frontal-0003.jpg").write_bytes(whole[:2000])
     words = ["backfill", str(archive), f"--out={tmp_path / 'out'}", SWIFT]
