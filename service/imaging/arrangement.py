@@ -14,7 +14,7 @@ from service.imaging.picture import Pixels
 
 BYTE_ORDER = ("byte_order_contradicted",)
 # Looked at: runs of neighbours, all over the picture and in no pattern that it could have as well
-RUNS: npt.NDArray[np.float64] = np.arange(1, 129) * ((5**0.5 - 1) / 2) % 1
+RUNS = (np.arange(1, 129) * ((5**0.5 - 1) / 2) % 1).astype(np.float64)
 RUN = 16
 # The high bytes of neighbours are equal more often than the low ones. Swapped are values whose high
 # byte changes so much more often, and which are so much rougher than they would be if swapped
