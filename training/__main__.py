@@ -84,7 +84,7 @@ def parser() -> argparse.ArgumentParser:
         "fit",
         help="fine-tune GoogLeNet; run again to resume",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-        epilog="1500 steps of 24 images take half an hour on two CPU cores; the bar shows what is left.",
+        epilog="1500 steps of 24 images take half an hour on two CPU cores.",
     )
     _add_fit_options(command)
     command.set_defaults(run_command=_fit)
