@@ -25,7 +25,7 @@ DENIED = {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}
 NOT_RECORDED = {HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.TOO_MANY_REQUESTS}
 # Ends a line of which the disk, or the process, took a part only
 INCOMPLETE = b" [incomplete]\n"
-# A pipe that nobody reads is an error at once, where waiting would stop all requests
+# O_NONBLOCK: writing to a pipe without a reader fails at once; waiting would stop all requests
 FLAGS = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK | os.O_NOCTTY
 
 LOG = logging.getLogger(__name__)
@@ -68,7 +68,7 @@ class Audit:
         """Record an answer.
 
         Raises:
-            AuditError: It could not be.
+            AuditError: The record could not be written.
         """
         uid = answer.sop_instance_uid
         entry = {
@@ -84,21 +84,21 @@ class Audit:
     def asked(
         self, request_id: str, client: str, address: str, action: str, entry: Mapping[str, object]
     ) -> None:
-        """Record, before it is done, what somebody asks of a job on an archive.
+        """Record a request about a backfill job, before the request is carried out.
 
         Raises:
-            AuditError: It could not be.
+            AuditError: The record could not be written.
         """
         self._write("backfill", request_id, client, address, {"action": action} | dict(entry))
 
     def hash(self, text: str) -> str:
-        """What stands for a text that must not be read here."""
+        """The keyed hash of a text that must not appear in the log."""
         return hash_of(text, self._key)
 
     def failed(self, request_id: str, client: str, address: str, code: str, status: int) -> None:
-        """Record that an image was not answered, or that somebody was not let in.
+        """Record that an image was not classified, or that a client was refused.
 
-        That this cannot be recorded changes nothing for whoever asked, and is logged.
+        If the record cannot be written, the error is logged and the client's answer stays the same.
         """
         if status in NOT_RECORDED:
             return
@@ -109,7 +109,7 @@ class Audit:
             LOG.error("%s", error)  # noqa: TRY400  # it says it all
 
     def reopen(self) -> None:
-        """Go on in a new file where somebody has moved the old one away."""
+        """Reopen the file at the configured path, for example after log rotation moved it."""
         if self._path == STANDARD_OUTPUT:
             return
         try:

@@ -1,4 +1,4 @@
-"""The GPU that the network runs on: asked how it is whenever somebody looks at the metrics."""
+"""Metrics of the GPU that the network runs on, read from NVML at each scrape."""
 
 from __future__ import annotations
 

@@ -168,7 +168,7 @@ JOB_RESPONSES = _responses((*KINDS.values(), *JOB_KINDS.values()))
 
 
 def kind_of(error: Exception) -> Kind:
-    """The row of the nearest class; `internal_error` for what nobody foresaw."""
+    """The row of the nearest class; `internal_error` for any unforeseen error."""
     return next(ALL_KINDS[cls] for cls in type(error).__mro__ if cls in ALL_KINDS)
 
 

@@ -40,7 +40,8 @@ from service.inference import (
 )
 from service.uploads.budget import ByteBudget
 
-# Whoever comes just after a batch began waits for it, besides all that are ahead
+# Of the latency budget, the longest batch: an image that arrives just after a batch began waits for
+# that batch and for all images ahead of it
 BATCH_SHARE_OF_BUDGET = 0.25
 # How long a batch may wait to fill up, which makes it cheaper, while there is enough to decode
 PATIENCE_SECONDS = 0.04

@@ -23,7 +23,7 @@ ROWS_AT_ONCE = 1000  # of results, as text
 
 
 class JobStore:
-    """Jobs, and what has been written of them; nobody else's from here to `close`.
+    """The jobs of a folder and their results; locked for other processes until `close`.
 
     Args:
         folder: Of ledger and jobs.
@@ -51,7 +51,7 @@ class JobStore:
         """As it is now.
 
         Raises:
-            UnknownJobError: There is none, or it is somebody else's.
+            UnknownJobError: There is none, or the service did not create it.
         """
         if ID.fullmatch(job):  # databases refuse some texts
             with suppress(UnknownJobError):

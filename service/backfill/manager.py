@@ -1,7 +1,7 @@
-"""Jobs of a running service: one at a time, in the order in which they were made.
+"""Jobs of a running service: one at a time, in the order in which they were created.
 
-What is to be done stands in the ledger, and nowhere else: after a crash, whoever opens the same
-folder goes on with it.
+The state of all jobs is in the ledger only. After a crash, the next process that opens the same
+folder continues them.
 """
 
 from __future__ import annotations
@@ -71,8 +71,8 @@ class Manager:
         self._inside, self._max_image_bytes = inside, max_image_bytes
         self._current: Current | None = None
         self._changed, self._closing = Condition(), Event()
-        self._shelf = JobStore(folder, url)
-        self._ledger = self._shelf.ledger
+        self._store = JobStore(folder, url)
+        self._ledger = self._store.ledger
         self._thread = Thread(target=self._work, name="backfills", daemon=True)
         self.watch = Watch(self.jobs, lambda: self._current)
 
@@ -91,13 +91,13 @@ class Manager:
                 current.work.pause("running")
         self._thread.join()
         self.watch.close()
-        self._shelf.close()
+        self._store.close()
 
     def create(self, key: str | None, wanted: Mapping[str, Any]) -> JobView:
         """The job of this key, made if there is none; without a key, a new one.
 
         Args:
-            key: Whoever asks for the same again gets the same job.
+            key: A second request with the same key gets the same job.
             wanted: `source`, `options`, `format` and `max_errors`.
 
         Raises:
@@ -122,11 +122,11 @@ class Manager:
         Raises:
             UnknownJobError
         """
-        return self._shown(self._shelf.job(job))
+        return self._shown(self._store.job(job))
 
     def jobs(self) -> list[JobView]:
         """All of them, the newest first."""
-        return [self._shown(job) for job in self._shelf.jobs()]
+        return [self._shown(job) for job in self._store.jobs()]
 
     def codes(self, job: str) -> dict[str, int]:
         """How many of a job's images were skipped or failed, by code."""
@@ -173,7 +173,7 @@ class Manager:
             if self._current is not None and self._current.job == job:
                 raise JobStateError("the job is still pausing")
             self._queue(job)  # first: who is done has nothing open, also if we die here
-            self._shelf.reopen(job)
+            self._store.reopen(job)
             self._ledger.retry_failed(job)
             return self.job(job)
 
@@ -183,8 +183,8 @@ class Manager:
         Raises:
             UnknownJobError; PartError, OSError: While it is read.
         """
-        self._shelf.job(job)
-        return self._shelf.lines(job)
+        self._store.job(job)
+        return self._store.lines(job)
 
     def certificate(self, job: str) -> bytes:
         """JSON.
@@ -194,7 +194,7 @@ class Manager:
         """
         if self.job(job).state != "done":
             raise JobStateError("the certificate is written when the job is done")
-        return self._shelf.certificate(job)
+        return self._store.certificate(job)
 
     def _shown(self, job: Job) -> JobView:
         current = self._current
@@ -202,7 +202,7 @@ class Manager:
             going = job.state in {"running", "done"}  # done, but not certified yet
             rate = current.work.progress.images_per_second if going else None
             return JobView(job, "running" if going else job.state, rate)
-        if job.state == "running" or (job.state == "done" and not self._shelf.certified(job.id)):
+        if job.state == "running" or (job.state == "done" and not self._store.certified(job.id)):
             return JobView(job, "waiting")
         return JobView(job, job.state)
 
@@ -214,7 +214,7 @@ class Manager:
     def _halt(self, job: str, state: JobState, fitting: set[JobViewState]) -> JobView:
         with self._changed:
             self._state(job, fitting, state)
-            found = self._shelf.job(job)
+            found = self._store.job(job)
             if found.state == "done":  # it is being certified
                 raise JobStateError(f"a job that is done cannot be {state}")
             if found.state != state:
@@ -224,7 +224,7 @@ class Manager:
             return self.job(job)
 
     def _queue(self, job: str) -> JobView:
-        if self._shelf.job(job).state != "running":
+        if self._store.job(job).state != "running":
             self._ledger.set_state(job, "running")
             if self._current is not None and self._current.job == job:  # it is still pausing
                 self._current.work.pause("running")
@@ -252,7 +252,7 @@ class Manager:
     def _next(self) -> Job | None:
         """The oldest job that waits; None after a wait for a change."""
         with self._changed:
-            waiting = [job for job in self._shelf.jobs() if self._shown(job).state == "waiting"]
+            waiting = [job for job in self._store.jobs() if self._shown(job).state == "waiting"]
             if not waiting and not self._closing.is_set():
                 self._changed.wait()
             return waiting[-1] if waiting else None
@@ -263,8 +263,8 @@ class Manager:
             if job.state == "running":
                 job = self._worked(job)
             if job.state == "done":
-                self._shelf.conclude(job)
-        except Exception as error:  # noqa: BLE001  # shown to whoever asks for the job
+                self._store.conclude(job)
+        except Exception as error:  # noqa: BLE001  # it becomes the job's `reason`
             LOG.error("job %s is stopped: %s", job.id, type(error).__name__)  # noqa: TRY400
             stop(self._ledger, job.id, error)
         finally:
@@ -275,8 +275,8 @@ class Manager:
         if wanted != {**wanted, **self._model}:
             running = self._model["model"]
             raise JobStateError(f"it was begun with {wanted['model']}, and this is {running}")
-        out = self._shelf.begin(job)
-        self._ledger.take_back(job.id)  # nobody else lives who could have them
+        out = self._store.begin(job)
+        self._ledger.take_back(job.id)  # no other process has the folder, so no worker is alive
         source = self._open(wanted)
         work = LocalEngine(
             self._ledger,
@@ -293,14 +293,14 @@ class Manager:
         )
         try:
             with self._changed:
-                if self._closing.is_set() or self._shelf.job(job.id).state != "running":
-                    return self._shelf.job(job.id)
+                if self._closing.is_set() or self._store.job(job.id).state != "running":
+                    return self._store.job(job.id)
                 self._current = Current(job.id, work)
             work.run()
         finally:
             source.close()
         with self._changed:  # what was asked for last, while it ended, holds
-            found = self._shelf.job(job.id)
+            found = self._store.job(job.id)
             if found.state not in {"done", work.afterwards}:
                 self._ledger.set_state(job.id, work.afterwards)
-            return self._shelf.job(job.id)
+            return self._store.job(job.id)

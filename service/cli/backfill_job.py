@@ -50,7 +50,7 @@ def run_audit(options: argparse.Namespace) -> int:
 
 
 def run_backfill(options: argparse.Namespace) -> int:
-    """Work until every image has an outcome, or somebody or something stops it."""
+    """Work until every image has an outcome, the user interrupts, or an error stops the job."""
     console = Console(stderr=True)
     try:
         version = Store(options.model_store).load(options.model)
@@ -104,10 +104,10 @@ def _opened_ledger(options: argparse.Namespace) -> Iterator[Ledger]:
 
 
 def _opened_job(ledger: Ledger, options: argparse.Namespace, version: ModelVersion) -> Job:
-    """The job of this folder: a new one, or the one that is to go on.
+    """The job of this folder: a new one, or the existing one with --resume.
 
     Raises:
-        RefusedError: There is one already, and nobody has said that it is to go on.
+        RefusedError: There is a job already, and neither --resume nor --retry-failed is given.
         JobConflictError: It was begun with another source, model or format.
     """
     card = version.card
@@ -123,7 +123,7 @@ def _opened_job(ledger: Ledger, options: argparse.Namespace, version: ModelVersi
     if not resumed and any(job.key == key for job in ledger.jobs()):
         raise RefusedError(f"{options.out} has a job already: --resume goes on with it")
     job = ledger.open_job(key, description)
-    if options.ledger is None:  # nobody else lives who could have them
+    if options.ledger is None:  # no other process has the folder, so no worker is alive
         ledger.take_back(job.id)
     return job
 
@@ -181,7 +181,7 @@ def _worked(work: Engine, ledger: Ledger, job: Job, console: Console) -> tuple[J
     def run() -> None:
         try:
             ended.set_result(work.run())
-        except Exception as error:  # noqa: BLE001  # raised again by whoever waits
+        except Exception as error:  # noqa: BLE001  # raised again by `ended.result`
             ended.set_exception(error)
 
     Thread(target=run, name="backfill", daemon=True).start()

@@ -72,9 +72,8 @@ def _refusal(settings: Settings, host: str, ports: list[int]) -> str | None:
     asked = settings.keys or settings.oidc_issuer or settings.allow_anonymous
     if not asked and not _is_loopback(host):
         return (
-            f"anybody who reaches {host} would be answered: set CXRVIEW_KEYS or "
-            "CXRVIEW_OIDC_ISSUER, or CXRVIEW_ALLOW_ANONYMOUS=true where something before the "
-            "service asks who comes"
+            f"any client that reaches {host} would be answered: set CXRVIEW_KEYS or "
+            "CXRVIEW_OIDC_ISSUER, or CXRVIEW_ALLOW_ANONYMOUS=true behind an authenticating proxy"
         )
     if len(set(ports)) < len(ports):
         return "--operations-port must differ from --port"

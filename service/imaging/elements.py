@@ -205,9 +205,9 @@ def _decimal(value: bytes) -> float:
 
 
 def _inflated(data: memoryview) -> memoryview:
-    room = np.empty(MAX_INFLATED_BYTES, np.uint8).data  # untouched pages cost no memory
+    buffer = np.empty(MAX_INFLATED_BYTES, np.uint8).data  # untouched pages cost no memory
     try:
-        return memoryview(imagecodecs.deflate_decode(as_bytes(data), raw=True, out=room))
+        return memoryview(imagecodecs.deflate_decode(as_bytes(data), raw=True, out=buffer))
     except (RuntimeError, ValueError) as error:
         if "INSUFFICIENT_SPACE" in str(error):
             raise ImageTooLargeError(

@@ -123,7 +123,7 @@ class Count(NamedTuple):
 
     precincts: int  # times bands
     blocks: int
-    packets: int  # of a layer, for which OpenJPEG keeps room
+    packets: int  # of a layer, for which OpenJPEG allocates memory
     positions: int  # at which it may look for them
     parts: int  # of a code block, but for layers
 

@@ -41,7 +41,7 @@ class Runner:
 
 @dataclass(frozen=True)
 class BatchReport:
-    """What one batch was like, for whoever keeps the metrics."""
+    """Measurements of one batch, for the metrics."""
 
     lane: Lane
     pfi: tuple[float, ...]
@@ -86,8 +86,8 @@ class Batcher:
     Args:
         runners: One thread each.
         max_batch_images: The largest batch, a power of two.
-        max_batch_seconds: A batch that would last longer by the images measured so far is made
-            smaller, because whoever comes just after it began must wait for its end.
+        max_batch_seconds: A batch that should take longer, by the images measured so far, is made
+            smaller: an image that arrives just after a batch began waits for its end.
         patience_seconds: The longest that an image waits for its batch to fill.
         observe: Called after every batch, in the runner's thread.
     """
@@ -170,8 +170,8 @@ class Batcher:
         Args:
             tensor: The image.
             lane: Whose queue.
-            answer: Of whoever waits.
-            more: Others are sure to come, so that the batch may wait for them.
+            answer: The caller's future.
+            more: More images will follow soon, so that the batch may wait for them.
 
         Raises:
             BatcherClosedError: The service is stopping.

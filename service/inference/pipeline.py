@@ -42,7 +42,7 @@ Stage = Literal["wait_decode", "decode"]
 
 
 class Once:
-    """Calls a function once, and lets go of it."""
+    """Calls a function once, and drops it."""
 
     def __init__(self, function: Callable[[Future[float]], object]) -> None:
         self._function: Callable[[Future[float]], object] | None = function
@@ -50,20 +50,20 @@ class Once:
     def __call__(self, future: Future[float]) -> None:
         """The one call."""
         function, self._function = self._function, None
-        assert function is not None  # futures call nobody twice
+        assert function is not None  # a future calls each callback once
         function(future)
 
 
 class Answer(Future[float]):
-    """A PFI, or why there is none, which holds nobody who has heard of it.
+    """Future for a PFI. Drops its callbacks after calling them.
 
-    A future keeps its callbacks for ever, and these know the image whose answer it is: a circle,
-    some forty objects with all that hangs on it. To find the circles of thousands of images, the
-    search for garbage stopped everything for up to 200 ms.
+    A plain Future keeps its callbacks, and these refer to the image that owns it: a reference cycle
+    of some forty objects. Collecting the cycles of thousands of images stopped the process for up
+    to 200 ms.
     """
 
     def add_done_callback(self, fn: Callable[[Future[float]], object]) -> None:
-        """As ever; `fn` is held until it has been called."""
+        """As in `Future`, but `fn` is dropped after its call."""
         super().add_done_callback(Once(fn))
 
 
@@ -89,11 +89,11 @@ class Image:
 
 
 def let_go(error: BaseException | None) -> None:
-    """Empty the finished frames of an error and of those behind it; its lines stay.
+    """Clear the local variables of the finished frames of an error and of its context.
 
-    An error holds its frames, these the file, and whoever waits for the answer the error: none of
-    it would be freed before the next search for garbage, and bad files of some megabytes each fill
-    the memory before that.
+    The caller holds the error, the error its frames, and these the file's bytes. They would be
+    freed only by the next garbage collection, and bad files of some megabytes each would fill the
+    memory before that. The line numbers of the traceback stay.
     """
     while error is not None:
         clear_frames(error.__traceback__)

@@ -205,10 +205,10 @@ def _inflated(packed: Buffer, limits: ArchiveLimits, budget: UnpackedBudget) -> 
 
 
 def check_name(name: str) -> None:
-    """Names are only echoed here, but whoever unpacks by our answers must be safe too.
+    """Check the name of an entry. This service only echoes it, but a client may unpack by it.
 
     Raises:
-        EntryNameError: It leaves its folder, or names nothing.
+        EntryNameError: It leaves its folder, or is empty, too long or not printable.
     """
     if not name or len(name) > MAX_NAME or not name.isprintable():
         raise EntryNameError("the name is empty, too long or holds control characters")

@@ -13,7 +13,7 @@ REALM = 'Bearer realm="cxrview"'
 
 @dataclass(frozen=True)
 class Client:
-    """Whoever sends a request."""
+    """A client, by its API key, its token or its address."""
 
     name: str
     permissions: frozenset[Permission]
@@ -31,7 +31,7 @@ class NotAuthenticatedError(Exception):
 
     def __init__(self, detail: str, *, presented: bool = True) -> None:
         super().__init__(detail)
-        # RFC 6750, 3.1: whoever has shown nothing is not told of an error
+        # RFC 6750, 3.1: a client that sent no key or token gets no error code
         self.challenge = f'{REALM}, error="invalid_token"' if presented else REALM
 
 

@@ -38,7 +38,7 @@ def new_key(name: str, permissions: frozenset[Permission]) -> tuple[str, str]:
     """
     if not NAME.fullmatch(name):
         raise KeyFileError(WRONG_NAME)
-    # 256 random bits: no other hash than the fastest is needed, as nobody can guess them
+    # A fast hash is enough: 256 random bits cannot be guessed
     key = PREFIX + secrets.token_urlsafe(32)
     return key, f"{name} {','.join(sorted(permissions))} {_digest(key).hex()}"
 
@@ -68,10 +68,10 @@ class Keys:
         self._fault = ""
 
     def client_of(self, key: str) -> Client:
-        """Who holds this key.
+        """The client that holds this key.
 
         Raises:
-            NotAuthenticatedError: Nobody.
+            NotAuthenticatedError: The key is not in the file.
         """
         digest = _digest(key)
         found = None
@@ -140,7 +140,7 @@ class Keys:
         except KeyFileError as error:
             raise KeyFileError(f"{self._path}, {error}") from error
         if not clients:
-            raise KeyFileError(f"{self._path} holds no key: nobody could be answered")
+            raise KeyFileError(f"{self._path} holds no key, so no client could be answered")
         return clients
 
 

@@ -12,7 +12,7 @@ from typing import ClassVar
 
 # Of its rate may come at once: who sends a study's images together is no burden
 BURST_SECONDS = 10.0
-# Whoever has not come for longest is forgotten: names of tokens and addresses are without end
+# Beyond this the least recently seen client is forgotten: token names and addresses are unbounded
 MOST_CLIENTS = 4096
 
 

@@ -48,11 +48,11 @@ class Tokens:
         self._keys = IssuerKeys(issuer, now)
 
     async def client_of(self, token: str) -> Client:
-        """Who was given this token.
+        """The client that a token was issued to.
 
         Raises:
-            NotAuthenticatedError: Nobody whom this service trusts.
-            IssuerUnreachableError
+            NotAuthenticatedError: The token is invalid, expired, or from another issuer.
+            IssuerUnreachableError: The issuer's keys cannot be fetched.
         """
         with _refusing():
             header = jwt.get_unverified_header(token)

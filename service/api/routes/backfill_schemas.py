@@ -75,7 +75,7 @@ class Backfill(BaseModel):
 
     @classmethod
     def of(cls, shown: JobView, codes: Mapping[str, int] | None = None) -> Self:
-        """From the ledger, and from whoever works on it."""
+        """From the ledger's job and the current run."""
         job, rate = shown.job, shown.images_per_second
         wanted = job.description
         return cls(

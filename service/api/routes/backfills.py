@@ -154,7 +154,7 @@ KeyHeader = Annotated[
     str | None,
     Header(
         alias="Idempotency-Key",
-        description="whoever sends the same again gets the same job",
+        description="a second request with the same key gets the same job",
         pattern="^[!-~]{1,128}$",
     ),
 ]

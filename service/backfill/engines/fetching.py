@@ -58,7 +58,7 @@ class Halt:
         return self._event.is_set()
 
     def now(self, error: Exception | None = None) -> None:
-        """Begin nothing more; what fails after that concerns nobody."""
+        """Stop; only the first error is kept, because later ones come from stopping."""
         if not self:
             self.error = error
         self._event.set()
@@ -98,7 +98,7 @@ class Fetchers:
         self._source, self._submit, self._card, self._halt = source, submit, card, halt
         self._lane: Lane = lane
         self._todo: SimpleQueue[tuple[Chunk, Item] | None] = SimpleQueue()
-        self._room = InFlightLimiter(inside, held_bytes)
+        self._limiter = InFlightLimiter(inside, held_bytes)
         self._threads = [
             Thread(target=self._work, name=f"fetch-{number}", daemon=True)
             for number in range(threads)
@@ -134,14 +134,14 @@ class Fetchers:
     def _work(self) -> None:
         while (task := self._todo.get()) is not None:
             chunk, item = task
-            if not self._room.enter(lambda: bool(self._halt)):
+            if not self._limiter.enter(lambda: bool(self._halt)):
                 self._answers.put(Answered(chunk, item, None))
                 continue
             try:
                 self._fetch(chunk, item)
             except (ItemError, ImageError) as error:
                 self._settle(chunk, item, self._refused(item, error))
-            except Exception as error:  # noqa: BLE001  # handed to whoever waits for the whole
+            except Exception as error:  # noqa: BLE001  # the engine raises it from `run`
                 self._halt.now(None if isinstance(error, BatcherClosedError) else error)
                 self._settle(chunk, item, None)
 
@@ -149,7 +149,7 @@ class Fetchers:
         begin = time.perf_counter()
         data, rendered = _opened(self._source.read(item.locator))
         size = len(data)
-        if not self._room.hold(size, lambda: bool(self._halt)):
+        if not self._limiter.hold(size, lambda: bool(self._halt)):
             self._settle(chunk, item, None)
             return
         # DICOM objects say their names, which are the same in every copy
@@ -203,7 +203,7 @@ class Fetchers:
         return of_model(row, self._card)
 
     def _settle(self, chunk: Chunk, item: Item, row: Row | None, held: int = 0) -> None:
-        self._room.leave(held)
+        self._limiter.leave(held)
         if row is not None:
             row = replace(row, finished=datetime.now(UTC))
         self._answers.put(Answered(chunk, item, row))

@@ -9,14 +9,14 @@ LOOK_SECONDS = 0.2  # between looks at whether to stop
 
 
 class InFlightLimiter:
-    """For files between their source and their answer.
+    """Limits the files that were read and have no answer yet, by count and by bytes.
 
-    Where as many files are inside as may be, nobody comes in before half of them have left: to wake
-    a thread for each file costs more than to read it.
+    Once the limit of files is reached, no further file is admitted until half of them are answered:
+    waking a thread for each file costs more than reading it.
 
     Args:
-        files: At most.
-        size: Bytes, at most; what is larger goes in alone.
+        files: The most files in flight.
+        size: The most bytes in flight; a larger file is admitted alone.
     """
 
     def __init__(self, files: int, size: int) -> None:

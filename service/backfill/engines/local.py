@@ -125,7 +125,7 @@ class LocalEngine:
 
     def _stop(self) -> None:
         self._halt.now()
-        self._source.close()  # somebody may wait in it for the evening
+        self._source.close()  # a thread may wait in it for off-peak hours
 
     def run(self) -> Job:
         """Work; returns the job as it then is: done, or paused.
@@ -175,7 +175,7 @@ class LocalEngine:
                     self._list()
                 else:
                     self._halt.wait(self._lease_seconds / 4)
-        except Exception as error:  # noqa: BLE001  # handed to whoever called run
+        except Exception as error:  # noqa: BLE001  # raised from `run`
             self._halt.now(error)
 
     def _list(self) -> None:

@@ -1,8 +1,8 @@
-"""The engine for several machines: Ray keeps a worker on each, all of them with one ledger.
+"""The engine for several machines: Ray runs one worker on each, and all share one ledger.
 
-A worker is what the local engine is, with a pipeline of its own. What it has leased is its own
-until the lease runs out, so it may go at any time, and another may come: the ledger sees to it that
-each image has one outcome, and Ray only to it that somebody works.
+A worker is a local engine with its own pipeline. It owns the images that it has leased until the
+lease expires, so workers may stop and start at any time. The ledger guarantees one outcome for each
+image; Ray only keeps workers running.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class RayWorker:
         return self.progress()
 
     def _run(self, task: Task, cpus: int) -> None:
-        if not task.out.is_dir():  # whoever began the job has made it
+        if not task.out.is_dir():  # the process that began the job has created it
             raise ClusterError(f"{task.out} is not on {gethostname()}: all machines must share it")
         version = Store(task.model_store).load(task.model)
         source = open_source(task.source, task.options)
@@ -236,7 +236,7 @@ def on_ray(task: Task, ledger: Ledger) -> Iterator[RayEngine]:
     Raises:
         ClusterError: It is not there, or several machines were to share a ledger in a file.
     """
-    # Of an archive of patients nothing is told to anybody
+    # Ray would report usage statistics; nothing about an archive of patients leaves the site
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     check_address(os.environ.get("RAY_ADDRESS", ""))
     try:

@@ -1,4 +1,4 @@
-"""Of a Ray cluster: whether it can be used, and where in it workers belong."""
+"""Check a Ray cluster, and choose where its workers run."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ class Placement:
 
 
 def check_address(address: str) -> None:
-    """Ray ends the whole process, without a word of ours, where nobody answers.
+    """Check that a cluster answers, because Ray ends the whole process if none does.
 
     Args:
-        address: As in RAY_ADDRESS; empty, `auto` and `local` are looked for by Ray.
+        address: As in RAY_ADDRESS. Ray itself resolves an empty one, `auto` and `local`.
 
     Raises:
-        ClusterError: Nobody answers there, or it is one for remote control.
+        ClusterError: No server listens there, or the address is of a Ray Client (`ray://`).
     """
     if "://" in address:
         raise ClusterError(f"{address}: the command must run on a machine of the cluster")

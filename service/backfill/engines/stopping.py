@@ -16,7 +16,7 @@ LOG = logging.getLogger(__name__)
 
 
 def stop(ledger: Ledger, job: str, error: Exception) -> None:
-    """Nothing goes on with a job until somebody resumes it."""
+    """Set a job to `stopped`, with the reason, until an operator resumes it."""
     retry_on_full_disk(lambda: ledger.set_state(job, "stopped", reason_of(error)))
 
 
@@ -31,7 +31,7 @@ def retry_on_full_disk(write: Callable[[], None]) -> None:
         try:
             write()
         except LedgerAwayError as error:
-            again = error.room
+            again = error.retryable
             if not again:
                 LOG.error("a job that stops cannot say so: %s", error)  # noqa: TRY400
         else:
@@ -39,7 +39,7 @@ def retry_on_full_disk(write: Callable[[], None]) -> None:
 
 
 def reason_of(error: Exception) -> str:
-    """For whoever has to do something about it."""
+    """An error in words for the operator."""
     if isinstance(error, OSError) and not isinstance(error, UnwritableError) and error.filename:
         return f"{error.filename}: {error.strerror}"
     return str(error) or type(error).__name__

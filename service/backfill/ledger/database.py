@@ -84,8 +84,8 @@ class Database:
         except sql.exc.DBAPIError as error:
             name: str = getattr(error.orig, "sqlite_errorname", "")
             full = self._is_full(name)
-            room = full and self._reserve is not None and self._reserve.give_up()
-            raise LedgerAwayError(self._why(name, error, full=full), room=room) from error
+            freed = full and self._reserve is not None and self._reserve.give_up()
+            raise LedgerAwayError(self._why(name, error, full=full), retryable=freed) from error
 
     def _migrate(self) -> None:
         while True:
@@ -93,7 +93,7 @@ class Database:
                 with self._in_words():
                     return migrate(self.engine)
             except LedgerAwayError as error:
-                if not error.room:
+                if not error.retryable:
                     raise
 
     def _is_full(self, name: str) -> bool:

@@ -1,4 +1,4 @@
-"""Jobs, their images, leases and parts: what the ledger speaks of."""
+"""What the ledger stores: jobs, their images, leases and parts, and its errors."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ class LedgerError(Exception):
 
 
 class LedgerAwayError(LedgerError):
-    """Its database is locked or full, or does not answer.
+    """The database is locked or full, or does not answer.
 
     Args:
-        detail: In words for whoever can mend it.
-        room: The same may succeed now, because something was given up for it.
+        detail: The reason, in words for the operator.
+        retryable: A second try may succeed, because emergency space was freed.
     """
 
     code: ClassVar[str] = "ledger_away"
 
-    def __init__(self, detail: str, *, room: bool = False) -> None:
+    def __init__(self, detail: str, *, retryable: bool = False) -> None:
         super().__init__(detail)
-        self.room = room
+        self.retryable = retryable
 
 
 class JobConflictError(LedgerError):
@@ -61,7 +61,7 @@ class Job:
     """One archive and one model."""
 
     id: str
-    key: str  # whoever asks for the same again gets the same job
+    key: str  # unique; a second request with the same key gets the same job
     description: Mapping[str, Any]
     state: JobState
     complete: bool  # everything in the archive has been found

@@ -1,9 +1,9 @@
-"""What has become of each image of an archive: a database that a crash cannot make wrong.
+"""The ledger: the outcome of each image of an archive, in a database that survives crashes.
 
-Work is leased in chunks. What a chunk came to is committed in one transaction, together with the
-name of the file that holds its results; a lease that ran out may be given to somebody else, and
-whoever had it then commits nothing. So a crash at any instant loses nothing, and repeats at most
-the leased chunks.
+A worker leases images in chunks. It commits the outcomes of a chunk in one transaction, together
+with the name of the file that holds their rows. When a lease expires, another worker may take its
+images, and the first one can no longer commit them. So a crash at any instant loses nothing, and
+repeats at most the leased chunks.
 """
 
 from __future__ import annotations
@@ -63,8 +63,8 @@ class Ledger:
     def __init__(self, url: str, now: Callable[[], float] = time.time) -> None:
         self._now, self._database = now, Database(url)
         self._transaction, self._reading = self._database.transaction, self._database.reading
-        # Of each job, the image that was leased last. PostgreSQL keeps what an index said until the
-        # next VACUUM: whoever looks from the first image on, looks through all that
+        # By job, the number of the image that was leased last. A search starts there, because
+        # PostgreSQL keeps dead index entries until the next VACUUM, and would read all of them
         self._leased: dict[str, int] = {}
 
     def close(self) -> None:
@@ -128,12 +128,15 @@ class Ledger:
         return added
 
     def claim_listing(self, job: str, worker: str, seconds: float) -> bool:
-        """Be the one who lists the archive, or stay it; False where nobody need, or another does.
+        """Become the worker that lists the archive, or renew that claim.
 
         Args:
             job: Its id.
-            worker: Whoever asks.
-            seconds: After which another may take it over.
+            worker: The id of the worker that claims.
+            seconds: Until the claim expires, and another worker may take it.
+
+        Returns:
+            False if the listing is complete, or another worker has the claim.
         """
         now = self._now()
         free = sql.or_(JOBS.c.lister.is_(None), JOBS.c.lister == worker, JOBS.c.lister_until < now)
@@ -153,15 +156,15 @@ class Ledger:
         self._update(JOBS, JOBS.c.id == job, values)
 
     def lease(self, job: str, most: int, seconds: float) -> Lease | None:
-        """Images that nobody has, in the order in which they were found; None where there is none.
+        """Lease pending images, in the order in which they were found; None if there are none.
 
-        Those whose workers have died come last, and in ever smaller leases: so one image at which
-        every worker dies is found, and does not take others with it.
+        Images whose worker died come last, in ever smaller leases. So an image that crashes every
+        worker is isolated, and does not take others with it.
 
         Args:
             job: Its id.
-            most: Images.
-            seconds: After which they may be given to others.
+            most: The most images of the lease.
+            seconds: Until the lease expires, and other workers may take the images.
         """
         now, lease = self._now(), secrets.token_hex(16)
         values = {"state": "leased", "lease": lease, "lease_until": now + seconds}
@@ -185,7 +188,7 @@ class Ledger:
         return Lease(lease, job, items, crashes) if items else None
 
     def take_back(self, job: str) -> int:
-        """For whoever knows that no other worker lives: free what they had; returns how many."""
+        """Release all leases, if no other worker is alive; returns the number of images."""
         self._update(JOBS, JOBS.c.id == job, {"lister": None})
         leased = sql.and_(ITEMS.c.job == job, ITEMS.c.state == "leased")
         return self._update(ITEMS, leased, CRASHED)
@@ -235,10 +238,14 @@ class Ledger:
             count(connection, lease.job, counts)
 
     def end(self, job: str, failures: Sequence[Part]) -> list[Part] | None:
-        """Nothing is open any more: these parts say what failed, in the place of older ones.
+        """Set a job to `done`, and replace its parts of failed images.
+
+        Args:
+            job: Its id; all its images have an outcome.
+            failures: The new parts, which hold the rows of failed images.
 
         Returns:
-            The older ones; None if somebody else has ended the job meanwhile.
+            The parts that they replace; None if another worker has ended the job already.
         """
         values = {"state": "done", "reason": None, "ended": self._now()}
         ending = sql.and_(JOBS.c.id == job, JOBS.c.state != values["state"])
@@ -260,7 +267,7 @@ class Ledger:
             return [Part(*each) for each in found]
 
     def leases(self, job: str) -> set[str]:
-        """Those that have images; also where they ran out, and nobody has taken them yet."""
+        """The ids of leases that hold images, expired ones included."""
         leased = sql.and_(ITEMS.c.job == job, ITEMS.c.state == "leased")
         with self._reading() as connection:
             return set(connection.scalars(sql.select(ITEMS.c.lease).distinct().where(leased)))

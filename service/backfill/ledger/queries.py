@@ -1,4 +1,4 @@
-"""What several transactions of the ledger say alike."""
+"""SQL statements that several transactions of the ledger share."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def lease_some(job: str, crashes: int, after: int, most: int, values: Mapping[st
 
 
 def least_crashes(job: str) -> Any:
-    """Of the images that nobody has; none, where there are none."""
+    """Select the smallest crash count of the pending images; no row if there are none."""
     free = sql.and_(ITEMS.c.job == job, ITEMS.c.state == "pending")
     return sql.select(ITEMS.c.crashes).where(free).order_by(ITEMS.c.crashes).limit(1)
 

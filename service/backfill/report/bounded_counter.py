@@ -12,10 +12,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-# Of one column. An archive has hundreds of stations; headers that are all different have millions
+# Distinct values of one column. An archive has hundreds of stations; a column whose values all
+# differ has millions
 MOST_DISTINCT = 50_000
-# Texts that are compared letter by letter when their hashes are equal; beyond, nobody needs to
-# know which they are
+# Texts with equal hashes that are compared in full; further ones are counted, but not listed
 MOST_COMPARED = 1000
 
 
@@ -46,8 +46,8 @@ class BoundedCounter:
 class Repetitions:
     """Finds texts that come more than once: 8 bytes of memory a text.
 
-    Python's hash of a text is 64 bits, keyed anew in each process, so nobody can make texts whose
-    hashes are equal. Among ten million that happens to two by chance once in 400,000 jobs; then a
+    Python's hash of a text has 64 bits and a new key in each process, so texts with equal hashes
+    cannot be prepared. By chance two of ten million texts collide in one of 400,000 jobs; then a
     second pass over the texts tells them apart.
     """
 

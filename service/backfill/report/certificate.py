@@ -68,11 +68,12 @@ class Certificate(Frozen):
     errors: tuple[str, ...] = Field(description="why not every image has exactly one outcome")
     found: Count = Field(description="images in the archive")
     found_by: Literal["source", "rows"] = Field(
-        description="rows: nobody said how many there are, so the rows themselves were counted"
+        description="source: the number of images that were listed; rows: no job says how many "
+        "images there are, so the rows were counted"
     )
     left_out: dict[str, Count] | None = Field(
         default=None,
-        description="what the archive held besides, by reason; null where nobody counted it",
+        description="what else the archive held, by reason; null if the source did not count it",
     )
     outcomes: dict[Outcome, Count]
     codes: dict[str, Count] = Field(description="of what was skipped or failed")

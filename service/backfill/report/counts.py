@@ -33,7 +33,7 @@ class CertificateCounts:
         self.started: datetime | None = None
         self.ended: datetime | None = None
         names = ("outcome", "code", "view", "input", "modality", "station", "month", "model")
-        self._tallies = {name: BoundedCounter() for name in names}
+        self._counters = {name: BoundedCounter() for name in names}
         self._header = {name: BoundedCounter() for name in HEADER}
         self._locators, self._keys = Repetitions(), Repetitions()
         self._unanswered = self._unexplained = self._contradicted = 0
@@ -41,7 +41,7 @@ class CertificateCounts:
     def add(self, batch: pa.RecordBatch) -> None:
         """Count some rows."""
         self.rows += batch.num_rows
-        of = self._tallies
+        of = self._counters
         of["outcome"].add(batch["outcome"])
         self._locators.add(_texts(batch, "locator"))
         self._add_times(batch)
@@ -53,10 +53,10 @@ class CertificateCounts:
 
     def _add_done(self, done: pa.RecordBatch) -> None:
         for name in ("view", "modality", "station", "month"):
-            self._tallies[name].add(done[name])
+            self._counters[name].add(done[name])
         # Parts of earlier versions do not say it, and knew nothing else
-        self._tallies["input"].add(pc.fill_null(done["input"], "stored"))
-        self._tallies["model"].add(
+        self._counters["input"].add(pc.fill_null(done["input"], "stored"))
+        self._counters["model"].add(
             pc.binary_join_element_wise(done["model"], done["model_sha256"], " ")
         )
         for name in HEADER:
@@ -83,7 +83,7 @@ class CertificateCounts:
     def counts(self, name: str) -> dict[Any, int]:
         """Of a column whose values are few."""
         known = {"outcome": OUTCOMES, "view": VIEWS, "input": INPUTS}.get(name, ())
-        counts, others = self._tallies[name].largest(1000)
+        counts, others = self._counters[name].largest(1000)
         named: dict[Any, int] = dict.fromkeys(known, 0) | {
             value: count for value, count in counts.items() if value is not None
         }
@@ -91,25 +91,25 @@ class CertificateCounts:
 
     def shares(self, name: str) -> Shares:
         """The largest values of a column."""
-        largest, others = self._tallies[name].largest(LARGEST)
+        largest, others = self._counters[name].largest(LARGEST)
         shares = [Share(value=value, images=count) for value, count in largest.items()]
         return Shares(largest=tuple(shares), others=others)
 
     def months(self) -> dict[str, int]:
         """In their order."""
-        counts, others = self._tallies["month"].largest(1000)
+        counts, others = self._counters["month"].largest(1000)
         named = sorted((month or "", count) for month, count in counts.items())
         return dict(named) | ({"others": others} if others else {})
 
     def models(self) -> tuple[Model, ...]:
         """Those that answered, the one with most images first."""
-        counts, _ = self._tallies["model"].largest(LARGEST)
+        counts, _ = self._counters["model"].largest(LARGEST)
         split = [((text or "").rpartition(" "), count) for text, count in counts.items()]
         return tuple(Model(name=name, sha256=sha, images=n) for (name, _, sha), n in split)
 
     def header(self) -> dict[str, Agreement]:
         """Attribute by attribute."""
-        found = {name: tally.counts for name, tally in self._header.items()}
+        found = {name: counter.counts for name, counter in self._header.items()}
         return {
             name: Agreement(agrees=of[True], disagrees=of[False], silent=of[None])  # type: ignore[index]
             for name, of in found.items()

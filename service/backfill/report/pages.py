@@ -23,7 +23,7 @@ WORDS = {
     "view_code": "View Code",
     "described_view": "Descriptions",
 }
-# Lines of the certificate's tables, so that it stays on one page; errors need room
+# Lines of the certificate's tables, so that it stays on one page; a list of errors takes some
 MOST_LINES, MOST_LINES_BESIDE_ERRORS = 19, 9
 MOST_MODALITIES = 5  # above another table
 MOST_STATIONS = 15  # and of those of the header audit
@@ -93,7 +93,7 @@ def _years(months: Mapping[str, int]) -> list[Counted]:
 def _page(name: str, **values: Any) -> str:
     templates = Environment(
         loader=FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=True,  # names of stations are whatever somebody typed
+        autoescape=True,  # station names are free text
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, also after the power has failed."""
+"""Files that exist whole or not at all, even after a power failure."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
 class UnwritableError(OSError):
-    """A folder takes no files: its disk is full, it may not be written to, or it is none."""
+    """A folder cannot be written to: its disk is full, access is denied, or it is not a folder."""
 
     def __init__(self, folder: Path, error: OSError) -> None:
         super().__init__(error.errno, error.strerror, str(folder))
 
     def __str__(self) -> str:
-        """In words for whoever can mend it."""
+        """The reason, in words for the operator."""
         if self.errno in FULL:
             return f"the disk is full: {self.filename}"
         return f"{self.filename} cannot be written to: {self.strerror}"
@@ -36,7 +36,7 @@ def writing(path: Path) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield draft
     except OSError as error:
-        with suppress(OSError):  # a full disk needs the room
+        with suppress(OSError):  # to free disk space
             draft.unlink()
         raise UnwritableError(path.parent, error) from error
 

@@ -14,7 +14,8 @@ from service.backfill.results.rows import Row
 from service.backfill.results.sinks import RESULTS, Sink
 
 FAILURES = "failures-"
-# What stands in a part's name, of a lease; those of failures are for whoever ends the job
+# The lease's id in the name of a part. Parts of failed images do not match: `Ledger.end` replaces
+# them
 PART_ID = re.compile(r"part-([0-9a-f]+)\.")
 
 
@@ -54,12 +55,12 @@ class Results:
     ) -> None:
         """After a crash: publish what was committed, delete what was not.
 
-        Others may work meanwhile. A file that was there before both are asked belongs to a lease,
-        to a part that was committed since, or to nobody: hence the order.
+        Other workers may write meanwhile. So the order matters: files are listed before the leases
+        and parts are read. A listed file that then has neither a lease nor a part is left over.
 
         Args:
-            leases: Those that have images, also where they ran out.
-            committed: The parts that the ledger has.
+            leases: Reads the ids of leases that hold images, expired ones included.
+            committed: Reads the parts that the ledger has.
         """
         there = list(self._out.glob(f"{RESULTS}/day=*/*"))
         alive, parts = leases(), committed()

@@ -12,11 +12,11 @@ from service.inference import BatcherClosedError
 from service.uploads.budget import ServiceFullError
 from service.uploads.upload import UploadError
 
-# Nothing that anybody would want to be classified, whoever tries again with whatever decoder: files
-# of other kinds, CT and reports, cine runs and stacks (a CR or DX object has one frame by
-# definition), photographs and screens, icons, and images on which nothing is to be seen. All else
-# is `failed`, so that somebody looks: an object without its pixels, an empty file or a declared
-# size beyond all limits may be what is left of a radiograph, and a decoder may come.
+# Codes of files that no decoder and no second try could turn into a radiograph: other file types,
+# CT and reports, cine runs and stacks (a CR or DX object has one frame by definition), photographs
+# and screenshots, icons, and blank images. All other codes are `failed`, so that an operator looks:
+# an object without pixels, an empty file or a declared size beyond all limits may be a damaged
+# radiograph, and a later version may have a decoder for it.
 SKIPPED = frozenset(
     {
         "blank_image",

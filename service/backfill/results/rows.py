@@ -91,12 +91,12 @@ class Source(Protocol):
         """The whole file, or what the archive shows of it, where that was asked for.
 
         Raises:
-            ItemError: This one cannot be had; `code` says why.
-            SourceError: Nothing can be had; whoever asked tries again later, or gives up.
+            ItemError: This file cannot be read; `code` says why.
+            SourceError: The whole archive cannot be read; the caller stops, or retries later.
         """
 
     def close(self) -> None:
-        """Whoever waits in it gets a SourceError now; connections and files are closed."""
+        """Close connections and files; calls that wait raise SourceError."""
 
 
 class SourceError(Exception):

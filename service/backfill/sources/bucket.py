@@ -106,7 +106,7 @@ class BucketSource:
         return self._retry.of_item(partial(self._translated, partial(self._get, key), of_item=True))
 
     def close(self) -> None:
-        """Whoever waits gets a SourceError now; connections are closed."""
+        """Close the connections; calls that wait raise SourceError."""
         self._retry.close()
         self._connections.clear()
 

@@ -113,7 +113,7 @@ class DicomwebSource:
         self._since, self._options = options.since, options
         self._retry = Retry(options, self._alive)
         zone = ZoneInfo(options.time_zone) if options.time_zone else None
-        gate = RequestThrottle(
+        throttle = RequestThrottle(
             options.concurrency,
             options.requests_per_second,
             OffPeak.parse(options.off_peak) if options.off_peak else None,
@@ -123,7 +123,7 @@ class DicomwebSource:
         self._listed = LISTED if options.rendered else ()
         self._shown: str | None = None  # what was rendered last, if anything was
         self._refused = 0  # pictures in a row
-        self._web = Web(address.rstrip("/"), options.timeout_seconds, gate)
+        self._web = Web(address.rstrip("/"), options.timeout_seconds, throttle)
 
     def find(self) -> Iterator[str]:
         """By day, modality, study, series and instance; in memory are those of one partition.
@@ -179,7 +179,7 @@ class DicomwebSource:
         return picture
 
     def close(self) -> None:
-        """Whoever waits gets a SourceError now; connections are closed."""
+        """Close the connections; calls that wait raise SourceError."""
         self._retry.close()
         self._web.close()
 

@@ -54,10 +54,9 @@ def is_picture(data: memoryview) -> bool:
 
 
 def is_squeezed(data: memoryview) -> bool:
-    """Whether a picture is of so few grey levels that its instance must be read as it is stored.
+    """Whether a picture has so few grey levels that the stored instance must be read instead.
 
-    Raises:
-        Nothing: whoever classifies it finds out what cannot be read.
+    False for a picture that cannot be read: the error then comes from its classification.
     """
     try:
         kind = sniff(data)
@@ -73,9 +72,9 @@ def is_squeezed(data: memoryview) -> bool:
 
 
 def _misleads(instance: Instance) -> bool:
-    """Whether its picture is one frame of several, negative, or squeezed to make room for padding.
+    """Whether its picture may be one frame of several, inverted, or low in contrast from padding.
 
-    Archives differ in what they make of these (docs/backfill-rendered.md).
+    Archives render these in different ways (docs/backfill-rendered.md).
     """
     mono1 = value(instance, PHOTOMETRIC) == "MONOCHROME1"
     negative = value(instance, SLOPE).startswith("-")

@@ -50,7 +50,7 @@ class Retry:
         self._given: Callable[[], object] | None = None  # how an image was had that was given
 
     def close(self) -> None:
-        """Whoever waits gets a SourceError now."""
+        """Make every call that waits raise SourceError."""
         self._closed.set()
 
     def wait(self, seconds: float) -> None:

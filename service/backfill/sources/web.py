@@ -40,12 +40,12 @@ class Web:
     Args:
         address: Without a slash at its end.
         timeout_seconds: To connect, and between any two pieces of an answer.
-        gate: When a request may be made.
+        throttle: Decides when each request begins.
     """
 
-    def __init__(self, address: str, timeout_seconds: float, gate: RequestThrottle) -> None:
+    def __init__(self, address: str, timeout_seconds: float, throttle: RequestThrottle) -> None:
         self._address = address
-        self._gate = gate
+        self._throttle = throttle
         self._client = httpx2.Client(
             timeout=httpx2.Timeout(timeout_seconds, pool=None),
             limits=httpx2.Limits(max_connections=None, max_keepalive_connections=64),
@@ -65,7 +65,7 @@ class Web:
         """
         # Compressing an image again takes a PACS a tenth of a second, and spares few bytes
         headers = {"Accept": accept, "Accept-Encoding": "identity"} | _authorization()
-        with self._gate.passing():
+        with self._throttle.passing():
             try:
                 with self._client.stream(
                     "GET", f"{self._address}/{path}", headers=headers
@@ -83,7 +83,7 @@ class Web:
     def _later(self, response: httpx2.Response) -> TransientError:
         after = _seconds(response.headers.get("retry-after", ""))
         if after is not None:
-            self._gate.pause(after)
+            self._throttle.pause(after)
         return TransientError(f"the archive answers {response.status_code}", after)
 
 
