@@ -1,4 +1,4 @@
-"""The folder of a job: one process at a time works on it, and its end is written into it."""
+"""The folder of a job: its lock, its ledger, and the certificate at its end."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ class BusyError(Exception):
 
 @contextmanager
 def alone(folder: Path) -> Iterator[None]:
-    """No other process works on this folder, and none will; the kernel forgets it with this one.
+    """Lock the folder for this process; the kernel releases the lock when the process ends.
 
     Raises:
-        BusyError: Another does.
+        BusyError: Another process has the lock.
     """
     with (folder / LOCK).open("w") as file:
         try:
@@ -39,21 +39,22 @@ def alone(folder: Path) -> Iterator[None]:
 
 
 def ledger_in(folder: Path) -> str:
-    """The URL of the ledger that is a file there."""
+    """The URL of the SQLite ledger in a folder."""
     return f"sqlite:///{folder.resolve() / LEDGER}"
 
 
 def conclude(ledger: Ledger, job: Job, out: Path) -> Certificate:
-    """Write certificate and header audit of a job that is done.
+    """Write the certificate and the header audit of a job that is done.
 
     Raises:
-        OSError: A file cannot be read, or written; the job is stopped, and ends when it is resumed.
+        OSError: A file cannot be read or written. The job is then `stopped`; resuming it tries
+            again.
     """
     parts = [PartFile(*astuple(each)) for each in ledger.parts(job.id)]
     times = (_moment(job.started), _moment(job.ended))
     known = Known(job.counts["found"], parts, *times, job.left_out)
     try:
-        (out / RESULTS).mkdir(parents=True, exist_ok=True)  # of an archive without images
+        (out / RESULTS).mkdir(parents=True, exist_ok=True)  # missing if the archive has no images
         return audit(out / RESULTS, out, known)
     except OSError as error:
         stop(ledger, job.id, error)

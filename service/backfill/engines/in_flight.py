@@ -1,11 +1,11 @@
-"""How many files a job holds, and how many bytes: beyond that, memory does not grow."""
+"""A limit for the files that a job holds in memory, by count and by bytes."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from threading import Condition
 
-LOOK_SECONDS = 0.2  # between looks at whether to stop
+LOOK_SECONDS = 0.2  # how often waiting threads check whether to stop
 
 
 class InFlightLimiter:
@@ -23,11 +23,11 @@ class InFlightLimiter:
         self._files, self._size = files, size
         self._inside, self._held = 0, 0
         self._full = False
-        self._waiting = 0  # for bytes
+        self._waiting = 0  # threads in `hold`
         self._changed = Condition()
 
     def enter(self, halted: Callable[[], bool]) -> bool:
-        """Wait until a file may be read; False if work is halted before."""
+        """Wait until one more file may be read; False if work stops first."""
         with self._changed:
             while self._full:
                 if halted():
@@ -40,7 +40,7 @@ class InFlightLimiter:
             return True
 
     def hold(self, count: int, halted: Callable[[], bool]) -> bool:
-        """Wait until so many bytes fit; False if work is halted before."""
+        """Wait until `count` more bytes fit; False if work stops first."""
         with self._changed:
             self._waiting += 1
             try:
@@ -54,7 +54,7 @@ class InFlightLimiter:
             return True
 
     def leave(self, count: int) -> None:
-        """A file is answered, and so many bytes are no longer held."""
+        """Remove one file and its `count` bytes."""
         with self._changed:
             self._inside -= 1
             self._held -= count

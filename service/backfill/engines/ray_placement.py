@@ -13,12 +13,12 @@ ANSWER_SECONDS = 10
 
 
 class ClusterError(Exception):
-    """The cluster cannot do it."""
+    """The cluster cannot be used, or a worker of it failed."""
 
 
 @dataclass(frozen=True)
 class Placement:
-    """Where one worker belongs: a machine, or one GPU of it."""
+    """Where one worker runs: on a machine, or on one GPU of it."""
 
     node: str
     number: int
@@ -46,10 +46,11 @@ def check_address(address: str) -> None:
 
 
 def check_ledger(nodes: Sequence[Mapping[str, Any]], url: str) -> None:
-    """All machines must be able to share it.
+    """Check that all machines can share the ledger.
 
     Raises:
-        ClusterError: It is a file, whose locks network file systems do not keep.
+        ClusterError: There are several, and the ledger is a file: network file systems do not keep
+            its locks.
     """
     machines = {node["NodeManagerHostname"] for node in nodes if node["Alive"]}
     if len(machines) > 1 and url.startswith("sqlite"):
@@ -59,11 +60,11 @@ def check_ledger(nodes: Sequence[Mapping[str, Any]], url: str) -> None:
 
 
 def placements(nodes: Sequence[Mapping[str, Any]], provider: Provider) -> list[Placement]:
-    """Where workers belong: one at each machine that has a core, or one at each GPU.
+    """One placement for each machine with a free core, or for each GPU.
 
     Args:
-        nodes: As Ray describes them.
-        provider: Of the network.
+        nodes: As `ray.nodes` returns them.
+        provider: Where the network runs.
     """
     found = []
     for node in nodes:

@@ -1,4 +1,4 @@
-"""How a job that cannot go on says why, even where that is hard to write down."""
+"""Record why a job stops, even when the disk is full."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ def stop(ledger: Ledger, job: str, error: Exception) -> None:
 
 
 def retry_on_full_disk(write: Callable[[], None]) -> None:
-    """Write to the ledger while a job is being stopped, for whatever reason that is.
+    """Write to the ledger while a job stops; on a full disk, the ledger frees its emergency space.
 
-    What cannot be written is logged, because the reason to stop is worth more: the job is then
-    begun again where it was, with what is leased. On a full disk there is the ledger's reserve.
+    If the write still fails, it is logged and not raised, so that it does not hide the error that
+    stops the job. The job then stays `running`, and its next run continues from the last commit.
     """
     again = True
     while again:

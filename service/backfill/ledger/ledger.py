@@ -44,7 +44,7 @@ from service.backfill.ledger.queries import (
 )
 from service.backfill.ledger.tables import ITEMS, JOBS, PARTS
 
-# How many images are leased together after so many deaths of workers; one, after more
+# The size of a lease by the crash count of its images; 1 image for higher counts
 SUSPECTS = {1: 100, 2: 10}
 
 
@@ -52,12 +52,13 @@ class Ledger:
     """Jobs, images and parts.
 
     Args:
-        url: As SQLAlchemy takes it: `sqlite:///FILE`, or `postgresql+pg8000://...` for several
-            workers on several machines.
-        now: A clock, in seconds since 1970; those of all workers must agree to within seconds.
+        url: An SQLAlchemy URL: `sqlite:///FILE`, or `postgresql+pg8000://...` for workers on
+            several machines.
+        now: A clock, in seconds since 1970; the clocks of all workers must agree within seconds.
 
     Raises:
-        LedgerError: The database cannot be used.
+        LedgerError: The database cannot be opened.
+        LedgerAwayError: From every method: the database is locked or full, or does not answer.
     """
 
     def __init__(self, url: str, now: Callable[[], float] = time.time) -> None:
@@ -68,14 +69,14 @@ class Ledger:
         self._leased: dict[str, int] = {}
 
     def close(self) -> None:
-        """Give all connections back."""
+        """Close all connections."""
         self._database.engine.dispose()
 
     def open_job(self, key: str, description: Mapping[str, Any]) -> Job:
-        """The job of this key, made if there is none.
+        """The job with this key, created if there is none.
 
         Raises:
-            JobConflictError: It was made with another description.
+            JobConflictError: The job exists with another description.
         """
         text = json.dumps(description, sort_keys=True)
         new = {"id": secrets.token_hex(16), "key": key, "description": text, "state": "running"}
@@ -88,7 +89,7 @@ class Ledger:
         return job_of(found)
 
     def job(self, job: str) -> Job:
-        """As it is now.
+        """The job in its current state.
 
         Raises:
             UnknownJobError: There is none.
@@ -100,13 +101,13 @@ class Ledger:
         return job_of(found)
 
     def jobs(self) -> list[Job]:
-        """All of them, the newest first."""
+        """All jobs, the newest first."""
         with self._reading() as connection:
             found = connection.execute(sql.select(JOBS).order_by(JOBS.c.created.desc()))
             return [job_of(each) for each in found]
 
     def set_state(self, job: str, state: JobState, reason: str | None = None) -> None:
-        """Say whether work on a job goes on; where it had ended, the archive is listed anew."""
+        """Set a job's state. A job that becomes `running` again lists its archive again."""
         values: dict[str, Any] = {"state": state, "reason": reason, "ended": None}
         if state == "running":
             values["started"] = sql.func.coalesce(JOBS.c.started, self._now())
@@ -116,13 +117,13 @@ class Ledger:
         self._update(JOBS, JOBS.c.id == job, values)
 
     def add(self, job: str, locators: Iterable[str]) -> int:
-        """Write down what was found; returns how many were not known."""
+        """Add images by their locators; returns how many are new."""
         rows = [{"job": job, "place": hash_of(each), "locator": encoded(each)} for each in locators]
         if not rows:
             return 0
         with self._transaction() as connection:
             statement = self._database.insert(ITEMS).on_conflict_do_nothing()
-            # With what is returned, SQLAlchemy sends many rows at once, and compiles this once
+            # With RETURNING, SQLAlchemy sends many rows at once and compiles the statement once
             added = len(connection.execute(statement.returning(ITEMS.c.number), rows).all())
             count(connection, job, {"found": added})
         return added
@@ -145,12 +146,12 @@ class Ledger:
         return bool(self._update(JOBS, mine, values))
 
     def release_listing(self, job: str, worker: str) -> None:
-        """Another may list the archive."""
+        """Give up the claim of `claim_listing`."""
         mine = sql.and_(JOBS.c.id == job, JOBS.c.lister == worker)
         self._update(JOBS, mine, {"lister": None})
 
     def complete(self, job: str, left_out: Mapping[str, int] | None = None) -> None:
-        """Everything in the archive has been found, but what was left out, by reason."""
+        """Record that the listing is complete, and what it left out, by reason."""
         text = None if left_out is None else json.dumps(left_out, sort_keys=True)
         values = {"complete": True, "lister": None, "left_out": text}
         self._update(JOBS, JOBS.c.id == job, values)
@@ -172,7 +173,7 @@ class Ledger:
         with self._transaction() as connection:
             after = self._leased.get(job, 0)
             found = sorted(connection.execute(lease_some(job, 0, after, most, values)).all())
-            if not found:  # nothing else would come before, and whatever ran out comes last
+            if not found:  # only then images of expired leases, and images with crashes
                 lost = sql.and_(ITEMS.c.state == "leased", ITEMS.c.lease_until < now)
                 statement = sql.update(ITEMS).where(ITEMS.c.job == job, lost)
                 connection.execute(statement.values(**CRASHED))
@@ -194,17 +195,17 @@ class Ledger:
         return self._update(ITEMS, leased, CRASHED)
 
     def renew(self, lease: Lease, seconds: float) -> None:
-        """Keep what is leased for longer."""
+        """Extend a lease to `seconds` from now."""
         self._update(ITEMS, held_by(lease), {"lease_until": self._now() + seconds})
 
     def release(self, lease: Lease) -> None:
-        """Give back, untried, what has no outcome."""
+        """Give back the images of a lease without an outcome; the attempt is not counted."""
         self._leased.pop(lease.job, None)
         with self._transaction() as connection:
             release(connection, lease)
 
     def known(self, job: str, keys: Collection[str]) -> set[str]:
-        """Which of these keys images have that are done."""
+        """Those of the keys that an image which is done has."""
         hashes = {hash_of(key): key for key in keys}
         found: set[str] = set()
         with self._reading() as connection:
@@ -214,10 +215,18 @@ class Ledger:
         return found
 
     def commit(self, lease: Lease, settled: Sequence[Settled], part: Part | None) -> None:
-        """What a lease's images came to, and the part that says so; the others are given back.
+        """Commit outcomes of a lease's images, with their part, in one transaction.
+
+        Images of the lease without an outcome are given back.
+
+        Args:
+            lease: The lease.
+            settled: The outcomes.
+            part: The file with the rows; None if no row was written.
 
         Raises:
-            LeaseLostError: Others have them, or an image with the same key was done meanwhile.
+            LeaseLostError: The lease has expired and another worker has its images, or an image
+                with the same key was done meanwhile.
         """
         with self._transaction() as connection:
             held = sql.select(sql.func.count()).select_from(ITEMS).where(held_by(lease))
@@ -260,7 +269,7 @@ class Ledger:
         return [Part(*each) for each in gone]
 
     def parts(self, job: str) -> list[Part]:
-        """All files of results, in the order of their names."""
+        """All parts of a job, by name."""
         statement = sql.select(*PART)
         with self._reading() as connection:
             found = connection.execute(statement.where(PARTS.c.job == job).order_by(PARTS.c.name))
@@ -273,7 +282,7 @@ class Ledger:
             return set(connection.scalars(sql.select(ITEMS.c.lease).distinct().where(leased)))
 
     def retry_failed(self, job: str) -> int:
-        """Try again what failed; returns how many."""
+        """Set failed images to pending; returns how many."""
         failed = sql.and_(ITEMS.c.job == job, ITEMS.c.state == "failed")
         values = {"state": "pending", "code": None, "crashes": 0}
         with self._transaction() as connection:
@@ -282,7 +291,7 @@ class Ledger:
         return again
 
     def failures(self, job: str) -> Iterator[tuple[str, str, int]]:
-        """Locator, code and attempts of all that failed, in the order in which they were found."""
+        """Locator, code and attempts of all failed images, in the order they were found."""
         columns = (ITEMS.c.number, ITEMS.c.locator, ITEMS.c.code, ITEMS.c.attempts)
         last = 0
         while True:
@@ -300,7 +309,7 @@ class Ledger:
             last = found[-1].number
 
     def codes(self, job: str) -> dict[str, int]:
-        """How many were skipped or failed, by code."""
+        """Numbers of images skipped or failed, by code."""
         statement = (
             sql.select(ITEMS.c.code, sql.func.count())
             .where(ITEMS.c.job == job, ITEMS.c.state.in_(("skipped", "failed")))

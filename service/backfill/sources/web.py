@@ -1,6 +1,6 @@
-"""HTTP as an archive is asked: within its limits, and never with an unseen wait in the library.
+"""HTTP requests to an archive, within its limits and with a time-out for each wait.
 
-By `httpx2`: its client may be shared by threads, bounds each wait by itself, and has types.
+Uses `httpx2`: threads may share its client, it has a time-out for each phase, and it is typed.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from service.backfill.sources.request_throttle import RequestThrottle
 from service.backfill.sources.retrying import TransientError
 
 RETRIED = frozenset({429, *range(500, 600)}) - {501, 505}
-logging.getLogger("httpx2").setLevel(logging.WARNING)  # it logs addresses, which hold UIDs
+logging.getLogger("httpx2").setLevel(logging.WARNING)  # it logs URLs, which hold UIDs
 
 
 class TooLargeError(Exception):
-    """An answer of more bytes than are wanted."""
+    """The answer has more bytes than the limit."""
 
 
 class Reply(NamedTuple):
-    """Of one request."""
+    """The answer to one request."""
 
     status: int
     content_type: str
@@ -38,8 +38,8 @@ class Web:
     """GET requests below one address.
 
     Args:
-        address: Without a slash at its end.
-        timeout_seconds: To connect, and between any two pieces of an answer.
+        address: The base URL, without a slash at its end.
+        timeout_seconds: To connect, and between any two chunks of an answer.
         throttle: Decides when each request begins.
     """
 
@@ -56,14 +56,14 @@ class Web:
         self._client.close()
 
     def get(self, path: str, accept: str, most_bytes: int) -> Reply:
-        """Whatever is answered, except what another try may change.
+        """The answer, with any status that a retry would not change.
 
         Raises:
-            TransientError: 5xx, 429, a time-out, or a connection that could not be had or broke.
-            TooLargeError: More than `most_bytes`, and a little for what is around an image.
-            SourceError: The client is closed, or nothing says who asks.
+            TransientError: 5xx, 429, a time-out, or a connection that failed.
+            TooLargeError: More than `most_bytes`, and a little for the multipart headers.
+            SourceError: The client is closed, or the token's file cannot be read.
         """
-        # Compressing an image again takes a PACS a tenth of a second, and spares few bytes
+        # gzip of an image takes a PACS a tenth of a second, and saves few bytes
         headers = {"Accept": accept, "Accept-Encoding": "identity"} | _authorization()
         with self._throttle.passing():
             try:
@@ -98,7 +98,7 @@ def _read(response: httpx2.Response, most_bytes: int) -> bytes:
 
 
 def _seconds(retry_after: str) -> float | None:
-    """Seconds from now; RFC 9110 10.2.3: a count of seconds, or a date."""
+    """Retry-After as seconds from now: a number of seconds, or a date (RFC 9110 10.2.3)."""
     if retry_after.strip().isdecimal():
         return float(retry_after)
     try:
