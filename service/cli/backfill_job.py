@@ -1,4 +1,4 @@
-"""`cxrview backfill` and `cxrview audit`: archives from the command line."""
+"""`cxrview backfill` and `cxrview audit`."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ from service.backfill.sources.options import OptionsError
 from service.inference import NetworkError, open_pipeline
 
 REFRESH_SECONDS = 0.25
-# Exit codes: every image has an outcome; not all have; wrong options; stopped by Ctrl-C
+# Exit codes: every image has an outcome; some have none; wrong options; stopped by Ctrl-C
 DONE, INCOMPLETE, REFUSED, PAUSED = 0, 1, 2, 130
 
 
 class RefusedError(Exception):
-    """What was asked for cannot be done."""
+    """The command cannot be run as given."""
 
 
 def run_audit(options: argparse.Namespace) -> int:
-    """Make certificate and header audit anew, from the results alone."""
+    """Write certificate and header audit again, from the results alone."""
     console = Console(stderr=True)
     results = options.results / RESULTS if (options.results / RESULTS).is_dir() else options.results
     out = options.out or results.resolve().parent
@@ -90,7 +90,7 @@ def _pair(text: str) -> tuple[str, str]:
 
 @contextmanager
 def _opened_ledger(options: argparse.Namespace) -> Iterator[Ledger]:
-    """In the folder of results, or where it was said."""
+    """The ledger of --ledger, or else the one in the folder of results, which is locked."""
     options.out.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
         if options.ledger is None:
@@ -149,14 +149,14 @@ def _task(options: argparse.Namespace, job: Job) -> Task:
 
 @contextmanager
 def _local(task: Task, ledger: Ledger, source: Source, version: ModelVersion) -> Iterator[Engine]:
-    """All cores of this process."""
+    """An engine in this process, on all its cores."""
     with open_pipeline(version, task.provider) as pipeline:
         yield task.work(ledger, source, pipeline, version)
 
 
 @contextmanager
 def _ray(task: Task, ledger: Ledger, source: Source, version: ModelVersion) -> Iterator[Engine]:
-    """Workers on all machines of a cluster, which open sources and versions of their own."""
+    """An engine with workers on all machines of a Ray cluster; they open source and model."""
     del version
     source.close()
     if task.limit is not None:
@@ -175,7 +175,13 @@ ENGINES = {"local": _local, "ray": _ray}
 
 
 def _worked(work: Engine, ledger: Ledger, job: Job, console: Console) -> tuple[Job, bool]:
-    """Show how it goes; Ctrl-C or SIGTERM pauses, a second one gives up. Was it interrupted?"""
+    """Run the engine, and show its progress.
+
+    Ctrl-C or SIGTERM pauses the job; a second one raises KeyboardInterrupt.
+
+    Returns:
+        The job in its new state, and whether it was interrupted.
+    """
     ended: Future[Job] = Future()
 
     def run() -> None:
@@ -186,7 +192,7 @@ def _worked(work: Engine, ledger: Ledger, job: Job, console: Console) -> tuple[J
 
     Thread(target=run, name="backfill", daemon=True).start()
     interrupted = False
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Kubernetes says it
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # Kubernetes stops pods with it
     with _bar(console) as show:
         while not ended.done():
             try:
@@ -204,7 +210,7 @@ def _worked(work: Engine, ledger: Ledger, job: Job, console: Console) -> tuple[J
 
 @contextmanager
 def _bar(console: Console) -> Iterator[Callable[[Engine, Job], None]]:
-    """A line that is kept current, where there is a terminal."""
+    """A progress line, if the console is a terminal."""
     columns = (
         BarColumn(),
         TextColumn("{task.completed:,.0f} of {task.fields[found]}"),
@@ -234,7 +240,7 @@ def _bar(console: Console) -> Iterator[Callable[[Engine, Job], None]]:
 
 
 def _conclude(console: Console, certificate: Certificate, out: Path) -> int:
-    """Say what came of it."""
+    """Print the summary of a certificate; returns the exit code."""
     for reason in certificate.errors:
         console.print(f"error: {reason}", style="red", highlight=False, markup=False)
     if rendered := certificate.inputs["rendered"]:

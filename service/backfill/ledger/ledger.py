@@ -215,14 +215,7 @@ class Ledger:
         return found
 
     def commit(self, lease: Lease, settled: Sequence[Settled], part: Part | None) -> None:
-        """Commit outcomes of a lease's images, with their part, in one transaction.
-
-        Images of the lease without an outcome are given back.
-
-        Args:
-            lease: The lease.
-            settled: The outcomes.
-            part: The file with the rows; None if no row was written.
+        """Commit outcomes and their part in one transaction; give back the lease's other images.
 
         Raises:
             LeaseLostError: The lease has expired and another worker has its images, or an image
@@ -247,11 +240,7 @@ class Ledger:
             count(connection, lease.job, counts)
 
     def end(self, job: str, failures: Sequence[Part]) -> list[Part] | None:
-        """Set a job to `done`, and replace its parts of failed images.
-
-        Args:
-            job: Its id; all its images have an outcome.
-            failures: The new parts, which hold the rows of failed images.
+        """Set a job without open images to `done`, and replace its parts of failed images.
 
         Returns:
             The parts that they replace; None if another worker has ended the job already.

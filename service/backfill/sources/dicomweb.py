@@ -143,8 +143,7 @@ class DicomwebSource:
         """One stored instance, or its picture if the locator names one that can be trusted.
 
         Raises:
-            ItemError: `not_found`; `entry_too_large`; `unreadable_file`: the archive answers, but
-                does not return this instance.
+            ItemError: `not_found`; `entry_too_large`; `unreadable_file`: only this one fails.
             SourceError: The archive is away for longer than `patience_seconds`, refuses every
                 request, or renders no picture.
         """
