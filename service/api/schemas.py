@@ -14,7 +14,7 @@ class ClientUsage(BaseModel):
     """One client, and the counts of its images in this process."""
 
     name: str
-    permissions: list[Permission] | None = Field(description="null for who has no key")
+    permissions: list[Permission] | None = Field(description="null for clients without a key")
     images: int
     limited: int = Field(description="requests refused because of its rate")
 

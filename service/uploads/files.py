@@ -54,7 +54,7 @@ def read_whole(descriptor: int, count: int, offset: int = 0) -> bytes:
 
 
 class UnreadableEntry(NamedTuple):
-    """A folder that cannot be listed, and why."""
+    """A path that cannot be read or listed, and why."""
 
     path: str
     reason: str

@@ -1,4 +1,4 @@
-"""From locators to rows: threads that read files and submit them to a pipeline."""
+"""Threads that read images by their locators, submit them to a pipeline, and make their rows."""
 
 from __future__ import annotations
 

@@ -205,7 +205,7 @@ class Ledger:
             release(connection, lease)
 
     def known(self, job: str, keys: Collection[str]) -> set[str]:
-        """Those of the keys that an image which is done has."""
+        """The subset of the keys that belong to images that are done."""
         hashes = {hash_of(key): key for key in keys}
         found: set[str] = set()
         with self._reading() as connection:

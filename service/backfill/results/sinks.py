@@ -147,12 +147,12 @@ class Ndjson(Sink):
 
 
 class Csv(Sink):
-    """For spreadsheets, and safe in them (see `cells`)."""
+    """CSV that is safe to open in a spreadsheet (see `formulas`)."""
 
     suffix = ".csv"
 
     def encode(self, table: pa.Table) -> bytes:
-        """With a header; an empty cell is null, and "" is an empty text."""
+        """CSV with a header; an empty cell is null, and "" is an empty text."""
         buffer = io.BytesIO()
         pa_csv.write_csv(_mark(table), buffer, pa_csv.WriteOptions(quoting_style="needed"))
         return buffer.getvalue()
