@@ -43,6 +43,9 @@ RUN pip --python /opt/cxrview/bin/python install --no-cache-dir --constraint con
 FROM build AS build-gpu
 RUN pip --python /opt/cxrview/bin/python install --no-cache-dir \
         --constraint constraints.txt --constraint constraints-gpu.txt ".[gpu,tracing]" \
+    && pip --python /opt/cxrview/bin/python uninstall --yes onnxruntime onnxruntime-gpu \
+    && pip --python /opt/cxrview/bin/python install --no-cache-dir --no-deps \
+        --constraint constraints-gpu.txt onnxruntime-gpu \
     && python3 -m compileall -q -j 0 /opt/cxrview/lib
 
 FROM python AS runtime
@@ -76,7 +79,7 @@ FROM runtime AS ray
 COPY --from=build-ray /opt/cxrview /opt/cxrview
 # Also where login shells look, which have a PATH of their own, and older operators start
 COPY --from=build-ray /opt/cxrview/bin/ray /opt/cxrview/bin/cxrview /usr/local/bin/
-# Ray has a state of its own, under /tmp; it is to tell nobody what it is used for
+# Ray keeps its state under /tmp, and must not report its use
 ENV HOME=/tmp \
     RAY_USAGE_STATS_ENABLED=0
 

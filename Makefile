@@ -5,15 +5,15 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: run test lint sbom e2e bench clean
+.PHONY: run test check lint docs sbom e2e bench clean
 
 $(VENV)/.cpu: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(PIP) --editable '.[cpu]'
+	$(PIP) --editable .
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.cpu
-	$(PIP) --editable '.[cpu,backfill,ray,tracing,training,dev]'
+	$(PIP) --editable '.[backfill,ray,tracing,training,dev]'
 	touch $@
 
 # Install, start the service, classify the bundled radiographs through it, keep serving.
@@ -24,6 +24,15 @@ run: $(VENV)/.cpu
 # Tests of what a machine lacks are skipped, and it says at the end which; so coverage is for .ci/run
 test: $(VENV)/.dev
 	$(BIN)/pytest $(PYTEST_ARGS)
+
+# Lint, types and the fast tests, before every commit
+check: lint
+	$(BIN)/pytest -q -m "not slow"
+
+# The documentation as a site in build/site
+docs: $(VENV)/.dev
+	$(BIN)/python docs/reference.py
+	$(BIN)/mkdocs build --quiet
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -36,7 +45,7 @@ sbom: $(VENV)/.dev
 	rm -rf .venv-sbom
 	$(PYTHON) -m venv --without-pip .venv-sbom
 	$(BIN)/python -m pip --python .venv-sbom/bin/python install --quiet --disable-pip-version-check \
-		--constraint constraints.txt '.[cpu,tracing]'
+		--constraint constraints.txt '.[tracing]'
 	$(BIN)/python deploy/sbom.py .venv-sbom/bin/python build/sbom.cdx.json
 
 # The whole of it without a cluster, in about ten minutes: the image twice behind a balancer and once on an

@@ -21,7 +21,7 @@ MOVED = ("median", "p95", "p99", "max")
 
 
 @dataclass
-class Tally:
+class Agreement:
     """Images of one kind, one way and one model."""
 
     n: int = 0

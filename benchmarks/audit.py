@@ -69,7 +69,7 @@ def _row(number: int, dice: random.Random) -> Row:
         study_instance_uid=f"{uid}.1",
         series_instance_uid=f"{uid}.2",
         modality="DX",
-        station=f"ROOM{number % 200}",
+        station=f"XRAY{number % 200}",
         month=f"{2016 + number % 10}-{1 + number % 12:02d}",
         format="dicom",
         transfer_syntax="1.2.840.10008.1.2.4.90",

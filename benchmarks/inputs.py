@@ -39,7 +39,7 @@ SYNTAXES: dict[str, str] = {
     "jpeg-ls": uid.JPEGLSLossless,
 }
 NAMES = (*SYNTAXES, "png")
-# Whoever changes what is in a file changes its folder, so that none of before is used
+# Change this name with any change to the content of a file, so that no old file is used
 FOLDER = Path(tempfile.gettempdir()) / "cxrview-bench-inputs-1"
 
 Bodies = dict[str, list[Path]]

@@ -86,13 +86,13 @@ def throughput(options: argparse.Namespace) -> dict[str, Any]:
     On a machine that is not quiet, the ratio of CPU time says more.
     """
     bodies = inputs.bodies(tuple(options.syntaxes))
-    room = {"latency_budget_seconds": 120, "max_held_bytes": 2**30}
+    limits = {"latency_budget_seconds": 120, "max_held_bytes": 2**30}
     found: dict[str, Any] = {}
     with ExitStack() as stack:
         generator = stack.enter_context(load_generator())
         systems = {}
         for name, checkout in (("other", options.other), ("this", ROOT)):
-            server = stack.enter_context(running(served(checkout, options.model, **room)))
+            server = stack.enter_context(running(served(checkout, options.model, **limits)))
             found[name] = {"ready_s": round(server.ready_s, 2), "idle_pss_mb": pss_mb(server)}
             server.pause()
             systems[name] = server

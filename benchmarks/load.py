@@ -217,8 +217,8 @@ def percentile(values: Sequence[float], share: float) -> float:
 class Outcome:
     """What a run's answers amount to.
 
-    Images/s counts from the first image sent to the last answer, so that the last, half-empty
-    batches are on the bill of whoever serves.
+    Images/s counts from the first image sent to the last answer. This includes the last,
+    half-empty batches of the server.
     """
 
     def __init__(self, reply: dict[str, Any]) -> None:

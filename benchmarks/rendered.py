@@ -23,7 +23,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from agreement import BoundedCounter, Cost, Result, merged, tables
+from agreement import Agreement, Cost, Result, merged, tables
 from kinds import KINDS, ROOT, SHOWN_OF, Radiograph, objects, orthanc, radiographs
 
 from model_store import Store
@@ -67,7 +67,7 @@ class Comparison:
         self.versions = [Store().load(name) for name in MODELS]
         self._networks: list[Network] = [open_network(version) for version in self.versions]
         self._known: dict[tuple[int, bytes], float] = {}  # the same pixels have the same answer
-        self.tallies: dict[tuple[str, Way, str], BoundedCounter] = defaultdict(BoundedCounter)
+        self.agreements: dict[tuple[str, Way, str], Agreement] = defaultdict(Agreement)
         self.costs: dict[tuple[str, Way], Cost] = defaultdict(Cost)
 
     def compare(self, kind: str, pair: Pair, way: Way, source: DicomwebSource) -> None:
@@ -84,7 +84,7 @@ class Comparison:
             cost.sizes[name].append(len(seen.data))
             cost.seconds[name].append(seen.seconds)
         for version, *pfis in zip(self.versions, stored.pfis, picture.pfis, strict=True):
-            self.tallies[kind, way, version.reference].add(version, *pfis, pair.view)
+            self.agreements[kind, way, version.reference].add(version, *pfis, pair.view)
 
     def _seen(self, read: Callable[[str], Any], locator: str) -> Seen:
         begin = time.perf_counter()
@@ -108,7 +108,7 @@ class Comparison:
         rows = []
         for (kind, way), cost in self.costs.items():
             models = {
-                version.reference: self.tallies[kind, way, version.reference].row()
+                version.reference: self.agreements[kind, way, version.reference].row()
                 for version in self.versions
             }
             named = {"kind": kind, "side": way[0], "format": way[1]}
@@ -169,7 +169,7 @@ def _compare_kinds(
 
 
 def compare_archive(comparison: Comparison, options: argparse.Namespace) -> Result:
-    """A sample of somebody's archive, which has no labels but the stored images themselves."""
+    """A sample of an archive. It has no labels: answers to stored images are the reference."""
     given = {"since": options.since, "until": options.until, "modalities": options.modalities}
     given |= dict(each.split("=", 1) for each in options.option)
     given |= {"rendered": options.side, "rendered_as": options.format}

@@ -12,8 +12,8 @@ from bench import CONNECTIONS, RIVAL_CONNECTIONS, Bench, Measured, Row, middle, 
 from companion import Companion, parts
 from servers import Server
 
-# Limits that concurrency 32 with images of 13 MB stays below; how they hold is another section
-ROOM = {"latency_budget_seconds": 120, "max_held_bytes": 2**30}
+# 32 concurrent images of 13 MB stay below these limits. Another section measures the limits
+AMPLE_LIMITS = {"latency_budget_seconds": 120, "max_held_bytes": 2**30}
 LITSERVE_CONNECTIONS = (8, 32)
 
 Cost = dict[str, list[float]]  # CPU seconds an image by part, a value a round
@@ -66,7 +66,7 @@ def _field(bench: Bench) -> Iterator[Field]:
         receiver = start(servers.receiver())
         systems, workers = [], {}
         for model in bench.models:
-            own = start(servers.service(model, **ROOM))
+            own = start(servers.service(model, **AMPLE_LIMITS))
             systems.append(System("service", model, own, CONNECTIONS))
             plain = start(servers.plain(python, model))
             systems.append(System("plain", model, plain, RIVAL_CONNECTIONS))
@@ -79,7 +79,7 @@ def _field(bench: Bench) -> Iterator[Field]:
 
 
 def _better_workers(bench: Bench, model: str) -> int:
-    """How many workers serve PNGs fastest here, as whoever sets LitServe up would try."""
+    """The number of workers that serves PNGs fastest here; an operator of LitServe would try it."""
     speeds = {}
     for workers in bench.plan.litserve_workers:
         command = servers.litserve(bench.rivals_python, model, workers)

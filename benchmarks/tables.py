@@ -1,4 +1,4 @@
-"""The results in words and tables: docs/throughput.md, which follows from the JSON alone."""
+"""docs/throughput.md: the results as text and tables, from the JSON alone."""
 
 from __future__ import annotations
 
@@ -16,41 +16,44 @@ Cells = Sequence[str]
 
 HEAD = """# Throughput
 
-Made by `python benchmarks/plot.py` from
-[benchmarks/results/throughput.json](../benchmarks/results/throughput.json), which
-`python benchmarks/throughput.py` measured.
+`python benchmarks/plot.py` makes this page from
+[benchmarks/results/throughput.json](../benchmarks/results/throughput.json), the results of
+`python benchmarks/throughput.py`.
 
-![Images a second by transfer syntax, beside what else one could use](throughput.png)
+![Images a second by transfer syntax, of cxrview and of other systems](throughput.png)
 """
 METHOD = """## How it was measured
 
-Four radiographs in each syntax, made from the [bundled ones](../tests/data/ATTRIBUTION.md):
-enlarged to 2828 x 2320 pixels of 12 bits, with grain, and PNGs of 1024 x 1024 pixels of 8 bits.
-Every figure is the median of the rounds, within which all systems take turns; those that are not
-measured are held still. Ratios are of the same round. CPU seconds are a process's, its threads'
-and system calls included. The load generator is a process on the same machine: what it uses is
-stated where it counts. The kernel sends bodies from where the files lie in memory, because copying
-them fills the caches that decoders need, as another machine would not.
+The images are four radiographs in each syntax, made from the
+[bundled ones](../tests/data/ATTRIBUTION.md). They are enlarged to 2828 x 2320 pixels of 12 bits,
+with grain; PNGs have 1024 x 1024 pixels of 8 bits. Every figure is the median of the rounds. All
+systems take turns within a round; the systems that are not measured are paused. A ratio compares
+figures of the same round. CPU seconds cover all threads and system calls of a process. The load
+generator is a process on the same machine; where its CPU time matters, the text says so. The kernel
+sends bodies directly from the page cache: a copy would fill the caches that decoders need, which a
+client on another machine would not do.
 
 - **plain stack**: pydicom's default decoding with pylibjpeg-openjpeg, -libjpeg and -rle, Pillow's
   resize, FastAPI with a `def` endpoint that takes the raw body, ONNX Runtime, one image a call, all
-  at their defaults, with the same network
+  with default settings, and the same network
 - **LitServe**: the same reading and network, batches of up to 8 within 10 ms, and the number of
-  workers (1 or 2) that did better here
+  workers (1 or 2) that was faster here
 - **torchxrayvision's way**: its reading, centre crop and skimage resize to 224, then a ResNet-50
   with random weights in torch, one image after another, in process, without a service
-- **efficiency**: images/s over (cores less what the load generator used) / (CPU seconds an image to
-  receive, decode and run the network, each measured alone in the same round). Receiving alone is a
-  bare ASGI application under the same uvicorn, with the interrupts in which the kernel takes the
-  packets in, which it charges to no process; decoding alone is one thread, the network alone
-  one batch after another, each as the service runs it when it is busy: of 2 in one thread, or of 8
-  where the network is as small as `swift`. The syntaxes that were measured at b11adfb, before
-  batches ran on single cores, still have it, and the service, with `googlenet` in batches of 8 on
-  all cores. More than 1 is possible: bodies of megabytes cost the service less than the bare
-  application, because it reads them straight into their buffer.
-- Throughput was measured with room for what waits (`CXRVIEW_LATENCY_BUDGET_SECONDS=120`,
-  `CXRVIEW_MAX_HELD_BYTES` of 1 GiB), all else with the defaults. Images/s runs from the first image
-  sent to the last answer.
+- **efficiency**: images/s divided by the images/s that the parts allow. The parts allow (cores less
+  the load generator's CPU time) / (CPU seconds an image to receive, decode and run the network).
+  Each part is measured alone in the same round:
+    - Receiving is a bare ASGI application under the same uvicorn, with the kernel's interrupts for
+      the packets, which no process is charged for.
+    - Decoding is one thread.
+    - The network runs one batch after another, as in a busy service: batches of 2 in one thread, or
+      of 8 for a network as small as `swift`. The syntaxes measured at b11adfb, before batches ran
+      on single cores, have batches of 8 on all cores for `googlenet`, here and in the service.
+    - A value over 1 is possible: the service reads large bodies directly into their buffer, which
+      costs less than the bare application.
+- **limits**: throughput was measured with limits that refuse nothing
+  (`CXRVIEW_LATENCY_BUDGET_SECONDS=120`, `CXRVIEW_MAX_HELD_BYTES` of 1 GiB), and defaults otherwise.
+  Images/s counts from the first image sent to the last answer.
 """
 GROUPS = {"service": "cxrview", "plain": "plain stack", "litserve": "LitServe"}
 
@@ -83,17 +86,19 @@ def document(results: Results) -> str:
 
 
 def _since(results: Results) -> Iterator[str]:
-    """What the present server costs, beside those that the other sections were measured with."""
+    """The cost of the present server, compared with the servers of the other sections."""
     before, stock = results["against"], results["against-h11"]
     machine = before["machine"]
     yield (
         "## Since then: uvicorn and h11, decoding in processes\n\n"
-        "All other sections were measured on another machine, before the server became uvicorn\n"
-        "with h11 and decoding moved into processes. Here the present service stands beside the\n"
-        "previous one, which read bodies past the HTTP parser, and beside that one under\n"
-        f"uvicorn's own h11, in turns on one machine ({machine['processor']},\n"
-        f"{machine['cores']} cores) at concurrency 8. What h11 costs are copies: it and uvicorn\n"
-        "copy a body five times, so large bodies pay most. `benchmarks/against.py` measures it.\n"
+        "All other sections were measured on another machine, with an earlier server and\n"
+        "decoding in threads. Now the server is uvicorn with h11, and processes decode. This\n"
+        "section compares the present service with the previous one, which read bodies past the\n"
+        "HTTP parser, and with the previous one under uvicorn's own h11. They took turns on one\n"
+        "machine "
+        f"({machine['processor']}, {machine['cores']} cores)\n"
+        "at concurrency 8. The cost of h11 is copies: h11 and uvicorn copy a body five times, so\n"
+        "large bodies cost most. `benchmarks/against.py` measures it.\n"
     )
     rows = []
     for model, syntaxes in before["models"].items():
@@ -186,8 +191,8 @@ def _costs(results: Results) -> Iterator[str]:
         yield f"`{model}`:\n"
         yield table(heads, rows)
     yield (
-        "`of all cores` counts what the load generator used as the service's. Beside the systems\n"
-        f"and it, other processes kept {_others(results):.2f} cores busy (median).\n"
+        "`of all cores` adds the load generator's CPU time to the service's. All other processes\n"
+        f"used {_others(results):.2f} cores (median).\n"
     )
 
 
@@ -230,8 +235,8 @@ def _decode(results: Results) -> Iterator[str]:
     heads = ("stored as", "cxrview, CPU ms", "pydicom and Pillow, CPU ms", "times", "rounds")
     yield table(heads, rows)
     yield (
-        "RLE is compared with pydicom's own decoder; the last line is with pylibjpeg-rle, which\n"
-        "the plain stack above has as well.\n"
+        "RLE is compared with pydicom's own decoder. The last line compares it with\n"
+        "pylibjpeg-rle, which the plain stack above uses too.\n"
     )
 
 
@@ -242,9 +247,7 @@ def _network(results: Results) -> Iterator[str]:
         for model, ways in results["network"].items()
         for way, row in ways.items()
     ]
-    yield table(
-        ("model", "batch, and how the cores take it", "images/s", "CPU ms an image", "rounds"), rows
-    )
+    yield table(("model", "batch, and its cores", "images/s", "CPU ms an image", "rounds"), rows)
 
 
 def _lanes(results: Results) -> Iterator[str]:
@@ -259,13 +262,14 @@ def _lanes(results: Results) -> Iterator[str]:
     heads = ("model", "backfill lane", "p50 ms", "p99 ms", "median of the rounds' p99")
     yield table((*heads, "n", "unanswered", "backfill images/s"), rows)
     yield (
-        "PNGs at a tenth of capacity, evenly spaced; the backfill keeps 16 connections busy with\n"
-        "all syntaxes. Its clients run at low priority, as elsewhere they were other machines.\n"
+        "The interactive images are PNGs, evenly spaced, at a tenth of the capacity. The\n"
+        "backfill uses 16 connections and all syntaxes. Its clients run at low priority, because\n"
+        "in real use they run on other machines.\n"
     )
 
 
 def _overload(results: Results) -> Iterator[str]:
-    yield "## Three times too much\n"
+    yield "## Overload: three times the capacity\n"
     rows = [
         (model, f"{middle(row['capacity']):.1f}", f"{middle(row['goodput']):.1f}",
          f"{middle(row['goodput_share']):.2f}", ms(row["p99_s"]), f"{1e3 * row['budget_s']:.0f}",
@@ -277,9 +281,9 @@ def _overload(results: Results) -> Iterator[str]:
     heads += ("budget ms", "refused", "refusals without Retry-After", "errors")
     yield table(heads, rows)
     yield (
-        "The share is of what the cores that the load generator left could do. Capacity\n"
-        "is the mean of that just before and just after, at concurrency 32. The load generator\n"
-        "waits for the end of a thread's slice instead of taking its core from it.\n"
+        "The share is relative to the capacity of the cores without the load generator's CPU\n"
+        "time. Capacity is the mean of measurements just before and just after, at concurrency\n"
+        "32. The load generator does not preempt the threads of the service.\n"
     )
 
 
@@ -294,8 +298,8 @@ def _scaling(results: Results) -> Iterator[str]:
     heads = ("model", "service", "images/s", "p50 ms", "p99 ms", "CPU ms an image", "peak MB")
     yield table(heads, rows)
     yield (
-        "JPEG 2000 at concurrency 16. The load generator may use all cores, and so has one for\n"
-        "itself beside a service on one.\n"
+        "JPEG 2000 at concurrency 16. The load generator may use all cores. So beside a service\n"
+        "on one core it has a core for itself.\n"
     )
 
 

@@ -75,7 +75,7 @@ class Stub:
                 f"{uid}.1",
                 f"{uid}.2",
                 "DX",
-                f"ROOM{number % 200}",
+                f"XRAY{number % 200}",
                 f"{2016 + number % 10}-{1 + number % 12:02d}",
             ),
             uid,

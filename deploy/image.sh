@@ -1,17 +1,16 @@
 #!/usr/bin/env bash
-# Build an image with buildah, and see it answer radiographs as in a hardened pod: as a user who is
-# not root, on a root file system that is read-only. The one for a GPU refuses to start where there
-# is none, which is then what is seen.
+# Build an image with buildah, and let it classify radiographs as in a hardened pod: without root, on
+# a read-only root file system. Without a GPU, the GPU image must refuse to start; then this is tested.
 #
 #   sudo deploy/image.sh FOLDER [cpu|gpu|backfill|ray] [COMMAND...]
 #
-# Instead of that trial, COMMAND may be run: $SEALED is then the read-only root, and $SECRETS a folder
-# that is mounted there at /mnt.
+# With COMMAND, the script runs it instead of the trial. $SEALED is then the read-only root, and
+# $SECRETS a folder that is mounted there at /mnt.
 #
 # FOLDER keeps the base, the layers and the image (cxrview-cpu.tar) for the next run. Needs buildah
-# and root. The base is pulled; where there is no registry, debootstrap makes it of Debian's packages.
+# and root. The base is pulled; without a registry, debootstrap makes it from Debian's packages.
 set -euo pipefail
-umask 022 # another user reads the image, and what is mounted there
+umask 022 # another user reads the image and the mounted folder
 
 root=$(git -C "$(dirname "$0")" rev-parse --show-toplevel)
 folder=$(realpath -m "${1:?where to keep layers and image}")
@@ -35,7 +34,7 @@ if ! buildah inspect --type image "$base" >"$folder/log" 2>&1 && ! buildah pull 
     buildah commit --quiet --rm "$made" "$base" >/dev/null
 fi
 
-# Certificates and index of the machine that builds, if it has its own: beside the image's
+# The build machine's own certificates and package index, if any, in addition to the image's
 own=()
 if [ -e /etc/pip.conf ]; then
     sed 's#/etc/ssl/certs/#/own/certs/#' /etc/pip.conf >"$folder/pip.conf"
@@ -72,7 +71,7 @@ if [ $# != 0 ]; then
     exit
 fi
 
-# What the image itself says: PATH, and which provider
+# From the image's configuration: PATH and the provider
 mapfile -t variables < <(buildah inspect --type image --format '{{range .OCIv1.Config.Env}}{{println .}}{{end}}' "$image" | grep .)
 inside() {
     exec env -i PATH=/usr/sbin:/usr/bin chroot --userspec=10001:10001 "$sealed" /usr/bin/env "${variables[@]}" "$@"

@@ -1,7 +1,7 @@
-"""A real Prometheus: start it, ask it, and ask it what the panels of a dashboard ask.
+"""A real Prometheus: start it, query it, and run the queries of a dashboard.
 
-Standard library and PyYAML only. Binaries come from the folder that CXRVIEW_TOOLS names, which
-`.ci/tools FOLDER` fills.
+Standard library and PyYAML only. The binaries are in the folder CXRVIEW_TOOLS, which `.ci/tools
+FOLDER` fills.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ MILLISECONDS = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 
 
 class NoToolError(Exception):
-    """A program that is not part of this project is not there."""
+    """An external program is missing."""
 
 
 class QueryError(Exception):
@@ -42,7 +42,7 @@ class QueryError(Exception):
 
 
 class Series(NamedTuple):
-    """What one series of labels was at some times, without what is not a number."""
+    """The values of one series at some times, without those that are no number."""
 
     labels: dict[str, str]
     times: list[float]
@@ -67,7 +67,7 @@ class Query:
 
 @dataclass(frozen=True)
 class Panel:
-    """One panel of a dashboard, with what it asks."""
+    """One panel of a dashboard, with its queries."""
 
     title: str
     kind: str
@@ -79,7 +79,7 @@ def tool(name: str) -> Path:
     """One program, such as `prometheus-3/promtool`.
 
     Raises:
-        NoToolError: It is not there.
+        NoToolError: It is missing.
     """
     folder = os.environ.get("CXRVIEW_TOOLS")
     if folder and (path := Path(folder) / name).is_file():
@@ -88,16 +88,16 @@ def tool(name: str) -> Path:
 
 
 class Prometheus:
-    """One that runs, at `url`."""
+    """A running Prometheus at `url`."""
 
     def __init__(self, url: str) -> None:
         self.url = url
 
     def get(self, path: str, **parameters: str | float) -> Any:
-        """The `data` of one answer of its HTTP API.
+        """The `data` of one answer of the HTTP API.
 
         Raises:
-            QueryError: With its own words.
+            QueryError: With the message of Prometheus.
         """
         address = f"{self.url}/api/v1/{path}?{urllib.parse.urlencode(parameters)}"
         try:
@@ -107,14 +107,14 @@ class Prometheus:
             raise QueryError(json.load(error)["error"]) from error
 
     def query(self, expr: str) -> list[Series]:
-        """What `expr` is now; a series that is not a number is left out."""
+        """The present values of `expr`, without series that are no number."""
         found = self.get("query", query=expr)
         if found["resultType"] == "scalar":
             return _series([{"metric": {}, "values": [found["result"]]}])
         return _series([each | {"values": [each["value"]]} for each in found["result"]])
 
     def query_range(self, expr: str, start: float, end: float, step: float) -> list[Series]:
-        """What `expr` was, from `start` to `end`, in seconds since 1970, every `step` seconds."""
+        """The values of `expr` from `start` to `end`, seconds since 1970, every `step` seconds."""
         found = self.get("query_range", query=expr, start=start, end=end, step=step)
         return _series(found["result"])
 
@@ -146,7 +146,7 @@ def _series(results: list[dict[str, Any]]) -> list[Series]:
 
 
 def free_port(wanted: int = 0) -> int:
-    """This port, or with 0 any; one that is taken is an OSError."""
+    """This port, or any free port for 0; a port in use is an OSError."""
     with socket.create_server(("127.0.0.1", wanted)) as server:
         port: int = server.getsockname()[1]
         return port
@@ -163,22 +163,22 @@ def prometheus(
     labels: Mapping[str, str] | None = None,
     hurry: int = 1,
 ) -> Iterator[Prometheus]:
-    """Start one with the chart's rules, stop it in the end.
+    """Run a Prometheus with the chart's rules during the block.
 
     Args:
         binary: Prometheus 2 or 3.
-        folder: Its own; series may lie in `folder/data` already.
+        folder: Its folder; `folder/data` may hold series already.
         targets: `host:port` of services whose /metrics is scraped, as the job `cxrview`.
-        port: On the loopback address; 0: any that is free.
-        scrape_seconds: Between scrapes, and between evaluations of the rules.
-        labels: Beside those that a scrape gives, such as `namespace` in Kubernetes.
-        hurry: In the rules, time runs so many times as fast: all durations are divided by it.
+        port: On the loopback address; 0: any free port.
+        scrape_seconds: Seconds between scrapes, and between evaluations of the rules.
+        labels: Further labels of all series, such as `namespace` in Kubernetes.
+        hurry: All durations in the rules are divided by it.
 
     Raises:
-        RuntimeError: It does not start; with its own words.
-        OSError: The port is not free.
+        RuntimeError: It does not start; with its log.
+        OSError: The port is in use.
     """
-    port = free_port(port)  # whoever has it would answer in its place
+    port = free_port(port)  # another process on this port would answer instead
     config = _configured(folder, targets, scrape_seconds, labels or {}, hurry)
     command = [str(binary), f"--config.file={config}", f"--storage.tsdb.path={folder / 'data'}"]
     command.append(f"--web.listen-address=127.0.0.1:{port}")
@@ -216,13 +216,13 @@ def _configured(
 
 
 def hurried(rules: dict[str, Any], hurry: int) -> dict[str, Any]:
-    """These rules, with all their durations divided."""
+    """These rules, with all durations divided by `hurry`."""
 
     def shorter(found: re.Match[str]) -> str:
         return f"{round(int(found[1]) * MILLISECONDS[found[2]] / hurry)}ms"
 
     for rule in (rule for group in rules["groups"] for rule in group["rules"]):
-        # Within brackets, or after `offset`; elsewhere, 1d is no duration
+        # A duration is in brackets or after `offset`; elsewhere, 1d is none
         duration = r"(?<=[\[ ])(\d+)([smhd])\b(?=\]|\)| |$)"
         rule["expr"] = re.sub(duration, shorter, rule["expr"])
         if "for" in rule:
@@ -236,7 +236,7 @@ def write_history(
     series: Mapping[str, Mapping[float, float]],
     labels: Mapping[str, str],
 ) -> None:
-    """Give a Prometheus that does not run yet a past: gauges by name, values by time."""
+    """Write history for a Prometheus before its start: gauges by name, values by time."""
     named = ",".join(f'{label}="{value}"' for label, value in labels.items())
     lines = []
     for name, samples in series.items():
@@ -250,7 +250,7 @@ def write_history(
 
 
 def usual_shares() -> dict[str, dict[float, float]]:
-    """A day of the recorded shares, up to an hour ago, as if the service had run."""
+    """A day of recorded shares up to an hour ago, as of a running service."""
     now = time.time()
     times = [now - DAY_SECONDS + 300 * each for each in range(DAY_SECONDS // 300 - 12)]
     shares = {"cxrview:frontal_share:rate6h": 0.6, "cxrview:pfi_middle_share:rate6h": 0.02}
@@ -258,12 +258,12 @@ def usual_shares() -> dict[str, dict[float, float]]:
 
 
 def dashboards() -> dict[str, dict[str, Any]]:
-    """Those of the chart, by the name of their file."""
+    """The dashboards of the chart, by file name."""
     return {path.stem: json.loads(path.read_text()) for path in sorted(DASHBOARDS.glob("*.json"))}
 
 
 def panels(dashboard: Mapping[str, Any]) -> list[Panel]:
-    """All that ask something, in the order in which they are shown."""
+    """All panels with queries, in their order."""
     return [
         Panel(raw["title"], raw["type"], tuple(map(_query, raw["targets"])), raw)
         for raw in dashboard["panels"]
@@ -283,9 +283,9 @@ def variables(
     range_seconds: float,
     rate_seconds: float,
 ) -> dict[str, str]:
-    """What a dashboard's variables stand for: what is `chosen`, else what Grafana begins with.
+    """The values of a dashboard's variables: those `chosen`, or else Grafana's defaults.
 
-    "All" is the variable's own expression for it, or else all values that are found.
+    "All" is the variable's own expression, or else all values found.
     """
     values = {
         "__range": f"{math.ceil(range_seconds)}s",
@@ -313,7 +313,7 @@ def _all_values(query: str, source: Prometheus) -> str:
 
 
 def substituted(text: str, values: Mapping[str, str]) -> str:
-    """With `$name` and `${name}` replaced; an unknown name is a KeyError."""
+    """`text` with `$name` and `${name}` replaced; an unknown name is a KeyError."""
     return re.sub(
         r"\$(?:{(\w+)(?::\w+)?}|([A-Za-z_]\w*))", lambda name: values[name[1] or name[2]], text
     )

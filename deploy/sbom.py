@@ -1,10 +1,10 @@
-"""Write a CycloneDX bill of what the image for a CPU holds of Python, and see that it may.
+"""Write a CycloneDX bill of the Python packages in the CPU image, and check them.
 
     python deploy/sbom.py PYTHON FILE
 
-PYTHON is that of an environment with `.[cpu,tracing]` in it, and nothing else: `make sbom`
-makes one. Exits 1 where a package of it is not as pinned, has no licence or one of the GPL's
-family, or is for training or development alone, or where a requirement is missing.
+PYTHON belongs to an environment with `.[cpu,tracing]` and nothing else; `make sbom` makes one. The
+script exits with 1 if a package has another version than pinned, has no licence or one of the GPL
+family, or is only for training or development, or if a requirement is missing.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 
 ROOT = Path(__file__).parents[1]
-# What cyclonedx-py does not make out in a package's metadata: "3-Clause BSD License"
+# Licences that cyclonedx-py does not recognise in the metadata: "3-Clause BSD License"
 STATED = {"protobuf": "BSD-3-Clause"}
 
 Component = dict[str, Any]
@@ -48,7 +48,7 @@ def main() -> int:
 
 
 def bill_of(python: Path) -> dict[str, Any]:
-    """The bill of an environment, with licences that metadata leave out."""
+    """The bill of an environment, with licences that the metadata lack."""
     command: list[str | Path] = [
         *(sys.executable, "-m", "cyclonedx_py", "environment", python),
         *("--pyproject", ROOT / "pyproject.toml", "--spec-version", "1.6"),
@@ -64,7 +64,7 @@ def bill_of(python: Path) -> dict[str, Any]:
 
 
 def complaints_about(components: list[Component]) -> Iterator[str]:
-    """A line for everything that must not be so."""
+    """One line for each violation."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
     needed = names(project["dependencies"] + extras.pop("cpu") + extras.pop("tracing"))
@@ -90,12 +90,12 @@ def complaints_about(components: list[Component]) -> Iterator[str]:
 
 
 def names(requirements: Any) -> set[str]:
-    """Of packages, without versions and markers."""
+    """The names of packages, without versions and markers."""
     return {canonical(re.split(r"[^\w.-]", each, maxsplit=1)[0]) for each in requirements}
 
 
 def canonical(name: str) -> str:
-    """However it is spelt."""
+    """The normalised name."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 

@@ -2,8 +2,8 @@
 
     python deploy/smoke.py [--once] [--port 8000] FILE...
 
-Standard library only: it runs wherever `cxrview` is installed. Exits 1 when the service does not
-start or any file is not answered.
+Standard library only, so it runs beside any installation of `cxrview`. Exits with 1 if the service
+does not start, or does not answer a file.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -18,7 +19,7 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-READY_SECONDS = 60  # on a cold disk the first import may be slow; it is usually ready in two
+READY_SECONDS = 60  # usually 2 s; the first import from a cold disk is slow
 
 
 def main() -> int:
@@ -28,6 +29,12 @@ def main() -> int:
     parser.add_argument("--port", type=int, default=8000)
     parser.add_argument("--once", action="store_true", help="stop after the answers")
     options = parser.parse_args()
+    if is_taken(options.port):
+        print(
+            f"error: another program listens on port {options.port}; choose one with PORT=",
+            file=sys.stderr,
+        )
+        return 1
     url = f"http://127.0.0.1:{options.port}"
     command = [sys.executable, "-m", "service.cli", "serve", "--port", str(options.port)]
     with subprocess.Popen(command) as service:
@@ -43,8 +50,15 @@ def main() -> int:
     return 1 if failed else 0
 
 
+def is_taken(port: int) -> bool:
+    """Whether something answers there already: it would be tried in the place of the service."""
+    with socket.socket() as client:
+        client.settimeout(1)
+        return client.connect_ex(("127.0.0.1", port)) == 0
+
+
 def until_ready(service: subprocess.Popen[bytes], url: str) -> bool:
-    """Wait for /readyz; False when the process ended or took too long."""
+    """Wait for /readyz; False if the process ended or took too long."""
     deadline = time.monotonic() + READY_SECONDS
     while service.poll() is None and time.monotonic() < deadline:
         try:
@@ -57,7 +71,7 @@ def until_ready(service: subprocess.Popen[bytes], url: str) -> bool:
 
 
 def classify_all(url: str, files: list[Path]) -> bool:
-    """Print an answer a file; True when any failed."""
+    """Print the answer to each file; True if any failed."""
     failed = False
     for file in files:
         request = urllib.request.Request(f"{url}/v1/classify", data=file.read_bytes())

@@ -2,7 +2,7 @@
 
     python deploy/values_readme.py
 
-Defaults are those of values.yaml, all else is what values.schema.json says.
+The defaults come from values.yaml, types and meanings from values.schema.json.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ import yaml
 CHART = Path(__file__).parents[1] / "helm" / "cxrview"
 HEAD = """# Values of the chart
 
-Made by `python deploy/values_readme.py` of values.yaml and values.schema.json, which refuses all
-other values. They are set by `--set`, or in a file: deploy/values-dev.yaml and values-prod.yaml are
-examples, ci/all-values.yaml sets every one.
+`python deploy/values_readme.py` makes this page from values.yaml and values.schema.json. The schema
+refuses all other values. Set values by `--set`, or in a file: deploy/values-dev.yaml and
+deploy/values-prod.yaml are examples, ci/all-values.yaml sets every value.
 
 ```
 helm install cxrview helm/cxrview --values deploy/values-prod.yaml
@@ -42,7 +42,7 @@ def readme() -> str:
 
 def _sections(schema: dict[str, Any], values: dict[str, Any]) -> Iterator[str]:
     plain = {key: value for key, value in values.items() if "properties" not in schema[key]}
-    yield "## Of a pod and its number\n"
+    yield "## Pods\n"
     yield from _table(schema, plain)
     for key, value in values.items():
         if key not in plain:
@@ -72,7 +72,7 @@ def _code(value: Any) -> str:
 
 
 def _type(schema: dict[str, Any]) -> str:
-    """As the schema has it, with bounds: `integer, 1 to 100`."""
+    """The type of the schema, with its bounds: `integer, 1 to 100`."""
     if "enum" in schema:
         return " or ".join(map(_code, schema["enum"]))
     named = schema["type"]

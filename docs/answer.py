@@ -14,7 +14,7 @@ import numpy as np
 mpl.use("Agg")
 import matplotlib.pyplot as plt
 
-from model_store import Store
+from model_store import DEFAULT_MODEL, Store
 from service.imaging import read_radiograph
 from service.imaging.dicom import read_dicom
 from service.inference import Classification, open_network
@@ -27,7 +27,7 @@ INK, MUTED, ACCENT = "#1b1f24", "#57606a", "#b35900"
 def main() -> None:
     """Classify and draw."""
     data = IMAGE.read_bytes()
-    network = open_network(Store().load("googlenet/1.0.0"))
+    network = open_network(Store().load(DEFAULT_MODEL))
     card = network.version.card
     radiograph = read_radiograph(data, card.preprocess)
     pfi = float(network.run(radiograph.tensor[np.newaxis])[0])

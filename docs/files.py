@@ -1,4 +1,4 @@
-"""What is answered to files of others: `docs/files.md`, from those of pydicom and pydicom-data.
+"""Write `docs/files.md`: the answers to the files of pydicom and pydicom-data.
 
 python docs/files.py [FOLDER...]  (also the objects of these folders and zips)
 """
@@ -19,12 +19,12 @@ from service.imaging import ImageError, read_radiograph
 from service.inference import open_network
 
 HERE = Path(__file__).parent
-HEAD = """# What is answered to files of others
+HEAD = """# Answers to test files of pydicom
 
-pydicom and pydicom-data bring objects of many vendors and kinds, most of them no chest radiographs;
-`more` are ten objects of others. `{model}` answers each as below (`python docs/files.py`). Where an
-image is answered, the figure is its PFI: a foot or a localiser has one as well, as the model knows
-chest radiographs only.
+pydicom and pydicom-data have objects of many vendors and kinds; most are no chest radiographs.
+`more` are ten further objects. The table has the answer of `{model}` to each
+(`python docs/files.py`). The figure after a name is the PFI. The model knows chest radiographs
+only, so an image of a foot or a localiser gets a PFI too.
 
 | answer | files |
 |---|---|

@@ -26,7 +26,7 @@ ROOT = "1.2.826.0.1.3680043.8.498"
 
 
 def free_port() -> int:
-    """Nobody's; another 10000 higher is a valid port too, as SeaweedFS wants it."""
+    """A port not in use. The port 10000 higher is valid too, as SeaweedFS needs it."""
     while True:
         port = random.randrange(20000, 30000)
         with socket.socket() as attempt:

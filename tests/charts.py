@@ -12,7 +12,7 @@ from conftest import ROOT
 Object = dict[str, Any]
 
 CHART = ROOT / "helm" / "cxrview"
-ANYBODY = {"allowAnonymous": True}
+ANONYMOUS = {"allowAnonymous": True}
 KEYS = {"keys": {"secretName": "keys"}}
 ALL = yaml.safe_load((CHART / "ci" / "all-values.yaml").read_text())
 DEFAULTS = yaml.safe_load((CHART / "values.yaml").read_text())
@@ -22,7 +22,7 @@ DEV, PROD = (
 )
 # Made of the above: what else excludes a value of ci/all-values.yaml
 CPU = {**ALL, "gpu": {"enabled": False}, "state": {"enabled": True, "existingClaim": "disk"}}
-CASES = {"anybody": ANYBODY, "keys": KEYS, "all": ALL, "dev": DEV, "prod": PROD, "cpu": CPU}
+CASES = {"anonymous": ANONYMOUS, "keys": KEYS, "all": ALL, "dev": DEV, "prod": PROD, "cpu": CPU}
 
 
 def render(values: Object, folder: Path = CHART) -> list[Object]:

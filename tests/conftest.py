@@ -1,4 +1,4 @@
-"""Fixtures that every room's tests share."""
+"""Fixtures that the tests of all packages share."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import gc
 import os
 from collections import Counter
 from pathlib import Path
+from types import ModuleType
 
 import needs
 import pytest
@@ -40,10 +41,21 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ["PYTEST_COV"] = "1"
 
 
+def drives_tools(module: ModuleType) -> bool:
+    """Whether it uses tools.py, or servers of archives, which do."""
+    names = {"tools", "archive_servers"}
+    return any(
+        getattr(value, "__module__", None) in names or getattr(value, "__name__", None) in names
+        for value in vars(module).values()
+    )
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what is slow, before it is asked for."""
+    """Mark what is slow, and what drives real tools and servers, before it is asked for."""
     for item in items:
+        if drives_tools(item.module):
+            item.add_marker("integration")
         if item.path.relative_to(ROOT / "tests").as_posix() in SLOW:
             item.add_marker("slow")
 

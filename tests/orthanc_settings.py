@@ -1,4 +1,4 @@
-"""An Orthanc for tests and benchmarks: DICOMweb, on this machine alone, for whoever asks."""
+"""An Orthanc for tests and benchmarks: DICOMweb on the loopback address, without authentication."""
 
 from __future__ import annotations
 

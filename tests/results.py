@@ -21,7 +21,7 @@ def done(number: int, **others) -> Row:
         "key": f"1.2.3.{number}",
         "sop_instance_uid": f"1.2.3.{number}",
         "modality": "DX",
-        "station": "ROOM1",
+        "station": "XRAY1",
         "month": "2025-11",
         "format": "dicom",
         "input": "stored",

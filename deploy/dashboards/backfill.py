@@ -1,4 +1,4 @@
-"""Backfill: how far an archive has come, as a job or sent through the lane `backfill`."""
+"""Backfill: progress of an archive, as a job or sent through the lane `backfill`."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ JOB_SPEED = rate(STATES, SETTLES, window="5m")
 
 
 def backfill() -> Dashboard:
-    """For who sends an archive."""
+    """For operators of a backfill."""
     images = textbox("images", "Images in the archive", "100000")
-    images.description("How many it holds; progress and time to go are reckoned from it.")
+    images.description("Images of the archive; progress and remaining time follow from it.")
     return sheet(
         "cxrview-backfill",
         "cxrview: backfill",
-        "How far an archive has come: a job of the service, or what is sent through the lane"
-        " `backfill`. For the latter, choose a range that begins when the sending began.",
+        "Progress of an archive: a job of the service, or images sent through the lane"
+        " `backfill`. For the latter, choose a range that begins with the sending.",
         [
             ("Archive jobs", _jobs()),
             ("What is sent through the lane", _progress()),
@@ -54,7 +54,7 @@ def backfill() -> Dashboard:
 def _jobs() -> list[Row]:
     part = number(
         "Job: share done",
-        "Of the images found so far of the job that is being worked on: done, skipped or failed.",
+        "Share of the images found so far in the running job that are done, skipped or failed.",
         "percentunit",
         ask(share(SETTLED, FOUND), now=True),
         history=False,
@@ -63,7 +63,7 @@ def _jobs() -> list[Row]:
     )
     left = number(
         "Job: time to go",
-        "For what has been found and has no outcome yet, at the speed of the last five minutes.",
+        "Time for the images found without an outcome, at the speed of the last five minutes.",
         "s",
         ask(f"clamp_min(({FOUND} > 0) - {SETTLED}, 0) / ({JOB_SPEED} > 0)", now=True),
         empty="no job",
@@ -72,14 +72,14 @@ def _jobs() -> list[Row]:
     )
     speed = number(
         "Job: images/s",
-        "Outcomes of all kinds; they are written down by the thousand.",
+        "Outcomes of all kinds. They are committed by the thousand.",
         IMAGES,
         ask(JOB_SPEED),
         decimals=1,
     )
     stopped = number(
         "Jobs stopped",
-        "They cannot go on until somebody resumes or cancels them; each says its reason.",
+        "They wait until an operator resumes or cancels them; each states its reason.",
         "short",
         ask(f"sum({of('cxrview_backfill_jobs', STOPS)})"),
         limit=(1, 2),
@@ -88,7 +88,7 @@ def _jobs() -> list[Row]:
     )
     images = lines(
         "Images of the job by state",
-        "Of the job that is being worked on; open: found, and without an outcome yet.",
+        "Images of the running job. Open: found, without an outcome yet.",
         "short",
         ask(f"sum by (state) ({of(STATES, SETTLES)})", "{{state}}"),
         ask(f"clamp_min({FOUND} - {SETTLED}, 0)", "open"),
@@ -96,20 +96,20 @@ def _jobs() -> list[Row]:
     )
     codes = lines(
         "Images of the job skipped or failed by code",
-        "Since the job was begun or resumed; copies are `duplicate`.",
+        "Since the start or resume of the job. Copies are `duplicate`.",
         "short",
         ask(f"sum by (reason) ({of('cxrview_backfill_refused_images')}) > 0", "{{reason}}"),
         stacked=True,
     )
     received = lines(
         "Bytes/s read by jobs",
-        "Of the archive's files.",
+        "Bytes of the archive's files.",
         "Bps",
         ask(rate("cxrview_backfill_bytes_total"), "read"),
     )
     jobs = lines(
         "Jobs by state",
-        "All that the service's folder holds.",
+        "All jobs in the service's folder.",
         "short",
         ask(f"sum by (state) ({of('cxrview_backfill_jobs')})", "{{state}}"),
         stacked=True,
@@ -124,15 +124,15 @@ def _jobs() -> list[Row]:
 def _progress() -> list[Row]:
     done = number(
         "Done",
-        "Images sent and answered within the chosen range, by Prometheus' reckoning: it may be"
-        " off by a scrape's worth.",
+        "Images sent and answered within the chosen range, as Prometheus extrapolates them: the"
+        " error is up to one scrape.",
         "short",
         ask(DONE, now=True),
         history=False,
     )
     part = number(
         "Progress",
-        "Done, of the images in the archive, a number that is given above.",
+        "Images done, as a share of the images of the archive, the number entered above.",
         "percentunit",
         ask(f"{DONE} / $images", now=True),
         history=False,
@@ -140,7 +140,7 @@ def _progress() -> list[Row]:
     )
     left = number(
         "Time to go",
-        "For what is left, at the speed of the last five minutes.",
+        "Time for the remaining images, at the speed of the last five minutes.",
         "s",
         ask(f"clamp_min($images - {DONE}, 0) / ({SPEED} > 0)", now=True),
         empty="stands",
@@ -149,7 +149,7 @@ def _progress() -> list[Row]:
     )
     waiting = number(
         "Waiting",
-        "Images of the lane inside the service, those of jobs among them: more wait at the client.",
+        "Images of the lane inside the service, with those of jobs. More wait at the client.",
         "short",
         ask(f"sum({of('cxrview_inside_images', BACKFILL)})"),
         runbook=["CxrviewStandsStill"],
@@ -161,20 +161,20 @@ def _progress() -> list[Row]:
 def _speed() -> list[Row]:
     images = lines(
         "Images/s of the lane",
-        "By where they came from: `backfills` are jobs; `batch`, or `classify` with lane=backfill.",
+        "By source: `backfills` are jobs; `batch`; `classify` is with lane=backfill.",
         IMAGES,
         ask(rate("cxrview_images_total", BACKFILL, by="source"), "{{source}}"),
         stacked=True,
     )
     received = lines(
         "Bytes/s of the lane",
-        "Bodies as they come, archives with their compression.",
+        "Bytes of bodies as received, archives compressed.",
         "Bps",
         ask(rate("cxrview_received_bytes_total", BACKFILL), "received"),
     )
     views = lines(
         "Answers by view",
-        "Images of the lane answered each second, by their view.",
+        "Images of the lane answered each second, by view.",
         IMAGES,
         ask(rate("cxrview_images_total", BACKFILL, by="view"), "{{view}}"),
         stacked=True,
@@ -185,7 +185,7 @@ def _speed() -> list[Row]:
 def _beside() -> list[Row]:
     refused = lines(
         "Refused by reason",
-        "Images each second, of both lanes: refusals are not counted by lane.",
+        "Images each second of both lanes, as refusals have no lane.",
         IMAGES,
         ask(present("cxrview_images_refused_total", by="reason"), "{{reason}}"),
         stacked=True,
@@ -193,7 +193,7 @@ def _beside() -> list[Row]:
     )
     part = lines(
         "Share refused",
-        "Of all images of both lanes.",
+        "Share of all images of both lanes.",
         "percentunit",
         ask(
             share(
@@ -207,7 +207,7 @@ def _beside() -> list[Row]:
     )
     people = lines(
         "People's answers meanwhile, p99",
-        "p99 of interactive answers beside the budget: backfill must not slow them.",
+        "p99 of interactive answers, and the latency budget. Backfill must not slow them.",
         "s",
         ask(percentile(0.99, "cxrview_answer_seconds", INTERACTIVE), "p99, interactive"),
         ask(BUDGET, "budget"),

@@ -1,4 +1,4 @@
-"""How each kind of panel is drawn: numbers, lines, heat maps, tables; values with their units."""
+"""Drawing of each kind of panel: numbers, lines, heat maps, tables; values with units."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ DETAILS = 6  # lines of a legend at most
 
 @dataclass(frozen=True)
 class Span:
-    """What is asked: from when to when, and what the variables stand for."""
+    """The range of time, and the values of the variables."""
 
     source: Prometheus
     start: float
@@ -53,7 +53,7 @@ class Span:
 
 
 def days(times: Sequence[float]) -> Floats:
-    """Since 1970, as matplotlib counts."""
+    """Days since 1970, the unit of matplotlib."""
     return np.array(times) / 86400
 
 
@@ -94,7 +94,7 @@ def unit_of(panel: Panel) -> str:
 
 
 def draw_number(axes: Axes, panel: Panel, span: Span) -> None:
-    """One large number, and its way there."""
+    """One large number, with its course over time."""
     axes.axis("off")
     (query,) = panel.queries
     found = span.at_end(query)
@@ -201,7 +201,7 @@ def _scale(axes: Axes, span: Span, unit: str) -> None:
 
 
 def draw_heat(axes: Axes, panel: Panel, span: Span) -> None:
-    """How many fell into each bucket, over time: Prometheus' buckets include those below."""
+    """The count of each bucket over time; buckets of Prometheus include those below."""
     (query,) = panel.queries
     found = sorted(span.over_time(query), key=lambda line: float(line.labels["le"]))
     if not found:
@@ -226,7 +226,7 @@ def draw_heat(axes: Axes, panel: Panel, span: Span) -> None:
 
 
 def draw_table(axes: Axes, panel: Panel, span: Span) -> None:
-    """A line a series, a column a label."""
+    """One line for each series, one column for each label."""
     axes.axis("off")
     (query,) = panel.queries
     options = panel.raw["transformations"][0]["options"]

@@ -1,4 +1,4 @@
-"""What the dashboards are made of: selectors, queries, panels, and the sheet that they lie on."""
+"""The parts of the dashboards: selectors, queries, panels and the layout."""
 
 from __future__ import annotations
 
@@ -33,28 +33,28 @@ Limits = tuple[float, float]  # from here on a value is to be watched, from ther
 
 
 def of(metric: str, *matchers: str) -> str:
-    """The series of a metric that the variable `namespace` lets through."""
+    """The series of a metric that the variable `namespace` selects."""
     return metric + "{" + ", ".join(('namespace=~"$namespace"', *matchers)) + "}"
 
 
 def process(metric: str) -> str:
-    """The series of a metric that is not this service's alone."""
+    """The series of a metric that other services have too."""
     return of(metric, 'job=~"$job"')
 
 
 def rate(metric: str, *matchers: str, by: str = "", window: str = "$__rate_interval") -> str:
-    """What a counter gains each second, summed."""
+    """The sum of a counter's rates per second."""
     return f"sum{f' by ({by})' if by else ''} (rate({of(metric, *matchers)}[{window}]))"
 
 
 def present(metric: str, *matchers: str, by: str) -> str:
-    """`rate` of those that there were in the chosen range: of forty reasons, two."""
+    """`rate` of the series that exist in the chosen range: two of forty reasons, say."""
     gained = f"sum by ({by}) (increase({of(metric, *matchers)}[$__range]))"
     return f"{rate(metric, *matchers, by=by)} and {gained} > 0"
 
 
 def share(part: str, whole: str) -> str:
-    """One of another, and nothing where there is none of it."""
+    """The ratio of two expressions; without a value where the second is 0."""
     return f"{part} / ({whole} > 0)"
 
 
@@ -65,13 +65,13 @@ def percentile(quantile: float, metric: str, *matchers: str) -> str:
 
 
 def ask(expr: str, legend: str = "", *, now: bool = False) -> prometheus.Dataquery:
-    """A query: over the chosen range, or of its end."""
+    """A query over the chosen range, or at its end."""
     query = prometheus.Dataquery().datasource(SOURCE).expr(expr).legend_format(legend)
     return query.instant() if now else query.range()
 
 
 def limits(watch: float, bad: float) -> dashboard.ThresholdsConfig:
-    """Green, then orange, then red; falling limits turn it round."""
+    """Green, then orange, then red; falling limits reverse the order."""
     steps = [(GOOD, watch), (WARNING, bad), (BAD, 0.0)]
     if watch > bad:
         steps = [(BAD, bad), (WARNING, watch), (GOOD, 0.0)]
@@ -147,7 +147,7 @@ def lines(
     dashed: str = "",
     most: float | None = None,
 ) -> timeseries.Panel:
-    """Lines over time; `stacked` where their sum means something, `dashed` the name of a bound."""
+    """Lines over time; `stacked` if their sum has a meaning, `dashed` the name of a bound."""
     panel = _panel(timeseries.Panel(), (title, about, unit), queries, runbook)
     panel.min(0).line_width(2).show_points(kinds.VisibilityMode.NEVER)
     panel.fill_opacity(30 if stacked else 0)
@@ -176,7 +176,7 @@ def lines(
 
 
 def heat(title: str, about: str, metric: str, *, runbook: Sequence[str] = ()) -> heatmap.Panel:
-    """A histogram over time: how many fell into each bucket."""
+    """A histogram over time: the count of each bucket."""
     buckets = f"sum by (le) (increase({of(metric + '_bucket')}[$__rate_interval]))"
     query = ask(buckets, "{{le}}").format(PromQueryFormat.HEATMAP)
     panel = _panel(heatmap.Panel(), (title, about, "short"), [query], runbook)
@@ -188,7 +188,7 @@ def heat(title: str, about: str, metric: str, *, runbook: Sequence[str] = ()) ->
 def rows(
     title: str, about: str, expr: str, columns: dict[str, str], *, runbook: Sequence[str] = ()
 ) -> table.Panel:
-    """A table of labels: what each column is called, `Value` last."""
+    """A table of labels, with the name of each column; `Value` is last."""
     query = ask(expr, now=True).format(PromQueryFormat.TABLE)
     panel = _panel(table.Panel(), (title, about, "short"), [query], runbook)
     order = {name: place for place, name in enumerate(columns)}
@@ -207,7 +207,7 @@ def sheet(
     since: str,
     extra: Sequence[Builder[models.VariableModel]] = (),
 ) -> models.Dashboard:
-    """A dashboard: its parts below each other, each with a name and rows of panels."""
+    """A dashboard of sections, each with a name and rows of panels."""
     found = dashboard.Dashboard(title).uid(uid).description(about).tags(["cxrview"]).readonly()
     found.time(since, "now").refresh("30s").timezone("browser")
     found.tooltip(models.DashboardCursorSync.CROSSHAIR)
@@ -234,13 +234,13 @@ def sheet(
 
 
 def textbox(name: str, label: str, default: str) -> dashboard.TextBoxVariable:
-    """A variable that anybody types in."""
+    """A variable whose value the user types."""
     found = dashboard.TextBoxVariable(name).label(label).default_value(default)
     return found.current(models.VariableOption(text=default, value=default, selected=True))
 
 
 def _variables() -> list[Builder[models.VariableModel]]:
-    """`namespace`, where All lets series without such a label through as well; `job`, from it."""
+    """`namespace`, where All includes series without that label; `job` depends on it."""
     everything = models.VariableOption(text="All", value="$__all", selected=True)
     namespace = dashboard.QueryVariable("namespace").label("Namespace").all_value(".*")
     namespace.query("label_values(cxrview_build_info, namespace)")

@@ -1,4 +1,4 @@
-"""Quality: whether the images, or the answers to them, are others than they used to be."""
+"""Quality: changes of the images or of their answers."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ VIEWS = ("CxrviewFrontalShareMoved",)
 
 
 def quality() -> Dashboard:
-    """For who answers for the results."""
+    """For those who are responsible for the results."""
     return sheet(
         "cxrview-quality",
         "cxrview: quality",
-        "Whether the images, or the answers to them, are others than they used to be.",
+        "Changes of the images or of their answers.",
         [
             ("Now", _now()),
             ("The model's answers", _answers()),
@@ -53,7 +53,7 @@ def quality() -> Dashboard:
 
 
 def _baseline(record: str) -> str:
-    """The mean of a week of a recorded share, without the last hours."""
+    """The mean of a recorded share over a week, without the last hours."""
     return f"avg(avg_over_time({of(record)}[7d] offset 6h))"
 
 
@@ -64,7 +64,7 @@ def _moved(record: str) -> str:
 def _now() -> list[Row]:
     review = number(
         "For review",
-        "Share of images marked for review, within an hour: their PFI lies in the uncertain band.",
+        "Share of images marked for review within an hour: their PFI is in the review band.",
         "percentunit",
         ask(REVIEW),
         limit=(0.05, 0.15),
@@ -72,7 +72,7 @@ def _now() -> list[Row]:
     )
     headers = number(
         "Headers that disagree",
-        "Of the DICOM headers that name a view, those that name the other, within an hour.",
+        "Share of DICOM headers with the other view, of those that name a view, within an hour.",
         "percentunit",
         ask(DISAGREES),
         limit=(0.05, 0.1),
@@ -80,7 +80,7 @@ def _now() -> list[Row]:
     )
     frontals = number(
         "Share of frontals: moved by",
-        "How far the share of frontals of six hours is off its mean of a week.",
+        "Difference between the share of frontals of six hours and its mean of the week.",
         "percentunit",
         ask(_moved("cxrview:frontal_share:rate6h")),
         limit=(0.1, 0.2),
@@ -88,7 +88,7 @@ def _now() -> list[Row]:
     )
     undecided = number(
         "Share of undecided PFIs: moved by",
-        "How far the share of PFIs from 0.05 to 0.95, of six hours, is off its mean of a week.",
+        "Difference between the share of PFIs from 0.05 to 0.95 of six hours and its weekly mean.",
         "percentunit",
         ask(_moved("cxrview:pfi_middle_share:rate6h")),
         limit=(0.025, 0.05),
@@ -100,14 +100,14 @@ def _now() -> list[Row]:
 def _answers() -> list[Row]:
     histogram = heat(
         "PFI over time",
-        "How many images got a PFI up to each bound. A good day is dark at both ends; what is in"
-        " between grows when images of another kind come.",
+        "Number of images with a PFI up to each bound. Normally both ends are dark. The middle"
+        " grows if images of another kind arrive.",
         "cxrview_pfi_ratio",
         runbook=PFI,
     )
     middle = lines(
         "Undecided PFIs",
-        "Share of PFIs from 0.05 to 0.95, of six hours, and its mean of a week.",
+        "Share of PFIs from 0.05 to 0.95 within six hours, and its mean of the week.",
         "percentunit",
         ask(f"avg({of('cxrview:pfi_middle_share:rate6h')})", "six hours"),
         ask(_baseline("cxrview:pfi_middle_share:rate6h"), "mean of a week"),
@@ -116,7 +116,7 @@ def _answers() -> list[Row]:
     )
     frontals = lines(
         "Share of frontals",
-        "Of six hours, and its mean of a week; the alert waits for a difference of 20 %.",
+        "Share within six hours, and its weekly mean. The alert fires at a difference of 20 %.",
         "percentunit",
         ask(f"avg({of('cxrview:frontal_share:rate6h')})", "six hours"),
         ask(_baseline("cxrview:frontal_share:rate6h"), "mean of a week"),
@@ -126,7 +126,7 @@ def _answers() -> list[Row]:
     )
     review = lines(
         "For review, over time",
-        "Share of images whose PFI lies in the model's uncertain band, within an hour.",
+        "Share of images with a PFI in the model's review band, within an hour.",
         "percentunit",
         ask(REVIEW, "for review"),
         limit=(0.05, 0.15),
@@ -146,15 +146,15 @@ def _images() -> list[Row]:
     )
     fallbacks = lines(
         "Decoders that gave up",
-        "Images each second that a decoder could not read, and the next one was asked. They were"
-        " answered; a rise points to a sender that writes files in its own way.",
+        "Images each second that a decoder could not read, so the next decoder read them. They"
+        " were answered. A rise points to a sender with unusual files.",
         IMAGES,
         ask(present("cxrview_decoder_fallbacks_total", by="decoder"), "{{decoder}}"),
         stacked=True,
     )
     refused = lines(
         "Bad files",
-        "Images refused each second because of what they are, by problem code.",
+        "Images refused each second because of their content, by problem code.",
         IMAGES,
         ask(
             present("cxrview_images_refused_total", f'reason=~"{BAD_FILES}"', by="reason"),

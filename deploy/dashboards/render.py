@@ -1,9 +1,10 @@
-"""Draw the dashboards without Grafana: the same places, the same queries, one picture each.
+"""Draw the dashboards without Grafana: the same layout, the same queries, one picture each.
 
     python -m deploy.dashboards.render http://127.0.0.1:9090 [--minutes 60] [--end SECONDS]
 
-`--end` is in seconds since 1970, `--images` what the archive is said to hold. The pictures go to
-docs/, or to `--out`. Those there are of the service on two cores, with the load of deploy/offer.py.
+`--end` is in seconds since 1970; `--images` is the number of images in the archive. The pictures go
+to docs/, or to `--out`. Those in docs/ show the service on two cores, under the load of
+deploy/load_client.py.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ SCRAPES_OF_A_RATE = 4
 
 
 def draw(dashboard: dict[str, Any], span: Span) -> Figure:
-    """One dashboard, each panel in its place."""
+    """One dashboard, each panel at its position."""
     bottom = max(raw["gridPos"]["y"] + raw["gridPos"]["h"] for raw in dashboard["panels"])
     width, height = 24 * COLUMN + 2 * MARGIN, bottom * ROW + 2 * MARGIN + 0.4
     figure = plt.figure(figsize=(width, height), dpi=110, facecolor="white")
@@ -77,7 +78,7 @@ def main() -> None:
     options = parser.parse_args()
     source = Prometheus(options.url.rstrip("/"))
     seconds = 60 * options.minutes
-    # As Grafana does: what one point stands for, but four scrapes at least
+    # As in Grafana: the time between two points, but at least four scrapes
     rate = max(SCRAPES_OF_A_RATE * options.scrape_seconds, seconds / POINTS)
     for name, dashboard in dashboards().items():
         values = variables(

@@ -1,4 +1,4 @@
-"""Throughput: how many images a second, how long they take, and what keeps them from being more."""
+"""Throughput: images a second, latency, and the bottleneck."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ EMPTY_WITHOUT_GPU = " Empty without a GPU."
 
 
 def throughput() -> Dashboard:
-    """For who runs the service."""
+    """For operators of the service."""
     return sheet(
         "cxrview-throughput",
         "cxrview: throughput",
-        "Images a second, how long they take, and what keeps them from being more.",
+        "Images a second, latency, and the bottleneck.",
         [
             ("Images a second", _images()),
             ("Answers", _answers()),
@@ -48,7 +48,7 @@ def throughput() -> Dashboard:
 def _images() -> list[Row]:
     now = number(
         "Images/s now",
-        "Images classified each second, of both lanes and all pods.",
+        "Images classified each second, in both lanes and all pods.",
         IMAGES,
         ask(rate("cxrview_images_total")),
         runbook=["CxrviewStandsStill", "CxrviewRefusesAll"],
@@ -76,7 +76,7 @@ def _answers() -> list[Row]:
     )
     ready = number(
         "Pods ready",
-        "Pods that take images; a pod that drains or whose threads have ended does not.",
+        "Pods that accept images. A pod that drains or has a dead thread is not ready.",
         "short",
         ask(f"sum({of('cxrview_ready')})"),
         limit=(2, 1),
@@ -94,7 +94,7 @@ def _answers() -> list[Row]:
     )
     percentiles = lines(
         "Time of an answer, interactive",
-        "From the head of a request to its answer, one image each, beside the latency budget.",
+        "Time from the head of a request for one image to its answer, and the latency budget.",
         "s",
         *(
             ask(percentile(quantile, "cxrview_answer_seconds", INTERACTIVE), name)
@@ -106,7 +106,7 @@ def _answers() -> list[Row]:
     )
     refused = lines(
         "Refused by reason",
-        "Images refused each second, by problem code; those of a full service ask for more pods.",
+        "Images refused each second, by problem code. If the service is full, add pods.",
         IMAGES,
         ask(present("cxrview_images_refused_total", by="reason"), "{{reason}}"),
         stacked=True,
@@ -121,8 +121,8 @@ def _answers() -> list[Row]:
 def _stages() -> list[Row]:
     bottleneck = number(
         "Bottleneck",
-        "The stage in which images spend most time now. wait_decode and decode ask for CPU, queue"
-        " and inference for a smaller model or a GPU, receive for a faster network.",
+        "The stage in which images spend most time now. wait_decode and decode need CPU, queue"
+        " and inference a smaller model or a GPU, receive a faster network.",
         "none",
         ask(f"topk(1, {STAGES})", "{{stage}}", now=True),
         named=True,
@@ -131,8 +131,8 @@ def _stages() -> list[Row]:
     )
     stages = lines(
         "Seconds in each stage, each second",
-        "How many images are in a stage, on average. Where the waiting is longest before is the"
-        " bottleneck.",
+        "Mean number of images in a stage. The bottleneck is the stage with the longest wait"
+        " before it.",
         "short",
         ask(STAGES, "{{stage}}"),
         stacked=True,
@@ -140,7 +140,7 @@ def _stages() -> list[Row]:
     )
     inside = lines(
         "Images inside",
-        "Arriving, waiting or being worked on; of these, those that wait for the network.",
+        "Images that arrive, wait or are processed, and those that wait for the network.",
         "short",
         ask(f"sum by (lane) ({of('cxrview_inside_images')})", "inside, {{lane}}"),
         ask(f"sum by (lane) ({of('cxrview_queue_images')})", "queue, {{lane}}"),
@@ -148,7 +148,7 @@ def _stages() -> list[Row]:
     )
     batches = lines(
         "Images in a batch",
-        "Mean and 95th percentile of images in one call of the network; more are cheaper.",
+        "Mean and 95th percentile of images in one call of the network. Larger batches cost less.",
         "short",
         ask(share(rate("cxrview_batch_images_sum"), rate("cxrview_batch_images_count")), "mean"),
         ask(percentile(0.95, "cxrview_batch_images"), "p95"),
@@ -167,7 +167,7 @@ def _saturation() -> list[Row]:
     )
     full = lines(
         "Of what there is, in use",
-        "Threads that decode, and memory for bodies. At 100 % more pods are needed.",
+        "Share of the decode threads and of the memory for bodies in use. At 100 %, add pods.",
         "percentunit",
         ask(workers, "decode threads"),
         ask(held, "bytes of bodies"),
@@ -177,8 +177,8 @@ def _saturation() -> list[Row]:
     )
     load = lines(
         "Images/s, of the capacity",
-        "What is answered, of what the pods answer while they are busy. Capacity is measured under"
-        " load, so that it lags behind after a rest.",
+        "Images answered, as a share of the capacity. The capacity is measured under load, so"
+        " it lags after an idle time.",
         "percentunit",
         ask(capacity, "{{lane}}"),
         limit=(0.75, 0.95),
@@ -186,7 +186,7 @@ def _saturation() -> list[Row]:
     )
     bodies = lines(
         "Bytes of bodies held",
-        "Of all pods, beside the limit beyond which uploads are refused.",
+        "Bytes of bodies in all pods, and the limit beyond which uploads are refused.",
         "bytes",
         ask(f"sum({of('cxrview_held_bytes')})", "held"),
         ask(f"sum({of('cxrview_held_limit_bytes')})", "limit"),
@@ -199,7 +199,7 @@ def _saturation() -> list[Row]:
 def _pods() -> list[Row]:
     cpu = lines(
         "CPU by pod",
-        "Processors in use.",
+        "CPU cores in use.",
         "short",
         ask(
             f"sum by (pod, instance) (rate({process('process_cpu_seconds_total')}"
@@ -224,7 +224,7 @@ def _pods() -> list[Row]:
     )
     gpu_memory = lines(
         "GPU memory by pod",
-        "In use, beside what the GPU has." + EMPTY_WITHOUT_GPU,
+        "Memory in use, and the total of the GPU." + EMPTY_WITHOUT_GPU,
         "bytes",
         ask(
             f"sum by (pod, instance, kind) ({of('cxrview_gpu_memory_bytes')})",
@@ -233,15 +233,14 @@ def _pods() -> list[Row]:
     )
     models = rows(
         "Models",
-        "Which model answers in how many pods, and where it runs. More than one line while it is"
-        " being replaced.",
+        "Pods by model and execution provider. There is more than one line during a rollout.",
         f"sum by (name, version, provider) ({of('cxrview_model_info')})",
         {"name": "Model", "version": "Version", "provider": "Runs on", "Value": "Pods"},
         runbook=["CxrviewOnCpu"],
     )
     builds = rows(
         "Builds",
-        "Which versions of the service and of ONNX Runtime answer, in how many pods.",
+        "Pods by version of the service and of ONNX Runtime.",
         f"sum by (version, onnxruntime) ({of('cxrview_build_info')})",
         {"version": "cxrview", "onnxruntime": "ONNX Runtime", "Value": "Pods"},
     )

@@ -1,13 +1,13 @@
-"""The whole of it, as in a cluster: replicas behind a balancer, Prometheus, load, and faults.
+"""End-to-end test, as in a cluster: replicas behind a balancer, Prometheus, load, and faults.
 
     make e2e
 
-Serves the image twice on a sealed root, and once more to work on an archive; sends radiographs with
-keys and tokens, asks all that the dashboards ask, and injects faults: too much load, a killed
-replica, a GPU that is not there, a rolling update. Alerts must fire, and be resolved when the fault
-is over. In the rules, time runs `HURRY` times as fast, or an alert that waits for ten minutes could
-not be tried in ten. Writes report.json and all logs into the folder of --out, and exits with 1 if
-anything did not come as it should.
+It runs two replicas of the image on a read-only root, and a third for a backfill job. It sends
+radiographs with keys and tokens, runs all queries of the dashboards, and injects faults: overload,
+a killed replica, a missing GPU, a rolling update. Alerts must fire, and be resolved after the
+fault. The durations in the rules are divided by `HURRY`, so that an alert with ten minutes fires in
+half a minute. Writes report.json and all logs into the folder of --out, and exits with 1 if an
+expectation fails.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from pathlib import Path
 
 from deploy import observe
 from deploy.e2e import trials
-from deploy.e2e.scene import Report, Scene
+from deploy.e2e.harness import Harness, Report
 from deploy.e2e.stack import Place, Replica, balancer, identity_provider, status, token_of, until
 from service.api.auth.keys import new_key
 from tests.images import BAD, dicom, kinds, radiograph
@@ -33,9 +33,9 @@ from tests.images import BAD, dicom, kinds, radiograph
 ROOT = Path(__file__).parent.parent.parent
 DATA = ROOT / "tests" / "data"
 HURRY = 20
-SCRAPE_SECONDS = 0.75  # as 15 s are then
+SCRAPE_SECONDS = 0.75  # 15 s, divided by HURRY
 PROMETHEUS_PORT = 18090
-# One core reads and answers at most a thousand a second; looking at all panels takes a few seconds
+# One core answers at most a thousand a second; the queries of all panels take a few seconds
 ARCHIVE_IMAGES, DAMAGED_EVERY = 20_000, 50
 
 
@@ -53,18 +53,18 @@ def main() -> int:
     out.mkdir(parents=True)
     begin, report = time.monotonic(), Report()
     with ExitStack() as stack:
-        scene = prepared(report, out, options.tools.resolve(), stack)
+        harness = prepared(report, out, options.tools.resolve(), stack)
         for trial in trials.ALL:
             print(f"{trial.__name__}: {trial.__doc__}", flush=True)
-            trial(scene)
-        for replica in (*scene.replicas, scene.worker):
+            trial(harness)
+        for replica in (*harness.replicas, harness.worker):
             report.expect(replica.stop() == 0, f"{replica.name} ends with 0")
     report.note("seconds", round(time.monotonic() - begin))
     (out / "report.json").write_text(json.dumps({"wrong": report.wrong} | report.found, indent=2))
     return 1 if report.wrong else 0
 
 
-def prepared(report: Report, out: Path, tools: Path, stack: ExitStack) -> Scene:
+def prepared(report: Report, out: Path, tools: Path, stack: ExitStack) -> Harness:
     """Keys, files, replicas, balancer, identity provider and Prometheus, until all are ready."""
     sealed = os.environ.get("SEALED")
     folder = Path(os.environ["SECRETS"]) if sealed else out
@@ -86,7 +86,7 @@ def prepared(report: Report, out: Path, tools: Path, stack: ExitStack) -> Scene:
     url = stack.enter_context(balancer(replicas, out))
     logs = out / "prometheus"
     logs.mkdir()
-    # What is compared with a week's mean needs one
+    # Panels and alerts that compare with the mean of a week need one
     promtool = observe.tool("prometheus-3/promtool")
     observe.write_history(promtool, logs, observe.usual_shares(), {})
     prometheus = stack.enter_context(
@@ -109,11 +109,11 @@ def prepared(report: Report, out: Path, tools: Path, stack: ExitStack) -> Scene:
         "ARCHIVE": str(archive),
     }
     seen = place.file("archive")
-    return Scene(report, replicas, worker, seen, prometheus, url, key, out, tools / "k6", said)
+    return Harness(report, replicas, worker, seen, prometheus, url, key, out, tools / "k6", said)
 
 
 def settings_of_jobs(place: Place) -> dict[str, str]:
-    """For a pod that works on archives: the model for it, one core, and a volume of its own."""
+    """Settings of a pod with backfill jobs: a model, one core, and its own volume."""
     return {
         "CXRVIEW_MODEL": "swift/1.1.0",
         "CXRVIEW_DECODE_WORKERS": "1",
@@ -123,7 +123,7 @@ def settings_of_jobs(place: Place) -> dict[str, str]:
 
 
 def write_archive(folder: Path) -> None:
-    """Small radiographs that differ in their UID, some of them damaged: more than are worked on."""
+    """More small radiographs than the job processes; each has its UID, some are damaged."""
     folder.mkdir()
     first = "1.2.826.0.1.3680043.8.498.1000000"
     one = dicom(radiograph(64, 56), SOPInstanceUID=first, MediaStorageSOPInstanceUID=first)
@@ -135,7 +135,7 @@ def write_archive(folder: Path) -> None:
 
 
 def images(out: Path) -> tuple[list[str], list[str], Path]:
-    """Paths of radiographs in all formats, of what is none, and of a zip of three radiographs."""
+    """Paths of radiographs in all formats, of other files, and of a zip of three radiographs."""
     made = kinds(DATA)
     for name, data in (made | BAD).items():
         (out / name).write_bytes(data)

@@ -1,4 +1,4 @@
-"""What a cluster would run: replicas of the image, a balancer before them, an identity provider."""
+"""The parts of a cluster: replicas of the image, a load balancer, an identity provider."""
 
 from __future__ import annotations
 
@@ -24,26 +24,26 @@ READY_SECONDS = 60
 IDP_PORT, BALANCER_PORT = 18100, 18080
 AUDIENCE = "cxrview"
 ISSUER = f"http://127.0.0.1:{IDP_PORT}"
-# Where the folder of files is, within the image; as the chart mounts Secrets
+# The folder of files within the image, as the chart mounts Secrets
 SECRETS = Path("/mnt")
 USER = 10001  # of the image
 
 
 @dataclass
 class Place:
-    """Where the service runs, and what it finds there.
+    """The root and files of a service.
 
     Args:
         secrets: A folder with the files `keys` and `audit-key`.
-        sealed: The root of the image, read-only, with that folder mounted at /mnt; None: it runs
-            from this environment.
+        sealed: The read-only root of the image, with that folder mounted at /mnt; None: the
+            service runs from this environment.
     """
 
     secrets: Path
     sealed: Path | None
 
     def command(self, settings: dict[str, str]) -> tuple[list[str], dict[str, str]]:
-        """How `cxrview` is started, and with which variables."""
+        """The command and variables that start `cxrview`."""
         if self.sealed is None:
             return [sys.executable, "-m", "service.cli"], os.environ | settings
         said = [f"{name}={value}" for name, value in settings.items()]
@@ -56,7 +56,7 @@ class Place:
         return str((self.secrets if self.sealed is None else SECRETS) / name)
 
     def writable(self, name: str) -> str:
-        """A new folder in `secrets`, as the service sees it, which may write there: a volume."""
+        """A new folder in `secrets` that the service may write to, as it sees it: a volume."""
         folder = self.secrets / name
         folder.mkdir()
         if self.sealed is not None:
@@ -68,11 +68,11 @@ class Replica:
     """One pod: a process that serves on two ports.
 
     Args:
-        name: Of the pod.
+        name: Name of the pod.
         place: Where it runs.
-        port: Of images; probes and metrics are on the next.
-        log: Where it writes both outputs: its log, and its audit log.
-        own: Settings that it has beside those of all.
+        port: Port for images; the next port has probes and metrics.
+        log: File for both outputs: its log, and its audit log.
+        own: Settings in addition to those of all replicas.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class Replica:
 
     @property
     def target(self) -> str:
-        """Where its metrics are."""
+        """The address of its metrics."""
         return f"127.0.0.1:{self.operations}"
 
     def start(self, **settings: str) -> float:
@@ -96,7 +96,7 @@ class Replica:
         return time.monotonic() - begin
 
     def refused(self, **settings: str) -> int:
-        """Start it with settings with which it must not serve; returns its exit code."""
+        """Start it with settings that it must refuse; returns its exit code."""
         return self._begun(settings).wait(READY_SECONDS)
 
     def _begun(self, settings: Mapping[str, str]) -> subprocess.Popen[bytes]:
@@ -116,15 +116,15 @@ class Replica:
             return subprocess.Popen(words, env=variables, stdout=log, stderr=log)
 
     def ready(self) -> bool:
-        """Whether it takes images."""
+        """Whether it is ready."""
         return status(f"http://{self.target}/readyz") == 200
 
     def stop(self) -> int:
-        """As Kubernetes does; returns its exit code."""
+        """Stop it as Kubernetes does; returns its exit code."""
         return self._end(signal.SIGTERM)
 
     def kill(self) -> int:
-        """As the kernel does when memory is short."""
+        """Kill it as the kernel does when memory is short."""
         return self._end(signal.SIGKILL)
 
     def _end(self, how: signal.Signals) -> int:
@@ -137,7 +137,7 @@ class Replica:
 
 
 def until(holds: Callable[[], bool], seconds: float, what: str) -> float:
-    """Wait until it is so; returns the seconds that it took.
+    """Wait until it is true; returns the seconds.
 
     Raises:
         TimeoutError: It did not become so.
@@ -151,7 +151,7 @@ def until(holds: Callable[[], bool], seconds: float, what: str) -> float:
 
 
 def status(url: str, data: bytes | None = None, token: str | None = None) -> int:
-    """The status of one answer; 0 where there is none."""
+    """The status of one answer; 0 without an answer."""
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     request = urllib.request.Request(url, data, headers)
     try:
@@ -177,7 +177,7 @@ def answer(url: str, data: bytes | None = None, token: str | None = None) -> Any
 
 @contextmanager
 def running(words: list[str], log: Path) -> Iterator[None]:
-    """A program for the length of a block."""
+    """Run a program during the block."""
     with (
         log.open("wb") as file,
         subprocess.Popen(words, stdout=file, stderr=file, cwd=log.parent) as process,
@@ -193,7 +193,7 @@ def running(words: list[str], log: Path) -> Iterator[None]:
 
 @contextmanager
 def balancer(replicas: list[Replica], folder: Path) -> Iterator[str]:
-    """HAProxy, which sends images to those replicas that say they are ready, as a Service does.
+    """HAProxy, which sends images to the ready replicas, as a Service does.
 
     Yields its URL.
     """
@@ -226,7 +226,7 @@ backend pods
 
 @contextmanager
 def identity_provider(binary: Path, folder: Path) -> Iterator[None]:
-    """A real one, with a client that may classify and backfill, and one that may nothing."""
+    """A real one, with one client with `classify` and `backfill`, and one without permissions."""
     oauth = {
         "issuer": ISSUER,
         "audience": AUDIENCE,
@@ -248,7 +248,7 @@ def identity_provider(binary: Path, folder: Path) -> Iterator[None]:
 
 
 def token_of(user: str) -> str:
-    """A token that the identity provider gives to this user."""
+    """A token of the identity provider for this user."""
     form = {"grant_type": "password", "username": user, "password": "secret"}
     basic = base64.b64encode(b"pacs:secret").decode()
     request = urllib.request.Request(

@@ -9,13 +9,13 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import ClassVar, Self
 
-from service.inference import LANES, Lane
+from service.inference import LANES, Lane, UnavailableError
 
 # Share of the latency budget that the mean time per image may use up; the rest covers slow images
 EXPECTED_SHARE = 0.75
 
 
-class QueueFullError(Exception):
+class QueueFullError(UnavailableError):
     """Too many images are ahead; they should be done after `retry_after_seconds`."""
 
     code: ClassVar[str] = "queue_full"

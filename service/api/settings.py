@@ -116,7 +116,6 @@ class Settings(BaseSettings):
     """
     oidc_issuer: str | None = None
     """The URL of an OpenID Connect identity provider whose tokens are accepted, as in their `iss`.
-
     """
     oidc_audience: str | None = None
     """The audience that a token must have (`aud`)."""
@@ -144,7 +143,6 @@ class Settings(BaseSettings):
     """
     tracing: bool = False
     """Send a span for each request to an OpenTelemetry collector; OTEL_* variables say where it is.
-
     """
 
     backfill_folder: Path | None = None

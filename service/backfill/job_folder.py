@@ -43,8 +43,14 @@ def ledger_in(folder: Path) -> str:
     return f"sqlite:///{folder.resolve() / LEDGER}"
 
 
-def conclude(ledger: Ledger, job: Job, out: Path) -> Certificate:
+def conclude(ledger: Ledger, job: Job, out: Path, *, may_be_empty: bool = False) -> Certificate:
     """Write the certificate and the header audit of a job that is done.
+
+    Args:
+        ledger: The ledger of the job.
+        job: The job in its last state.
+        out: The folder of the job.
+        may_be_empty: Whether an archive without images is valid.
 
     Raises:
         OSError: A file cannot be read or written. The job is then `stopped`; resuming it tries
@@ -52,7 +58,8 @@ def conclude(ledger: Ledger, job: Job, out: Path) -> Certificate:
     """
     parts = [PartFile(*astuple(each)) for each in ledger.parts(job.id)]
     times = (_moment(job.started), _moment(job.ended))
-    known = Known(job.counts["found"], parts, *times, job.left_out)
+    source = str(job.description.get("source", ""))
+    known = Known(job.counts["found"], parts, *times, job.left_out, source, may_be_empty)
     try:
         (out / RESULTS).mkdir(parents=True, exist_ok=True)  # missing if the archive has no images
         return audit(out / RESULTS, out, known)

@@ -18,7 +18,7 @@ REFUSED = 2  # exit code: the command cannot be run
 
 
 def add_command(commands: Any) -> None:
-    """`backfill SOURCE --out FOLDER [options]` and `audit RESULTS [--out FOLDER]`."""
+    """`backfill [SOURCE] --out FOLDER [options]`, `audit RESULTS --out FOLDER`, and `export`."""
     backfill = commands.add_parser("backfill", help="classify an archive, every image once")
     add_backfill_options(backfill)
     backfill.set_defaults(run_command=partial(_run, "run_backfill"))
@@ -27,6 +27,9 @@ def add_command(commands: Any) -> None:
     )
     _add_audit_options(audit)
     audit.set_defaults(run_command=partial(_run, "run_audit"))
+    export = commands.add_parser("export", help="the results of a backfill as one sorted file")
+    _add_export_options(export)
+    export.set_defaults(run_command=partial(_run, "run_export"))
 
 
 def _run(name: str, options: argparse.Namespace) -> int:
@@ -34,7 +37,7 @@ def _run(name: str, options: argparse.Namespace) -> int:
     try:
         job = import_module("service.cli.backfill_job")
     except ImportError as error:
-        complain(f"{error}; this needs the extra `backfill`: pip install '.[cpu,backfill]'")
+        complain(f"{error}; this needs the extra `backfill`: pip install '.[backfill]'")
         return REFUSED
     code: int = getattr(job, name)(options)
     return code
@@ -44,11 +47,14 @@ def add_backfill_options(parser: argparse.ArgumentParser) -> None:
     """The options of `cxrview backfill`."""
     add = parser.add_argument
     add(
-        "source", metavar="SOURCE", help="folder, list, zip, tar, s3://... or DICOMweb: https://..."
+        "source",
+        nargs="?",
+        metavar="SOURCE",
+        help="folder, list, zip, tar, s3://... or DICOMweb: https://...; --resume needs none",
     )
     add("--out", type=Path, required=True, help="folder of results, ledger and certificate")
-    add("--option", action="append", default=[], metavar="NAME=VALUE", help="of the source")
-    add("--format", choices=FORMATS, default="parquet", help="of the results")
+    add("--option", action="append", metavar="NAME=VALUE", help="of the source")
+    add("--format", choices=FORMATS, help="of the results; default: parquet")
     add(
         "--ledger",
         metavar="URL",
@@ -56,10 +62,11 @@ def add_backfill_options(parser: argparse.ArgumentParser) -> None:
         help="a database for several workers; default: CXRVIEW_BACKFILL_LEDGER, or a file in --out",
     )
     add("--engine", choices=ENGINES, default="local", help="this process, or a Ray cluster")
-    add("--model", default=DEFAULT_MODEL, help="name/version")
+    add("--model", help=f"name/version; default: {DEFAULT_MODEL}")
     add("--model-store", type=Path, default=DEFAULT_ROOT)
     add("--provider", choices=("cpu", "cuda", "tensorrt"), default="cpu")
     add("--resume", action="store_true", help="go on with the job that is in --out")
+    add("--allow-empty", action="store_true", help="an archive without images is no error")
     add("--retry-failed", action="store_true", help="as --resume, and try again what failed")
     add("--limit", type=int, metavar="N", help="stop after so many images; --resume goes on")
     add("--max-errors", type=_share, default=1.0, metavar="1%", help="stop where more fail")
@@ -79,4 +86,16 @@ def _add_audit_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "results", type=Path, metavar="RESULTS", help="of a backfill: its --out, or results in it"
     )
-    parser.add_argument("--out", type=Path, help="where to write; default: the folder above")
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="FOLDER", help="where to write the pages"
+    )
+
+
+def _add_export_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "results", type=Path, metavar="RESULTS", help="of a backfill: its --out, or results in it"
+    )
+    endings = ", ".join(f".{form}" for form in FORMATS)
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="FILE", help=f"its ending says which: {endings}"
+    )

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import argparse
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from threading import Thread
+from typing import Any
 
+import pyarrow as pa
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from model_store import ModelVersion, Store, StoreError
+from model_store import DEFAULT_MODEL, ModelVersion, Store, StoreError
 from service.backfill.engines.local import TooManyFailuresError
 from service.backfill.engines.ray_placement import ClusterError
 from service.backfill.engines.task import Engine, Task
@@ -22,15 +24,17 @@ from service.backfill.ledger.jobs import Job, LedgerError
 from service.backfill.ledger.ledger import Ledger
 from service.backfill.report.certificate import Certificate
 from service.backfill.report.write import PAGE, audit
+from service.backfill.results.atomic_files import publish, write
+from service.backfill.results.columns import SCHEMA
 from service.backfill.results.rows import Source, SourceError
-from service.backfill.results.sinks import RESULTS
+from service.backfill.results.sinks import RESULTS, SINKS, PartError, read_rows
 from service.backfill.sources.opening import open_source
 from service.backfill.sources.options import OptionsError
 from service.inference import NetworkError, open_pipeline
 
 REFRESH_SECONDS = 0.25
-# Exit codes: every image has an outcome; some have none; wrong options; stopped by Ctrl-C
-DONE, INCOMPLETE, REFUSED, PAUSED = 0, 1, 2, 130
+# Exit codes: every image has an outcome; some have none; wrong options; no image; stopped by Ctrl-C
+DONE, INCOMPLETE, REFUSED, EMPTY, PAUSED = 0, 1, 2, 3, 130
 
 
 class RefusedError(Exception):
@@ -40,22 +44,38 @@ class RefusedError(Exception):
 def run_audit(options: argparse.Namespace) -> int:
     """Write certificate and header audit again, from the results alone."""
     console = Console(stderr=True)
-    results = options.results / RESULTS if (options.results / RESULTS).is_dir() else options.results
-    out = options.out or results.resolve().parent
     try:
-        certificate = audit(results, out)
+        certificate = audit(options.results, options.out)
     except (OSError, ValueError) as error:
         return _refuse(console, error)
-    return _conclude(console, certificate, out)
+    return _conclude(console, certificate, options.out)
+
+
+def run_export(options: argparse.Namespace) -> int:
+    """Write all rows into one file, sorted by locator; they must fit into memory."""
+    console = Console(stderr=True)
+    results = options.results / RESULTS if (options.results / RESULTS).is_dir() else options.results
+    form = options.out.suffix.removeprefix(".")
+    try:
+        if form not in SINKS:
+            raise RefusedError(f"{options.out}: its name must end with one of {', '.join(SINKS)}")
+        table = pa.Table.from_batches(read_rows(results), SCHEMA).sort_by("locator")
+        publish(write(options.out, SINKS[form].encode(table)))
+    except (OSError, PartError, RefusedError) as error:
+        return _refuse(console, error)
+    console.print(f"{table.num_rows:,} rows in {options.out}", highlight=False)
+    return DONE
 
 
 def run_backfill(options: argparse.Namespace) -> int:
     """Work until every image has an outcome, the user interrupts, or an error stops the job."""
     console = Console(stderr=True)
     try:
-        version = Store(options.model_store).load(options.model)
-        source = open_source(options.source, _source_options(options))
         with _opened_ledger(options) as ledger:
+            before = _job_before(ledger, options)
+            _fill_in(options, before.description if before else {})
+            version = Store(options.model_store).load(options.model)
+            source = open_source(options.source, _source_options(options))
             job = _opened_job(ledger, options, version)
             if options.retry_failed:
                 again = ledger.retry_failed(job.id)
@@ -69,7 +89,7 @@ def run_backfill(options: argparse.Namespace) -> int:
             if not work.ended:
                 console.print("done; another worker writes the certificate")
                 return DONE
-            certificate = conclude(ledger, job, options.out)
+            certificate = conclude(ledger, job, options.out, may_be_empty=options.allow_empty)
     except (OptionsError, SourceError, TooManyFailuresError, RefusedError, LedgerError) as error:
         return _refuse(console, error)
     except (StoreError, NetworkError, ClusterError, OSError) as error:
@@ -103,12 +123,57 @@ def _opened_ledger(options: argparse.Namespace) -> Iterator[Ledger]:
         yield ledger
 
 
+def _job_before(ledger: Ledger, options: argparse.Namespace) -> Job | None:
+    """The job of this folder, if there is one.
+
+    Raises:
+        RefusedError: There is a job, but no --resume; or there is none, and no source is named.
+    """
+    key = str(options.out.resolve())
+    found = next((job for job in ledger.jobs() if job.key == key), None)
+    if found is not None and not (options.resume or options.retry_failed):
+        raise RefusedError(f"{options.out} has a job already: --resume goes on with it")
+    if found is None and options.source is None:
+        raise RefusedError(f"name a SOURCE: there is no job in {options.out}")
+    return found
+
+
+def _fill_in(options: argparse.Namespace, before: Mapping[str, Any]) -> None:
+    """Take missing options from the existing job; given ones must be equal to the job's.
+
+    Raises:
+        RefusedError: An option differs; the message names it.
+    """
+    if options.source is not None:
+        options.source = _spelt(options.source)
+    if options.option is not None:
+        options.option = sorted(options.option)
+    names = {"source": "source", "options": "option", "format": "format", "model": "model"}
+    defaults = {"options": [], "format": "parquet", "model": DEFAULT_MODEL}
+    for name, option in names.items():
+        given, was = getattr(options, option), before.get(name)
+        if given is None:
+            setattr(options, option, defaults.get(name) if was is None else was)
+        elif was is not None and given != (_spelt(was) if name == "source" else was):
+            raise RefusedError(f"the job began with the {name} {_shown(was)}, not {_shown(given)}")
+    if before:
+        options.source = before["source"]
+
+
+def _spelt(source: str) -> str:
+    """The canonical spelling of a source: an absolute path, or a URL without a slash at its end."""
+    return source.rstrip("/") if "://" in source else str(Path(source).resolve())
+
+
+def _shown(value: str | list[str]) -> str:
+    return value if isinstance(value, str) else " ".join(value) or "(none)"
+
+
 def _opened_job(ledger: Ledger, options: argparse.Namespace, version: ModelVersion) -> Job:
     """The job of this folder: a new one, or the existing one with --resume.
 
     Raises:
-        RefusedError: There is a job already, and neither --resume nor --retry-failed is given.
-        JobConflictError: It was begun with another source, model or format.
+        JobConflictError: The model of this name has other weights than when the job began.
     """
     card = version.card
     description = {
@@ -118,11 +183,7 @@ def _opened_job(ledger: Ledger, options: argparse.Namespace, version: ModelVersi
         "model": f"{card.name}/{card.version}",
         "model_sha256": card.model_sha256,
     }
-    key = str(options.out.resolve())
-    resumed = options.resume or options.retry_failed
-    if not resumed and any(job.key == key for job in ledger.jobs()):
-        raise RefusedError(f"{options.out} has a job already: --resume goes on with it")
-    job = ledger.open_job(key, description)
+    job = ledger.open_job(str(options.out.resolve()), description)
     if options.ledger is None:  # no other process has the folder, so no worker is alive
         ledger.take_back(job.id)
     return job
@@ -175,12 +236,9 @@ ENGINES = {"local": _local, "ray": _ray}
 
 
 def _worked(work: Engine, ledger: Ledger, job: Job, console: Console) -> tuple[Job, bool]:
-    """Run the engine, and show its progress.
+    """Run the engine and show progress; Ctrl-C or SIGTERM pauses, a second one raises.
 
-    Ctrl-C or SIGTERM pauses the job; a second one raises KeyboardInterrupt.
-
-    Returns:
-        The job in its new state, and whether it was interrupted.
+    Returns the job in its new state, and whether it was interrupted.
     """
     ended: Future[Job] = Future()
 
@@ -249,7 +307,9 @@ def _conclude(console: Console, certificate: Certificate, out: Path) -> int:
         console.print(text, highlight=False)
     counts = ", ".join(f"{count:,} {name}" for name, count in certificate.outcomes.items())
     console.print(f"{counts} of {certificate.found:,} images: {out / PAGE}", highlight=False)
-    return DONE if certificate.valid else INCOMPLETE
+    if certificate.valid:
+        return DONE
+    return EMPTY if certificate.empty else INCOMPLETE
 
 
 def _refuse(console: Console, error: Exception) -> int:

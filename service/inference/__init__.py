@@ -1,6 +1,13 @@
 """Inference with ONNX Runtime: open and verify a model; decode and run images in batches."""
 
-from service.inference.batcher import Batcher, BatcherClosedError, BatchReport, Run, Runner
+from service.inference.batcher import (
+    Batcher,
+    BatcherClosedError,
+    BatchReport,
+    Run,
+    Runner,
+    UnavailableError,
+)
 from service.inference.classification import Classification
 from service.inference.cpus import usable_cpus
 from service.inference.decode_messages import Limits, Reason
@@ -45,6 +52,7 @@ __all__ = [
     "Runner",
     "Spread",
     "Stage",
+    "UnavailableError",
     "keep_freed_memory",
     "let_go",
     "open_network",

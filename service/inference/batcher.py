@@ -20,7 +20,11 @@ from service.inference.lanes import LANES, Lane, lower_priority
 Run = Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float32]]
 
 
-class BatcherClosedError(Exception):
+class UnavailableError(Exception):
+    """The image cannot be accepted now; the error is not about the image."""
+
+
+class BatcherClosedError(UnavailableError):
     """The service is stopping, and accepts no more images."""
 
     code: ClassVar[str] = "stopping"

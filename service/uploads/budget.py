@@ -8,13 +8,13 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import ClassVar, Self
 
-from service.inference import LANES, Lane
+from service.inference import LANES, Lane, UnavailableError
 
 # Backfill may use this share of the budget; the rest is kept free for interactive bodies
 BACKFILL_SHARE = 0.75
 
 
-class ServiceFullError(Exception):
+class ServiceFullError(UnavailableError):
     """Too many bytes of other requests are in memory; `retry_after_seconds` says when to retry."""
 
     code: ClassVar[str] = "service_full"

@@ -55,7 +55,7 @@ def test_two_answers_are_compared_by_the_models_cutoff() -> None:
     """A view that differs counts once, and apart where the picture's answer is not for review."""
     version = Store().load("swift/1.0.0")
     low, high = version.card.review_band.low, version.card.review_band.high
-    found = agreement.BoundedCounter()
+    found = agreement.Agreement()
     found.add(version, 0.99, 0.98, "frontal")
     found.add(version, 0.99, (low + version.card.threshold) / 2, "frontal")
     found.add(version, 0.01, 0.99, "lateral")

@@ -62,7 +62,7 @@ def test_a_cluster_is_of_the_version_in_the_image() -> None:
 def test_workers_run_a_command_that_exists_and_share_its_job(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One ledger and one folder for all; whoever starts again goes on."""
+    """All use one ledger and one folder; a worker that restarts goes on."""
     monkeypatch.setenv("CXRVIEW_BACKFILL_LEDGER", "postgresql+pg8000://somewhere")
     options = parser().parse_args(COMMANDS[name])
     assert options.resume

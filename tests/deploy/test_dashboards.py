@@ -23,7 +23,7 @@ from images import BAD, kinds
 from deploy import observe
 from deploy.dashboards import make, render
 from deploy.dashboards.drawing import Span, shown
-from deploy.offer import offered, send
+from deploy.load_client import offered, send
 
 DASHBOARDS = observe.dashboards()
 PANELS = [
@@ -82,7 +82,7 @@ def test_panels_have_numbers_and_places_of_their_own(dashboard: dict[str, Any]) 
 
 
 @pytest.mark.parametrize("dashboard", DASHBOARDS.values(), ids=DASHBOARDS)
-def test_variables_let_anybody_in(dashboard: dict[str, Any]) -> None:
+def test_variables_match_series_without_their_label(dashboard: dict[str, Any]) -> None:
     """The data source is chosen; All namespaces are also those that have no such label."""
     variables = {each["name"]: each for each in dashboard["templating"]["list"]}
     assert variables["datasource"]["type"] == "datasource"
@@ -141,7 +141,7 @@ def test_a_panel_leads_to_the_runbook(name: str, panel: observe.Panel) -> None:
 
 
 def test_every_alert_has_a_panel() -> None:
-    """Whoever is called can see why; certificates are another dashboard's."""
+    """A panel shows the cause of each alert, except that of certificates."""
     runbook = (ROOT / "deploy" / "runbook.md").read_text()
     sections = set(re.findall("^## Cxrview(.*)$", runbook, re.MULTILINE))
     linked = set(re.findall(r"Runbook: Cxrview(\w+)", str(DASHBOARDS)))

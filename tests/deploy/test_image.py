@@ -23,7 +23,7 @@ def test_hadolint_has_nothing_to_say() -> None:
     subprocess.run([hadolint, ROOT / "Dockerfile"], check=True)
 
 
-def test_both_images_are_there_and_nobody_is_root() -> None:
+def test_both_images_exist_and_run_without_root() -> None:
     """The targets, and a user that is a number, which Kubernetes can compare with 0."""
     targets = re.findall(r"^FROM \S+ AS (\S+)$", DOCKERFILE, re.MULTILINE)
     assert {"cpu", "gpu", "backfill", "ray"} <= set(targets)

@@ -17,7 +17,7 @@ import pytest
 import yaml
 from charts import (
     ALL,
-    ANYBODY,
+    ANONYMOUS,
     CASES,
     CHART,
     CPU,
@@ -178,13 +178,13 @@ def test_the_service_is_started_as_it_can_be(objects: list[Object]) -> None:
     assert pod["terminationGracePeriodSeconds"] > drain
 
 
-def test_nobody_gets_in_unasked() -> None:
+def test_it_needs_keys_or_tokens_or_a_clear_choice() -> None:
     """Keys, or a decision; TLS where there is an Ingress; nothing goes out."""
     with pytest.raises(helm_python.HelmError, match="secretName: a Secret"):
         render({})
     with pytest.raises(helm_python.HelmError, match="tlsSecretName"):
         render(KEYS | {"ingress": {"enabled": True, "host": "x"}})
-    assert environment(pod_of(render(ANYBODY)))["CXRVIEW_ALLOW_ANONYMOUS"] == "true"
+    assert environment(pod_of(render(ANONYMOUS)))["CXRVIEW_ALLOW_ANONYMOUS"] == "true"
     tokens = {"config": {"oidc_issuer": "https://idp.example", "oidc_audience": "cxrview"}}
     for values in (KEYS, tokens):
         assert "CXRVIEW_ALLOW_ANONYMOUS" not in environment(pod_of(render(values)))
@@ -200,7 +200,7 @@ def test_nobody_gets_in_unasked() -> None:
 
 
 def test_files_are_mounted_where_settings_look_for_them(objects: list[Object]) -> None:
-    """Keys and the audit log's secret, from Secrets, which nobody in the pod may write."""
+    """Keys and the audit log's secret, from Secrets, which no process of the pod may write."""
     pod = pod_of(objects)
     volumes = {each["name"]: each for each in pod.get("volumes", [])}
     found = set()
@@ -259,7 +259,7 @@ def test_state_outlives_pods() -> None:
         claims = of_kind(objects, "PersistentVolumeClaim")
         assert [each["metadata"]["name"] for each in claims] == [name] * made
     assert "CXRVIEW_ENGINE_CACHE" not in environment(pod_of(render(CPU)))
-    assert "volumes" not in pod_of(render(ANYBODY))
+    assert "volumes" not in pod_of(render(ANONYMOUS))
 
 
 def test_every_dashboard_is_brought(tmp_path: Path) -> None:

@@ -66,7 +66,7 @@ def scaled_object(values: Object) -> Object:
 
 
 def test_keda_scales_the_deployment_within_bounds() -> None:
-    """Never to 0, from which nobody would wake it; by what each trigger says of one pod."""
+    """Never to 0, as no pod would then count images; each trigger states its target for one pod."""
     keda = {"enabled": True, "prometheusAddress": "http://prometheus:9090"}
     values = KEYS | {"keda": keda}
     spec = scaled_object(values)

@@ -46,7 +46,7 @@ def test_helm_lints_it(version: int, values: Path) -> None:
 
 
 def test_helm_3_and_4_render_the_same(values: Path) -> None:
-    """All objects and the trial, whoever installs it."""
+    """All objects and the trial are equal in both versions."""
 
     def rendered(version: int) -> list[Object]:
         text = helm(version, "template", "release", CHART, "--namespace=x", "--values", values)

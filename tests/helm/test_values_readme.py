@@ -29,7 +29,7 @@ def copy_of_the_chart(folder: Path) -> Path:
 
 
 def test_it_is_current(tmp_path: Path) -> None:
-    """Whoever changes a value, or what is said of it, runs deploy/values_readme.py."""
+    """After a change of a value or of its description, run deploy/values_readme.py."""
     assert (CHART / "README.md").read_text() == written_in(copy_of_the_chart(tmp_path))
 
 

@@ -87,7 +87,7 @@ def test_an_older_card_says_nothing_of_it(version: ModelVersion) -> None:
 
 
 def test_a_card_never_changes(card: ModelCard) -> None:
-    """The threshold belongs to the card; nobody sets it at run time."""
+    """The threshold belongs to the card; it cannot change at run time."""
     with pytest.raises(ValidationError, match="frozen"):
         card.threshold = 0.5
 

@@ -256,8 +256,8 @@ def run(make: Callable[[int], Case], cases: range) -> Iterator[tuple[int, str]]:
 
 def report(make: Callable[[int], Case], cases: range, writer: int) -> None:
     """Write a line for each case; the kernel ends this process where one takes too long."""
-    room = memory("VmSize") + 4 * LIMIT_BYTES  # what makes the case takes some, too
-    resource.setrlimit(resource.RLIMIT_AS, (room, room))
+    limit = memory("VmSize") + 4 * LIMIT_BYTES  # what makes the case takes some, too
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     for case in cases:
         _, data, spec = make(case)
         # Not caught, these signals end even C code that never returns

@@ -361,8 +361,8 @@ def main() -> int:
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()
-    room = memory("VmSize") + 2 * LIMIT_BYTES
-    resource.setrlimit(resource.RLIMIT_AS, (room, room))
+    limit = memory("VmSize") + 2 * LIMIT_BYTES
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     counted: Counter[str] = Counter()
     with tempfile.TemporaryDirectory() as folder:
         for case in range(arguments.first, arguments.first + arguments.cases):

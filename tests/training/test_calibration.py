@@ -198,7 +198,7 @@ def separated(n: int) -> Arrays:
 
 
 def test_as_many_images_as_are_needed_suffice() -> None:
-    """59 right answers show at most 5 % errors with 95 % confidence; then nobody need look."""
+    """59 right answers show at most 5 % errors with 95 % confidence; then no review is needed."""
     assert images_needed(0.05, 0.95) == 59
     found = review_band_for(*separated(59), 0.5, 0.05, measured_on="59 images")
     assert found.coverage.count == found.images == 59

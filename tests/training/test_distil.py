@@ -91,7 +91,7 @@ def test_a_student_becomes_a_version(run: Path, data: Path, tmp_path: Path) -> N
     probe = tmp_path / "probe.png"
     probe.write_bytes((data / "frontal-0.png").read_bytes())
     publish = ["publish", str(run), "--name", "small", "--version", "1.0.0", "--probe", str(probe)]
-    told = ["--derived-from", "googlenet/1.0.0", "--store", str(tmp_path / "store")]
+    told = ["--derived-from", "googlenet/1.0.0", "--store", str(tmp_path / "store"), "--force"]
     assert main([*publish, *told]) == 0
     version = Store(tmp_path / "store").load("small/1.0.0")
     assert version.card.preprocess.size == SIDE

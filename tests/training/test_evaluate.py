@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from conftest import ROOT
 
 from model_store import Interval
 from training.data.manifest import Row
@@ -64,10 +63,3 @@ def test_the_table_is_markdown() -> None:
     lines = as_table(by_source("test", PFI, ROWS, POINT)).splitlines()
     assert len(lines) == 5
     assert lines[2].startswith("| test | 4 | 2 | 50.00% (6.76% to 93.24%) |")
-
-
-def test_the_readme_tells_the_cards_results(version) -> None:
-    """Every row of the shipped card's report stands in README.md as it is."""
-    readme = (ROOT / "README.md").read_text()
-    for line in as_table(version.card.evaluations).splitlines():
-        assert line in readme

@@ -122,11 +122,16 @@ def test_a_run_is_tested_once(tested: Path, capsys: pytest.CaptureFixture[str]) 
     assert "was tested already" in capsys.readouterr().err
 
 
-def test_a_published_run_serves(tested: Path, tmp_path: Path) -> None:
+def test_a_published_run_serves(
+    tested: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """The exported graph answers as torch did, under a card that says how it came to be."""
     command = ["publish", str(tested), "--name", "tiny", "--version", "0.0.1"]
     probe = DATA / "frontal-0003.jpg"
     command += ["--probe", str(probe), "--store", str(tmp_path), "--limitation", "Synthetic."]
+    assert main(command) == 1
+    assert "--force publishes it" in capsys.readouterr().err
+    command += ["--force"]
     assert main(command) == 0
     version = Store(tmp_path).load("tiny/0.0.1")
     card = version.card
@@ -141,6 +146,19 @@ def test_a_published_run_serves(tested: Path, tmp_path: Path) -> None:
     tensor = image_to_tensor(probe.read_bytes(), card.preprocess)
     assert network.run(tensor[np.newaxis])[0] == pytest.approx(card.probe_pfi, abs=1e-5)
     assert main(command) == 1  # immutable
+
+
+def test_a_start_that_fails_leaves_the_folder_free(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The next command may have other settings; a run that has begun keeps its own."""
+    wrong = ["fit", str(tmp_path / "run"), *options(data)]
+    wrong[wrong.index("--manifest") + 1] = str(tmp_path / "nowhere.csv")
+    assert main(wrong) == 1
+    assert not list((tmp_path / "run").iterdir())
+    assert main(["fit", str(tmp_path / "run"), *options(data)]) == 0
+    assert main(wrong) == 1
+    assert "other settings" in capsys.readouterr().err
 
 
 def test_an_untested_run_is_not_published(
@@ -168,7 +186,7 @@ def test_sources_are_crossed_both_ways(
     empty = tmp_path / "empty"
     empty.mkdir()
     tested = ["publish", str(tmp_path / "cross" / "fit-on-one"), "--name", "x"]
-    tested += ["--version", "1.0.0", "--probe", str(DATA / "frontal-0003.jpg")]
+    tested += ["--version", "1.0.0", "--probe", str(DATA / "frontal-0003.jpg"), "--force"]
     (tmp_path / "cross" / "fit-on-one" / "command.txt").write_text("x")
     assert main([*tested, "--cross-source", str(empty)]) == 1
     assert "no finished cross-source test" in capsys.readouterr().err

@@ -77,7 +77,13 @@ def runs(settings: FitSettings, tmp_path_factory: pytest.TempPathFactory) -> Pat
         (run / CUTOFF).write_text(fitted_plateau(brightness, own).model_dump_json())
         assert main(["test", str(run)]) == 0
     publish = ["publish", str(folder / "run"), "--name", "tiny", "--version", "1.0.0"]
-    publish += ["--probe", str(DATA / "frontal-0003.jpg"), "--store", str(folder / "store")]
+    publish += [
+        "--probe",
+        str(DATA / "frontal-0003.jpg"),
+        "--store",
+        str(folder / "store"),
+        "--force",
+    ]
     assert main(publish) == 0
     return folder
 

@@ -73,7 +73,7 @@ def test_one_label_throughout_has_no_kappa(tmp_path: Path) -> None:
 def test_all_that_is_unresolved_is_told(
     tmp_path: Path, second: dict[str, str], third: dict[str, str], problems: list[str]
 ) -> None:
-    """Nobody's label is preferred silently."""
+    """No reader's label is preferred silently."""
     readers = [read(tmp_path, given) for given in (FIRST, second, third)]
     with pytest.raises(ManifestError) as found:
         merge(*readers)
@@ -135,4 +135,7 @@ def test_manifest_and_readers_must_be_of_the_same_images(tmp_path: Path) -> None
     reader = labels(tmp_path, "1.csv", FIRST)
     with pytest.raises(ManifestError) as found:
         run(reader, reader, "--manifest", base, "--out", base)
-    assert found.value.problems == ("e is in no line of the manifest", "f was read by nobody")
+    assert found.value.problems == (
+        "e is in no line of the manifest",
+        "f has no label of any reader",
+    )

@@ -22,7 +22,7 @@ def results() -> Results:
 
 
 def quoted(candidate: Candidate, chosen: str) -> str:
-    """A candidate's line in the README."""
+    """A candidate's line in docs/study.md."""
     found, own = candidate.accuracy, candidate.accuracy_originals
     low, high = found.ci95
     name = f"**{candidate.name}**" if candidate.name == chosen else candidate.name
@@ -43,11 +43,11 @@ def test_the_study_is_of_real_radiographs(results: Results) -> None:
     }
 
 
-def test_the_readme_quotes_it(results: Results) -> None:
+def test_the_page_quotes_it(results: Results) -> None:
     """Each candidate with count, n and interval."""
-    readme = (ROOT / "README.md").read_text()
+    page = (DOCS / "study.md").read_text()
     for candidate in results.candidates:
-        assert quoted(candidate, results.chosen) in readme
+        assert quoted(candidate, results.chosen) in page
 
 
 def test_the_report_follows_from_the_results(results: Results, tmp_path: Path) -> None:

@@ -446,7 +446,7 @@ def test_pre_trained_weights_start_the_next_training(folder: Path, tmp_path: Pat
 
 
 def test_a_version_is_wanted_only_with_what_it_takes() -> None:
-    """Publishing needs a probe, and "as good" somebody to be as good as: said when it is read."""
+    """Publishing needs a probe, and "as good" an incumbent; both are checked when it is read."""
     with pytest.raises(ValueError, match="without a probe"):
         read_study(CONFIGS / "smoke.toml", ["publish.when=always"])
     with pytest.raises(ValueError, match="needs an incumbent"):

@@ -114,7 +114,7 @@ def merge_into(manifest: Path, merged: Merged, out: Path) -> dict[str, int]:
     records = list(read_table(manifest, ("file", "view")))
     strays = {record["file"] for record in records} ^ set(merged.labels)
     if strays:
-        reasons = {True: "is in no line of the manifest", False: "was read by nobody"}
+        reasons = {True: "is in no line of the manifest", False: "has no label of any reader"}
         raise ManifestError(*(f"{f} {reasons[f in merged.labels]}" for f in sorted(strays)))
     columns = list(records[0])
     kept = [

@@ -52,6 +52,12 @@ LIMITATIONS = (  # of every model of this kind; those of its data are given when
 )
 
 
+# What the held-out images must show, or it is published only by force
+LEAST_ACCURACY, LEAST_OF_A_VIEW = 0.98, 0.95
+# Beside the checkout's own, which the package ships
+STORE = Path("models")
+
+
 class PublishError(Exception):
     """The run must not become a model version."""
 
@@ -67,17 +73,21 @@ def publish(
     derived_from: str | None,
     training_command: str,
     publish_command: str,
+    force: bool = False,
 ) -> ModelVersion:
     """Export a tested run and write its card; adding it to a store is the caller's.
 
     Raises:
-        PublishError: The run was not tested, or ONNX Runtime disagrees with torch.
+        PublishError: The run was not tested, it is below the floors and `force` is not set, or ONNX
+            Runtime disagrees with torch.
         ImageError: The probe cannot be read.
     """
     try:
         report = TestReport.load(run)
     except FileNotFoundError:
         raise PublishError(f"{run} was not tested; run `python -m training test` first") from None
+    if not force:
+        _check_floors(report.evaluations)
     finished = open_run(run, torch.device("cpu"))
     settings = finished.settings
     crossed = _crossings(crossing)
@@ -211,3 +221,24 @@ def _crossings(run: Path | None) -> tuple[Evaluation, ...]:
     if not folders:
         raise PublishError(f"{run} holds no finished cross-source test")
     return tuple(row for folder in folders for row in TestReport.load(folder).evaluations)
+
+
+def _check_floors(evaluations: Sequence[Evaluation]) -> None:
+    """Refuse a model that is not good enough to be used by mistake."""
+    for row in (each for each in evaluations if each.name == "test"):
+        figures = {"accuracy": (row.accuracy, LEAST_ACCURACY)} | {
+            name: (share, LEAST_OF_A_VIEW)
+            for name, share in (("sensitivity", row.sensitivity), ("specificity", row.specificity))
+            if share is not None
+        }
+        for name, (share, least) in figures.items():
+            if share.value < least:
+                raise PublishError(
+                    f"{name} on the held-out images is {share.value:.2%}, below {least:.0%}; "
+                    "--force publishes it all the same"
+                )
+
+
+def how_to_serve(reference: str, store: Path) -> str:
+    """The command for a version that was just published."""
+    return f"CXRVIEW_MODEL_STORE={store} CXRVIEW_MODEL={reference} cxrview serve"

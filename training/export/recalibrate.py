@@ -14,7 +14,6 @@ import numpy.typing as npt
 from sklearn.model_selection import StratifiedGroupKFold
 
 from model_store import (
-    DEFAULT_ROOT,
     Evaluation,
     ModelCard,
     ModelVersion,
@@ -45,6 +44,7 @@ from training.evaluate.metrics import (
     sources_of,
 )
 from training.evaluate.records import ReviewBand
+from training.export.publish import STORE
 
 FEWEST_IMAGES = 50  # below it, the cutoff is one patient's more or less
 FEWEST_OF_A_VIEW = 10  # images and patients: one for each fold
@@ -204,7 +204,7 @@ def add_command(commands: Any) -> None:
     command.add_argument(
         "--store",
         type=Path,
-        default=DEFAULT_ROOT,
+        default=STORE,
         help="where the new version goes, and the published one is, if not in the package",
     )
     command.set_defaults(run_command=_run)

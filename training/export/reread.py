@@ -10,12 +10,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from model_store import DEFAULT_ROOT, ModelVersion, PreprocessSpec, Store, load_published
+from model_store import ModelVersion, PreprocessSpec, Store, load_published
 from service.imaging import image_to_tensor
 from service.inference import open_network
 from training.data.manifest import Row, read_images, read_manifest
 from training.evaluate.calibration import Doubles
 from training.evaluate.metrics import sources_of
+from training.export.publish import STORE
 from training.export.recalibrate import pfi_of
 
 # Of a PFI. More, and the parent's figures are not those of the new version
@@ -116,7 +117,7 @@ def add_command(commands: Any) -> None:
     command.add_argument(
         "--max-difference", type=float, default=MAX_DIFFERENCE, help="of any PFI, 0..1"
     )
-    command.add_argument("--store", type=Path, default=DEFAULT_ROOT, help="where it goes")
+    command.add_argument("--store", type=Path, default=STORE, help="where it goes")
     command.set_defaults(run_command=_run)
 
 

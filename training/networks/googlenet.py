@@ -156,7 +156,7 @@ class GoogLeNet(nn.Module):
 
 
 class PfiNetwork(nn.Module):
-    """What is exported: uint8 in, PFI out; mean and softmax inside, so nobody can forget them.
+    """What is exported: uint8 in, PFI out; mean and softmax inside, so no caller can forget them.
 
     Args:
         network: The trained network: (B, 1, S, S) of 0..255 -> Logits.

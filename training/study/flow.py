@@ -59,7 +59,7 @@ def _words(step: FlowStep, across: int) -> str:
     views = (("frontal", step.frontal), ("lateral", step.lateral))
     counts = ", ".join(f"{count:,} {view}" for view, count in views if count is not None)
     lines = [f"{step.images:,} images{patients}", counts]
-    if step.excluded and _part(step):  # a branch has no room beside it
+    if step.excluded and _part(step):  # there is no space beside a branch
         lines += [f"left out: {n:,} {reason}" for reason, n in step.excluded.items()]
     wrapped = [textwrap.fill(line, across) for line in lines if line]
     return "\n".join([step.name.capitalize(), *wrapped])

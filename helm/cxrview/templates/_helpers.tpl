@@ -30,7 +30,7 @@ capabilities:
   drop: [ALL]
 {{- end -}}
 
-{{- define "cxrview.nobody" -}}
+{{- define "cxrview.podSecurityContext" -}}
 runAsNonRoot: true
 runAsUser: 10001
 runAsGroup: 10001

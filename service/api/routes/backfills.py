@@ -19,6 +19,7 @@ from starlette.concurrency import run_in_threadpool
 from service.api import metrics, openapi
 from service.api.auth.permissions import authorise
 from service.api.body import length_of, receive
+from service.api.parameters import check_parameters
 from service.api.paths import BACKFILLS
 from service.api.problems import CODES, JOB_RESPONSES
 from service.api.request_context import context_of
@@ -51,7 +52,7 @@ MADE = CHANGED | {status: JOB_RESPONSES[status] for status in (408, 413, 422)}
 router = APIRouter(
     prefix=BACKFILLS,
     tags=["backfill"],
-    dependencies=[authorise("backfill")],
+    dependencies=[authorise("backfill"), check_parameters],
 )
 
 

@@ -16,6 +16,7 @@ from service.api.auth.access import Access
 from service.api.auth.permissions import authorise, check_rate
 from service.api.body import lapsing, length_of, receive
 from service.api.ndjson import line_of
+from service.api.parameters import check_parameters
 from service.api.paths import BATCH
 from service.api.problems import RESPONSES
 from service.api.request_context import context_of
@@ -47,7 +48,7 @@ async def reservation_of(request: Request) -> AsyncIterator[Reservation]:
     summary="Many radiographs",
     responses=RESPONSES | {200: openapi.NDJSON_ANSWER},
     openapi_extra=openapi.MANY_FILES,
-    dependencies=[authorise("backfill"), check_rate],
+    dependencies=[authorise("backfill"), check_parameters, check_rate],
     response_class=StreamingResponse,
 )
 async def classify_batch(

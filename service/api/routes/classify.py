@@ -11,6 +11,7 @@ from fastapi import APIRouter, Query, Request, Response
 from service.api import metrics, openapi
 from service.api.auth.permissions import authorise_lane, count_image
 from service.api.body import lapsing, length_of, receive, receive_whole
+from service.api.parameters import check_parameters
 from service.api.paths import CLASSIFY
 from service.api.problems import RESPONSES
 from service.api.request_context import context_of
@@ -39,7 +40,7 @@ LaneQuery = Annotated[
     response_model=Classification,
     responses=RESPONSES,
     openapi_extra=openapi.ONE_FILE,
-    dependencies=[authorise_lane, count_image],
+    dependencies=[authorise_lane, check_parameters, count_image],
 )
 async def classify(request: Request, lane: LaneQuery = "interactive") -> Response:
     """Classify one chest radiograph as frontal or lateral.

@@ -7,6 +7,7 @@ from fastapi import APIRouter, Request
 from model_store import ModelCard
 from service.api.auth.access import Access
 from service.api.auth.permissions import authorise
+from service.api.parameters import check_parameters
 from service.api.paths import CLIENTS, MODEL
 from service.api.problems import RESPONSES
 from service.api.runtime import runtime_of
@@ -20,7 +21,7 @@ router = APIRouter()
     tags=["classification"],
     summary="The model's card",
     responses={status: RESPONSES[status] for status in (401, 503)},
-    dependencies=[authorise()],
+    dependencies=[authorise(), check_parameters],
 )
 async def model(request: Request) -> ModelCard:
     """The card of the model that answers: cutoff, results with confidence intervals, provenance."""
@@ -32,7 +33,7 @@ async def model(request: Request) -> ModelCard:
     tags=["operation"],
     summary="List clients",
     responses={status: RESPONSES[status] for status in (401, 403, 503)},
-    dependencies=[authorise("admin")],
+    dependencies=[authorise("admin"), check_parameters],
 )
 async def clients(request: Request) -> list[ClientUsage]:
     """Clients with a key, and other clients that have sent requests.

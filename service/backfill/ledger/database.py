@@ -36,6 +36,8 @@ class Database:
         self._opened = False
         try:
             where = sql.make_url(url)
+            if where.drivername in {"postgresql", "postgres"}:  # others than the one we ship
+                where = where.set(drivername="postgresql+pg8000")
             self._sqlite = where.get_backend_name() == "sqlite"
             if self._sqlite and "timeout" not in where.query:
                 where = where.update_query_dict({"timeout": str(BUSY_SECONDS)})

@@ -65,6 +65,7 @@ class Certificate(Frozen):
     cxrview: str = Field(description="the version that wrote this")
     created: datetime
     valid: bool = Field(description="true when `errors` is empty")
+    empty: bool = Field(default=False, description="no image was found")
     errors: tuple[str, ...] = Field(description="why not every image has exactly one outcome")
     found: Count = Field(description="images in the archive")
     found_by: Literal["source", "rows"] = Field(

@@ -35,6 +35,8 @@ class Known:
     started: datetime | None = None
     ended: datetime | None = None
     left_out: Mapping[str, int] | None = None  # what the listing left out, by reason
+    source: str = ""  # as the job names it
+    may_be_empty: bool = False  # an archive without images is no error
 
 
 def audit(folder: Path, out: Path, known: Known | None = None) -> Certificate:
@@ -73,6 +75,7 @@ def audit(folder: Path, out: Path, known: Known | None = None) -> Certificate:
         _write(out / HEADERS / HEADERS_PAGE, pages.header_audit(headers))
     errors += account.errors(lambda: _readable(folder))
     errors += _missing(found, known)
+    errors += _empty(known)
     hashes = "".join(f"{part.sha256}  {part.name}\n" for part in found)
     certificate = _certificate(account, found, hashes, errors, known)
     _write(out / HASHES, hashes)
@@ -95,6 +98,7 @@ def _certificate(
         cxrview=version("cxrview"),
         created=datetime.now(UTC),
         valid=not errors,
+        empty=not (known.found if known else account.rows),
         errors=tuple(errors),
         found=known.found if known else account.rows,
         found_by="source" if known else "rows",
@@ -115,6 +119,14 @@ def _certificate(
         parts=tuple(CertifiedPart(**vars(part)) for part in found),
         parts_sha256=hashlib.sha256(hashes.encode()).hexdigest(),
     )
+
+
+def _empty(known: Known | None) -> list[str]:
+    """An error if no image was found, because a wrong path is likelier than an empty archive."""
+    if known is None or known.found or known.may_be_empty:
+        return []
+    passed = ", ".join(f"{count} {reason}" for reason, count in (known.left_out or {}).items())
+    return [f"no image was found in {known.source}" + (f"; left out: {passed}" if passed else "")]
 
 
 def _missing(found: Sequence[PartFile], known: Known | None) -> list[str]:

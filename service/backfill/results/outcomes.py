@@ -8,8 +8,7 @@ from dataclasses import replace
 from model_store import ModelCard
 from service.backfill.results.rows import ItemError, Names, Outcome, Row, SourceError
 from service.imaging import ImageError, Origin, Radiograph, ViewHeader, tidy
-from service.inference import BatcherClosedError
-from service.uploads.budget import ServiceFullError
+from service.inference import UnavailableError
 from service.uploads.upload import UploadError
 
 # Codes of files that no decoder and no second try could turn into a radiograph: other file types,
@@ -121,7 +120,7 @@ def row_of_error(
         Exception: `error` itself, if it is not about the image: the archive does not answer, or the
             service is stopping or full. The image then has no outcome yet.
     """
-    if isinstance(error, (SourceError, BatcherClosedError, ServiceFullError)):
+    if isinstance(error, (SourceError, UnavailableError)):
         raise error
     coded = (ImageError, ItemError, UploadError)
     code = error.code if isinstance(error, coded) else "internal_error"

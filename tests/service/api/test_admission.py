@@ -37,7 +37,7 @@ def test_the_drain_is_measured_while_there_is_work() -> None:
         drain.leave(answered=True)
         clock.seconds += 0.04
         drain.leave(answered=True)
-        clock.seconds += 60  # nobody comes for a minute
+        clock.seconds += 60  # no image comes for a minute
     assert drain.seconds_per_image == pytest.approx(0.05, rel=0.05)
 
 
@@ -52,7 +52,7 @@ def test_the_drain_follows_a_change() -> None:
     assert found.images_per_second("interactive") == pytest.approx(100, rel=0.2)
 
 
-def test_whoever_would_wait_too_long_is_refused_at_once() -> None:
+def test_an_image_that_would_wait_too_long_is_refused_at_once() -> None:
     """At 0.16 s an image nine are three quarters of 2 s; the next one learns when to come."""
     clock = Clock()
     found = admission(clock)
@@ -68,7 +68,7 @@ def test_whoever_would_wait_too_long_is_refused_at_once() -> None:
 
 
 def test_an_empty_service_takes_any_image() -> None:
-    """Even where one image alone takes longer than the budget, somebody is answered."""
+    """It takes one image even if that image alone takes longer than the budget."""
     clock = Clock()
     found = admission(clock, budget_seconds=0.1)
     answer(found, clock, 5, 300)
@@ -115,8 +115,8 @@ def test_a_place_lapses_until_the_image_is_whole() -> None:
     assert found.images("interactive") == 0
 
 
-def test_work_that_can_wait_waits_for_room() -> None:
-    """Each that leaves lets one in, and nobody is forgotten."""
+def test_work_that_can_wait_waits_for_a_slot() -> None:
+    """Each slot that is released admits one waiting image, until none waits."""
 
     async def scenario() -> list[int]:
         found, inside = admission(Clock(), most=2), []

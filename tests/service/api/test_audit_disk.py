@@ -27,7 +27,7 @@ MARK = INCOMPLETE.decode().rstrip()
 
 
 @contextmanager
-def room(path: Path, left: int) -> Iterator[None]:
+def disk_space(path: Path, left: int) -> Iterator[None]:
     """Let files of this process grow to what this one has, and so many bytes more."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     size = path.stat().st_size if path.exists() else 0
@@ -65,7 +65,7 @@ def test_a_record_that_does_not_fit_is_ended_and_marked(tmp_path: Path, restarte
     expected, marked = ["first"], 0
     for left in range(length + 1):
         name = f"{left:05}"
-        with room(path, left):
+        with disk_space(path, left):
             fitted = record(audit, name)
         assert fitted == (left == length)
         marked += 0 < left < length
@@ -78,11 +78,11 @@ def test_a_record_that_does_not_fit_is_ended_and_marked(tmp_path: Path, restarte
 
 
 def test_a_mark_that_does_not_fit_either_is_tried_again(tmp_path: Path) -> None:
-    """However often the disk is full: one line, that is ended when there is room."""
+    """However often the disk is full, one partial line stays, and is ended when space is free."""
     path = tmp_path / "log"
     audit = Audit(path, KEY)
     for left in range(1, 8):
-        with room(path, left):
+        with disk_space(path, left):
             assert not record(audit, "torn")
     assert record(audit, "whole")
     assert whole(path) == ["whole"]
@@ -165,7 +165,7 @@ def test_what_was_acknowledged_is_there_after_a_kill(tmp_path: Path) -> None:
 
 
 def test_records_of_several_threads_keep_apart(tmp_path: Path) -> None:
-    """While there is room again and again for half of one only."""
+    """Even if, again and again, the disk has space for half a record only."""
     path = tmp_path / "log"
     audits = [Audit(path, KEY) for _ in range(2)]
     written: list[str] = []
@@ -175,7 +175,7 @@ def test_records_of_several_threads_keep_apart(tmp_path: Path) -> None:
         written.extend(name for name in names if record(audits[at % 2], name))
 
     threads = [threading.Thread(target=write, args=[at]) for at in range(4)]
-    with room(path, 0):
+    with disk_space(path, 0):
         _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
         for thread in threads:
             thread.start()
@@ -191,7 +191,7 @@ def test_a_log_that_is_moved_away_is_ended_first(tmp_path: Path) -> None:
     path, old = tmp_path / "log", tmp_path / "old"
     audit = Audit(path, KEY)
     assert record(audit, "1")
-    with room(path, 20):
+    with disk_space(path, 20):
         assert not record(audit, "2")
     path.rename(old)
     audit.reopen()
@@ -255,7 +255,7 @@ def test_a_pipe_that_is_not_read_stops_no_request(tmp_path: Path) -> None:
     assert written > 0
 
 
-def test_a_service_goes_on_once_there_is_room(tmp_path: Path) -> None:
+def test_a_service_goes_on_once_disk_space_is_free(tmp_path: Path) -> None:
     """While its log is full, nothing is answered; then all is, and each record can be read."""
     (tmp_path / "secret").write_bytes(KEY)
     path = tmp_path / "audit"

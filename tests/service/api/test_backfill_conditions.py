@@ -65,7 +65,7 @@ def ended(client: httpx2.Client, job: str) -> None:
 def test_a_full_disk_stops_a_job(
     start: Callable[..., Any], settings: Settings, archive: Path, tmp_path: Path
 ) -> None:
-    """Which says so; resumed too early it stops again, and with room it comes to its end.
+    """The reason says so; resumed too early, it stops again; with free space it finishes.
 
     Where not even what was asked for can be written down, that is the answer.
     """

@@ -81,7 +81,7 @@ def test_a_view_position_in_words_is_compared(client: httpx2.Client, position: s
         "image/png",
         "image/jpeg",
         "application/octet-stream",
-        "application/x-www-form-urlencoded",  # what curl says when nobody tells it otherwise
+        "application/x-www-form-urlencoded",  # curl's default
         "text/plain",
         "nonsense",
         "",

@@ -1,4 +1,4 @@
-"""What cannot be taken is refused before it is held; who goes away harms nobody."""
+"""A request over a limit is refused before it is held; a lost client affects no other."""
 
 from __future__ import annotations
 
@@ -150,7 +150,7 @@ def test_who_does_not_fit_waits_in_turn_and_people_before_archives() -> None:
     assert asyncio.run(scenario()) == ["large", "small", "archive"]
 
 
-def test_backfill_leaves_room_for_people() -> None:
+def test_backfill_leaves_slots_for_interactive_images() -> None:
     """An archive may fill three quarters of the memory; an interactive body fits beside it."""
 
     async def scenario() -> None:

@@ -117,7 +117,7 @@ def test_the_access_log_is_json_and_says_nothing_of_patients(tmp_path: Path) -> 
     assert not [word for word in ("zebra", "ZQ4711", key) if word.lower() in text.lower()]
 
 
-def test_what_nobody_foresaw_is_logged_without_what_it_says() -> None:
+def test_an_unforeseen_error_is_logged_without_its_message() -> None:
     """Its kind and the lines that led to it: a message may quote a patient's file."""
     try:
         raise ValueError("Zebra^Quagga")
@@ -157,7 +157,7 @@ def test_files_are_looked_at_again_when_told(tmp_path: Path) -> None:
 
 
 def test_traces_go_on_to_a_collector(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A span a request, in the trace of whoever sent it, with what was answered."""
+    """One span for each request, in the client's trace, with the answer's status."""
     received: list[ExportTraceServiceRequest] = []
 
     class Collector(BaseHTTPRequestHandler):

@@ -118,7 +118,7 @@ def test_a_difference_is_found(
 def test_only_who_asks_for_keys_says_so(
     open_to_all: Live, guarded: tuple[Live, dict[str, str]]
 ) -> None:
-    """The description of a service that answers anybody has no scheme of security."""
+    """The description of a service without authentication has no security scheme."""
     for live, asks in ((open_to_all, False), (guarded[0], True)):
         described = httpx2.get(f"http://127.0.0.1:{live.port}/openapi.json").text
         assert ("securitySchemes" in described) == asks

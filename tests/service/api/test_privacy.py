@@ -25,7 +25,10 @@ from pydicom.tag import Tag
 from service.api.auth.keys import PERMISSIONS
 from service.cli import main
 
-NAME, NUMBER = "Zebra", "4711987203"  # each is in all that says who somebody is, or was examined
+NAME, NUMBER = (
+    "Zebra",
+    "4711987203",
+)  # each attribute that identifies a person or an examination has one
 PATIENT: dict[str, Any] = {
     "AccessionNumber": NUMBER,
     "AcquisitionDateTime": f"{NUMBER}0101",

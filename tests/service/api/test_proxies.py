@@ -58,7 +58,7 @@ def behind(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Liv
 
 
 @pytest.mark.parametrize("proxies", ["", "10.0.0.0/8, 192.0.2.1"])
-def test_nobody_is_believed_by_default(tmp_path: Path, proxies: str) -> None:
+def test_no_proxy_is_believed_by_default(tmp_path: Path, proxies: str) -> None:
     """Not even this machine itself, as long as it is not among the proxies."""
     settings = started(tmp_path, trusted_proxies=proxies, max_client_images_per_second="0.1")
     with serving(tmp_path / "log", **settings) as live:
@@ -164,6 +164,6 @@ def test_a_proxy_is_known_on_a_socket_of_both_kinds(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("wrong", ["*", "10.0.0.1/8", "proxy", "10.0.0.0/8, x", "/tmp/socket"])
 def test_a_proxy_is_an_address_or_a_network(wrong: str) -> None:
-    """Any other is a failed start, as nobody could say whom it names."""
+    """Any other value is a failed start, as its meaning is unclear."""
     with pytest.raises(ValidationError):
         Settings.model_validate({"trusted_proxies": wrong})

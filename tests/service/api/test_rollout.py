@@ -1,4 +1,4 @@
-"""A new version takes over while people send: nobody is lost, and each answer says who gave it."""
+"""A new version takes over under load: no request is lost, and each answer names its model."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ def test_a_network_of_several_threads_runs_once_a_core(
 def test_a_network_of_one_thread_runs_in_its_runner(
     network: Network, light: Settings, monkeypatch
 ) -> None:
-    """Once a core only where somebody has asked for one thread."""
+    """There is one runner for each core only if one thread was asked for."""
     monkeypatch.setattr("service.api.runtime.usable_cpus", lambda: 3)
     lanes = [("interactive",), ("backfill",)]
     small = replace(network, threads=1)

@@ -1,4 +1,4 @@
-"""A pod's end: whoever was in flight is answered, and nobody's connection is reset."""
+"""A pod's end: requests in flight are answered, and no connection is reset."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_all_in_flight_are_answered_or_refused(places: str, drain: str, tmp_path
 
 
 def test_a_second_signal_ends_the_wait(tmp_path: Path) -> None:
-    """Whoever is in a hurry need not wait until the last request could have come."""
+    """The process then ends at once, before the drain time is over."""
     with serving(tmp_path / "log", model=MODEL, drain_seconds="60") as live:
         live.process.send_signal(signal.SIGTERM)
         deadline = time.monotonic() + 5

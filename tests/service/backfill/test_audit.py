@@ -30,7 +30,7 @@ from service.backfill.results.sinks import SINKS, Parquet
 
 MIXED = [
     done(1, view_position="PA", view_position_agrees=True),
-    done(2, view_position="LL", view_position_agrees=False, station="ROOM2", month=None),
+    done(2, view_position="LL", view_position_agrees=False, station="XRAY2", month=None),
     done(3, view="lateral", pfi=0.4, review=True, modality="CR", station=None),
     refused(4, "skipped", "duplicate"),
     refused(5),
@@ -57,7 +57,7 @@ def test_everything_is_counted(tmp_path: Path) -> None:
     assert vars(found.header["view_position"]) == {"agrees": 1, "disagrees": 1, "silent": 1}
     assert vars(found.header["view_code"]) == {"agrees": 0, "disagrees": 0, "silent": 3}
     assert {each.value: each.images for each in found.stations.largest} == {
-        "ROOM1": 1, "ROOM2": 1, None: 1,
+        "XRAY1": 1, "XRAY2": 1, None: 1,
     }  # fmt: skip
     assert {each.value: each.images for each in found.modalities.largest} == {"DX": 2, "CR": 1}
     assert found.months == {"": 1, "2025-11": 2}
@@ -84,7 +84,7 @@ def test_everything_is_counted(tmp_path: Path) -> None:
     ],
 )
 def test_what_the_model_saw_is_certified(inputs, counted, said, tmp_path: Path) -> None:
-    """In numbers, and in words on the page: nobody mixes the two without reading it."""
+    """The page states both counts, so that stored and rendered images are not confused."""
     found = of([*(done(n, input=kind) for n, kind in enumerate(inputs)), refused(9)], tmp_path)
     assert tuple(found.inputs.values()) == counted
     assert said in (tmp_path / "certificate.html").read_text()

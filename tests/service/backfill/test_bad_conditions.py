@@ -192,7 +192,7 @@ def test_a_file_may_not_grow(
 
 
 def test_results_that_are_a_file(run: Run, undisturbed: Outcomes, tmp_path: Path) -> None:
-    """Whoever put it there."""
+    """A file in place of the folder stops the job."""
     results = run.out / "results"
     results.rename(tmp_path / "moved")
     results.write_text("")
@@ -226,7 +226,7 @@ def locked(out: Path) -> Iterator[None]:
 
 
 def test_a_ledger_that_is_locked(archive: Path, undisturbed: Outcomes, tmp_path: Path) -> None:
-    """For longer than anybody waits; nothing can be written down, and nothing has changed."""
+    """The lock outlasts the time-out; nothing can be written, and nothing has changed."""
     out = tmp_path / "out"
     run = Run(archive, out, f"--ledger=sqlite:///{out}/ledger.sqlite?timeout=0.1")
     with locked(out):
@@ -255,7 +255,7 @@ def pipeline() -> Iterator[Pipeline]:
 
 
 class Watched:
-    """The archive, and somebody who does something amid its reading."""
+    """The archive, with an action that runs while it is read."""
 
     def __init__(self, archive: Path, act: Callable[[int], None]) -> None:
         self._source, self._act = open_source(str(archive)), act

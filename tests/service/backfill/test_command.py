@@ -1,7 +1,8 @@
-"""`cxrview backfill` and `cxrview audit`, as somebody types them."""
+"""`cxrview backfill` and `cxrview audit`, as an operator types them."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import shutil
@@ -63,7 +64,7 @@ def test_an_archive_becomes_results_and_a_certificate(
 
 
 def test_what_is_left_out_is_certified(archive: Path, tmp_path: Path) -> None:
-    """So that what was found can be reconciled with what somebody counts; also when it went on."""
+    """So an operator can reconcile the counts with the archive; also after a resume."""
     out, words = tmp_path / "out", ["backfill", str(archive), SWIFT]
     (archive / ".DS_Store").write_text("")
     (archive / ".thumbnails").mkdir()
@@ -94,17 +95,61 @@ def test_a_job_is_not_begun_twice_by_accident(
     assert "5 of 8 images are left" in said(capsys)
     assert main(words) == 2
     assert "--resume goes on with it" in said(capsys)
-    for other in ("--format=csv", "--model=googlenet-int8/1.0.0", "--option=since=2020-01-01"):
+    for other, told in {
+        "--format=csv": "began with the format parquet, not csv",
+        "--model=googlenet-int8/1.0.0": "began with the model swift/1.0.0, not googlenet-int8",
+        "--option=since=2020-01-01": "began with the options (none), not since=2020-01-01",
+    }.items():
         assert main([*words, "--resume", other]) == 2
-        assert "other sources or settings" in said(capsys)
-    assert main([*words, "--resume"]) == 0
+        assert told in said(capsys)
+    assert main(["backfill", str(tmp_path), words[2], "--resume"]) == 2
+    assert f"began with the source {archive}, not {tmp_path}" in said(capsys)
+    with contextlib.chdir(tmp_path):  # any spelling of the source will do, or none
+        assert main(["backfill", "archive/", "--out=out", "--resume", "--limit=1"]) == 1
+        assert main(["backfill", "--out=out", "--resume"]) == 0
     assert "7 done, 1 skipped" in said(capsys)
+    assert main(["backfill", f"--out={tmp_path / 'new'}", "--resume"]) == 2
+    assert "name a SOURCE" in said(capsys)
+
+
+def test_an_archive_without_images_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """More often than not, it is a wrong path: exit 3, and what was looked at."""
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    (empty / ".hidden").write_text("")
+    words = ["backfill", str(empty), SWIFT]
+    assert main([*words, f"--out={tmp_path / 'one'}"]) == 3
+    assert f"no image was found in {empty}; left out: 1 hidden" in said(capsys)
+    page = (tmp_path / "one" / "certificate.html").read_text()
+    assert ">EMPTY<" in page
+    assert main([*words, f"--out={tmp_path / 'two'}", "--allow-empty"]) == 0
+    certificate = json.loads((tmp_path / "two" / "certificate.json").read_text())
+    assert (certificate["valid"], certificate["empty"]) == (True, True)
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_results_become_one_sorted_file(
+    archive: Path, tmp_path: Path, form: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of all parts and days, in any format; whatever the parts have."""
+    out, file = tmp_path / "out", tmp_path / f"views.{form}"
+    assert main(["backfill", str(archive), f"--out={out}", SWIFT, "--chunk=2"]) == 0
+    assert main(["export", str(out), f"--out={file}"]) == 0
+    assert "8 rows in" in said(capsys)
+    rows = [row for batch in SINKS[form].decode(file.read_bytes()) for row in batch.to_pylist()]
+    locators = [row["locator"] for row in rows]
+    assert locators == sorted(locators)
+    assert len(locators) == 8
+    assert main(["export", str(out), f"--out={tmp_path / 'views.xlsx'}"]) == 2
+    assert main(["export", str(tmp_path / "nowhere"), f"--out={file}"]) == 2
 
 
 def test_what_failed_is_tried_again(
     archive: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """When somebody has mended it."""
+    """After the operator has repaired it."""
     whole = (archive / "frontal-0003.jpg").read_bytes()
     (archive / "frontal-0003.jpg").write_bytes(whole[:2000])
     words = ["backfill", str(archive), f"--out={tmp_path / 'out'}", SWIFT]
@@ -148,7 +193,7 @@ def test_results_that_are_not_there_are_no_audit(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Rather than a certificate of nothing."""
-    assert main(["audit", str(tmp_path / "nowhere")]) == 2
+    assert main(["audit", str(tmp_path / "nowhere"), f"--out={tmp_path}"]) == 2
     assert "no folder of results" in said(capsys)
 
 

@@ -1,4 +1,4 @@
-"""Where headers contradict the pixels, and in which order somebody looks at it."""
+"""Where headers contradict the pixels, and in which order a person reviews it."""
 
 from __future__ import annotations
 
@@ -109,10 +109,10 @@ def test_stations_and_months_are_counted(tmp_path: Path) -> None:
         for row in table(tmp_path / "header-audit.csv")
     }
     assert len(found) == 12
-    assert found["ROOM1", "2025-11", "view_position"] == ("2", "1", "1", "0.333333")
-    assert found["ROOM1", "2025-11", "view_code"] == ("0", "1", "3", "1")
-    assert found["ROOM1", "2025-11", "patient_orientation"] == ("0", "0", "4", "")
-    assert found["ROOM1", "2024-01", "view_position"] == ("0", "1", "0", "1")
+    assert found["XRAY1", "2025-11", "view_position"] == ("2", "1", "1", "0.333333")
+    assert found["XRAY1", "2025-11", "view_code"] == ("0", "1", "3", "1")
+    assert found["XRAY1", "2025-11", "patient_orientation"] == ("0", "0", "4", "")
+    assert found["XRAY1", "2024-01", "view_position"] == ("0", "1", "0", "1")
     assert found["", "2025-11", "view_position"] == ("0", "1", "0", "1")
 
 

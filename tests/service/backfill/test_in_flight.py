@@ -79,39 +79,39 @@ def test_a_job_holds_no_more_than_its_limit(
     job = work.run()
     ledger.close()
     assert Counter(job.counts) == {"found": IMAGES, "done": IMAGES, "skipped": 0, "failed": 0}
-    # An answer is told to us after its room was given to the next, in each of the fetchers
+    # Each fetcher may start the next file just before this test hears of the last answer
     assert archive.most <= max(limit, largest) + FETCHERS * largest
     assert archive.inside == 0
 
 
-def test_who_waits_for_room_heeds_a_pause() -> None:
-    """Rather than wait for answers that nobody gives any more."""
-    room = InFlightLimiter(2, 10)
-    assert room.enter(lambda: False)
-    assert room.hold(8, lambda: False)
-    assert not room.hold(8, lambda: True)
-    room.leave(8)
-    assert room.hold(11, lambda: True)  # larger than all of it, and alone
-    assert not room.enter(lambda: True)
-    assert room.enter(lambda: False)
-    assert room.enter(lambda: False)
-    assert not room.enter(lambda: True)
+def test_a_wait_for_a_slot_ends_at_a_pause() -> None:
+    """It does not wait for answers that never come."""
+    limiter = InFlightLimiter(2, 10)
+    assert limiter.enter(lambda: False)
+    assert limiter.hold(8, lambda: False)
+    assert not limiter.hold(8, lambda: True)
+    limiter.leave(8)
+    assert limiter.hold(11, lambda: True)  # larger than all of it, and alone
+    assert not limiter.enter(lambda: True)
+    assert limiter.enter(lambda: False)
+    assert limiter.enter(lambda: False)
+    assert not limiter.enter(lambda: True)
 
 
-def test_a_full_room_is_entered_when_half_of_it_is_empty() -> None:
-    """So that nobody is woken for each file."""
-    room = InFlightLimiter(4, 100)
+def test_a_full_limiter_admits_when_half_of_it_is_free() -> None:
+    """So threads are not woken for each file."""
+    limiter = InFlightLimiter(4, 100)
     for _ in range(4):
-        assert room.enter(lambda: False)
-    room.leave(0)
+        assert limiter.enter(lambda: False)
+    limiter.leave(0)
     looks: list[bool] = []
 
     def halted() -> bool:
         looks.append(True)
         return len(looks) > 1
 
-    assert not room.enter(halted)
-    room.leave(0)
-    assert room.enter(lambda: False)
-    assert room.enter(lambda: False)
-    assert not room.enter(lambda: True)
+    assert not limiter.enter(halted)
+    limiter.leave(0)
+    assert limiter.enter(lambda: False)
+    assert limiter.enter(lambda: False)
+    assert not limiter.enter(lambda: True)

@@ -1,4 +1,4 @@
-"""The ledger: every image has one outcome, whoever works on it and whenever they stop."""
+"""The ledger: every image has one outcome, whichever workers take it and whenever they stop."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def test_all_images_come_to_an_end(ledger: Ledger, job: str, clock) -> None:
 def test_a_lease_that_ran_out_is_given_to_others(
     opened: Callable[[], Ledger], ledger: Ledger, job: str, clock
 ) -> None:
-    """And whoever had it commits nothing; one that was renewed in time is kept."""
+    """The worker that had it commits nothing; a lease renewed in time is kept."""
     slow = opened().lease(job, 3, SECONDS)
     kept = ledger.lease(job, 2, SECONDS)
     clock.seconds += SECONDS - 1
@@ -214,7 +214,7 @@ def test_what_failed_may_be_tried_again(ledger: Ledger, job: str) -> None:
     done = [Settled(item.number, "done") for item in lease.items[2:]]
     ledger.commit(lease, failed + done, part("p"))
     assert ledger.end(job, [part("f1", 2)]) == []
-    assert ledger.end(job, [part("f9", 2)]) is None  # somebody else did
+    assert ledger.end(job, [part("f9", 2)]) is None  # another process did
     assert ledger.retry_failed(job) == 2
     ledger.set_state(job, "running")
     assert ledger.job(job).counts == {"found": 5, "done": 3, "skipped": 0, "failed": 0}
@@ -275,7 +275,7 @@ def test_a_file_that_is_no_ledger_is_refused(tmp_path: Path) -> None:
 
 
 def test_readers_do_not_wait_for_a_writer(tmp_path: Path) -> None:
-    """Whoever shows the progress of a job that is being worked on."""
+    """The progress of a running job can be read."""
     ledger = Ledger(f"sqlite:///{tmp_path}/ledger")
     job = ledger.open_job("key", {}).id
     with sqlite3.connect(tmp_path / "ledger") as writer:
@@ -283,3 +283,12 @@ def test_readers_do_not_wait_for_a_writer(tmp_path: Path) -> None:
         assert ledger.job(job).counts["found"] == 0
     writer.close()
     ledger.close()
+
+
+@pytest.mark.parametrize("scheme", ["postgresql", "postgres"])
+def test_the_usual_url_of_postgresql_is_understood(scheme: str) -> None:
+    """SQLAlchemy would look for a driver that is not installed; the one that is, is asked."""
+    with pytest.raises(LedgerError) as error:
+        Ledger(f"{scheme}://user@127.0.0.1:1/ledger")
+    assert "psycopg" not in str(error.value)
+    assert "127.0.0.1" in str(error.value)

@@ -223,7 +223,7 @@ def test_each_code_of_images_was_thought_of():
     ids=str,
 )
 def test_what_cannot_be_had_has_failed(error, code):
-    """By the code of its source; what nobody foresaw is a defect of ours, and no reason to stop."""
+    """It has the code of its source; an unforeseen error is a defect of ours and stops nothing."""
     assert row_of_error("x", error) == Row("x", "failed", code)
 
 

@@ -49,13 +49,13 @@ class Page(HTMLParser):
 def few() -> list:
     """Ten stations."""
     return [
-        done(n, station=f"ROOM{n % 10}", view_position="PA", view_position_agrees=n % 4 > 0)
+        done(n, station=f"XRAY{n % 10}", view_position="PA", view_position_agrees=n % 4 > 0)
         for n in range(40)
     ]
 
 
 def odd() -> list:
-    """Names that are HTML, control characters, nothing, and as long as nobody expects."""
+    """Names that are HTML, control characters, nothing, and far longer than usual."""
     names = [ATTACK, "a&b", "\x00\x1b[31m\u202e", "", " ", None, '"><img src=x>', "x" * 5000]
     return [
         done(n, station=name, modality=name, month=name, view_position_agrees=False)
@@ -122,7 +122,7 @@ def test_the_certificate_says_its_numbers(tmp_path: Path) -> None:
     part = published([*few(), refused(50)], tmp_path)
     audit(tmp_path, tmp_path, Known(part.rows, [part]))
     words = Page((tmp_path / PAGES[0]).read_text()).words
-    assert {"VALID", "41", "40", "1", "ROOM3", "corrupt_image"} <= set(words)
+    assert {"VALID", "41", "40", "1", "XRAY3", "corrupt_image"} <= set(words)
     assert "NOT VALID" not in words
 
     audit(tmp_path, tmp_path, Known(99, [part]))

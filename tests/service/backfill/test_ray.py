@@ -36,7 +36,7 @@ from service.cli import main
 
 IMAGES = 300
 SECONDS = 300.0  # Ray takes its time where a machine is slow or has other work
-GOOGLENET = "--model=googlenet/1.0.0"  # slow enough for somebody to interrupt it
+GOOGLENET = "--model=googlenet/1.0.0"  # slow enough for the test to interrupt it
 
 
 class Machines:
@@ -154,7 +154,7 @@ def workers() -> list[psutil.Process]:
 
 @contextmanager
 def ledger_of(out: Path) -> Iterator[tuple[Ledger, str]]:
-    """And its job, as soon as somebody has found something for it."""
+    """The ledger and its job, as soon as all images are found."""
     until((out / "ledger.sqlite").is_file, "no ledger")
     ledger = Ledger(f"sqlite:///{out}/ledger.sqlite")
     try:
@@ -172,7 +172,7 @@ def test_workers_come_and_go(
     process = begun(machines, archive, out)
     try:
         with ledger_of(out) as (ledger, job):
-            # Nobody can be done before all of this: most images are kept until they are wanted
+            # The job cannot end before all of this: this test keeps most images leased
             kept = list(iter(lambda: ledger.lease(job, 8, 10 * SECONDS), None))
             assert len(kept) > 20
 
@@ -187,9 +187,9 @@ def test_workers_come_and_go(
             third = machines.add()
             until(
                 lambda: ledger.job(job).open == sum(len(lease.items) for lease in kept),
-                "nobody does what it had",
+                "no worker takes its images",
             )
-            until(lambda: len(workers()) == 3, "nobody takes the placements")
+            until(lambda: len(workers()) == 3, "no worker takes the placements")
             third.kill()
             while kept:
                 ledger.release(kept.pop())
@@ -210,7 +210,7 @@ def test_ctrl_c_pauses_all(
     process = begun(machines, archive, out)
     try:
         with ledger_of(out) as (ledger, job):
-            until(lambda: ledger.job(job).counts["done"], "nobody works")
+            until(lambda: ledger.job(job).counts["done"], "no worker works")
             process.send_signal(signal.SIGINT)
             _, said = process.communicate(timeout=SECONDS)
             assert process.returncode == 130, said
@@ -230,7 +230,7 @@ def test_a_killed_coordinator_loses_nothing(
     out = tmp_path / "out"
     process = begun(machines, archive, out)
     with ledger_of(out) as (ledger, job):
-        until(lambda: ledger.job(job).counts["done"], "nobody works")
+        until(lambda: ledger.job(job).counts["done"], "no worker works")
         process.kill()
         process.communicate()
     assert main(command(archive, out, GOOGLENET, "--resume")) == 0
@@ -238,7 +238,7 @@ def test_a_killed_coordinator_loses_nothing(
 
 
 def test_what_stops_a_worker_stops_all(machines: Machines, tmp_path: Path) -> None:
-    """And whoever has begun it is told, in the words of the worker."""
+    """The command that began the job prints the worker's reason."""
     archive, out = tmp_path / "archive", tmp_path / "out"
     archive.mkdir()
     for number in range(2 * LEAST_FOR_SHARE):
@@ -284,7 +284,7 @@ def test_a_limit_is_for_one_worker(
 
 
 def task_of(archive: Path, out: Path, job: str = "j") -> Task:
-    """As whoever begins a job sends it to its workers."""
+    """A task, as the command sends it to its workers."""
     return Task(
         job=job, ledger=f"sqlite:///{out}/ledger.sqlite", source=str(archive), options={}, out=out,
         format="parquet", model="swift/1.0.0", model_store=DEFAULT_ROOT, provider="cpu",

@@ -61,7 +61,7 @@ def test_the_queries_run(out) -> None:
     assert [row[1:] for row in duckdb.sql(days).fetchall()] == [
         ("done", None, 3), ("failed", "corrupt_image", 1),
     ]  # fmt: skip
-    assert duckdb.sql(stations).fetchall() == [("ROOM1", 1, 2)]
+    assert duckdb.sql(stations).fetchall() == [("XRAY1", 1, 2)]
     duckdb.sql(copied)
     assert (out / "laterals.csv").read_text() == "locator,pfi\nimages/3.dcm,0.1\n"
 

@@ -88,7 +88,7 @@ def test_a_part_is_seen_once_it_is_published(sink, tmp_path: Path) -> None:
 
 
 def test_publishing_again_changes_nothing(tmp_path: Path) -> None:
-    """After a crash nobody knows whether the name was given already."""
+    """After a crash it is unknown whether the part has its name already."""
     path = Parquet().path(tmp_path, DAY, "7")
     Parquet().write_part([done(1)], path)
     publish(temporary(path))
@@ -113,7 +113,7 @@ def test_what_was_never_written_cannot_be_published(tmp_path: Path) -> None:
 
 
 def test_a_crash_while_writing_leaves_nothing_to_read(tmp_path: Path) -> None:
-    """Half a temporary file, of any format, is nobody's result."""
+    """Half a temporary file, of any format, is no result."""
     published([done(1)], tmp_path)
     folder = tmp_path / "results" / "day=2026-03-04"
     for name in (".part-2.parquet.tmp", ".part-3.csv.tmp", ".part-4.ndjson", "part-5.parquet.tmp"):
@@ -197,7 +197,7 @@ def test_a_name_that_is_not_utf8_can_be_written(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("begin", BEGIN_FORMULA)
 def test_a_csv_part_has_no_formulas(begin, tmp_path: Path) -> None:
-    """A station's name is whatever somebody typed, and spreadsheets run what begins so."""
+    """A station's name is free text, and spreadsheets run a text that begins so."""
     part = published([done(1, station=f'{begin}HYPERLINK("x")')], tmp_path, sink=Csv())
     with (tmp_path / "results" / part.name).open(newline="") as file:
         (row,) = csv.DictReader(file)

@@ -267,7 +267,7 @@ def test_a_shutter_that_cannot_be_read_is_ignored(attributes):
 
 
 def test_a_shutter_that_hides_all_is_ignored():
-    """Nobody means that."""
+    """Such a shutter is an error of its sender."""
     hidden = dict.fromkeys(SHUTTER, 5) | {"ShutterShape": "RECTANGULAR"}
     np.testing.assert_array_equal(
         image_to_tensor(dicom(PIXELS, **hidden), SPEC), image_to_tensor(dicom(PIXELS), SPEC)

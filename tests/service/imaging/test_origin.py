@@ -31,7 +31,7 @@ SAYS: dict[str, Any] = {
     "StudyInstanceUID": "1.2.826.0.1.3680043.8.498.2",
     "SeriesInstanceUID": "1.2.826.0.1.3680043.8.498.3",
     "Modality": "DX",
-    "StationName": "Room 1 ",
+    "StationName": "Unit 1 ",
     "StudyDate": "20190228",
     "PatientOrientation": ["L", "F"],
 }
@@ -80,7 +80,7 @@ def test_whence_an_image_comes(syntax, undefined):
     codes = DataElement(Tag("ViewCodeSequence"), "SQ", sequence, is_undefined_length=undefined)
     image = read_dicom(dicom(PIXELS, syntax, **SAYS, ViewCodeSequence=codes), FULL_SIZE)
     study, series = SAYS["StudyInstanceUID"], SAYS["SeriesInstanceUID"]
-    assert image.origin == Origin(study, series, "DX", "Room 1", "2019-02")
+    assert image.origin == Origin(study, series, "DX", "Unit 1", "2019-02")
     assert image.header == ViewHeader("PA", "L\\F", "SCT:399348003")
 
 
@@ -251,7 +251,7 @@ def test_an_attribute_of_undefined_length_is_left_out():
         (b"", "Röntgen".encode(), "Röntgen"),
         (b"", "Röntgen".encode("latin-1"), "Röntgen"),
         (b"", b"A\x1b$B<<\x1b(B1", "A$B<<(B1"),  # nothing says what the escapes mean
-        (b"ISO_IR 100", b"Room\0\1\n 1", "Room 1"),
+        (b"ISO_IR 100", b"Unit\0\1\n 1", "Unit 1"),
         (b"ISO_IR 192", "Röntgen".encode("latin-1"), None),  # it is not what is declared
         (b"ISO_IR 100 or so", b"R\xf6ntgen", "Röntgen"),
         (b"ISO_IR 100", b"\0\0", None),
@@ -343,7 +343,7 @@ def test_the_text_of_a_description_goes_nowhere():
 
 
 def test_an_answer_does_not_say_whence_the_image_comes(version):
-    """Neither does the radiograph where somebody prints it."""
+    """Neither does the repr of the radiograph."""
     zebra = dict.fromkeys(("StationName", "StudyInstanceUID", "Modality"), "Zebra")
     data = dicom(PIXELS, **{**SAYS, **zebra}, ViewCodeSequence=Sequence([code_item("ZEBRA")]))
     radiograph = read_radiograph(data, PreprocessSpec())

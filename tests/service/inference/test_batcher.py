@@ -30,17 +30,17 @@ def tensor(value: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
     return np.full((1, 2, 2), value, dtype=np.uint8)
 
 
-class Gate:
-    """A network whose answer is the first pixel over 255, and which can be held shut."""
+class BlockableNetwork:
+    """A network that answers the first pixel over 255, and blocks while `unblocked` is clear."""
 
     def __init__(self, seconds: float = 0) -> None:
-        self.open = threading.Event()
-        self.open.set()
+        self.unblocked = threading.Event()
+        self.unblocked.set()
         self.batches: list[list[int]] = []
         self._seconds = seconds
 
     def run(self, tensors: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-        assert self.open.wait(5)
+        assert self.unblocked.wait(5)
         time.sleep(self._seconds * len(tensors))
         self.batches.append(tensors[:, 0, 0, 0].tolist())
         if 13 in self.batches[-1]:
@@ -58,8 +58,8 @@ def running(*runners: Runner, most: int = 8, **kwargs: Any) -> Iterator[Batcher]
         batcher.close()
 
 
-def only(gate: Gate) -> Runner:
-    return Runner(lambda: gate.run)
+def only(network: BlockableNetwork) -> Runner:
+    return Runner(lambda: network.run)
 
 
 def submit(
@@ -75,9 +75,9 @@ def results(answers: list[Future[float]]) -> list[float]:
     return [answer.result(5) for answer in answers]
 
 
-def blocked(gate: Gate, batcher: Batcher) -> Future[float]:
-    """Shut the gate behind one image, so that all that follow must wait."""
-    gate.open.clear()
+def blocked(network: BlockableNetwork, batcher: Batcher) -> Future[float]:
+    """Block the network at one image, so that all later images wait."""
+    network.unblocked.clear()
     (first,) = submit(batcher, 0)
     deadline = time.monotonic() + 5
     while batcher.waiting("interactive"):
@@ -88,69 +88,69 @@ def blocked(gate: Gate, batcher: Batcher) -> Future[float]:
 
 def test_each_caller_gets_its_own_answer() -> None:
     """A hundred images in one go come back to those who sent them, in warmed batch sizes only."""
-    gate = Gate()
-    with running(only(gate)) as batcher:
-        first = blocked(gate, batcher)
+    network = BlockableNetwork()
+    with running(only(network)) as batcher:
+        first = blocked(network, batcher)
         answers = submit(batcher, *range(20, 120))
-        gate.open.set()
+        network.unblocked.set()
         assert results([first, *answers]) == pytest.approx(
             [0, *(value / 255 for value in range(20, 120))]
         )
-    assert {len(batch) for batch in gate.batches} <= set(Batcher.sizes(8)) == {1, 2, 4, 8}
-    assert max(map(len, gate.batches)) == 8
+    assert {len(batch) for batch in network.batches} <= set(Batcher.sizes(8)) == {1, 2, 4, 8}
+    assert max(map(len, network.batches)) == 8
 
 
 def test_an_idle_network_waits_for_no_second_image() -> None:
     """One image alone is run at once, as a batch of one."""
-    gate = Gate()
-    with running(only(gate)) as batcher:
+    network = BlockableNetwork()
+    with running(only(network)) as batcher:
         assert results(submit(batcher, 51)) == pytest.approx([0.2])
-    assert gate.batches == [[51]]
+    assert network.batches == [[51]]
 
 
 def test_a_batch_waits_for_images_that_are_sure_to_come() -> None:
     """Until it is full, or the last has come; and it is run by then."""
-    gate = Gate()
-    with running(only(gate), most=4, patience_seconds=60) as batcher:
+    network = BlockableNetwork()
+    with running(only(network), most=4, patience_seconds=60) as batcher:
         some = submit(batcher, 20, 21, more=True)
         time.sleep(0.05)
         assert not any(answer.done() for answer in some)
         results(some + submit(batcher, 22))
         results(submit(batcher, 30, 31, 32, 33, more=True))
-    assert gate.batches == [[20, 21], [22], [30, 31, 32, 33]]
+    assert network.batches == [[20, 21], [22], [30, 31, 32, 33]]
 
 
 def test_its_patience_ends() -> None:
     """Who should have come may have gone, or their files may be bad."""
-    gate = Gate()
-    with running(only(gate), patience_seconds=0.05) as batcher:
+    network = BlockableNetwork()
+    with running(only(network), patience_seconds=0.05) as batcher:
         start = time.perf_counter()
         results(submit(batcher, 20, more=True))
         assert time.perf_counter() - start > 0.04
 
 
-def test_nobody_waits_for_more_than_a_batch_may_take() -> None:
+def test_no_image_waits_for_more_than_a_batch_may_take() -> None:
     """Where time allows two images a batch, two are full; closing ends all patience."""
-    gate = Gate(seconds=0.02)
-    with running(only(gate), patience_seconds=60, max_batch_seconds=0.05) as batcher:
+    network = BlockableNetwork(seconds=0.02)
+    with running(only(network), patience_seconds=60, max_batch_seconds=0.05) as batcher:
         results(submit(batcher, 20))  # how long one takes is known from here on
         results(submit(batcher, 30, 31, more=True))
         last = submit(batcher, 40, more=True)
-    assert gate.batches == [[20], [30, 31], [40]]
+    assert network.batches == [[20], [30, 31], [40]]
     assert results(last) == pytest.approx([40 / 255])
 
 
 def test_interactive_images_come_before_backfill() -> None:
-    """Whatever came first, nobody who waits is behind an archive; batches never mix lanes."""
-    gate = Gate()
-    with running(only(gate), most=4) as batcher:
-        first = blocked(gate, batcher)
+    """No interactive image waits behind an archive, whichever came first; no batch mixes lanes."""
+    network = BlockableNetwork()
+    with running(only(network), most=4) as batcher:
+        first = blocked(network, batcher)
         backfill = submit(batcher, *range(20, 28), lane="backfill")
         people = submit(batcher, *range(40, 46))
         assert (batcher.waiting("backfill"), batcher.waiting("interactive")) == (8, 6)
-        gate.open.set()
+        network.unblocked.set()
         results([first, *backfill, *people])
-    assert gate.batches == [
+    assert network.batches == [
         [0],
         [40, 41, 42, 43],
         [44, 45],
@@ -161,10 +161,13 @@ def test_interactive_images_come_before_backfill() -> None:
 
 def test_lanes_with_runners_of_their_own_do_not_wait_for_each_other() -> None:
     """While backfill's network is held, interactive images are answered, and the other way."""
-    gates: dict[Lane, Gate] = {"interactive": Gate(), "backfill": Gate()}
+    networks: dict[Lane, BlockableNetwork] = {
+        "interactive": BlockableNetwork(),
+        "backfill": BlockableNetwork(),
+    }
 
     def runner(lane: Lane) -> Runner:
-        return Runner(lambda: gates[lane].run, (lane,))
+        return Runner(lambda: networks[lane].run, (lane,))
 
     with running(runner("interactive"), runner("backfill")) as batcher:
         pairs: list[tuple[Lane, Lane]] = [
@@ -172,11 +175,11 @@ def test_lanes_with_runners_of_their_own_do_not_wait_for_each_other() -> None:
             ("interactive", "backfill"),
         ]
         for held, free in pairs:
-            gates[held].open.clear()
+            networks[held].unblocked.clear()
             waits = submit(batcher, 1, lane=held)
             assert results(submit(batcher, 2, lane=free)) == pytest.approx([2 / 255])
             assert not waits[0].done()
-            gates[held].open.set()
+            networks[held].unblocked.set()
             assert results(waits) == pytest.approx([1 / 255])
 
 
@@ -185,7 +188,7 @@ def test_two_batches_can_be_in_flight() -> None:
     meeting = threading.Barrier(2, timeout=5)
 
     def run(tensors: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-        meeting.wait()  # nobody gets past it alone
+        meeting.wait()  # one batch alone would wait here
         return np.zeros(len(tensors), np.float32)
 
     with running(Runner(lambda: run), Runner(lambda: run), most=1) as batcher:
@@ -199,10 +202,13 @@ def test_a_nice_runner_yields_and_opens_its_network_at_its_first_batch() -> None
 
     def open_run() -> Run:
         seen.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
-        return Gate().run
+        return BlockableNetwork().run
 
     before = os.getpriority(os.PRIO_PROCESS, 0)
-    runners = Runner(lambda: Gate().run, ("interactive",)), Runner(open_run, ("backfill",), 4)
+    runners = (
+        Runner(lambda: BlockableNetwork().run, ("interactive",)),
+        Runner(open_run, ("backfill",), 4),
+    )
     with running(*runners) as batcher:
         results(submit(batcher, 1))
         assert seen == []
@@ -219,7 +225,7 @@ def test_a_network_that_does_not_open_is_told_and_tried_again() -> None:
     def open_run() -> Run:
         if (error := next(attempts)) is not None:
             raise error
-        return Gate().run
+        return BlockableNetwork().run
 
     with running(Runner(open_run)) as batcher:
         with pytest.raises(RuntimeError, match="no memory"):
@@ -230,65 +236,65 @@ def test_a_network_that_does_not_open_is_told_and_tried_again() -> None:
 
 def test_batches_are_bounded_in_time() -> None:
     """Once it is known that an image takes 20 ms, no batch is begun that would last over 50 ms."""
-    gate = Gate(seconds=0.02)
-    with running(only(gate), max_batch_seconds=0.05) as batcher:
+    network = BlockableNetwork(seconds=0.02)
+    with running(only(network), max_batch_seconds=0.05) as batcher:
         results(submit(batcher, 1))
-        first = blocked(gate, batcher)
+        first = blocked(network, batcher)
         answers = submit(batcher, *range(20, 28))
-        gate.open.set()
+        network.unblocked.set()
         results([first, *answers])
-    assert max(len(batch) for batch in gate.batches[1:]) <= 2
+    assert max(len(batch) for batch in network.batches[1:]) <= 2
 
 
 def test_an_image_whose_client_has_gone_never_reaches_the_network() -> None:
     """A cancelled caller is dropped before the model sees its image; its peers are answered."""
-    gate = Gate()
-    with running(only(gate)) as batcher:
-        first = blocked(gate, batcher)
+    network = BlockableNetwork()
+    with running(only(network)) as batcher:
+        first = blocked(network, batcher)
         gone, peer = submit(batcher, 77, 78)
         assert gone.cancel()
-        gate.open.set()
+        network.unblocked.set()
         assert results([first, peer]) == pytest.approx([0, 78 / 255])
         with pytest.raises(CancelledError):
             gone.result(5)
-    assert 77 not in [value for batch in gate.batches for value in batch]
+    assert 77 not in [value for batch in network.batches for value in batch]
 
 
-def test_a_client_that_goes_while_its_batch_runs_harms_nobody() -> None:
+def test_a_client_that_goes_while_its_batch_runs_affects_no_other() -> None:
     """Cancellation in the middle of a batch leaves the thread and the next image alone."""
-    gate = Gate()
-    with running(only(gate)) as batcher:
-        blocked(gate, batcher).cancel()
-        gate.open.set()
+    network = BlockableNetwork()
+    with running(only(network)) as batcher:
+        blocked(network, batcher).cancel()
+        network.unblocked.set()
         assert results(submit(batcher, 5)) == pytest.approx([5 / 255])
 
 
 def test_the_thread_survives_any_exception() -> None:
     """A batch that fails tells each of its callers who is still there; the next one is answered."""
-    gate = Gate()
-    with running(only(gate)) as batcher:
+    network = BlockableNetwork()
+    with running(only(network)) as batcher:
         with pytest.raises(RuntimeError, match="stumbles over 13"):
             results(submit(batcher, 13))
-        first = blocked(gate, batcher)
+        first = blocked(network, batcher)
         doomed = submit(batcher, 13, 14)
-        gate.open.set()
+        network.unblocked.set()
         assert first.result(5) == 0
         for answer in doomed:
             with pytest.raises(RuntimeError, match="stumbles over 13"):
                 answer.result(5)
-        gate.open.clear()
+        network.unblocked.clear()
         (running_one,) = submit(batcher, 13)
         running_one.cancel()
-        gate.open.set()
+        network.unblocked.set()
         assert results(submit(batcher, 15)) == pytest.approx([15 / 255])
         assert batcher.alive
 
 
 def test_closing_answers_all_that_wait_and_takes_no_more() -> None:
     """Nothing accepted is lost when the service stops; what comes later is told so."""
-    gate = Gate()
-    with running(only(gate)) as batcher:
-        first = blocked(gate, batcher)
+    network = BlockableNetwork()
+    with running(only(network)) as batcher:
+        first = blocked(network, batcher)
         inside = submit(batcher, 1, 2) + submit(batcher, 3, lane="backfill")
         closing = threading.Thread(target=batcher.close)
         closing.start()
@@ -296,7 +302,7 @@ def test_closing_answers_all_that_wait_and_takes_no_more() -> None:
             time.sleep(0.001)
         with pytest.raises(BatcherClosedError):
             submit(batcher, 4)
-        gate.open.set()
+        network.unblocked.set()
         assert results([first, *inside]) == pytest.approx([0, 1 / 255, 2 / 255, 3 / 255])
         closing.join(5)
         assert not closing.is_alive()
@@ -305,7 +311,7 @@ def test_closing_answers_all_that_wait_and_takes_no_more() -> None:
 def test_every_batch_is_reported() -> None:
     """The reports add up to all images, each with its PFI, its wait and the batch's time."""
     reports: list[BatchReport] = []
-    with running(only(Gate()), observe=reports.append) as batcher:
+    with running(only(BlockableNetwork()), observe=reports.append) as batcher:
         results(submit(batcher, *range(20, 30), lane="backfill"))
     assert sorted(pfi for report in reports for pfi in report.pfi) == pytest.approx(
         [v / 255 for v in range(20, 30)]
@@ -319,12 +325,12 @@ def test_every_batch_is_reported() -> None:
 
 def test_it_can_be_closed_before_it_was_started() -> None:
     """A start-up that fails half-way can still clean up."""
-    Batcher([only(Gate())], 8).close()
+    Batcher([only(BlockableNetwork())], 8).close()
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_dead_thread_is_told() -> None:
-    """A network that ends its thread leaves nobody to serve its lane; an error of it does not."""
+    """A network that ends its thread leaves its lane without a runner; its error does not."""
 
     def end(tensors: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         raise SystemExit if tensors.max() == 1 else RuntimeError  # which ends the thread

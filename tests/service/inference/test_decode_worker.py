@@ -85,7 +85,7 @@ def worker(job: Job, memory: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[s
 def test_a_worker_reads_one_file_after_the_other(
     version: ModelVersion, memory: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """From the shared memory, or from memory of a large file's own, until nobody asks any more."""
+    """From shared memory, or a large file's own memory, until its parent closes the connection."""
     spec = version.card.preprocess
     job = Job(decode=READ_RADIOGRAPH, spec=spec, niceness=0, limits=LIMITS["interactive"])
     large = os.memfd_create("large")

@@ -244,7 +244,7 @@ def test_errors_keep_their_class_and_text(cls: type[ImageError]) -> None:
 
 
 def test_a_worker_that_dies_while_idle_costs_nothing() -> None:
-    """Memory may run out, or somebody's hand slip: the next file gets another one."""
+    """The kernel or an operator may kill it: the next file gets a new worker."""
     with running() as pipeline:
         assert answer(pipeline) == pytest.approx(PFI)
         for worker in workers_of():

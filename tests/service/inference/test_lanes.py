@@ -1,4 +1,4 @@
-"""Backfill has only the time that nobody else wants."""
+"""Backfill uses only the CPU time that other work leaves."""
 
 from __future__ import annotations
 

@@ -144,8 +144,8 @@ def test_an_image_whose_client_goes_after_decoding_is_not_run() -> None:
     assert network.images == 1
 
 
-def test_a_client_that_goes_while_its_file_fails_harms_nobody() -> None:
-    """An error for which nobody waits is dropped; the thread goes on."""
+def test_a_client_that_goes_while_its_file_fails_affects_no_other() -> None:
+    """An error without a waiting client is dropped; the thread goes on."""
     with running(Mean()) as pipeline:
         with decoders_held(pipeline):
             bad = submit(pipeline, b"no image")
@@ -215,7 +215,7 @@ def test_the_bytes_go_as_soon_as_they_are_decoded() -> None:
 
 
 def test_a_bad_file_goes_with_its_error() -> None:
-    """Whoever keeps the error does not keep the file, which the error's frames have held."""
+    """A reference to the error keeps no reference to the file through the error's frames."""
     picture = np.frombuffer(PICTURE, np.uint8).copy()
     picture[len(picture) // 2 :] = 0
     gone = weakref.ref(picture)
@@ -286,7 +286,7 @@ def test_it_can_be_closed_before_it_was_started() -> None:
 
 
 def test_a_decoder_that_never_returns_is_told() -> None:
-    """By its lane and its time; whoever waits behind it is no reason, and a later one is none."""
+    """By its lane and its time; files that wait behind it or come later do not count."""
     at_once: dict[Lane, float] = {"interactive": 0, "backfill": 600}
     with running(Mean()) as pipeline:
         with decoders_held(pipeline):

@@ -14,7 +14,6 @@ import numpy as np
 import torch
 
 from model_store import (
-    DEFAULT_ROOT,
     Evaluation,
     ModelCard,
     ModelVersion,
@@ -24,7 +23,7 @@ from model_store import (
 from model_store.store import sha256
 from service.imaging import image_to_tensor
 from training.evaluate.metrics import OperatingPoint, Pfi, as_table
-from training.export.publish import PublishError, export
+from training.export.publish import STORE, PublishError, export
 from training.export.quantize.convert import Form, convert, differences, predictor
 from training.export.test_report import TEST, TestReport
 from training.networks.googlenet import PfiNetwork
@@ -110,7 +109,7 @@ def add_command(commands: Any) -> None:
         metavar="SENTENCE",
         help="what the card must say besides; may be repeated",
     )
-    command.add_argument("--store", type=Path, default=DEFAULT_ROOT)
+    command.add_argument("--store", type=Path, default=STORE)
     command.set_defaults(run_command=_run)
 
 

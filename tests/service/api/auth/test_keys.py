@@ -225,7 +225,7 @@ def test_a_wrong_line_is_named(path: Path, line: str, reason: str) -> None:
 
 
 def test_the_command_makes_a_key(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """It is printed, its hash is in the file, and nobody else may read that."""
+    """It prints the key and writes its hash to the file, which only the owner may read."""
     assert main(["key", "pacs-1", *PERMISSIONS, "--file", str(path)]) == 0
     key = capsys.readouterr().out.strip()
     assert Keys(path).client_of(key).permissions == set(PERMISSIONS)
@@ -238,7 +238,7 @@ def test_the_command_makes_a_key(path: Path, capsys: pytest.CaptureFixture[str])
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.1.2.3", "pacs.example"])
-def test_nobody_is_answered_unasked_from_elsewhere(
+def test_another_address_needs_authentication(
     host: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Without keys the service starts on this machine's own addresses only."""
@@ -252,7 +252,7 @@ def test_nobody_is_answered_unasked_from_elsewhere(
 def test_a_broken_file_of_keys_is_a_failed_start(
     path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Rather than a service that answers nobody, or everybody."""
+    """The service does not start with no key, or without authentication."""
     monkeypatch.setenv("CXRVIEW_KEYS", str(path))
     assert main(["serve"]) == 2
     assert "cannot be read" in " ".join(capsys.readouterr().err.split())

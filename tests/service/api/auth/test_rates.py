@@ -23,7 +23,7 @@ BODY = (DATA / "frontal-0003.jpg").read_bytes()
     rate=st.floats(0.05, 500),
     pauses=st.lists(st.floats(0, 60), min_size=1, max_size=60),
 )
-def test_nobody_gets_more_than_the_rate_and_one_burst(rate: float, pauses: list[float]) -> None:
+def test_no_client_gets_more_than_the_rate_and_one_burst(rate: float, pauses: list[float]) -> None:
     """However the requests are spread; and who waits as told gets in."""
     clock = Clock()
     rates = Rates(rate, clock)
@@ -47,7 +47,7 @@ def test_nobody_gets_more_than_the_rate_and_one_burst(rate: float, pauses: list[
 
 
 def test_clients_do_not_pay_for_each_other() -> None:
-    """Each has a rate of its own; without a rate, nobody is refused."""
+    """Each has a rate of its own; without a rate, no client is refused."""
     rates = Rates(0.01, Clock())
     for client in "ab":
         rates.check(client)

@@ -144,7 +144,7 @@ def unsigned(provider: Provider) -> str:
 
 
 def signed_with_the_public_key(provider: Provider) -> str:
-    """As whoever knows the published key could, if secrets were allowed as keys."""
+    """A forger who knows the published key could sign so, if secrets were allowed as keys."""
     pem = RSAAlgorithm.to_jwk(provider.rsa_key.public_key())
 
     def part(value: object) -> bytes:
@@ -177,7 +177,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("make", REFUSED.values(), ids=REFUSED)
-def test_a_bad_token_is_nobodys(tokens: Tokens, provider: Provider, make) -> None:
+def test_a_bad_token_names_no_client(tokens: Tokens, provider: Provider, make) -> None:
     """Whatever is wrong with it."""
     with pytest.raises(NotAuthenticatedError):
         client_of(tokens, make(provider))
@@ -232,7 +232,7 @@ def test_a_key_that_is_replaced_is_learnt(provider: Provider) -> None:
         provider.kids = ["r"]
         clock.seconds += FRESH_SECONDS
         asked = provider.asked
-        while provider.asked < asked + 2:  # nobody who has a known key waits for it
+        while provider.asked < asked + 2:  # no client with a known key waits for it
             assert (await tokens.client_of(provider.token("new"))).name == "oidc:pacs"
             await asyncio.sleep(0.005)
 
@@ -254,7 +254,7 @@ def test_a_key_that_is_replaced_is_learnt(provider: Provider) -> None:
 def test_a_provider_that_leads_elsewhere_is_not_followed(
     provider: Provider, attribute: str, value: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """To keys that anybody on the way could change, or under another's name."""
+    """It could lead to keys that others on the network can change, or to another issuer's keys."""
     monkeypatch.setattr(provider, attribute, value)
     with pytest.raises(IssuerUnreachableError):
         client_of(Tokens(provider.issuer, AUDIENCE), provider.token())
@@ -296,6 +296,6 @@ def test_tokens_open_the_service(start, light: Settings, provider: Provider) -> 
     ],
 )
 def test_half_an_issuer_is_a_failed_start(wrong: dict[str, str]) -> None:
-    """Nor is one whose keys anybody on the way could change."""
+    """An issuer whose keys others on the network could change is refused too."""
     with pytest.raises(ValidationError):
         Settings.model_validate(wrong)

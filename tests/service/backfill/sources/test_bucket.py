@@ -88,7 +88,7 @@ def test_a_store_that_is_restarted_costs_only_time(server: Seaweed) -> None:
 
 
 def test_a_store_that_stays_away_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    """After the patience that was asked for; and whoever closes the source need not wait."""
+    """It gives up after the set patience; closing the source ends the wait at once."""
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     with pytest.raises(SourceError, match="does not answer"):
         open_source("s3://archive", FAST | {"patience_seconds": 1}).read("a")

@@ -287,7 +287,7 @@ def test_who_asks_is_said_by_variables_and_nowhere_else(
 
 
 def test_outside_its_hours_a_pacs_is_not_asked(pacs: Orthanc) -> None:
-    """Whoever reads waits; closing the source ends the waiting."""
+    """A read waits; closing the source ends the wait."""
     hour = (time.localtime().tm_hour + 3) % 24
     hours = f"{hour:02}:00-{(hour + 1) % 24:02}:00"
     with proxy(pacs.address) as between:

@@ -86,7 +86,7 @@ def test_hours_may_span_midnight(now: str, seconds: float) -> None:
 
 
 def test_patience_begins_with_the_first_failure() -> None:
-    """Whoever waited for hours until it may ask is not told at once that nobody answers."""
+    """Hours of waiting for the off-peak time do not count as patience."""
     retry = Retry(RetryOptions(patience_seconds=0.08, first_delay_seconds=0.01), lambda: None)
     failures = [TransientError("503")]
 

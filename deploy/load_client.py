@@ -1,9 +1,9 @@
-"""Send radiographs to a running service in every way: one by one, as backfill, in archives.
+"""Send radiographs to a running service in three ways: one by one, as backfill, in archives.
 
-    python deploy/offer.py URL FILE... [--seconds 60] [--pause 0]
+    python deploy/load_client.py URL FILE... [--seconds 60] [--pause 0]
 
-Standard library only. Each way has one sender, which sends the files in turn, the next when it has
-the answer to the last, after a pause.
+Standard library only. Each way has one sender. It sends the files in turn, each after the answer to
+the last and a pause.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ TIMEOUT_SECONDS = 60
 
 
 def archive(files: Mapping[str, bytes]) -> bytes:
-    """One tar of all."""
+    """One tar of all files."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as tar:
         for name, data in files.items():
@@ -37,7 +37,7 @@ def archive(files: Mapping[str, bytes]) -> bytes:
 
 
 def send(address: str, body: bytes) -> int:
-    """Post one body, take its answer whole; the status, 0 when the service did not answer."""
+    """Post one body, read the whole answer; the status, or 0 without an answer."""
     try:
         request = urllib.request.Request(address, body)
         with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as response:
@@ -53,7 +53,7 @@ def send(address: str, body: bytes) -> int:
 def offered(
     url: str, files: Mapping[str, bytes], pause_seconds: float = 0
 ) -> Iterator[Counter[tuple[str, int]]]:
-    """Send all the while; what is counted is the statuses of each way."""
+    """Send during the block; counts the statuses of each way."""
     counts: Counter[tuple[str, int]] = Counter()
     stop = threading.Event()
     one_by_one = list(files.values())
@@ -81,7 +81,7 @@ def offered(
 
 
 def main() -> int:
-    """Send for a while, say what was answered; 1 when the service failed at anything."""
+    """Send for `--seconds`, print the statuses; returns 1 after any failure."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("url")
     parser.add_argument("files", nargs="+", type=Path)

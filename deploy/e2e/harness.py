@@ -1,4 +1,4 @@
-"""What all trials work with."""
+"""The harness of all trials: load, replicas, Prometheus and report."""
 
 from __future__ import annotations
 
@@ -17,32 +17,32 @@ ALERT_SECONDS = 120
 
 @dataclass
 class Report:
-    """What was found, and what did not come as it should."""
+    """Figures, and expectations that failed."""
 
     found: dict[str, Any] = field(default_factory=dict)
     wrong: list[str] = field(default_factory=list)
 
     def note(self, name: str, value: Any) -> None:
-        """Write down a figure."""
+        """Record a figure."""
         self.found[name] = value
         print(f"  {name}: {json.dumps(value)}", flush=True)
 
     def expect(self, holds: bool, what: str) -> None:
-        """Write down what does not hold."""
+        """Record an expectation that fails."""
         print(f"  {'ok' if holds else 'WRONG'}: {what}", flush=True)
         if not holds:
             self.wrong.append(what)
 
 
 class Load:
-    """Radiographs at a constant rate, sent by k6 from the beginning of a block to its end.
+    """Radiographs that k6 sends at a constant rate.
 
     Args:
         k6: The program.
-        said: What load.js is told of, but for RATE, SECONDS and OUT.
+        said: Variables of load.js, except RATE, SECONDS and OUT.
         rate: Requests a second.
-        seconds: How long.
-        out: A path for what came of them.
+        seconds: Duration.
+        out: A path for the results.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class Load:
             self._process = subprocess.Popen(words, stdout=log, stderr=log)
 
     def result(self) -> dict[str, float]:
-        """Wait for its end: images `answered`, requests `refused`, `failed`; latencies."""
+        """Wait for the end; images `answered`, requests `refused` and `failed`, latencies."""
         if self._process.wait():
             sys.exit(f"k6 failed: see {self._out.with_suffix('.log')}")
         found: dict[str, float] = json.loads(self._out.read_text())
@@ -65,13 +65,13 @@ class Load:
 
 
 @dataclass
-class Scene:
-    """The running parts, and what is found with them."""
+class Harness:
+    """The running parts, and the report."""
 
     report: Report
     replicas: list[Replica]
-    worker: Replica  # takes no requests for images: it works on `archive`
-    archive: str  # as it sees it
+    worker: Replica  # receives no images: it runs the job on `archive`
+    archive: str  # the path as the worker sees it
     prometheus: observe.Prometheus
     url: str
     key: str
@@ -80,16 +80,16 @@ class Scene:
     said: dict[str, str]
 
     def load(self, name: str, rate: float, seconds: float) -> Load:
-        """Begin to send."""
+        """Start to send."""
         return Load(self.k6, self.said, rate, seconds, self.out / f"{name}.json")
 
     def jobs(self, path: str = "", data: bytes | None = None) -> Any:
-        """What the worker answers about jobs on archives."""
+        """The worker's answer about backfill jobs."""
         url = f"http://127.0.0.1:{self.worker.port}/v1/backfills{path}"
         return answer(url, data, self.key)
 
     def total(self, expr: str) -> float:
-        """The sum of what an expression is now."""
+        """The sum of an expression's present values."""
         return sum(series.values[-1] for series in self.prometheus.query(expr))
 
     def firing(self) -> set[str]:
@@ -98,7 +98,7 @@ class Scene:
         return {series.labels["alertname"] for series in found}
 
     def fires(self, alert: str, *, resolved: bool = False) -> None:
-        """Expect that an alert begins to fire, or no longer does."""
+        """Expect that an alert starts or stops firing."""
         verb = "is resolved" if resolved else "fires"
         try:
             seconds = until(
