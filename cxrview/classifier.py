@@ -19,21 +19,21 @@ from service.imaging import read_array
 from service.inference import Classification, Image, Provider, open_pipeline, usable_cpus
 from service.uploads.files import UnreadableEntry
 
-AHEAD = 8  # images for each core that are read, decoded or waiting for the network
+AHEAD = 8  # images in progress for each job: read, decoded or waiting for the network
 
 
 class Classifier:
-    """A model, ready to classify. It may be used from several threads.
+    """Classifies images with one model; several threads may use it.
 
-    Files are decoded in processes of their own, so one that crashes its decoder costs its own
-    answer only.
+    Files are decoded in separate processes. So a file that crashes its decoder does not affect
+    other images.
 
     Args:
         model: `name/version`; `cxrview models` lists them.
-        model_store: The folder that holds it.
+        model_store: The folder of model versions.
         provider: Where the network runs.
-        jobs: Files that are decoded at the same time; 0: one a core.
-        max_bytes: Of one file.
+        jobs: Files that are decoded at the same time; 0: one for each core.
+        max_bytes: The largest file.
 
     Raises:
         StoreError, NetworkError: The model cannot be used.
@@ -64,7 +64,7 @@ class Classifier:
         self.close()
 
     def close(self) -> None:
-        """End its threads and processes; it happens by itself when it is not used any more."""
+        """End the threads and processes; also called when the object is garbage collected."""
         self._close()
 
     def classify(
@@ -73,13 +73,13 @@ class Classifier:
         """Classify one radiograph.
 
         Args:
-            source: The path of a file; the bytes of one; a pydicom Dataset; or an array (rows,
-                columns) of integers or floats in any unit.
-            photometric: Of an array: whether its low values are dark (MONOCHROME2) or bright.
+            source: The path or the bytes of a file; a pydicom Dataset; or an array (rows, columns)
+                of integers or floats in any unit.
+            photometric: Of an array: MONOCHROME2 if low values are dark, MONOCHROME1 if bright.
 
         Raises:
-            ImageError, UploadError: Why it cannot be classified; each has a stable `code`.
-            TypeError: It is none of these.
+            ImageError, UploadError: The image cannot be classified; each has a stable `code`.
+            TypeError: `source` is of another type.
         """
         image = self._submitted(source, photometric)
         return self._classification(image)
@@ -91,16 +91,16 @@ class Classifier:
         photometric: Photometric = "MONOCHROME2",
         progress: bool = False,
     ) -> Results:
-        """Classify many, of which a bad one never stops the others.
+        """Classify many images; a bad one does not stop the others.
 
         Args:
-            sources: As for `classify`; a folder stands for all files below it, but hidden ones.
-            photometric: Of arrays.
-            progress: Show a bar on standard error.
+            sources: As for `classify`; a folder stands for all files below it, except hidden ones.
+            photometric: The photometric interpretation of arrays.
+            progress: Show a progress bar on standard error.
 
         Returns:
-            One Result for each, in order, as they come; `to_frame()` and `to_arrow()` make a
-            table of them.
+            An iterator with one Result for each image, in order; `to_frame()` and `to_arrow()` make
+            a table of them.
         """
         found = each_of(sources)
         if not progress:
@@ -108,7 +108,7 @@ class Classifier:
         from rich.console import Console
         from rich.progress import track
 
-        if isinstance(sources, Sized):  # then they are all there, and can be counted
+        if isinstance(sources, Sized):  # expand folders now, to know the total
             listed = list(found)
             found, total = iter(listed), len(listed)
         else:
@@ -130,7 +130,7 @@ class Classifier:
     def _result(self, name: str, submitted: Future[Image]) -> Result:
         try:
             return Result(name, self._classification(submitted.result()))
-        except Exception as error:  # noqa: BLE001  # of this image; the others are classified
+        except Exception as error:  # noqa: BLE001  # only this image fails
             return Result(name, error=error)
 
     def _submitted(self, source: Source | UnreadableEntry, photometric: Photometric) -> Image:

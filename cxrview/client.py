@@ -1,4 +1,4 @@
-"""Ask a running service, with the same methods."""
+"""Clients of a running service, with the methods of `Classifier`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from service.inference import Classification
 from service.uploads.files import UnreadableEntry
 
 CLASSIFY, BATCH = "/v1/classify", "/v1/classify/batch"
-# The service is full, is stopping, or limits this client: each says when to come again
+# Statuses of a full or stopping service, or of a client above its rate; all have Retry-After
 AGAIN = frozenset({HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE})
 FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS = 0.5, 30.0
 CONNECTIONS = 8
@@ -34,9 +34,9 @@ class ServiceError(Exception):
     """The service refuses an image, or a request.
 
     Args:
-        code: Stable, see docs/problems.md; "unreachable" where there was no answer.
-        detail: For people.
-        status: Of HTTP; None where there was no answer.
+        code: A stable code of docs/problems.md; "unreachable" without an answer.
+        detail: Text for people.
+        status: The HTTP status; None without an answer.
     """
 
     def __init__(self, code: str, detail: str, status: int | None = None) -> None:
@@ -46,14 +46,14 @@ class ServiceError(Exception):
 
 
 class Client:
-    """A service, asked over connections that are kept. It may be used from several threads.
+    """A client with persistent connections; several threads may use it.
 
     Args:
-        url: As `https://cxrview.example`.
-        key: An API key or a token, where the service asks for one.
+        url: For example `https://cxrview.example`.
+        key: An API key or a token, if the service needs one.
         timeout_seconds: For each step of a request.
-        retries: How often an image is sent again while the service is full or cannot be reached;
-            it says itself when, or the wait doubles each time.
+        retries: How often an image is sent again while the service is full or cannot be reached.
+            The wait is the service's Retry-After, or doubles each time.
     """
 
     def __init__(
@@ -79,11 +79,11 @@ class Client:
     ) -> Classification:
         """Classify one radiograph; see `Classifier.classify`.
 
-        An array must be of integers of 8 or 16 bits without a sign; it is sent as PNG.
+        An array must be uint8 or uint16; it is sent as PNG.
 
         Raises:
-            ServiceError: The service refuses it.
-            ImageError, UploadError, TypeError: It cannot be sent.
+            ServiceError: The service refuses the image, or cannot be reached.
+            ImageError, UploadError, TypeError: The source cannot be read or sent.
         """
         body = _body(source, photometric)
         for attempt in range(self._retries + 1):
@@ -101,11 +101,11 @@ class Client:
         photometric: Photometric = "MONOCHROME2",
         connections: int = CONNECTIONS,
     ) -> Results:
-        """Classify many, of which a bad one never stops the others; see `Classifier`.
+        """Classify many images; a bad one does not stop the others. See `Classifier`.
 
         Args:
-            sources: As for `classify`; a folder stands for all files below it, but hidden ones.
-            photometric: Of arrays.
+            sources: As for `classify`; a folder stands for all files below it, except hidden ones.
+            photometric: The photometric interpretation of arrays.
             connections: Requests at the same time.
         """
         return Results(self._results(each_of(sources), photometric, connections))
@@ -119,7 +119,7 @@ class Client:
         def ask(name: str, source: Source | UnreadableEntry) -> Result:
             try:
                 return Result(name, self.classify(source, photometric=photometric))  # type: ignore[arg-type]
-            except Exception as error:  # noqa: BLE001  # of this image; the others are classified
+            except Exception as error:  # noqa: BLE001  # only this image fails
                 return Result(name, error=error)
 
         pending: deque[Future[Result]] = deque()
@@ -131,15 +131,15 @@ class Client:
                         yield pending.popleft().result()
                 while pending:
                     yield pending.popleft().result()
-            finally:  # where they are not gone through to the end
+            finally:  # if the caller stops early
                 for each in pending:
                     each.cancel()
 
     def classify_archive(self, archive: Path | str | bytes) -> Results:
-        """Classify the files of a zip or tar in one request; results come in no order.
+        """Classify the files of a zip or tar in one request; results come in any order.
 
         Args:
-            archive: Its path, or its bytes.
+            archive: The path or the bytes of a zip or tar.
 
         Raises:
             ServiceError: The service refuses the archive as a whole.
@@ -157,7 +157,7 @@ class Client:
 
 
 class AsyncClient:
-    """The same for asyncio; see `Client`."""
+    """A client for asyncio; see `Client`."""
 
     def __init__(
         self, url: str, key: str | None = None, *, timeout_seconds: float = 60, retries: int = 5
@@ -197,12 +197,12 @@ class AsyncClient:
         photometric: Photometric = "MONOCHROME2",
         connections: int = CONNECTIONS,
     ) -> AsyncIterator[Result]:
-        """Classify many, in their order, as they come; see `Client.classify_many`."""
+        """Classify many images, with results in the order of images; see `Client.classify_many`."""
 
         async def ask(name: str, source: Source | UnreadableEntry) -> Result:
             try:
                 return Result(name, await self.classify(source, photometric=photometric))  # type: ignore[arg-type]
-            except Exception as error:  # noqa: BLE001  # of this image; the others are classified
+            except Exception as error:  # noqa: BLE001  # only this image fails
                 return Result(name, error=error)
 
         pending: deque[asyncio.Task[Result]] = deque()
@@ -219,7 +219,7 @@ class AsyncClient:
 
 
 class _BusyError(Exception):
-    """The service asks to come again."""
+    """The service asks the client to retry later."""
 
     def __init__(self, refusal: ServiceError, seconds: float | None) -> None:
         super().__init__(str(refusal))
@@ -242,15 +242,15 @@ def _refusal(response: httpx2.Response) -> ServiceError:
     try:
         problem = response.json()
         return ServiceError(problem["code"], problem["detail"], status)
-    except (ValueError, KeyError, TypeError):  # a proxy's page
+    except (ValueError, KeyError, TypeError):  # for example the error page of a proxy
         return ServiceError("not_the_service", f"HTTP {status}, and no problem of cxrview", status)
 
 
 def _wait_seconds(error: httpx2.TransportError | _BusyError, attempt: int, retries: int) -> float:
-    """How long to wait before the next attempt.
+    """The wait before the next attempt.
 
     Raises:
-        ServiceError: There is none.
+        ServiceError: This was the last attempt.
     """
     if isinstance(error, _BusyError):
         if attempt == retries:
@@ -260,7 +260,7 @@ def _wait_seconds(error: httpx2.TransportError | _BusyError, attempt: int, retri
     elif attempt == retries or isinstance(error, httpx2.UnsupportedProtocol):
         raise ServiceError("unreachable", f"the service cannot be reached: {error}") from error
     longest: float = min(FIRST_WAIT_SECONDS * 2**attempt, LONGEST_WAIT_SECONDS)
-    return longest * random.uniform(0.5, 1)  # so that clients do not come together
+    return longest * random.uniform(0.5, 1)  # jitter, so that clients do not retry at the same time
 
 
 def _result(line: dict[str, Any]) -> Result:

@@ -1,4 +1,4 @@
-"""What comes of many images, one after the other or as a table."""
+"""Results of many images, one by one or as a table."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
-# Columns of a table, and what pandas and Arrow call their types
+# Columns of a table, with their types in pandas
 COLUMNS = {
     "name": "string",
     "view": "string",
@@ -31,7 +31,7 @@ COLUMNS = {
 
 @dataclass(frozen=True)
 class Result:
-    """One image: its answer, or why there is none."""
+    """One image: its answer, or the error."""
 
     name: str
     classification: Classification | None = None
@@ -39,11 +39,11 @@ class Result:
 
     @property
     def error_code(self) -> str | None:
-        """The stable code of docs/problems.md; None where there is an answer."""
+        """The stable code of docs/problems.md; None if the image has an answer."""
         return None if self.error is None else getattr(self.error, "code", "internal_error")
 
     def row(self) -> dict[str, Any]:
-        """By column; None where a column does not apply."""
+        """The values by column; None if a column does not apply."""
         row: dict[str, Any] = dict.fromkeys(COLUMNS)
         row["name"] = self.name
         if (found := self.classification) is None:
@@ -63,10 +63,10 @@ class Result:
 
 
 class Results(Iterator[Result]):
-    """Results in the order of their images, as they come. They can be gone through once.
+    """An iterator of results in the order of the images; it can be used once.
 
     Args:
-        results: Whence they come.
+        results: Yields the results.
     """
 
     def __init__(self, results: Iterable[Result]) -> None:
@@ -76,7 +76,7 @@ class Results(Iterator[Result]):
         return next(self._results)
 
     def to_frame(self) -> pd.DataFrame:
-        """All that are left, as a pandas DataFrame with the columns of COLUMNS.
+        """The remaining results as a pandas DataFrame with the columns of COLUMNS.
 
         Raises:
             ImportError: pandas is not installed.
@@ -87,7 +87,7 @@ class Results(Iterator[Result]):
         return frame.astype(COLUMNS)
 
     def to_arrow(self) -> pa.Table:
-        """All that are left, as an Arrow table with the columns of COLUMNS.
+        """The remaining results as an Arrow table with the columns of COLUMNS.
 
         Raises:
             ImportError: pyarrow is not installed.

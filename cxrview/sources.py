@@ -1,4 +1,4 @@
-"""What may be classified: paths, bytes, data sets and arrays."""
+"""Sources of images: paths, bytes, pydicom Datasets and arrays."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ Source = str | os.PathLike[str] | bytes | pydicom.Dataset | npt.NDArray[Any]
 Photometric = Literal["MONOCHROME1", "MONOCHROME2"]
 Read = bytes | npt.NDArray[Any]
 
-MAX_BYTES = 64 * 2**20  # of one file, as the service has it
+MAX_BYTES = 64 * 2**20  # the largest file, as in the service
 
 
 def each_of(sources: Iterable[Source]) -> Iterator[tuple[str, Source | UnreadableEntry]]:
-    """Each source with its name; those without a path are called by their number, from 0.
+    """Each source with its name: the path, or for other sources their number, from 0.
 
     Raises:
-        TypeError: It is none of the kinds that can be read.
+        TypeError: `sources` is one source, and not several.
     """
     if isinstance(sources, (str, bytes, os.PathLike, np.ndarray, pydicom.Dataset)):
         raise TypeError("classify_many takes several: put the one into a list")
@@ -48,7 +48,7 @@ def _each_of(sources: Iterable[Source]) -> Iterator[tuple[str, Source | Unreadab
 
 
 def shown(path: str) -> str:
-    """A path in which bytes that are no UTF-8 are escaped."""
+    """A path with bytes that are not UTF-8 escaped."""
     return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
@@ -57,12 +57,12 @@ def read(source: object, max_bytes: int = MAX_BYTES) -> Read:
 
     Args:
         source: A Source, or an UnreadableEntry.
-        max_bytes: Of a file.
+        max_bytes: The largest file.
 
     Raises:
-        ImageError: By its first bytes, a file is no image.
-        UnreadableFileError, EntryTooLargeError: A file that cannot be read, or is too large.
-        TypeError: It is none of the kinds that can be read.
+        ImageError: By its first bytes, the file is not an image.
+        UnreadableFileError, EntryTooLargeError: The file cannot be read, or is too large.
+        TypeError: `source` is of another type.
     """
     if isinstance(source, (bytes, np.ndarray)):
         return source
@@ -80,7 +80,7 @@ def read(source: object, max_bytes: int = MAX_BYTES) -> Read:
 
 
 def _written(dataset: pydicom.Dataset) -> bytes:
-    """As a file; without a transfer syntax, its pixels are taken to be uncompressed."""
+    """A Dataset as a DICOM file; without a transfer syntax, its pixels must be uncompressed."""
     buffer = io.BytesIO()
     meta = getattr(dataset, "file_meta", None)
     if meta is not None and "TransferSyntaxUID" in meta:

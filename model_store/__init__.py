@@ -1,4 +1,4 @@
-"""What a model version is, and the versions themselves."""
+"""Model versions: their cards, their store, and the published versions."""
 
 from model_store.card import (
     DataSource,

@@ -1,4 +1,4 @@
-"""The card: everything a model version says about itself, and the decision it stands for."""
+"""The model card: the facts about a model version, and its decision threshold."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 class Frozen(BaseModel):
-    """A card is data: it never changes, and a key that this code does not know is an error."""
+    """Immutable data without unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -26,9 +26,9 @@ class PreprocessSpec(Frozen):
     `size` is S of the (1, S, S) uint8 tensor, in pixels. `window_percentiles` are the percentiles
     of the S x S thumbnail that become 0 and 255: (0, 100) is the min-max window of the paper.
 
-    `version` 1 looks at the whole picture. Version 2 leaves out what shows no patient before it
-    squashes: declared padding, what a shutter hides, wide constant borders, and values far outside
-    of all others (`service.imaging.exposed` and `outliers`).
+    `version` 1 uses the whole picture. Version 2 first ignores pixels that show no patient:
+    declared padding, pixels outside a shutter, wide constant borders, and outlying values
+    (`service.imaging.exposed` and `outliers`).
     """
 
     version: Literal[1, 2] = 2
@@ -44,7 +44,7 @@ class PreprocessSpec(Frozen):
 
 
 class Interval(Frozen):
-    """Two PFIs; both ends belong to it."""
+    """A closed interval of PFIs."""
 
     low: Probability
     high: Probability
@@ -92,7 +92,7 @@ class Evaluation(Frozen):
 
 
 class ReviewBound(Frozen):
-    """What the review band was chosen for: few errors among the answers outside it."""
+    """The bound of the error rate outside the review band, by which the band was chosen."""
 
     error_bound: Annotated[float, Field(gt=0, lt=1)]
     confidence: Annotated[float, Field(gt=0, lt=1)] = Field(
@@ -110,7 +110,7 @@ class ReviewBound(Frozen):
 
 
 class DataSource(Frozen):
-    """Where images or weights came from, and on what terms."""
+    """A source of images or weights, with its licence."""
 
     name: str
     use: Literal["pre-training", "fine-tuning"]
@@ -122,7 +122,7 @@ class DataSource(Frozen):
 
 
 class Decision(NamedTuple):
-    """What the card makes of one PFI."""
+    """The decision for one PFI."""
 
     view: View
     review: bool

@@ -18,12 +18,12 @@ DEFAULT_MODEL = "googlenet/1.1.0"
 
 MODEL_FILE, CARD_FILE, PROBE_FILE = "model.onnx", "card.json", "probe.png"
 
-# Also what keeps a reference from leaving the store: no dot-dot, no separator, no "latest".
+# Also keeps a reference inside the store: no "..", no other separator, no "latest"
 REFERENCE = re.compile(r"^(?P<name>[a-z0-9][a-z0-9-]*)/(?P<version>\d+\.\d+\.\d+)$")
 
 
 class StoreError(Exception):
-    """A model version cannot be had from, or put into, the store."""
+    """A model version cannot be read from the store, or written to it."""
 
 
 class ModelNotFoundError(StoreError):
@@ -31,18 +31,18 @@ class ModelNotFoundError(StoreError):
 
 
 class TamperedModelError(StoreError):
-    """A file is not the one that was published: its SHA-256 differs, or the card is not valid."""
+    """A file differs from the published one by its SHA-256, or the card is not valid."""
 
 
 class ModelExistsError(StoreError):
-    """A version is immutable: publish the change as a new version."""
+    """The version exists already, and versions are immutable: publish a new version."""
 
 
 @dataclass(frozen=True)
 class ModelVersion:
     """One published version, its hashes verified.
 
-    `model` and `probe` are the bytes that were hashed, so what is checked is what is loaded.
+    `model` and `probe` are the verified bytes, so that no other bytes are loaded.
     """
 
     card: ModelCard
@@ -106,7 +106,7 @@ class Store:
 
         Raises:
             ModelExistsError: The version is already there.
-            StoreError: The disk refuses.
+            StoreError: A file cannot be written.
             TamperedModelError: The card's hashes are not those of the files.
         """
         _verify(version, version.reference)
@@ -120,7 +120,7 @@ class Store:
             draft.chmod(0o755)  # mkdtemp makes it private, but a service runs as another user
             if folder.exists():
                 raise ModelExistsError(f"{version.reference} is already published")
-            # rename refuses a target that is not empty, so a writer that came first is kept
+            # `rename` fails if another process has published the version meanwhile
             draft.rename(folder)
         except OSError as error:
             raise StoreError(f"{version.reference} was not written: {error}") from error
@@ -140,7 +140,7 @@ class Store:
 
 
 def load_published(reference: str, store: Store) -> ModelVersion:
-    """Load a version from `store`, or from the package's own where it is not there.
+    """Load a version from `store`, or else from the store of this package.
 
     Raises:
         StoreError: As `Store.load`.

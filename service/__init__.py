@@ -2,6 +2,6 @@
 
 import os
 
-# ONNX Runtime would note each use in a database in the user's home, with an identifier of this
-# machine, and knows an address on the Internet for it. Its own switch for that comes too late
+# ONNX Runtime would record its use in a database in the user's home, with an identifier of this
+# machine, and has an Internet address to send it to. Its own API to disable that applies too late
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")

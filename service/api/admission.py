@@ -1,4 +1,4 @@
-"""Admission: an overloaded service refuses an image before it reads it."""
+"""Admission control: an overloaded service refuses an image before it reads the body."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from typing import ClassVar, Self
 
 from service.inference import LANES, Lane, UnavailableError
 
-# Of the budget, by the mean of the images measured; the rest is for those that take longer
+# Share of the latency budget that the mean time per image may use up; the rest covers slow images
 EXPECTED_SHARE = 0.75
 
 
 class QueueFullError(UnavailableError):
-    """Too many images are ahead; `retry_after_seconds` says when they should be done."""
+    """Too many images are ahead; they should be done after `retry_after_seconds`."""
 
     code: ClassVar[str] = "queue_full"
 
@@ -26,27 +26,27 @@ class QueueFullError(UnavailableError):
 
 
 class ServiceRate:
-    """How fast one lane answers, measured while it has something to do.
+    """The throughput of one lane, measured while it is busy.
 
-    The time from an answer, or from the arrival at an idle lane, to the next answer is that
-    image's. The means of the last hundred or so images counts; idle time never does.
+    An image's time runs from the previous answer, or from its arrival at an idle lane, to its own
+    answer. The mean is exponentially weighted over about 100 images; idle time does not count.
     """
 
     def __init__(self, now: Callable[[], float]) -> None:
         self._now = now
         self._inside = 0
         self._since = 0.0
-        self._images, self._seconds = 4.0, 0.2  # a guess, soon forgotten
+        self._images, self._seconds = 4.0, 0.2  # an initial guess
         self.seconds_per_image = self._seconds / self._images  # the measured mean
 
     def enter(self) -> None:
-        """An image is there, whole."""
+        """Count an image that was received whole."""
         if self._inside == 0:
             self._since = self._now()
         self._inside += 1
 
     def leave(self, answered: bool) -> None:
-        """It has been answered, or has gone unanswered, which says nothing of the speed."""
+        """Count an image that leaves; only an answered one changes the mean."""
         self._inside -= 1
         if answered:
             now = self._now()
@@ -57,12 +57,12 @@ class ServiceRate:
 
 
 class Admission:
-    """The images of each lane that are arriving, waiting or worked on.
+    """Counts the images of each lane from arrival to answer, and refuses more than fit.
 
     Args:
-        max_images: Of each lane.
-        budget_seconds: An interactive image is refused if those ahead should take more than
-            `EXPECTED_SHARE` of it.
+        max_images: The most images of each lane.
+        budget_seconds: The latency budget. An interactive image is refused if it and those ahead
+            should take more than `EXPECTED_SHARE` of it.
         now: A clock, in seconds.
     """
 
@@ -83,19 +83,19 @@ class Admission:
         return self._images[lane]
 
     def seconds_per_image(self, lane: Lane) -> float:
-        """What one image costs a lane, as measured while it was busy."""
+        """Mean time of a lane per image, measured while it was busy."""
         return self._rates[lane].seconds_per_image
 
     def images_per_second(self, lane: Lane) -> float:
-        """The inverse: what the lane can answer."""
+        """The capacity of a lane: the inverse of `seconds_per_image`."""
         return 1 / self.seconds_per_image(lane)
 
     def retry_after_seconds(self, lane: Lane) -> int:
-        """When all that are in the lane now should be done."""
+        """Time until the images now in a lane should be done; at least 1 s."""
         return math.ceil(max(1.0, self._images[lane] * self._rates[lane].seconds_per_image))
 
     def refuses(self, lane: Lane) -> bool:
-        """Whether one more image may not come now."""
+        """Whether one more image would be refused now."""
         ahead = self._images[lane]
         if ahead >= self._max_images:
             return True
@@ -105,7 +105,7 @@ class Admission:
         return expected > EXPECTED_SHARE * self._budget_seconds
 
     def refusal(self, lane: Lane) -> QueueFullError:
-        """Why one more image may not come now."""
+        """The error with the reason why one more image is refused."""
         ahead = self._images[lane]
         if ahead >= self._max_images:
             detail = f"the lane holds {ahead} images, which is its limit"
@@ -114,10 +114,10 @@ class Admission:
         return QueueFullError(detail, self.retry_after_seconds(lane))
 
     def check(self, lane: Lane) -> None:
-        """Whether one more image may come.
+        """Check that one more image may be admitted.
 
         Raises:
-            QueueFullError: Not now.
+            QueueFullError: The lane is full, or too slow for the latency budget.
         """
         if self.refuses(lane):
             raise self.refusal(lane)
@@ -126,24 +126,24 @@ class Admission:
         """A slot for one image, from its first byte until its answer.
 
         Raises (on entering):
-            QueueFullError: There is none.
+            QueueFullError: No slot is free.
         """
         return Slot(self, lane)
 
     async def wait_for_slot(self, lane: Lane) -> None:
-        """Return when `check` would pass: for work that can wait."""
+        """Wait until the lane holds less than `max_images`: for work that can wait."""
         while self._images[lane] >= self._max_images:
             self._left.clear()
             await self._left.wait()
 
     def count(self, lane: Lane, change: int) -> None:
-        """For slots: one more, or one less."""
+        """Add to the images of a lane; called by slots."""
         self._images[lane] += change
         if change < 0:
             self._left.set()
 
     def service_rate(self, lane: Lane) -> ServiceRate:
-        """For slots: the speed of a lane."""
+        """The throughput of a lane; used by slots."""
         return self._rates[lane]
 
 
@@ -160,16 +160,16 @@ class Slot:
         return self
 
     def lapse(self) -> None:
-        """Give the slot up: a slow sender does not keep one that others could use."""
+        """Release the slot if the image is not received yet: slow senders do not block slots."""
         if self._counted and not self._whole:
             self._counted = False
             self._admission.count(self._lane, -1)
 
     def arrived(self) -> None:
-        """The image is there, whole.
+        """The image was received whole; takes a slot again if it had lapsed.
 
         Raises:
-            QueueFullError: Its slot had lapsed, and there is none now.
+            QueueFullError: The slot had lapsed, and no slot is free.
         """
         if not self._counted:
             self._take()

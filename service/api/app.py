@@ -29,11 +29,11 @@ from service.api.runtime import open_runtime
 from service.api.settings import Settings
 from service.api.tracing import send_traces
 
-# Objects more than there were, before the next search. After every 700, as usual, it took a
-# twentieth of the event loop's time; requests leave no circles
+# New objects before a garbage collection. With Python's default of 700 it took a twentieth of the
+# event loop's time; requests leave no reference cycles
 GARBAGE = 20_000
 
-# The framework's own spans hold paths and queries, and its logs what errors say; ours do not
+# The framework's spans hold paths and queries, and its logs hold error messages; ours do not
 NO_TELEMETRY = dict.fromkeys(("tracing", "metrics", "logs", "operation_spans"), False)
 
 DESCRIPTION = """Frontal or lateral, from the pixels of a chest radiograph.
@@ -42,16 +42,16 @@ PFI is the probability of a frontal image. Not a medical device."""
 
 
 def create_app(settings: Settings | None = None, operations_port: int | None = None) -> FastAPI:
-    """The service.
+    """The ASGI application of the service.
 
     Args:
-        settings: None: those of the CXRVIEW_* variables.
-        operations_port: Where probes and metrics are to be found, and nothing else; None: beside
-            all others.
+        settings: None: from the CXRVIEW_* variables.
+        operations_port: The only port with probes and metrics, and with nothing else; None: they
+            are on the same port as the API.
 
     Raises:
-        KeyFileError, AuditError, TracingError, BackfillExtraError: A file, or a package, cannot be
-            used.
+        KeyFileError, AuditError: A file cannot be used.
+        TracingError, BackfillExtraError: A package is missing.
     """
     settings = settings or Settings()
     require_extra(settings)
@@ -66,21 +66,21 @@ def create_app(settings: Settings | None = None, operations_port: int | None = N
             open_backfills(settings, runtime) as app.state.backfills,
         ):
             app.state.runtime = runtime
-            # What exists by now stays; collecting it again and again would stop everything for tens
-            # of milliseconds each time
+            # Objects that exist now stay; each collection of them would stop the process for tens
+            # of milliseconds
             gc.freeze()
             gc.set_threshold(GARBAGE)
             with access.watched():
                 yield
 
-    # Hospitals' browsers often reach no CDN, from where FastAPI's own /docs loads its scripts
+    # FastAPI's /docs loads scripts from a CDN, which browsers in hospitals often cannot reach
     app = FastAPIOffline(
         title="cxrview",
         version=version("cxrview"),
         description=DESCRIPTION,
         lifespan=lifespan,
         telemetry=NO_TELEMETRY,
-        redirect_slashes=False,  # to wherever the client's Host header says
+        redirect_slashes=False,  # redirects would trust the client's Host header
     )
     app.state.access, app.state.audit = access, audit
     _add_middleware(app, settings, audit, operations_port)
@@ -94,11 +94,11 @@ def create_app(settings: Settings | None = None, operations_port: int | None = N
 def _add_middleware(
     app: FastAPI, settings: Settings, audit: Audit | None, operations_port: int | None
 ) -> None:
-    """From the route outwards: each is passed by a request after those below it."""
+    """Add middleware from the innermost to the outermost; a request passes the last one first."""
     app.add_middleware(LoadShedding)
     if operations_port is not None:
         app.add_middleware(OperationsPort, port=operations_port)
-    app.add_middleware(RequestFraming)  # outside of all that look at the path, which it may change
+    app.add_middleware(RequestFraming)  # before all that read the path, because it may change it
     app.add_middleware(UnforeseenErrors)
     app.add_middleware(Draining)
     app.add_middleware(UnreadBody, settings=settings)

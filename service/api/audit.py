@@ -1,4 +1,4 @@
-"""Who asked about which image or archive, and what was answered: a file that only grows."""
+"""The audit log: which client asked about which image or archive, and the answer."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from typing import ClassVar
 from service.inference import Classification
 
 STANDARD_OUTPUT = Path("-")
-LEAST_KEY_BYTES = 32  # as many as the hash has
+LEAST_KEY_BYTES = 32  # the size of the hash
 DENIED = {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}
-# Nothing of an image was looked at, and there may be thousands a second: metrics count them
+# Refused before the image was read, perhaps thousands a second: metrics count them
 NOT_RECORDED = {HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.TOO_MANY_REQUESTS}
-# Ends a line of which the disk, or the process, took a part only
+# Ends a line that was written in part, on a full disk or at the end of a process
 INCOMPLETE = b" [incomplete]\n"
-# A pipe that nobody reads is an error at once, where waiting would stop all requests
+# O_NONBLOCK: writing to a pipe without a reader fails at once; waiting would stop all requests
 FLAGS = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK | os.O_NOCTTY
 
 LOG = logging.getLogger(__name__)
@@ -38,16 +38,16 @@ class AuditError(Exception):
 
 
 class Audit:
-    """Appends one JSON object a line, in one write, so that nothing is overwritten.
+    """Appends one JSON object a line, each in one write, so that records never mix.
 
-    A full disk, or the end of the process, may leave half a line: the next record, of whichever
-    process, first ends it with `INCOMPLETE`, and stands on a line of its own.
+    A full disk, or the end of a process, may leave an incomplete line. The next record, of any
+    process, first ends that line with `INCOMPLETE`, and begins a new one.
 
     Args:
-        path: The file, which must be readable too; `-` for standard output. Its folder must be
-            there.
-        key: At least 32 secret bytes: with them, and a SOP Instance UID in hand, one finds its
-            entries; without them the entries tell nothing of it.
+        path: The file, which must also be readable; `-` for standard output. Its folder must
+            exist.
+        key: At least 32 secret bytes. Holders of the key can find the entries of a known SOP
+            Instance UID; without the key, the entries do not identify images.
 
     Raises:
         AuditError: The file cannot be opened, or the key is too short.
@@ -59,7 +59,7 @@ class Audit:
         self._path = path
         self._key = key
         self._lock = Lock()
-        self._wrote_half = False  # as far as this process knows: a pipe cannot be looked at
+        self._wrote_half = False  # of this process; used for pipes, which cannot be read back
         self._file = self._open()
 
     def classified(
@@ -68,7 +68,7 @@ class Audit:
         """Record an answer.
 
         Raises:
-            AuditError: It could not be.
+            AuditError: The record could not be written.
         """
         uid = answer.sop_instance_uid
         entry = {
@@ -84,21 +84,21 @@ class Audit:
     def asked(
         self, request_id: str, client: str, address: str, action: str, entry: Mapping[str, object]
     ) -> None:
-        """Record, before it is done, what somebody asks of a job on an archive.
+        """Record a request about a backfill job, before the request is carried out.
 
         Raises:
-            AuditError: It could not be.
+            AuditError: The record could not be written.
         """
         self._write("backfill", request_id, client, address, {"action": action} | dict(entry))
 
     def hash(self, text: str) -> str:
-        """What stands for a text that must not be read here."""
+        """The keyed hash of a text that must not appear in the log."""
         return hash_of(text, self._key)
 
     def failed(self, request_id: str, client: str, address: str, code: str, status: int) -> None:
-        """Record that an image was not answered, or that somebody was not let in.
+        """Record that an image was not classified, or that a client was refused.
 
-        That this cannot be recorded changes nothing for whoever asked, and is logged.
+        If the record cannot be written, the error is logged and the client's answer stays the same.
         """
         if status in NOT_RECORDED:
             return
@@ -109,7 +109,7 @@ class Audit:
             LOG.error("%s", error)  # noqa: TRY400  # it says it all
 
     def reopen(self) -> None:
-        """Go on in a new file where somebody has moved the old one away."""
+        """Reopen the file at the configured path, for example after log rotation moved it."""
         if self._path == STANDARD_OUTPUT:
             return
         try:
@@ -159,12 +159,12 @@ class Audit:
             raise AuditError("the audit log cannot be written: it is full")
 
     def _ends_in_half(self, file: int) -> bool:
-        """Whether the last line has no end. A file is looked at: others may write to it too."""
+        """Whether the last line is incomplete; read from a file, which others may also write to."""
         try:
             found = os.fstat(file)
             if stat.S_ISREG(found.st_mode):
                 return found.st_size > 0 and os.pread(file, 1, found.st_size - 1) != b"\n"
-        except OSError:  # standard output is often for writing only
+        except OSError:  # standard output is often write-only
             pass
         return self._wrote_half
 

@@ -1,4 +1,4 @@
-"""Read a request's body, whole or not at all, and notice when its client goes."""
+"""Read a request's body, whole or not at all, and detect a disconnected client."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from service.api.settings import Settings
 from service.inference import Buffer
 from service.uploads.budget import Reservation
 
-# A sender at more than 100 Mbit/s needs less for the largest uncompressed radiographs
+# At 100 Mbit/s the largest uncompressed radiographs arrive in less time
 ARRIVAL_SECONDS = 1.0
 
 
 def length_of(request: Request, limit: int) -> int:
-    """The declared length of the body in bytes, 0 if it is not declared.
+    """The Content-Length in bytes; 0 without one.
 
     Raises:
         BodyTooLargeError: It is more than `limit`.
@@ -44,11 +44,14 @@ async def receive(
     reservation: Reservation,
     write: Callable[[bytes], object],
 ) -> None:
-    """Pass the body to `write` as it comes.
+    """Pass the chunks of the body to `write` as they arrive.
 
     Raises:
-        BodyTooLargeError: More than `limit` bytes.
-        BodyTimeoutError, BodyLengthError, ServiceFullError, ClientGoneError
+        BodyTooLargeError: The body has more than `limit` bytes.
+        BodyTimeoutError: No data for `max_receive_idle_seconds`, or not whole in time.
+        BodyLengthError: The length differs from Content-Length.
+        ServiceFullError: The bytes exceed the reservation, and no more can be reserved.
+        ClientGoneError: The client has disconnected.
     """
     declared = length_of(request, limit)
     received = 0
@@ -64,12 +67,12 @@ async def receive(
 async def receive_whole(
     request: Request, length: int, settings: Settings, reservation: Reservation
 ) -> Buffer:
-    """A body of declared length, in one buffer.
+    """A body of `length` bytes, in one buffer.
 
     Raises:
-        BodyTimeoutError, BodyLengthError, ServiceFullError, ClientGoneError
+        BodyTimeoutError, BodyLengthError, ServiceFullError, ClientGoneError: See `receive`.
     """
-    # `bytearray(length)` would write zeros first. Every byte here is overwritten, or it is an error
+    # `bytearray(length)` would write zeros first. Here every byte is overwritten, or it fails
     whole = memoryview(np.empty(length, np.uint8))  # type: ignore[arg-type]
     received = 0
     async for chunk in _chunks(request, settings):
@@ -84,10 +87,10 @@ async def receive_whole(
 
 
 async def discard(request: Request, settings: Settings) -> None:
-    """Read the rest of a body that is not wanted, up to the size of the largest that might be.
+    """Read and drop the rest of a body, up to the size of the largest accepted one.
 
     Raises:
-        BodyTimeoutError, BodyTooLargeError, ClientGoneError: It does not come to its end.
+        BodyTimeoutError, BodyTooLargeError, ClientGoneError: The body could not be read to its end.
     """
     length_of(request, settings.max_batch_body_bytes)
     received = 0
@@ -103,7 +106,7 @@ def _check_length(received: int, declared: int) -> None:
 
 
 async def _chunks(request: Request, settings: Settings) -> AsyncIterator[bytes]:
-    """The pieces of the body as they come, within the limits of time."""
+    """The chunks of the body as they arrive, within the time limits."""
     loop = asyncio.get_running_loop()
     idle, deadline = settings.max_receive_idle_seconds, loop.time() + settings.max_receive_seconds
     more = True
@@ -124,7 +127,7 @@ async def _chunks(request: Request, settings: Settings) -> AsyncIterator[bytes]:
 
 @contextmanager
 def lapsing(*lapse: Callable[[], None]) -> Iterator[None]:
-    """Call these if the block, in which a body is received, takes longer than most do."""
+    """Call these functions if the block, which receives a body, takes over `ARRIVAL_SECONDS`."""
     loop = asyncio.get_running_loop()
     timers = [loop.call_later(ARRIVAL_SECONDS, call) for call in lapse]
     try:
@@ -136,10 +139,12 @@ def lapsing(*lapse: Callable[[], None]) -> Iterator[None]:
 
 @contextmanager
 def unless_gone(request: Request, answer: asyncio.Future[Any]) -> Iterator[None]:
-    """Cancel `answer`, for which the block waits, when the client goes; to be used after the body.
+    """Cancel `answer`, for which the block waits, if the client disconnects.
+
+    The body must have been read before.
 
     Raises:
-        ClientGoneError: It has gone.
+        ClientGoneError: The client has disconnected.
     """
     watch = asyncio.create_task(_until_disconnected(request))
     watch.add_done_callback(lambda _: answer.cancel())

@@ -1,4 +1,4 @@
-"""The GPU that the network runs on: asked how it is whenever somebody looks at the metrics."""
+"""Metrics of the GPU that the network runs on, read from NVML at each scrape."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ Read = Callable[[GaugeMetricFamily, Any], None]  # adds what it reads from NVML'
 
 
 class Gpu(Collector):
-    """Series of the GPU; none of them where none is used, or where NVML is missing or fails.
+    """Metrics of the GPU; absent if no GPU is used, or if NVML is missing or fails.
 
-    NVML is NVIDIA's library to ask how a GPU is; it comes with the driver, not with this package.
+    NVML is NVIDIA's monitoring library; it comes with the driver, not with this package.
     """
 
     def __init__(self) -> None:
-        self._device: Any = None  # NVML's handle of it
+        self._device: Any = None  # NVML's device handle
 
     def watch(self, provider: Provider) -> None:
-        """From now on, show the GPU of this provider; of a CPU, nothing."""
+        """Report the GPU that a provider uses; nothing for `cpu`."""
         self._device = None if provider == "cpu" else _first_visible()
 
     def describe(self) -> Iterable[GaugeMetricFamily]:
-        """What there may be, without values."""
+        """The metric families, without values."""
         return [family for family, _ in _families()]
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
-        """What can be read now: a scrape never fails because of it."""
+        """The values that can be read now; errors of NVML never fail a scrape."""
         if self._device is None:
             return
         import pynvml
@@ -41,7 +41,7 @@ class Gpu(Collector):
         for family, read in _families():
             try:
                 read(family, self._device)
-            except pynvml.NVMLError:  # a part of a GPU, for one, has no utilisation of its own
+            except pynvml.NVMLError:  # for example a MIG instance has no utilisation
                 continue
             yield family
 
@@ -74,12 +74,12 @@ def _read_memory(family: GaugeMetricFamily, device: Any) -> None:
 
 
 def _first_visible() -> Any:
-    """The handle of CUDA's device 0, on which ONNX Runtime runs; None if it cannot be asked."""
+    """NVML's handle of CUDA device 0, on which ONNX Runtime runs; None without NVML."""
     try:
         import pynvml
     except ImportError:
         return None
-    # CUDA hides other GPUs by this list of numbers or names, but NVML does not know it
+    # CUDA only sees the GPUs of this list of indices or UUIDs; NVML ignores it
     first = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")[0].strip() or "0"
     try:
         pynvml.nvmlInit()

@@ -1,4 +1,4 @@
-"""Where log lines go, and what they look like."""
+"""The configuration of logging."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ LogFormat = Literal["text", "json"]
 
 
 def configuration(form: LogFormat) -> dict[str, Any]:
-    """For `logging.config.dictConfig`: everything goes to standard error.
+    """The argument of `logging.config.dictConfig`: all lines go to standard error.
 
-    Of libraries nothing below an error is shown: what they quote may be a patient's.
+    Libraries log errors only, because their messages may quote data of a patient.
     """
     formatters = {
         "text": {"format": "%(asctime)s %(levelname)s %(message)s"},
@@ -22,7 +22,7 @@ def configuration(form: LogFormat) -> dict[str, Any]:
             "format": "%(levelname)s %(name)s %(message)s",
             "rename_fields": {"levelname": "level", "name": "logger"},
             "timestamp": "time",
-            "reserved_attrs": [*RESERVED_ATTRS, "color_message"],  # the last for terminals
+            "reserved_attrs": [*RESERVED_ATTRS, "color_message"],  # uvicorn's field for terminals
         },
     }
     ours = {"level": "INFO"}
@@ -35,7 +35,7 @@ def configuration(form: LogFormat) -> dict[str, Any]:
         "root": {"level": "ERROR", "handlers": ["stderr"]},
         "loggers": {
             **dict.fromkeys(("uvicorn", "service", "cxrview"), ours),
-            # Its warnings are of single requests, which any client could send without end
+            # Its warnings are about single requests, so that any client could flood the log
             "uvicorn.error": {"filters": ["no_warnings"]},
             "uvicorn.access": {"propagate": False},  # its lines hold paths and queries
             "pydicom": {"level": 60},

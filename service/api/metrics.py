@@ -1,4 +1,4 @@
-"""All metrics. Labels come from closed sets; no attribute of a patient is ever one."""
+"""All metrics. Labels have closed sets of values, and never hold data of a patient."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ BUILD_INFO = Gauge(
     ["version", "onnxruntime"],
 )
 
-# Looked up once: finding a child by its labels costs more than counting
+# Looked up once: finding a labelled child costs more than incrementing it
 _STAGES = {stage: STAGE_SECONDS.labels(stage) for stage in STAGES}
 _IMAGES = {labels: IMAGES.labels(*labels) for labels in product(get_args(View), LANES, SOURCES)}
 _ANSWER_SECONDS = {lane: ANSWER_SECONDS.labels(lane) for lane in LANES}
@@ -126,7 +126,7 @@ _REVIEW = {view: REVIEW.labels(view) for view in get_args(View)}
 _HEADERS = {agreement: HEADERS.labels(agreement) for agreement in AGREEMENTS}
 _AGREEMENT_OF: dict[bool | None, Agreement] = {True: "agrees", False: "disagrees", None: "silent"}
 _RECEIVED_BYTES = {lane: RECEIVED_BYTES.labels(lane) for lane in LANES}
-# From the start, as `problems` does with reasons: `rate` does not see a series that begins with 1
+# Created at the start with 0: `rate` does not see an increase of a series that begins with 1
 _FALLBACKS = {decoder: FALLBACKS.labels(decoder) for decoder in get_args(Decoder)}
 
 _RESTARTS = {cause: RESTARTS.labels(cause) for cause in get_args(Reason)}
@@ -147,19 +147,19 @@ def observe_batch(report: BatchReport) -> None:
 
 
 def observe_answer(lane: Lane, seconds: float) -> None:
-    """Count the whole time of one image that was answered."""
+    """Observe the total time of one answered image."""
     _ANSWER_SECONDS[lane].observe(seconds)
 
 
 def count_bytes(lane: Lane, received: int) -> None:
-    """Count what came of one body."""
+    """Count the received bytes of one body."""
     _RECEIVED_BYTES[lane].inc(received)
 
 
 def count_answer(
     view: View, lane: Lane, source: Source, fallbacks: tuple[Decoder, ...], *, review: bool
 ) -> None:
-    """Count one image that was answered, and the decoders that could not read it."""
+    """Count one answered image, and the decoders that could not read it."""
     _IMAGES[view, lane, source].inc()
     if review:
         _REVIEW[view].inc()
@@ -168,10 +168,10 @@ def count_answer(
 
 
 def count_decoder_restart(cause: Reason) -> None:
-    """Count one decode worker that was ended by a file."""
+    """Count one decode worker that a file has ended."""
     _RESTARTS[cause].inc()
 
 
 def count_header(agrees: bool | None) -> None:
-    """Count what the header of an answered DICOM image says; None: of neither view."""
+    """Count the header of an answered DICOM image; None: it names neither view."""
     _HEADERS[_AGREEMENT_OF[agrees]].inc()

@@ -1,4 +1,4 @@
-"""Many answers: one JSON object a line."""
+"""Answers as NDJSON: one JSON object a line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What FastAPI cannot infer: bodies that are read as a stream, and whether keys are asked for."""
+"""The parts of the OpenAPI description that FastAPI cannot infer: streamed bodies, and access."""
 
 from __future__ import annotations
 
@@ -75,10 +75,10 @@ METRICS_ANSWER: dict[str, Any] = {
 
 
 def describe_access(app: FastAPI) -> None:
-    """Leave the security scheme out where every client is accepted."""
+    """Remove the security scheme if every client is accepted."""
     access = app.state.access
     if access.keys is None and access.tokens is None:
-        described = app.openapi()  # FastAPI keeps what it makes at the first call
+        described = app.openapi()  # FastAPI caches it, so the change stays
         described["components"].pop("securitySchemes")
         for operations in described["paths"].values():
             for operation in operations.values():

@@ -1,4 +1,4 @@
-"""Query parameters that no endpoint has are refused: a misspelt one would have no effect."""
+"""Refuse unknown query parameters, because a misspelt one would have no effect."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from fastapi.exceptions import RequestValidationError
 
 
 def _check(request: Request) -> None:
-    """Hold a request to the parameters that the API describes for its endpoint.
+    """Check a request's query against the parameters that the API describes for its endpoint.
 
     Raises:
-        RequestValidationError: It has another one; its value is not repeated.
+        RequestValidationError: A parameter is unknown; the message does not repeat its value.
     """
     if not request.query_params:
         return
@@ -27,5 +27,5 @@ def _check(request: Request) -> None:
         )
 
 
-# Of a route, behind its permission
+# A dependency of routes, after their permission
 check_parameters = Depends(_check)

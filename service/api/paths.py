@@ -1,4 +1,4 @@
-"""Where everything is. What is not listed here has no name in logs, metrics or traces."""
+"""The paths of the API. Other paths are not named in logs, metrics or traces."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 
 
 def name_of(path: str) -> str:
-    """The path, if it is one of ours: others could hold anything, a patient's name too."""
+    """A path for logs; unknown ones become `ELSEWHERE`, because they may hold a patient's name."""
     if is_backfill(path):
-        return BACKFILLS  # without the job's identifier, or what stands in its place
+        return BACKFILLS  # without the part for the job's id, which may be any text
     return path if path in NAMED else ELSEWHERE
 
 
 def method_of(scope: Scope) -> str:
-    """The method, if it is one that HTTP defines."""
+    """The HTTP method for logs; unknown ones become `OTHER`."""
     return scope["method"] if scope["method"] in METHODS else "OTHER"
 
 
 def is_backfill(path: str) -> bool:
-    """Whether it is that of jobs, or of one of them."""
+    """Whether a path is that of all jobs, or of one job."""
     return path == BACKFILLS or path.startswith(f"{BACKFILLS}/")

@@ -1,4 +1,4 @@
-"""The one table from errors to RFC 9457 problems. A `code`, once here, keeps its meaning."""
+"""The table of errors and their RFC 9457 problems. A published `code` keeps its meaning."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ TYPE_PREFIX = "urn:cxrview:problem:"
 
 
 class Problem(BaseModel):
-    """RFC 9457. `code` is the stable, documented part; `detail` is for people."""
+    """A problem of RFC 9457. `code` is stable and documented; `detail` is for people."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -46,7 +46,7 @@ class Problem(BaseModel):
 
 
 class Kind(NamedTuple):
-    """How one class of errors is shown."""
+    """The code, status and title of one class of errors."""
 
     code: str
     status: HTTPStatus
@@ -54,7 +54,7 @@ class Kind(NamedTuple):
 
     @property
     def foreseen(self) -> bool:
-        """Whether there is more to say than that the service failed."""
+        """Whether the error's own text is shown to the client."""
         return self.status != HTTPStatus.INTERNAL_SERVER_ERROR
 
 
@@ -112,17 +112,17 @@ KINDS: dict[type[Exception], Kind] = {
         (QueueFullError, UNAVAILABLE, "Queue full"),
         (BatcherClosedError, UNAVAILABLE, "Service is stopping"),
     ),
-    # Of others, which have no code of their own
+    # Errors without a `code` attribute
     RequestValidationError: Kind("invalid_request", UNPROCESSABLE, "Invalid request"),
     Exception: Kind("internal_error", HTTPStatus.INTERNAL_SERVER_ERROR, "Internal error"),
 }
-# After these, the connection closes: what follows on it cannot be told from the rest of the body
+# These close the connection: a next request could not be told from the rest of the body
 CLOSING = (
     requests.HeadError,
     requests.BodyTimeoutError,
     requests.BodyLengthError,
 )
-# Of jobs, not of images: they are answered, and not counted as images refused
+# Errors about jobs, which do not count as refused images
 JOB_KINDS = _kinds(
     (jobs.BackfillsDisabledError, HTTPStatus.NOT_FOUND, "Backfill jobs are off"),
     (jobs.UnknownJobError, HTTPStatus.NOT_FOUND, "No such job"),
@@ -145,12 +145,12 @@ CODES = tuple(
         kind.code for kind in (*KINDS.values(), *JOB_KINDS.values(), *HTTP_KINDS.values())
     )
 )
-for _kind in KINDS.values():  # so that the first of its kind is an increase, which alerts can see
+for _kind in KINDS.values():  # start at 0, so that alerts see the first one as an increase
     metrics.REFUSED.labels(_kind.code)
 
 
 def _responses(kinds: Iterable[Kind]) -> dict[int | str, dict[str, Any]]:
-    """How problems of these kinds are documented, by status."""
+    """The OpenAPI responses for these kinds, by status."""
     codes: dict[int, list[str]] = {}
     for kind in dict.fromkeys(kinds):
         codes.setdefault(kind.status.value, []).append(f"`{kind.code}`")
@@ -168,7 +168,7 @@ JOB_RESPONSES = _responses((*KINDS.values(), *JOB_KINDS.values()))
 
 
 def kind_of(error: Exception) -> Kind:
-    """The row of the nearest class; `internal_error` for what nobody foresaw."""
+    """The row of the nearest class; `internal_error` for any unforeseen error."""
     return next(ALL_KINDS[cls] for cls in type(error).__mro__ if cls in ALL_KINDS)
 
 
@@ -180,7 +180,7 @@ def problem_of(error: Exception) -> Problem:
 
 
 def _detail_of(error: Exception) -> str:
-    """Text for people; of a wrong parameter its name and what it may be, not what was sent."""
+    """Text for people. For an invalid parameter: its name and the rule, not the value sent."""
     if isinstance(error, RequestValidationError):
         return "; ".join(f"{found['loc'][-1]}: {found['msg']}" for found in error.errors())
     return str(error)
@@ -201,18 +201,18 @@ def _response(problem: Problem, headers: dict[str, str] | None = None) -> JSONRe
 
 
 def answer_to(error: Exception, scope: Scope) -> JSONResponse:
-    """The response to one error of this request, which is recorded."""
+    """Record one error of a request, and return its response."""
     record(error, context_of(scope))
     return response_to(error)
 
 
 def not_found() -> JSONResponse:
-    """The response to a request for what is not there."""
+    """The response for an unknown path."""
     return _response(_problem(HTTP_KINDS[HTTPStatus.NOT_FOUND], HTTPStatus.NOT_FOUND.phrase))
 
 
 def record(error: Exception, context: RequestContext) -> None:
-    """Count one image that was refused, and leave it in its request's context."""
+    """Count one refused image, and record its problem in the request's context."""
     kind = kind_of(error)
     metrics.REFUSED.labels(kind.code).inc()
     context.failed(kind.code, kind.status)
@@ -232,7 +232,7 @@ def response_to(error: Exception) -> JSONResponse:
 
 async def _answer_error(request: Request, error: Exception) -> JSONResponse:
     response = answer_to(error, request.scope)
-    let_go(error)  # otherwise its frames hold the file until garbage is collected
+    let_go(error)  # otherwise its frames keep the file in memory until garbage collection
     return response
 
 
@@ -253,7 +253,7 @@ async def _answer_http_error(request: Request, error: Exception) -> JSONResponse
 
 
 def _methods_of(request: Request) -> list[str]:
-    """All that a path has; the framework names those of the first endpoint that it finds there."""
+    """All methods of a path; the framework names only those of the first matching route."""
     described = request.app.openapi()["paths"].get(request.scope["path"], {})
     return sorted(method.upper() for method in described)
 

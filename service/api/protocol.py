@@ -1,7 +1,8 @@
-"""uvicorn's h11 protocol, with the deadlines and limits that it lacks.
+"""uvicorn's h11 protocol, with deadlines and limits that it lacks.
 
-uvicorn has no deadline for a head or for a client that does not read, and h11 parses whatever one
-read brings: a head of 250 kB takes 0.1 s, a body in chunks of one byte 0.2 s for each 250 kB.
+uvicorn has no deadline for a request's head, nor for a client that does not read its answer. h11
+parses all bytes of one read at once: a head of 250 kB takes 0.1 s, and 250 kB of body in chunks of
+one byte take 0.2 s.
 """
 
 from __future__ import annotations
@@ -14,14 +15,15 @@ from typing import Any
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-# A body may have so many chunks, and one more for each so many bytes: clients send 1 KiB and more
+# A body may have FREE_CHUNKS chunks, and one more for each CHUNK_BYTES bytes; usual clients send
+# chunks of 1 KiB or more
 FREE_CHUNKS = 1000
 CHUNK_BYTES = 256
 
 
 @dataclass(frozen=True)
 class ConnectionLimits:
-    """See `Settings`. `unlimited_port` is that of the probes, which must reach a full service."""
+    """See `Settings`. Probes on `unlimited_port` must reach a service at its connection limit."""
 
     head_bytes: int
     head_seconds: float
@@ -32,10 +34,10 @@ class ConnectionLimits:
 
 
 class BoundedConnection(h11.Connection):
-    """A parser that refuses what would take long, before it is parsed.
+    """An h11 parser that refuses requests that would be slow to parse.
 
     Args:
-        head_bytes: Of a head.
+        head_bytes: The largest head.
     """
 
     def __init__(self, head_bytes: int) -> None:
@@ -45,16 +47,16 @@ class BoundedConnection(h11.Connection):
         self.chunks_left = 0.0
 
     def receive_data(self, data: bytes) -> None:
-        """Take what the client has sent."""
+        """Take bytes from the client."""
         if self.their_state is h11.IDLE and len(data) > self.head_bytes:
             self.head_too_large = b"\r\n\r\n" not in data[: self.head_bytes]
         super().receive_data(data)
 
     def next_event(self) -> Any:
-        """The next part of a request.
+        """The next event of a request.
 
         Raises:
-            h11.RemoteProtocolError: It is none, or it is refused.
+            h11.RemoteProtocolError: The request is malformed, or refused.
         """
         if self.head_too_large:
             raise h11.RemoteProtocolError("the head is too large", error_status_hint=431)
@@ -69,11 +71,11 @@ class BoundedConnection(h11.Connection):
 
 
 class BoundedProtocol(H11Protocol):
-    """One connection; a client that makes it wait for too long loses it.
+    """One connection, which is closed if its client exceeds a deadline.
 
     Args:
-        limits: Of each connection, and how many there may be.
-        options: Those that uvicorn gives to its protocols.
+        limits: The limits of each connection, and of their number.
+        options: Arguments from uvicorn.
     """
 
     def __init__(self, limits: ConnectionLimits, **options: Any) -> None:
@@ -84,7 +86,7 @@ class BoundedProtocol(H11Protocol):
         self.idle_since: float | None = None  # while it waits for a head
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Wait for a head; if there are too many connections, close the one that waits longest."""
+        """Start the head's deadline; above the limit, close the connection that idles longest."""
         super().connection_made(transport)
         self.idle_since = self.loop.time()
         self.head_timer = self.loop.call_later(self.limits.head_seconds, transport.abort)
@@ -97,31 +99,31 @@ class BoundedProtocol(H11Protocol):
                 min(idle, key=attrgetter("idle_since")).transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Stop the timers, which hold the connection."""
+        """Stop the timers, which keep a reference to the connection."""
         self.head_timer.cancel()
         self.write_timer.cancel()
         super().connection_lost(exc)
 
     def eof_received(self) -> None:
-        """A body that ends here is refused; a client that says no more has gone."""
+        """Handle the end of the client's data: inside a body, the request is refused."""
         if self.conn.their_state is h11.SEND_BODY:
             self.data_received(b"")
 
     def handle_events(self) -> None:
-        """A head is complete, or the request breaks off."""
+        """Handle parsed events: a complete head stops the deadline, an error ends the request."""
         try:
             super().handle_events()
-        except h11.LocalProtocolError:  # its answer has been sent, and no second one can be
+        except h11.LocalProtocolError:  # the answer has been sent; a second one is impossible
             self.transport.abort()
         if self.cycle is not None and not self.cycle.response_complete:
             self.idle_since = None
             self.head_timer.cancel()
-            if self.transport.is_closing():  # uvicorn has answered, which the application must know
+            if self.transport.is_closing():  # uvicorn has answered itself: tell the application
                 self.cycle.disconnected = True
                 self.cycle.message_event.set()
 
     def on_response_complete(self) -> None:
-        """Wait for the next head, after the rest of the body if the answer came before it."""
+        """Start the deadline of the next head, or of the rest of the body."""
         whole, limits = self.conn.their_state is h11.DONE, self.limits
         seconds = limits.head_seconds if whole else limits.body_seconds
         self.idle_since = self.loop.time()
@@ -130,11 +132,11 @@ class BoundedProtocol(H11Protocol):
         super().on_response_complete()
 
     def pause_writing(self) -> None:
-        """The client does not read its answer."""
+        """Start the deadline of a client that does not read its answer."""
         self.write_timer = self.loop.call_later(self.limits.write_seconds, self.transport.abort)
         super().pause_writing()
 
     def resume_writing(self) -> None:
-        """It does again."""
+        """Stop the deadline: the client reads again."""
         self.write_timer.cancel()
         super().resume_writing()

@@ -1,7 +1,7 @@
-"""What one request leaves behind: an identifier, and what became of it.
+"""The context of a request: its identifier, its client and its outcome, for logs and audit.
 
-Nothing of a patient is in it: paths that are not ours are not named, and of an image there is a
-keyed hash of its SOP Instance UID in the audit log, and of an archive one of its name.
+It holds no data of a patient. Unknown paths are not named. The audit log holds keyed hashes: of an
+image's SOP Instance UID, and of an archive's source.
 """
 
 from __future__ import annotations
@@ -20,37 +20,37 @@ CONTEXT = "cxrview.request_context"
 
 @dataclass
 class RequestContext:
-    """Of one request."""
+    """The context of one request."""
 
     request_id: str
     address: str
     audit: Audit | None = None
-    client: str = ""  # as soon as it is known
-    code: str = ""  # of the problem that was answered
-    status: int = 0
+    client: str = ""  # empty until authenticated
+    code: str = ""  # the code of the problem, if one was answered
+    status: int = 0  # 0 until the response starts
 
     def classified(self, answer: Classification) -> None:
-        """An image has its answer.
+        """Record the answer for an image.
 
         Raises:
-            AuditError: It could not be recorded, so it must not be given.
+            AuditError: The record could not be written, so the answer must not be sent.
         """
         if self.audit is not None:
             self.audit.classified(self.request_id, self.client, self.address, answer)
 
     def asked(self, action: str, job: str) -> None:
-        """Something is asked of a job that there is, or a job has been made.
+        """Record a request about an existing job, or the creation of one.
 
         Raises:
-            AuditError: It could not be recorded, so it must not be done.
+            AuditError: The record could not be written, so the request must not be carried out.
         """
         self._asked(action, {"job": job})
 
     def asked_for_job(self, source: str) -> None:
-        """A job is asked for.
+        """Record a request to create a job.
 
         Raises:
-            AuditError: It could not be recorded, so it must not be made.
+            AuditError: The record could not be written, so no job must be created.
         """
         if self.audit is not None:
             self._asked("create", {"source_hmac": self.audit.hash(source)})
@@ -60,12 +60,12 @@ class RequestContext:
             self.audit.asked(self.request_id, self.client, self.address, action, entry)
 
     def failed(self, code: str, status: int) -> None:
-        """An image, or the request, has a problem instead."""
+        """Record that an image, or the request, was answered with a problem."""
         self.code = code
         if self.audit is not None:
             self.audit.failed(self.request_id, self.client, self.address, code, status)
 
 
 def context_of(scope: Scope) -> RequestContext:
-    """That of a request, which has had one since it came in."""
+    """The context of a request, which the RequestId middleware has created."""
     return cast("RequestContext", scope[CONTEXT])

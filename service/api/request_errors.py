@@ -1,4 +1,4 @@
-"""What may be wrong with a request before anything is known of its images."""
+"""Errors of a request, before its images are read."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from typing import ClassVar
 
 
 class HeadError(Exception):
-    """The request's head is refused, and its connection closed."""
+    """The request's head is refused, and the connection closed."""
 
 
 class HeadTooLargeError(HeadError):
-    """Too many fields."""
+    """The head has too many fields."""
 
     code: ClassVar[str] = "head_too_large"
 
 
 class AmbiguousLengthError(HeadError):
-    """Both Transfer-Encoding and Content-Length: proxies disagree which of them counts.
+    """The head has Transfer-Encoding and Content-Length; proxies disagree which one applies.
 
     References:
         RFC 9112 6.3, request smuggling.
@@ -30,19 +30,19 @@ class BodyError(Exception):
 
 
 class BodyTooLargeError(BodyError):
-    """More bytes than the limit, by Content-Length or by counting."""
+    """The body exceeds the limit, by Content-Length or by the bytes received."""
 
     code: ClassVar[str] = "body_too_large"
 
 
 class BodyTimeoutError(BodyError):
-    """The client stopped sending, or has sent for too long."""
+    """The client stopped sending, or took too long to send the body."""
 
     code: ClassVar[str] = "body_timeout"
 
 
 class BodyLengthError(BodyError):
-    """The body has another length than its Content-Length."""
+    """The length of the body differs from its Content-Length."""
 
     code: ClassVar[str] = "body_length"
 

@@ -1,4 +1,4 @@
-"""Everything that lives as long as the process: the model, the pipeline, the limits."""
+"""The objects that live as long as the process: the model, the pipeline, the limits."""
 
 from __future__ import annotations
 
@@ -40,18 +40,20 @@ from service.inference import (
 )
 from service.uploads.budget import ByteBudget
 
-# Whoever comes just after a batch began waits for it, besides all that are ahead
+# Of the latency budget, the longest batch: an image that arrives just after a batch began waits for
+# that batch and for all images ahead of it
 BATCH_SHARE_OF_BUDGET = 0.25
-# How long a batch may wait to fill up, which makes it cheaper, while there is enough to decode
+# How long a batch may wait to fill up while more images are being decoded: larger batches cost less
+# per image
 PATIENCE_SECONDS = 0.04
 PATIENCE_SHARE_OF_BUDGET = 0.02
-# Batches at the same time on a GPU: while one computes, the next is copied there
+# Concurrent batches on a GPU: while one computes, the next is copied to the device
 IN_FLIGHT = 2
 
 
 @dataclass(frozen=True)
 class Runtime:
-    """What the routes work with."""
+    """The objects that the routes use."""
 
     settings: Settings
     network: Network
@@ -59,38 +61,40 @@ class Runtime:
     pipeline: Pipeline
     admission: Admission
     budget: ByteBudget
-    draining: Event = field(default_factory=Event)  # it goes on, but wants no more to be sent
+    draining: Event = field(default_factory=Event)  # set: not ready, but still answers
 
     stuck_seconds: dict[Lane, float] = field(default_factory=STUCK_SECONDS.copy)
 
     @property
     def ready(self) -> bool:
-        """Whether more images are wanted."""
+        """Whether the process accepts images."""
         return self.pipeline.alive and not self.draining.is_set() and not self.stuck
 
     @property
     def stuck(self) -> list[str]:
-        """Why only a new process will help; nothing in one that ends anyway."""
+        """Reasons to restart the process; empty while it drains, because it ends anyway."""
         return [] if self.draining.is_set() else self.pipeline.stuck(self.stuck_seconds)
 
     @property
     def card(self) -> ModelCard:
-        """Of the model that answers."""
+        """The card of the model that answers."""
         return self.network.version.card
 
     async def classify(
         self, image: Image, source: metrics.Source, request: Request | None = None
     ) -> Classification:
-        """One file from its bytes to its answer.
+        """Classify one file.
 
         Args:
-            image: Not submitted yet. To let its bytes go when they are decoded, its caller must
-                not hold them.
-            source: Whence it came.
-            request: When its client goes, the image is dropped wherever it is.
+            image: Not submitted yet. The caller must not keep a reference to its bytes, so that
+                they are freed once they are decoded.
+            source: The endpoint, for the metrics.
+            request: If its client disconnects, the image is cancelled at any stage.
 
         Raises:
-            ImageError, BatcherClosedError, ClientGoneError
+            ImageError: The file cannot be classified.
+            BatcherClosedError: The service is stopping.
+            ClientGoneError: The client has disconnected.
         """
         self.pipeline.submit(image)
         answer = asyncio.wrap_future(image.answer)
@@ -112,17 +116,17 @@ class Runtime:
 
 
 def runtime_of(request: Request) -> Runtime:
-    """The process's runtime, which the lifespan opened."""
+    """The runtime of the process."""
     runtime: Runtime = request.app.state.runtime
     return runtime
 
 
 @asynccontextmanager
 async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
-    """Store -> session -> probe replay -> warm-up -> pipeline; at the end, drain.
+    """Load the model, replay its probe, warm up, start the pipeline; drain it at the end.
 
     Raises:
-        StoreError, NetworkError: The model must not serve; the process ends.
+        StoreError, NetworkError: The model must not serve; the process must end.
     """
     keep_freed_memory()
     prepare()
@@ -155,7 +159,7 @@ async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
 
 
 def _publish_metrics(runtime: Runtime) -> None:
-    """What is fixed after start-up, and what is read at each scrape."""
+    """Set the metrics that are constant, and the functions that are read at each scrape."""
     card, admission, batcher = runtime.card, runtime.admission, runtime.batcher
     metrics.BUILD_INFO.labels(version_of("cxrview"), onnxruntime.__version__).set(1)
     metrics.BUDGET_SECONDS.set(runtime.settings.latency_budget_seconds)
@@ -190,18 +194,18 @@ def _open(version: ModelVersion, settings: Settings) -> Network:
 
 
 def batch_images_of(network: Network, settings: Settings) -> int:
-    """Of the largest batch."""
+    """The number of images of the largest batch."""
     most = settings.max_batch_images
     by_core = network.provider == "cpu" and network.threads > 1
     return min(most, CORE_BATCH_IMAGES) if by_core else most
 
 
 def runners_of(network: Network, settings: Settings) -> list[Runner]:
-    """Who runs the batches.
+    """The runners for the batcher.
 
-    A GPU serves both lanes in their order, with two batches in flight. On a CPU each lane has its
-    own: one if the network is so fast that this is enough, and else one a core, each with a batch
-    of its own. Those of backfill yield to all others, and never share a batch.
+    On a GPU, two runners serve both lanes, interactive first, so that two batches are in flight. On
+    a CPU each lane has its own runners: one if the network is very fast, else one for each core.
+    Runners of backfill have a low priority, and run each batch on one core.
     """
     if network.provider != "cpu":
         most = settings.max_batch_images

@@ -1,4 +1,4 @@
-"""What the service answers."""
+"""Answers of the endpoints for operators."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from service.api.auth.rates import Usage
 
 
 class ClientUsage(BaseModel):
-    """One client, and what it has sent to this process."""
+    """One client, and the counts of its images in this process."""
 
     name: str
-    permissions: list[Permission] | None = Field(description="null for who has no key")
+    permissions: list[Permission] | None = Field(description="null for clients without a key")
     images: int
     limited: int = Field(description="requests refused because of its rate")
 
     @classmethod
     def of(cls, name: str, client: Client | None, usage: Usage) -> Self:
-        """From a key, if there is one, and from what was counted."""
+        """From the client's key, if it has one, and its counts."""
         permissions = None if client is None else sorted(client.permissions)
         return cls(name=name, permissions=permissions, images=usage.images, limited=usage.limited)
 

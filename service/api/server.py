@@ -1,8 +1,8 @@
-"""uvicorn by its public API: ports, limits, signals, and an end that keeps its promises.
+"""The uvicorn server: ports, limits, signals and a graceful shutdown.
 
-On SIGTERM the process first stops being ready, and answers for `drain_seconds` as before: a cluster
-learns of a pod's end some seconds after the pod does. Then it takes no more, finishes what is in
-progress, and exits with 0, after `END_SECONDS` more at the latest.
+On SIGTERM the process stops being ready, and still answers for `drain_seconds`, because a cluster
+goes on sending requests for some seconds. Then it accepts no more requests, finishes those in
+progress, and exits with 0, at the latest `END_SECONDS` later.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ from service.api.settings import Settings
 if sys.platform != "win32":
     import resource
 
-# To finish what is in progress, once no more is accepted: the longest decoding that is not cut off,
-# and a client that reads its answer slowly
+# For requests in progress, after no more are accepted: covers the longest decoding within its
+# limits, and a client that reads its answer slowly
 FINISH_SECONDS = 20
-# Until the process ends, even if decoders or the disk of a job do not return
+# Until the process ends, even if decoders or the disk of a job hang
 END_SECONDS = FINISH_SECONDS + 10
 FORCED_END_SECONDS = 1.0  # after a second SIGTERM
 
@@ -47,11 +47,11 @@ class Server(uvicorn.Server):
     """Serves one application until it is told to stop.
 
     Args:
-        app: As `create_app` makes it.
-        settings: Those of the application.
+        app: From `create_app`.
+        settings: The settings of `app`.
         host: Address to bind to.
-        ports: 0 for any; the same application on all of them. The last of several is the operations
-            port, on which the number of connections is not limited.
+        ports: All serve `app`; 0: any free port. The last of several is the operations port, on
+            which the number of connections is not limited.
     """
 
     def __init__(self, app: FastAPI, settings: Settings, host: str, ports: Sequence[int]) -> None:
@@ -66,13 +66,13 @@ class Server(uvicorn.Server):
         config = uvicorn.Config(
             app,
             http=cast("type[asyncio.Protocol]", partial(BoundedProtocol, limits)),
-            ws="none",  # otherwise Upgrade: websocket would leave HTTP, and its limits
+            ws="none",  # otherwise `Upgrade: websocket` would bypass the limits of HTTP
             h11_max_incomplete_event_size=settings.max_head_bytes,
             timeout_graceful_shutdown=FINISH_SECONDS,
             proxy_headers=bool(settings.trusted_proxies),
             forwarded_allow_ips=[*_as_seen(settings.trusted_proxies)],
             log_config=None,  # the command configures it
-            access_log=False,  # the middleware's has no query and no path of others
+            access_log=False,  # the AccessLog middleware logs neither queries nor unknown paths
             server_header=False,
         )
         super().__init__(config)
@@ -82,15 +82,15 @@ class Server(uvicorn.Server):
         self._told_to_end = False
 
     def listen(self) -> None:
-        """Serve until told to stop; a port that is taken ends the process before the model loads.
+        """Bind the ports, load the model, and serve until told to stop.
 
         Raises:
-            OSError: A port cannot be bound.
+            OSError: A port cannot be bound; the model is not loaded then.
         """
         self.run([_bound(self._host, port) for port in self._ports])
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Begin to serve; from then on, SIGHUP reads the keys and reopens the audit log."""
+        """Begin to serve; SIGHUP then reads the keys and reopens the audit log."""
         await super().startup(sockets)
         for each in sockets or ():
             host, port = each.getsockname()[:2]
@@ -122,13 +122,13 @@ class Server(uvicorn.Server):
         self._told_to_end = True
 
     def _stop(self, end_seconds: float = END_SECONDS) -> None:
-        # uvicorn would raise the signal once more: but to end as one was told is no failure
+        # Not by uvicorn's own handler, which would raise the signal again, and not exit with 0
         self.should_exit = True
         _later(end_seconds, partial(os._exit, 0))
 
 
 def _as_seen(networks: Sequence[str]) -> Iterator[str]:
-    """These, and as peers of an IPv6 socket see those of IPv4 (RFC 4291, 2.5.5.2)."""
+    """The networks; those of IPv4 also as IPv4-mapped IPv6 addresses (RFC 4291, 2.5.5.2)."""
     for each in networks:
         network = ipaddress.ip_network(each)
         yield str(network)
@@ -137,19 +137,19 @@ def _as_seen(networks: Sequence[str]) -> Iterator[str]:
 
 
 def _descriptors() -> int:
-    """How many files and connections the process may have open; raises the limit if it can."""
+    """The limit of open files and connections, raised to the hard limit if possible."""
     if sys.platform == "win32":
         return 2**31
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
-        with suppress(ValueError, OSError):  # macOS refuses more than it has
+        with suppress(ValueError, OSError):  # macOS refuses some hard limits
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
             soft = hard
     return 2**31 if soft == resource.RLIM_INFINITY else soft
 
 
 def _bound(host: str, port: int) -> socket.socket:
-    """A socket that does not listen yet: until the model is loaded, connections are refused."""
+    """A bound socket that does not listen: connections are refused until the model is loaded."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     bound = socket.socket(family, socket.SOCK_STREAM)
     try:
@@ -162,7 +162,7 @@ def _bound(host: str, port: int) -> socket.socket:
 
 
 def _later(seconds: float, call: Callable[[], object]) -> None:
-    """In a thread that does not keep the process."""
+    """Call a function after some seconds, in a daemon thread."""
     timer = Timer(seconds, call)
     timer.daemon = True
     timer.start()

@@ -1,4 +1,4 @@
-"""Spans of requests, sent to an OpenTelemetry collector; where that is say OTEL_* variables."""
+"""Send spans of requests to an OpenTelemetry collector, which OTEL_* variables configure."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Archives: every image once, whatever happens."""
+"""Backfill jobs: classify every image of an archive exactly once, also after crashes."""

@@ -1,8 +1,8 @@
-"""From where jobs of the service may read: from below what a list names, and nowhere else.
+"""The folders and addresses from which jobs of the service may read.
 
-A path is compared as what it really is, when all links have been followed, and that is what is
-read. An address is compared by scheme, host, port and whole segments of its path; one that could
-be read in two ways is refused.
+A path is compared after all links are followed, and the job reads that resolved path. An address is
+compared by scheme, host, port and whole path segments; an address with two possible readings is
+refused.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ from urllib.parse import urlsplit
 from service.backfill.sources.options import OptionsError
 
 PORTS = {"http": 80, "https": 443}
-# Of a web address; of a bucket's prefix, which may hold all other letters. Neither blanks nor
-# controls, which some parsers drop; no percent signs, behind which others find dots and slashes
+# A web address has a small set of characters; a bucket's prefix may have most others. Neither has
+# blanks or control characters, which some parsers drop. Percent signs are refused in web addresses,
+# because they can hide dots and slashes
 WEB = re.compile(r"https?://[A-Za-z0-9.:\[\]-]+(/[A-Za-z0-9._~!$&'()*+,;=:-]+)*/?", re.IGNORECASE)
 BUCKET = re.compile(r"s3://[a-z0-9.-]+(/[^\x00-\x20\x7f-\x9f\\?#]*)?", re.IGNORECASE)
 
@@ -29,7 +30,7 @@ class SourceNotAllowedError(Exception):
 
 
 class SourceRoot(NamedTuple):
-    """An address in its parts."""
+    """The parts of an address."""
 
     scheme: str
     host: str
@@ -48,7 +49,7 @@ class AllowedSources:
         roots: Absolute paths of folders; `s3://bucket/prefix`; `https://host/path`.
 
     Raises:
-        ValueError: One is none of these.
+        ValueError: A root has none of these forms.
     """
 
     def __init__(self, roots: Sequence[str]) -> None:
@@ -59,22 +60,22 @@ class AllowedSources:
                 raise ValueError(f"{folder}: an absolute path is expected")
 
     def check(self, source: str, options: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-        """What is to be opened: the same source, named so that it can be nothing else.
+        """The source and options to open, with resolved paths.
 
         Raises:
-            SourceNotAllowedError: It is not below anything that is allowed.
-            OptionsError: It is, and there is no folder or file.
+            SourceNotAllowedError: The source is not below an allowed root.
+            OptionsError: It is allowed, but there is no such folder or file.
         """
         checked = dict(options)
         if "://" in source:
             return self._address(source), checked
         path = self._real(source)
-        if "root" in checked:  # of a list: where its files are
+        if "root" in checked:  # the folder of a list's files
             checked["root"] = str(self._real(str(checked["root"])))
         if not path.is_dir():
             if not path.is_file():  # to open a pipe would wait for ever
                 raise OptionsError("there is no such folder or file")
-            self._real(str(path.parent))  # where the files of a list are without a root
+            self._real(str(path.parent))  # the folder of a list's files, if it names no root
         return str(path), checked
 
     def _real(self, text: str) -> Path:
@@ -99,16 +100,16 @@ class AllowedSources:
         if not holding:
             raise SourceNotAllowedError("the address is not below an allowed one")
         if place.scheme == "s3" and place.path and place in holding and not source.endswith("/"):
-            return f"{source}/"  # or keys that only begin like it were found as well
+            return f"{source}/"  # otherwise `a` would also match the keys of `ab`
         return source
 
 
 def source_root(text: str) -> SourceRoot:
-    """The parts of an address.
+    """Split an address.
 
     Raises:
-        ValueError: It is none, or could be read in several ways: with a user, a query, dots or
-            empty segments in its path, or letters that need quoting.
+        ValueError: It is not an address, or has several possible readings: it has a user, a query,
+            dots or empty segments in its path, or characters that need quoting.
     """
     scheme, _, rest = text.partition("://")
     scheme = scheme.lower()

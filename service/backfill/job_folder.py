@@ -1,4 +1,4 @@
-"""The folder of a job: one process at a time works on it, and its end is written into it."""
+"""The folder of a job: its lock, its ledger, and the certificate at its end."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ class BusyError(Exception):
 
 @contextmanager
 def alone(folder: Path) -> Iterator[None]:
-    """No other process works on this folder, and none will; the kernel forgets it with this one.
+    """Lock the folder for this process; the kernel releases the lock when the process ends.
 
     Raises:
-        BusyError: Another does.
+        BusyError: Another process has the lock.
     """
     with (folder / LOCK).open("w") as file:
         try:
@@ -39,28 +39,29 @@ def alone(folder: Path) -> Iterator[None]:
 
 
 def ledger_in(folder: Path) -> str:
-    """The URL of the ledger that is a file there."""
+    """The URL of the SQLite ledger in a folder."""
     return f"sqlite:///{folder.resolve() / LEDGER}"
 
 
 def conclude(ledger: Ledger, job: Job, out: Path, *, may_be_empty: bool = False) -> Certificate:
-    """Write certificate and header audit of a job that is done.
+    """Write the certificate and the header audit of a job that is done.
 
     Args:
-        ledger: Of the job.
-        job: As it is at its end.
-        out: Its folder.
-        may_be_empty: Whether an archive without images is no error.
+        ledger: The ledger of the job.
+        job: The job in its last state.
+        out: The folder of the job.
+        may_be_empty: Whether an archive without images is valid.
 
     Raises:
-        OSError: A file cannot be read, or written; the job is stopped, and ends when it is resumed.
+        OSError: A file cannot be read or written. The job is then `stopped`; resuming it tries
+            again.
     """
     parts = [PartFile(*astuple(each)) for each in ledger.parts(job.id)]
     times = (_moment(job.started), _moment(job.ended))
     source = str(job.description.get("source", ""))
     known = Known(job.counts["found"], parts, *times, job.left_out, source, may_be_empty)
     try:
-        (out / RESULTS).mkdir(parents=True, exist_ok=True)  # of an archive without images
+        (out / RESULTS).mkdir(parents=True, exist_ok=True)  # missing if the archive has no images
         return audit(out / RESULTS, out, known)
     except OSError as error:
         stop(ledger, job.id, error)

@@ -1,4 +1,4 @@
-"""The jobs of a service's folder: their ledger, and a folder of each with what came of it."""
+"""The jobs of the service: their ledger, and one folder of results for each."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from service.backfill.report.write import CERTIFICATE
 from service.backfill.results.sinks import RESULTS, SINKS, read_rows
 
 LOG = logging.getLogger(__name__)
-OURS = "http "  # before the keys of our jobs, in a ledger that may have others
+OURS = "http "  # prefix of our jobs' keys; the ledger may hold jobs of the command, too
 ID = re.compile("[0-9a-f]{32}")
-ROWS_AT_ONCE = 1000  # of results, as text
+ROWS_AT_ONCE = 1000  # rows that are encoded at a time
 
 
 class JobStore:
-    """Jobs, and what has been written of them; nobody else's from here to `close`.
+    """The jobs of a folder and their results; locked for other processes until `close`.
 
     Args:
-        folder: Of ledger and jobs.
-        url: Of the ledger; None: a file in the folder.
+        folder: Holds the ledger and the jobs' folders.
+        url: URL of the ledger; None: a file in the folder.
 
     Raises:
         BusyError: Another process works on the folder.
@@ -44,14 +44,14 @@ class JobStore:
             self._held = stack.pop_all()
 
     def close(self) -> None:
-        """Let others have the folder."""
+        """Close the ledger, and unlock the folder."""
         self._held.close()
 
     def job(self, job: str) -> Job:
-        """As it is now.
+        """The job in its current state.
 
         Raises:
-            UnknownJobError: There is none, or it is somebody else's.
+            UnknownJobError: There is none, or the service did not create it.
         """
         if ID.fullmatch(job):  # databases refuse some texts
             with suppress(UnknownJobError):
@@ -61,11 +61,11 @@ class JobStore:
         raise UnknownJobError("there is no such job")
 
     def jobs(self) -> list[Job]:
-        """All of them, the newest first."""
+        """All jobs, the newest first."""
         return [job for job in self.ledger.jobs() if job.key.startswith(OURS)]
 
     def begin(self, job: Job) -> Path:
-        """The folder of a job that is worked on now; what it had of an end is gone."""
+        """Prepare the folder of a job, without an old certificate; returns the folder."""
         out = self.out(job.id)
         out.mkdir(mode=0o700, exist_ok=True)
         (out / RESULTS).mkdir(exist_ok=True)
@@ -73,11 +73,11 @@ class JobStore:
         return out
 
     def reopen(self, job: str) -> None:
-        """It is not at its end any more."""
+        """Delete the job's certificate."""
         (self.out(job) / CERTIFICATE).unlink(missing_ok=True)
 
     def conclude(self, job: Job) -> None:
-        """Certify a job that is done."""
+        """Write the certificate of a job that is done."""
         certificate = conclude(self.ledger, job, self.out(job.id))
         LOG.info("job %s is done, valid: %s", job.id, certificate.valid)
 
@@ -86,18 +86,18 @@ class JobStore:
         return self._folder / job
 
     def certified(self, job: str) -> bool:
-        """Whether nothing is left to do."""
+        """Whether the job has its certificate."""
         return (self.out(job) / CERTIFICATE).exists()
 
     def certificate(self, job: str) -> bytes:
-        """JSON."""
+        """The certificate, in JSON."""
         return (self.out(job) / CERTIFICATE).read_bytes()
 
     def lines(self, job: str) -> Iterator[bytes]:
-        """NDJSON of all rows that are published, some lines at a time.
+        """NDJSON of all published rows, up to `ROWS_AT_ONCE` lines at a time.
 
-        Raises:
-            PartError, OSError: While it is read.
+        Raises (while iterating):
+            PartError, OSError: A part cannot be read.
         """
         folder = self.out(job) / RESULTS
         if not folder.is_dir():

@@ -1,4 +1,4 @@
-"""How a job is shown to those who ask for it."""
+"""A job as the API shows it."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Literal
 from service.backfill.engines.local import LocalEngine
 from service.backfill.ledger.jobs import Job
 
-# waiting: for its turn. As the ledger has it, else
+# The ledger's states, and `waiting`: for its turn
 JobViewState = Literal["waiting", "running", "paused", "stopped", "cancelled", "done"]
 
 
 @dataclass(frozen=True)
 class Current:
-    """What is being worked on."""
+    """The job in progress, and its engine."""
 
     job: str
     work: LocalEngine
@@ -22,8 +22,8 @@ class Current:
 
 @dataclass(frozen=True)
 class JobView:
-    """A job as it is now."""
+    """A job in its current state."""
 
     job: Job
     state: JobViewState
-    images_per_second: float | None = None  # while it is worked on
+    images_per_second: float | None = None  # None if it is not in progress

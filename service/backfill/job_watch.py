@@ -1,4 +1,4 @@
-"""How jobs are, for metrics: those are asked for in the event loop, which waits for no database."""
+"""Counts of jobs for the metrics, cached, because a scrape must not wait for a database."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ LOOK_SECONDS = 1.0
 
 
 class Watch:
-    """Looks at all jobs every second, in a thread of its own, from `start` to `close`.
+    """Reads all jobs every second in its own thread, from `start` to `close`.
 
     Args:
-        jobs: Asks for them.
-        current: The one that is being worked on.
+        jobs: Reads all jobs.
+        current: Returns the job in progress.
     """
 
     def __init__(
@@ -29,24 +29,24 @@ class Watch:
         self._thread = Thread(target=self._look, name="backfills-look", daemon=True)
 
     def start(self) -> None:
-        """Begin."""
+        """Start the thread."""
         self._thread.start()
 
     def close(self) -> None:
-        """Look no more."""
+        """Stop the thread."""
         self._closing.set()
         self._thread.join()
 
     def images(self, state: str) -> int:
-        """Images of the job at work, as of a second ago: `found`, `done`, `skipped` or `failed`."""
+        """Images of the job in progress, up to 1 s old: `found`, `done`, `skipped` or `failed`."""
         return sum(each.job.counts[state] for each in self._seen if each.state == "running")
 
     def count(self, state: JobViewState) -> int:
-        """Jobs in a state, as of a second ago."""
+        """Jobs in a state, up to 1 s old."""
         return sum(each.state == state for each in self._seen)
 
     def refused(self, code: str) -> int:
-        """Images of the job at work that were skipped or failed in this run, by their code."""
+        """Images of the job in progress that were skipped or failed with a code in this run."""
         current = self._current()
         return 0 if current is None else current.work.progress.codes[code]
 
@@ -54,6 +54,6 @@ class Watch:
         while not self._closing.is_set():
             try:
                 self._seen = self._jobs()
-            except Exception as error:  # noqa: BLE001  # it may come back
+            except Exception as error:  # noqa: BLE001  # the database may come back
                 LOG.error("jobs cannot be counted: %s", type(error).__name__)  # noqa: TRY400
             self._closing.wait(LOOK_SECONDS)

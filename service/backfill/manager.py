@@ -1,7 +1,7 @@
-"""Jobs of a running service: one at a time, in the order in which they were made.
+"""Jobs of a running service: one at a time, in the order in which they were created.
 
-What is to be done stands in the ledger, and nowhere else: after a crash, whoever opens the same
-folder goes on with it.
+The state of all jobs is in the ledger only. After a crash, the next process that opens the same
+folder continues them.
 """
 
 from __future__ import annotations
@@ -32,24 +32,24 @@ from service.backfill.sources.options import Options, OptionsError
 from service.inference import Image
 
 LOG = logging.getLogger(__name__)
-LOOK_SECONDS = 1.0  # between looks at a ledger that is away
+LOOK_SECONDS = 1.0  # before another try after an error, for example of the ledger
 FETCHERS = 4
 
 
 class Manager:
-    """Works on jobs in a thread of its own, from `start` to `close`.
+    """Works on jobs in its own thread, from `start` to `close`.
 
     Args:
-        folder: Of ledger and jobs; one process at a time uses it.
-        url: Of the ledger; None: a file in the folder.
-        allowed: From where jobs may read.
-        submit: Takes images to their PFIs: a pipeline's.
-        card: Of the model that it runs.
-        inside: Images of a job between their source and their answer, at most.
-        max_image_bytes: Of one file; a job may ask for less.
+        folder: Holds the ledger and the jobs' folders; only one process may use it.
+        url: URL of the ledger; None: a file in the folder.
+        allowed: The roots that jobs may read from.
+        submit: Submits an image, as `Pipeline.submit`.
+        card: The card of the pipeline's model.
+        inside: The most images of a job that were read and have no answer yet.
+        max_image_bytes: The largest file; a job may set a lower limit.
 
     Raises:
-        BusyError: Another process works on the folder.
+        BusyError: Another process uses the folder.
         LedgerError: The ledger cannot be opened.
     """
 
@@ -71,18 +71,18 @@ class Manager:
         self._inside, self._max_image_bytes = inside, max_image_bytes
         self._current: Current | None = None
         self._changed, self._closing = Condition(), Event()
-        self._shelf = JobStore(folder, url)
-        self._ledger = self._shelf.ledger
+        self._store = JobStore(folder, url)
+        self._ledger = self._store.ledger
         self._thread = Thread(target=self._work, name="backfills", daemon=True)
         self.watch = Watch(self.jobs, lambda: self._current)
 
     def start(self) -> None:
-        """Go on with what was running or waiting when the last process ended."""
+        """Start the thread; jobs that ran or waited when the last process ended continue."""
         self._thread.start()
         self.watch.start()
 
     def close(self) -> None:
-        """Commit what has been fetched, and leave the rest for the next process."""
+        """Commit the images that were fetched; the next process continues with the others."""
         with self._changed:
             self._closing.set()
             self._changed.notify_all()
@@ -91,19 +91,20 @@ class Manager:
                 current.work.pause("running")
         self._thread.join()
         self.watch.close()
-        self._shelf.close()
+        self._store.close()
 
     def create(self, key: str | None, wanted: Mapping[str, Any]) -> JobView:
-        """The job of this key, made if there is none; without a key, a new one.
+        """The job with this key, created if there is none; without a key, a new job.
 
         Args:
-            key: Whoever asks for the same again gets the same job.
+            key: A second request with the same key gets the same job.
             wanted: `source`, `options`, `format` and `max_errors`.
 
         Raises:
-            SourceNotAllowedError: It may not be read from.
-            OptionsError, SourceError: It cannot be opened.
-            JobConflictError: The key's job is of another source, or other options.
+            SourceNotAllowedError: Jobs may not read from this source.
+            OptionsError, SourceError: The source cannot be opened.
+            JobConflictError: The job with this key has another source, other options, or another
+                model.
         """
         self._open(wanted).close()
         description = dict(wanted) | self._model
@@ -117,53 +118,57 @@ class Manager:
         return self._shown(job)
 
     def job(self, job: str) -> JobView:
-        """As it is now.
+        """The job in its current state.
 
         Raises:
-            UnknownJobError
+            UnknownJobError: There is none.
         """
-        return self._shown(self._shelf.job(job))
+        return self._shown(self._store.job(job))
 
     def jobs(self) -> list[JobView]:
-        """All of them, the newest first."""
-        return [self._shown(job) for job in self._shelf.jobs()]
+        """All jobs, the newest first."""
+        return [self._shown(job) for job in self._store.jobs()]
 
     def codes(self, job: str) -> dict[str, int]:
-        """How many of a job's images were skipped or failed, by code."""
+        """Numbers of a job's images that were skipped or failed, by code."""
         return self._ledger.codes(job)
 
     def pause(self, job: str) -> JobView:
-        """Stop for now; what is being worked on is finished and committed.
+        """Pause a job; images in progress are finished and committed.
 
         Raises:
-            UnknownJobError, JobStateError
+            UnknownJobError: There is none.
+            JobStateError: Its state does not allow it.
         """
         return self._halt(job, "paused", {"waiting", "running", "paused"})
 
     def cancel(self, job: str) -> JobView:
-        """Stop for good; results so far stay.
+        """Cancel a job for good; its results so far stay.
 
         Raises:
-            UnknownJobError, JobStateError
+            UnknownJobError: There is none.
+            JobStateError: Its state does not allow it.
         """
         fitting: set[JobViewState] = {"waiting", "running", "paused", "stopped", "cancelled"}
         return self._halt(job, "cancelled", fitting)
 
     def resume(self, job: str) -> JobView:
-        """Go on with what was paused, or could not go on, when its turn comes.
+        """Queue a job that was paused or stopped.
 
         Raises:
-            UnknownJobError, JobStateError
+            UnknownJobError: There is none.
+            JobStateError: Its state does not allow it.
         """
         with self._changed:
             self._state(job, {"waiting", "running", "paused", "stopped"}, "resumed")
             return self._queue(job)
 
     def retry_failed(self, job: str) -> JobView:
-        """Try again what failed, and go on.
+        """Queue a job again with its failed images.
 
         Raises:
-            UnknownJobError, JobStateError: Among others, it is being worked on.
+            UnknownJobError: There is none.
+            JobStateError: Its state does not allow it, for example because it is in progress.
         """
         with self._changed:
             shown = self.job(job)
@@ -172,37 +177,39 @@ class Manager:
             self._state(job, {"waiting", "paused", "stopped", "done"}, "retried")
             if self._current is not None and self._current.job == job:
                 raise JobStateError("the job is still pausing")
-            self._queue(job)  # first: who is done has nothing open, also if we die here
-            self._shelf.reopen(job)
+            self._queue(job)  # first, so that after a crash here no job is done with open images
+            self._store.reopen(job)
             self._ledger.retry_failed(job)
             return self.job(job)
 
     def results(self, job: str) -> Iterator[bytes]:
-        """NDJSON of all rows that are committed, some lines at a time.
+        """NDJSON of all published rows, some lines at a time.
 
         Raises:
-            UnknownJobError; PartError, OSError: While it is read.
+            UnknownJobError: There is none.
+            PartError, OSError: While iterating, a part cannot be read.
         """
-        self._shelf.job(job)
-        return self._shelf.lines(job)
+        self._store.job(job)
+        return self._store.lines(job)
 
     def certificate(self, job: str) -> bytes:
-        """JSON.
+        """The certificate, in JSON.
 
         Raises:
-            UnknownJobError, JobStateError: It is not done.
+            UnknownJobError: There is no such job.
+            JobStateError: The job is not done.
         """
         if self.job(job).state != "done":
             raise JobStateError("the certificate is written when the job is done")
-        return self._shelf.certificate(job)
+        return self._store.certificate(job)
 
     def _shown(self, job: Job) -> JobView:
         current = self._current
         if current is not None and current.job == job.id:
-            going = job.state in {"running", "done"}  # done, but not certified yet
+            going = job.state in {"running", "done"}  # `done`: its certificate is being written
             rate = current.work.progress.images_per_second if going else None
             return JobView(job, "running" if going else job.state, rate)
-        if job.state == "running" or (job.state == "done" and not self._shelf.certified(job.id)):
+        if job.state == "running" or (job.state == "done" and not self._store.certified(job.id)):
             return JobView(job, "waiting")
         return JobView(job, job.state)
 
@@ -214,8 +221,8 @@ class Manager:
     def _halt(self, job: str, state: JobState, fitting: set[JobViewState]) -> JobView:
         with self._changed:
             self._state(job, fitting, state)
-            found = self._shelf.job(job)
-            if found.state == "done":  # it is being certified
+            found = self._store.job(job)
+            if found.state == "done":  # its certificate is being written
                 raise JobStateError(f"a job that is done cannot be {state}")
             if found.state != state:
                 self._ledger.set_state(job, state)
@@ -224,7 +231,7 @@ class Manager:
             return self.job(job)
 
     def _queue(self, job: str) -> JobView:
-        if self._shelf.job(job).state != "running":
+        if self._store.job(job).state != "running":
             self._ledger.set_state(job, "running")
             if self._current is not None and self._current.job == job:  # it is still pausing
                 self._current.work.pause("running")
@@ -234,7 +241,7 @@ class Manager:
     def _open(self, wanted: Mapping[str, Any]) -> Source:
         source, options = self._allowed.check(wanted["source"], wanted["options"])
         asked = options.setdefault("max_image_bytes", self._max_image_bytes)
-        with suppress(ValidationError):  # of which `open_source` says what is wrong
+        with suppress(ValidationError):  # `open_source` raises it with its reason
             if Options(max_image_bytes=asked).max_image_bytes > self._max_image_bytes:
                 raise OptionsError(f"max_image_bytes: at most {self._max_image_bytes} here")
         return open_source(source, options)
@@ -245,26 +252,26 @@ class Manager:
                 job = self._next()
                 if job is not None:
                     self._do(job)
-            except Exception as error:  # noqa: BLE001  # the ledger's, perhaps: it may come back
+            except Exception as error:  # noqa: BLE001  # for example the ledger's database is away: try again
                 LOG.error("jobs wait: %s", type(error).__name__)  # noqa: TRY400
                 self._closing.wait(LOOK_SECONDS)
 
     def _next(self) -> Job | None:
-        """The oldest job that waits; None after a wait for a change."""
+        """The oldest waiting job; if there is none, wait for a change and return None."""
         with self._changed:
-            waiting = [job for job in self._shelf.jobs() if self._shown(job).state == "waiting"]
+            waiting = [job for job in self._store.jobs() if self._shown(job).state == "waiting"]
             if not waiting and not self._closing.is_set():
                 self._changed.wait()
             return waiting[-1] if waiting else None
 
     def _do(self, job: Job) -> None:
-        """Work on a job until it is done and certified, or halted, or cannot go on."""
+        """Work on a job until it is done and certified, halted, or stopped by an error."""
         try:
             if job.state == "running":
                 job = self._worked(job)
             if job.state == "done":
-                self._shelf.conclude(job)
-        except Exception as error:  # noqa: BLE001  # shown to whoever asks for the job
+                self._store.conclude(job)
+        except Exception as error:  # noqa: BLE001  # it becomes the job's `reason`
             LOG.error("job %s is stopped: %s", job.id, type(error).__name__)  # noqa: TRY400
             stop(self._ledger, job.id, error)
         finally:
@@ -275,8 +282,8 @@ class Manager:
         if wanted != {**wanted, **self._model}:
             running = self._model["model"]
             raise JobStateError(f"it was begun with {wanted['model']}, and this is {running}")
-        out = self._shelf.begin(job)
-        self._ledger.take_back(job.id)  # nobody else lives who could have them
+        out = self._store.begin(job)
+        self._ledger.take_back(job.id)  # no other process has the folder, so no worker is alive
         source = self._open(wanted)
         work = LocalEngine(
             self._ledger,
@@ -293,14 +300,14 @@ class Manager:
         )
         try:
             with self._changed:
-                if self._closing.is_set() or self._shelf.job(job.id).state != "running":
-                    return self._shelf.job(job.id)
+                if self._closing.is_set() or self._store.job(job.id).state != "running":
+                    return self._store.job(job.id)
                 self._current = Current(job.id, work)
             work.run()
         finally:
             source.close()
-        with self._changed:  # what was asked for last, while it ended, holds
-            found = self._shelf.job(job.id)
+        with self._changed:  # the last request during the run decides the state
+            found = self._store.job(job.id)
             if found.state not in {"done", work.afterwards}:
                 self._ledger.set_state(job.id, work.afterwards)
-            return self._shelf.job(job.id)
+            return self._store.job(job.id)

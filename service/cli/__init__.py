@@ -24,7 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line, from which the documentation of the commands is made as well."""
+    """The parser of the command line; docs/cli.md is made from its help."""
     commands = argparse.ArgumentParser(
         prog="cxrview", description="Frontal or lateral, from the pixels of a chest radiograph."
     )

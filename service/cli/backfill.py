@@ -1,4 +1,4 @@
-"""`cxrview backfill` and `cxrview audit`: their options. What they need is loaded when they run."""
+"""The options of `cxrview backfill` and `cxrview audit`; their packages load when they run."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from service.cli.console import complain
 
 FORMATS = ("parquet", "ndjson", "csv")
 ENGINES = ("local", "ray")
-REFUSED = 2  # the command cannot be meant
+REFUSED = 2  # exit code: the command cannot be run
 
 
 def add_command(commands: Any) -> None:
@@ -33,7 +33,7 @@ def add_command(commands: Any) -> None:
 
 
 def _run(name: str, options: argparse.Namespace) -> int:
-    """Databases and file formats take a while to load, and are in an extra."""
+    """Import the job module only here: it takes a while, and needs the extra `backfill`."""
     try:
         job = import_module("service.cli.backfill_job")
     except ImportError as error:
@@ -44,7 +44,7 @@ def _run(name: str, options: argparse.Namespace) -> int:
 
 
 def add_backfill_options(parser: argparse.ArgumentParser) -> None:
-    """Those of `cxrview backfill`."""
+    """The options of `cxrview backfill`."""
     add = parser.add_argument
     add(
         "source",

@@ -1,4 +1,4 @@
-"""`cxrview backfill` and `cxrview audit`: archives from the command line."""
+"""`cxrview backfill` and `cxrview audit`."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ from service.backfill.sources.options import OptionsError
 from service.inference import NetworkError, open_pipeline
 
 REFRESH_SECONDS = 0.25
-# Exit codes: every image has an outcome; not all have; wrong options; no image; stopped by Ctrl-C
+# Exit codes: every image has an outcome; some have none; wrong options; no image; stopped by Ctrl-C
 DONE, INCOMPLETE, REFUSED, EMPTY, PAUSED = 0, 1, 2, 3, 130
 
 
 class RefusedError(Exception):
-    """What was asked for cannot be done."""
+    """The command cannot be run as given."""
 
 
 def run_audit(options: argparse.Namespace) -> int:
-    """Make certificate and header audit anew, from the results alone."""
+    """Write certificate and header audit again, from the results alone."""
     console = Console(stderr=True)
     try:
         certificate = audit(options.results, options.out)
@@ -68,7 +68,7 @@ def run_export(options: argparse.Namespace) -> int:
 
 
 def run_backfill(options: argparse.Namespace) -> int:
-    """Work until every image has an outcome, or somebody or something stops it."""
+    """Work until every image has an outcome, the user interrupts, or an error stops the job."""
     console = Console(stderr=True)
     try:
         with _opened_ledger(options) as ledger:
@@ -110,7 +110,7 @@ def _pair(text: str) -> tuple[str, str]:
 
 @contextmanager
 def _opened_ledger(options: argparse.Namespace) -> Iterator[Ledger]:
-    """In the folder of results, or where it was said."""
+    """The ledger of --ledger, or else the one in the folder of results, which is locked."""
     options.out.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
         if options.ledger is None:
@@ -127,7 +127,7 @@ def _job_before(ledger: Ledger, options: argparse.Namespace) -> Job | None:
     """The job of this folder, if there is one.
 
     Raises:
-        RefusedError: There is one, and it is not to be resumed; or none, and no source is named.
+        RefusedError: There is a job, but no --resume; or there is none, and no source is named.
     """
     key = str(options.out.resolve())
     found = next((job for job in ledger.jobs() if job.key == key), None)
@@ -139,10 +139,10 @@ def _job_before(ledger: Ledger, options: argparse.Namespace) -> Job | None:
 
 
 def _fill_in(options: argparse.Namespace, before: Mapping[str, Any]) -> None:
-    """What was not given is as it was when the job began; what was given must be the same.
+    """Take missing options from the existing job; given ones must be equal to the job's.
 
     Raises:
-        RefusedError: It differs; which setting, is said.
+        RefusedError: An option differs; the message names it.
     """
     if options.source is not None:
         options.source = _spelt(options.source)
@@ -161,7 +161,7 @@ def _fill_in(options: argparse.Namespace, before: Mapping[str, Any]) -> None:
 
 
 def _spelt(source: str) -> str:
-    """One spelling of each source: a path from the root on, a URL without a last slash."""
+    """The canonical spelling of a source: an absolute path, or a URL without a slash at its end."""
     return source.rstrip("/") if "://" in source else str(Path(source).resolve())
 
 
@@ -170,7 +170,7 @@ def _shown(value: str | list[str]) -> str:
 
 
 def _opened_job(ledger: Ledger, options: argparse.Namespace, version: ModelVersion) -> Job:
-    """The job of this folder: a new one, or the one that is to go on.
+    """The job of this folder: a new one, or the existing one with --resume.
 
     Raises:
         JobConflictError: The model of this name has other weights than when the job began.
@@ -184,7 +184,7 @@ def _opened_job(ledger: Ledger, options: argparse.Namespace, version: ModelVersi
         "model_sha256": card.model_sha256,
     }
     job = ledger.open_job(str(options.out.resolve()), description)
-    if options.ledger is None:  # no other worker lives that could have them
+    if options.ledger is None:  # no other process has the folder, so no worker is alive
         ledger.take_back(job.id)
     return job
 
@@ -210,14 +210,14 @@ def _task(options: argparse.Namespace, job: Job) -> Task:
 
 @contextmanager
 def _local(task: Task, ledger: Ledger, source: Source, version: ModelVersion) -> Iterator[Engine]:
-    """All cores of this process."""
+    """An engine in this process, on all its cores."""
     with open_pipeline(version, task.provider) as pipeline:
         yield task.work(ledger, source, pipeline, version)
 
 
 @contextmanager
 def _ray(task: Task, ledger: Ledger, source: Source, version: ModelVersion) -> Iterator[Engine]:
-    """Workers on all machines of a cluster, which open sources and versions of their own."""
+    """An engine with workers on all machines of a Ray cluster; they open source and model."""
     del version
     source.close()
     if task.limit is not None:
@@ -236,18 +236,21 @@ ENGINES = {"local": _local, "ray": _ray}
 
 
 def _worked(work: Engine, ledger: Ledger, job: Job, console: Console) -> tuple[Job, bool]:
-    """Show how it goes; Ctrl-C or SIGTERM pauses, a second one gives up. Was it interrupted?"""
+    """Run the engine and show progress; Ctrl-C or SIGTERM pauses, a second one raises.
+
+    Returns the job in its new state, and whether it was interrupted.
+    """
     ended: Future[Job] = Future()
 
     def run() -> None:
         try:
             ended.set_result(work.run())
-        except Exception as error:  # noqa: BLE001  # raised again by whoever waits
+        except Exception as error:  # noqa: BLE001  # raised again by `ended.result`
             ended.set_exception(error)
 
     Thread(target=run, name="backfill", daemon=True).start()
     interrupted = False
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Kubernetes says it
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # Kubernetes stops pods with it
     with _bar(console) as show:
         while not ended.done():
             try:
@@ -265,7 +268,7 @@ def _worked(work: Engine, ledger: Ledger, job: Job, console: Console) -> tuple[J
 
 @contextmanager
 def _bar(console: Console) -> Iterator[Callable[[Engine, Job], None]]:
-    """A line that is kept current, where there is a terminal."""
+    """A progress line, if the console is a terminal."""
     columns = (
         BarColumn(),
         TextColumn("{task.completed:,.0f} of {task.fields[found]}"),
@@ -295,7 +298,7 @@ def _bar(console: Console) -> Iterator[Callable[[Engine, Job], None]]:
 
 
 def _conclude(console: Console, certificate: Certificate, out: Path) -> int:
-    """Say what came of it."""
+    """Print the summary of a certificate; returns the exit code."""
     for reason in certificate.errors:
         console.print(f"error: {reason}", style="red", highlight=False, markup=False)
     if rendered := certificate.inputs["rendered"]:

@@ -27,9 +27,9 @@ from service.cli.console import complain
 from service.inference import NetworkError
 
 STANDARD_INPUT = "-"
-# In a folder, what is none is passed over; a path that was named itself must be an image
+# The code of files that are skipped in folders; a file that was named itself must be an image
 NO_IMAGE = "unrecognised_format"
-# Exit codes: every image is answered; some are not; nothing was done; stopped by Ctrl-C
+# Exit codes: every image was classified; some failed; nothing was done; stopped by Ctrl-C
 DONE, FAILED, REFUSED, INTERRUPTED = 0, 1, 2, 130
 
 
@@ -53,7 +53,7 @@ def add_command(commands: Any) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Results go out as they come: what was written before Ctrl-C stays."""
+    """Classify, and write each result at once, so that results before Ctrl-C are kept."""
     if options.form is Parquet and options.out is None:
         complain("--parquet needs --out FILE")
         return REFUSED
@@ -79,7 +79,7 @@ def run(options: argparse.Namespace) -> int:
                     output.add(named)
     except KeyboardInterrupt:
         code = INTERRUPTED
-    except BrokenPipeError:  # as after `| head`
+    except BrokenPipeError:  # for example after `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
     except (OSError, ImportError) as error:
@@ -94,7 +94,7 @@ def _sources(paths: list[str]) -> Iterator[Source]:
 
 
 def _named(result: Result, paths: list[str]) -> Result:
-    """What has no path is called by its number."""
+    """Name the result of standard input `-`, instead of its number."""
     piped = [str(number) for number, path in enumerate(paths) if path == STANDARD_INPUT]
     return replace(result, name=STANDARD_INPUT) if result.name in piped else result
 
@@ -115,7 +115,7 @@ class Summary:
     """Counts results, for the last line.
 
     Args:
-        named: The paths that were given.
+        named: The paths of the command line.
     """
 
     def __init__(self, named: frozenset[str]) -> None:
@@ -125,7 +125,7 @@ class Summary:
         self._skipped = 0
 
     def add(self, result: Result) -> bool:
-        """Count it; False if it is passed over, as a text in a folder is."""
+        """Count a result; False if it is skipped: not an image, in a folder."""
         if (found := result.classification) is not None:
             self._views[found.view] += 1
             self._views["review"] += found.review
@@ -155,7 +155,7 @@ class Summary:
 
 
 class Output(ABC):
-    """Where results go, in one form."""
+    """Writes results in one format."""
 
     def __init__(self, file: IO[Any]) -> None:
         self._file = file
@@ -172,7 +172,7 @@ class Output(ABC):
 
 
 class Text(Output):
-    """For people: view, PFI, path, and what there is to say."""
+    """Text for people: view, PFI, path, and remarks."""
 
     def add(self, result: Result) -> None:  # noqa: D102
         name = _printable(result.name)
@@ -192,7 +192,7 @@ class Text(Output):
 
 
 class Lines(Output):
-    """NDJSON, one object a line, as `POST /v1/classify/batch` answers."""
+    """NDJSON, as from `POST /v1/classify/batch`."""
 
     def add(self, result: Result) -> None:  # noqa: D102
         outcome = result.classification or result.error
@@ -202,7 +202,7 @@ class Lines(Output):
 
 
 class Csv(Output):
-    """With a header; names and texts that a spreadsheet would run begin with an apostrophe."""
+    """CSV with a header; texts that a spreadsheet would run as a formula get an apostrophe."""
 
     def __enter__(self) -> Self:
         self._writer = csv.DictWriter(self._file, list(COLUMNS), lineterminator="\n")
@@ -221,7 +221,7 @@ class Csv(Output):
 
 
 class Parquet(Output):
-    """One file, written in groups of rows; what was written before Ctrl-C can be read."""
+    """A Parquet file, written in groups of rows; after Ctrl-C the file can be read."""
 
     def __enter__(self) -> Self:
         self._rows: list[Result] = []
@@ -249,5 +249,5 @@ class Parquet(Output):
 
 
 def _printable(name: str) -> str:
-    """For a terminal, which obeys what a name may hold."""
+    """A name without control characters, which a terminal would obey."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in name)

@@ -1,4 +1,4 @@
-"""What all commands say, and how: errors on standard error, one line each."""
+"""Error messages of all commands."""
 
 from __future__ import annotations
 
@@ -6,6 +6,6 @@ from rich.console import Console
 
 
 def complain(text: str) -> None:
-    """Say why a command cannot be done. Unwrapped, so that a path or an address can be copied."""
+    """Print an error to standard error, without line breaks, so that paths can be copied."""
     errors = Console(stderr=True)
     errors.print(f"error: {text}", style="red", highlight=False, markup=False, soft_wrap=True)

@@ -23,10 +23,10 @@ def add_command(commands: Any) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Add a key to the file; it is shown once, here."""
+    """Create a key, add its hash to the file, and print the key, which is stored nowhere."""
     try:
         key, line = new_key(options.name, frozenset(options.permissions))
-        # Only its owner may read what is made here; who may is for others to widen
+        # A new file is readable by its owner only; the operator may widen that
         opened = os.open(options.file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         with os.fdopen(opened, "a") as file:
             file.write(f"{line}\n")

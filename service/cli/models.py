@@ -1,4 +1,4 @@
-"""`cxrview models`: which versions there are, and how good they are."""
+"""`cxrview models`: list the model versions with their figures."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def add_command(commands: Any) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """A table of all versions; 1 if one of them cannot be read, 2 if there is none."""
+    """Print a table of all versions; returns 1 if one cannot be read, 2 if there is none."""
     store = Store(options.model_store)
     references = store.list()
     if not references:
@@ -45,7 +45,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _figures(card: ModelCard) -> tuple[str, str]:
-    """On the held-out images, and on the transformations of the paper's Figure 6 of these."""
+    """Accuracy on the held-out images, and on their transformations of the paper's Figure 6."""
     found = {each.name: each.accuracy for each in card.evaluations}
     held_out = grid = ""
     if test := found.get("test"):

@@ -19,9 +19,9 @@ from service.api.settings import Settings, SettingsError, read_settings
 from service.api.tracing import TracingError
 from service.cli.console import complain
 
-REFUSED = 2  # the command cannot be meant
-START_FAILED = 3  # as uvicorn's own command says it
-MAX_PORT = 65535  # the C library would wrap larger ones
+REFUSED = 2  # exit code: the command cannot be run
+START_FAILED = 3  # exit code, the same as uvicorn's
+MAX_PORT = 65535  # the C library would wrap larger numbers
 
 
 def add_command(commands: Any) -> None:
@@ -56,7 +56,7 @@ def run(options: argparse.Namespace) -> int:
     except StoreError as error:
         complain(str(error))
         return START_FAILED
-    # One process on purpose: scale by replicas, so that each has one owner of its metrics
+    # One process by design: scale with replicas, so that each process has its own metrics
     dictConfig(configuration(settings.log_format))
     server = Server(app, settings, options.host, ports)
     try:
@@ -68,13 +68,12 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _refusal(settings: Settings, host: str, ports: list[int]) -> str | None:
-    """Why it must not be served so; None where it may."""
+    """The reason why these settings must not be served; None if they may."""
     asked = settings.keys or settings.oidc_issuer or settings.allow_anonymous
     if not asked and not _is_loopback(host):
         return (
-            f"anybody who reaches {host} would be answered: set CXRVIEW_KEYS or "
-            "CXRVIEW_OIDC_ISSUER, or CXRVIEW_ALLOW_ANONYMOUS=true where something before the "
-            "service asks who comes"
+            f"any client that reaches {host} would be answered: set CXRVIEW_KEYS or "
+            "CXRVIEW_OIDC_ISSUER, or CXRVIEW_ALLOW_ANONYMOUS=true behind an authenticating proxy"
         )
     if len(set(ports)) < len(ports):
         return "--operations-port must differ from --port"
@@ -82,10 +81,10 @@ def _refusal(settings: Settings, host: str, ports: list[int]) -> str | None:
 
 
 def port(text: str) -> int:
-    """A port, or 0.
+    """Parse a port, which may be 0.
 
     Raises:
-        ArgumentTypeError: It is none.
+        ArgumentTypeError: It is not a port.
     """
     if not text.isdecimal() or int(text) > MAX_PORT:
         raise argparse.ArgumentTypeError(f"{text!r} is not a port: 0 to {MAX_PORT}")

@@ -1,4 +1,4 @@
-"""From the bytes of a file to the network's input: the one path that training and serving share."""
+"""From the bytes of a file to the network's input: the same code in training and in serving."""
 
 from service.imaging.decoders import Decoder
 from service.imaging.errors import (

@@ -1,4 +1,4 @@
-"""Which attributes of an object are read: all others are passed over.
+"""The attributes of a DICOM object that are read; all others are skipped.
 
 References:
     PS3.6 Registry of DICOM Data Elements, by keyword.
@@ -33,7 +33,7 @@ WANTED = {
         "PlanarConfiguration",
     )
 }
-# What the pixels do not depend on. Wrong values of these spoil no image
+# Attributes that the pixels do not depend on: invalid values do not refuse the image
 TOLD = {
     tag_for_keyword(keyword): keyword
     for keyword in (

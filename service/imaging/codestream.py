@@ -1,6 +1,6 @@
-"""Compressed frames: what a codestream says of itself, before anything is decoded.
+"""Headers of compressed frames, which are read before anything is decoded.
 
-The codestream is sniffed, because the transfer syntax of an object is sometimes wrong.
+The codec is recognised by content, because the transfer syntax of an object may be wrong.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ Result = TypeVar("Result")
 
 
 def read_frame_header(stream: Stream) -> Frame:
-    """Read what the stream declares, allocating nothing.
+    """Read the header of a codestream, without allocating memory for pixels.
 
     Raises:
-        CorruptImageError: The header is cut off or endless.
-        UnsupportedPixelFormatError: More than MAX_COMPONENTS, or a component of another size.
-        UnsupportedTransferSyntaxError: Neither JPEG, JPEG-LS nor JPEG 2000, or a process of JPEG
-            that no decoder here reads.
+        CorruptImageError: The header is cut off, or too long.
+        UnsupportedPixelFormatError: More than MAX_COMPONENTS, or components of different sizes.
+        UnsupportedTransferSyntaxError: Neither JPEG, JPEG-LS nor JPEG 2000, or a JPEG process
+            without a decoder here.
 
     References:
         ITU-T T.81 B.2.2 (JPEG), T.87 C.2.2 (JPEG-LS), T.800 A.5.1 and A.6.1 (JPEG 2000, SIZ and
@@ -40,29 +40,29 @@ def read_frame_header(stream: Stream) -> Frame:
 
 
 def is_codestream(stream: Stream) -> bool:
-    """Whether it begins as `read_frame_header` expects."""
+    """Whether a stream begins like JPEG, JPEG-LS or JPEG 2000."""
     return bytes(stream[:8]).startswith((jpeg.START, jpeg2000.START, jpeg2000.JP2_START))
 
 
 def check_work(stream: Stream, frame: Frame) -> None:
-    """Refuse what would keep a decoder busy or fill memory, by the headers alone.
+    """Refuse a frame that would take a decoder too much time or memory, by its headers alone.
 
     Args:
         stream: The codestream, without a wrapper.
-        frame: What it declares, of a size that has been checked.
+        frame: From `read_frame_header`, with a checked size.
 
     Raises:
-        CorruptImageError: More of something than `jpeg` and `jpeg2000` allow for; or a JPEG without
-            its end, which decoders notice late or never.
+        CorruptImageError: It exceeds a limit of `jpeg` or `jpeg2000`; or it is a JPEG without its
+            end, which decoders notice late or never.
     """
     _read((jpeg2000 if frame.family == "jpeg-2000" else jpeg).check_work, stream)
 
 
 def without_wrapper(stream: Stream) -> Stream:
-    """The codestream of a JP2 file: PS3.5 forbids the wrapper, but some encoders leave it on.
+    """The codestream of a JP2 file; PS3.5 forbids this wrapper, but some encoders write it.
 
     Raises:
-        ValueError: There is none in it.
+        ValueError: The wrapper holds no codestream.
     """
     if stream[:8] == jpeg2000.JP2_START:
         return stream[bytes(stream).index(jpeg2000.START) :]

@@ -1,6 +1,6 @@
-"""Where a DICOM data set begins, and how it is encoded: by its first elements.
+"""Find the start and the encoding of a DICOM data set by its first elements.
 
-Many archives keep objects without the preamble of Part 10 or without File Meta Information.
+Many archives store objects without the preamble of Part 10, or without File Meta Information.
 """
 
 from __future__ import annotations
@@ -12,21 +12,21 @@ from pydicom.datadict import dictionary_VR
 
 PREAMBLE = 128  # bytes
 PREFIX = b"DICM"
-FILE_META, IDENTIFYING = 0x0002, 0x0008  # groups with which a data set may begin
-# PS3.5 7.1.2: these have lengths of 32 bits
+FILE_META, IDENTIFYING = 0x0002, 0x0008  # groups of a first element
+# PS3.5 7.1.2: VRs with lengths of 32 bits
 LONG = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())
 SHORT = frozenset(b"AE AS AT CS DA DS DT FD FL IS LO LT PN SH SL SS ST TM UI UL US".split())
-BINARY = {"UL": 4, "OB": 2}  # bytes: group lengths, and File Meta Information Version
-FIRST_BYTES = 512 - PREAMBLE  # two elements fit
-MAX_FIRST_BYTES = 256  # of the first value; attributes of radiographs have 64
+BINARY = {"UL": 4, "OB": 2}  # length in bytes: group length, File Meta Information Version
+FIRST_BYTES = 512 - PREAMBLE  # enough for two elements
+MAX_FIRST_BYTES = 256  # length of the first value; attributes of radiographs have up to 64
 DIGITS = frozenset(b"0123456789.\0 ")
 
 
 class Encoding(NamedTuple):
-    """How elements are written."""
+    """How the elements of a data set are encoded."""
 
-    implicit: bool  # no VR stands in them
-    little: bool  # the lowest byte is the first
+    implicit: bool  # implicit VR
+    little: bool  # little endian
 
 
 class First(NamedTuple):
@@ -38,10 +38,10 @@ class First(NamedTuple):
 
 
 def offset_of(data: bytes | memoryview) -> int | None:
-    """Where the first element stands; None where this is no DICOM object.
+    """The offset of the first element; None if this is not a DICOM object.
 
     Args:
-        data: The file, or its first bytes: 132, or 512 where an object has no preamble.
+        data: The file, or its first bytes: 132, or 512 for an object without a preamble.
     """
     if data[PREAMBLE : PREAMBLE + 4] == PREFIX:
         return PREAMBLE + 4
@@ -54,26 +54,27 @@ def offset_of(data: bytes | memoryview) -> int | None:
 
 
 def encoding_of(data: bytes | memoryview) -> Encoding:
-    """How the data set is written that begins here, whatever its transfer syntax says.
+    """The encoding of the data set that begins here, by content.
 
-    Some writers name the wrong one of implicit and explicit, and few that of big and little endian.
+    The transfer syntax is not used: some writers confuse implicit and explicit VR, and a few big
+    and little endian.
     """
     first, second = bytes(data[:2]).ljust(2, b"\0")
     return Encoding(not is_vr(bytes(data[4:6])), little=first > 0 or second == 0)
 
 
 def resembles_dicom(start: bytes) -> bool:
-    """Whether this begins with a group of DICOM, though not as a data set does."""
+    """Whether this begins with a DICOM group, although it is not a data set."""
     return start[:2] in {b"\x02\0", b"\x08\0", b"\0\x02", b"\0\x08"} and b"\0" in start[2:4]
 
 
 def is_vr(vr: bytes) -> bool:
-    """Two capitals, of a VR that may be newer than this list."""
+    """Whether these are two capitals: a VR, perhaps newer than the lists above."""
     return b"A" <= vr[:1] <= b"Z" and b"A" <= vr[1:] <= b"Z"
 
 
 def _encoding_at(start: bytes) -> Encoding | None:
-    """The only encoding in which the first two elements make sense."""
+    """The encoding in which the first two elements are plausible; None if there is none."""
     encodings = (Encoding(i, little) for i in (False, True) for little in (True, False))
     return next((each for each in encodings if _is_plausible(start, each)), None)
 
@@ -97,7 +98,7 @@ def _is_plausible(start: bytes, encoding: Encoding) -> bool:
 
 
 def _first(start: bytes, encoding: Encoding) -> First:
-    """The first element; ValueError or KeyError where none can be so."""
+    """The first element; ValueError or KeyError if it is not plausible."""
     tag, vr, length, at = _head(start, encoding)
     known = "UL" if tag & 0xFFFF == 0 else dictionary_VR(tag)
     if tag >> 16 not in {FILE_META, IDENTIFYING} or length > MAX_FIRST_BYTES or length % 2:
@@ -110,7 +111,7 @@ def _first(start: bytes, encoding: Encoding) -> First:
 
 
 def _head(start: bytes, encoding: Encoding) -> tuple[int, bytes, int, int]:
-    """Tag, VR, length, and where the value begins."""
+    """Tag, VR and length of an element, and the offset of its value."""
     order = "<" if encoding.little else ">"
     if encoding.implicit:
         group, element, length = struct.unpack_from(f"{order}HHL", start)

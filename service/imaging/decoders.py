@@ -1,8 +1,8 @@
-"""One compressed frame, several decoders: the fastest that reads it.
+"""Decode one compressed frame with the fastest decoder that reads it.
 
 Measured on 2828 x 2320 pixels of 12 bits, one core: JPEG 2000 616 ms whole, 14 ms at 1/8, and
-HTJ2K 101 and 3 ms (OpenJPEG; OpenJPH takes 31 and 0.5 ms, but answers frames that are cut off and
-hangs on some that are damaged); lossless JPEG 32 ms (libjpeg-turbo; 67 ms with liblj92, 98 ms with
+HTJ2K 101 and 3 ms (OpenJPEG; OpenJPH takes 31 and 0.5 ms, but accepts truncated frames, and hangs
+on some damaged ones); lossless JPEG 32 ms (libjpeg-turbo; 67 ms with liblj92, 98 ms with
 jpegsof3); JPEG extended 38 ms; JPEG-LS 97 ms (CharLS); RLE 8 ms (imagecodecs; 93 ms with pydicom).
 """
 
@@ -44,8 +44,8 @@ Decoder = Literal[
 ]
 Decoders = dict[Decoder, Callable[[], Samples]]  # in the order in which they are tried
 
-# What Pillow and imagecodecs (whose own errors are RuntimeErrors) raise on damaged images, found by
-# fuzzing. Their texts may quote bytes of the image, so they are not shown.
+# Errors of Pillow and imagecodecs (its own are RuntimeErrors) on damaged images, found by fuzzing.
+# Their texts may quote bytes of the image, so they are not shown
 DECODE_ERRORS = (
     AssertionError,
     RuntimeError,
@@ -66,20 +66,20 @@ RGB_COMPONENTS = 3
 
 
 class Decoded(NamedTuple):
-    """Samples as coded, and how they were got."""
+    """Samples as coded, and how they were decoded."""
 
     samples: Samples  # (rows, columns) or (rows, columns, channels)
-    wavelet: Wavelet | None = None  # of which they are the low-pass band, smaller than the image
-    fallbacks: tuple[Decoder, ...] = ()  # those that refused
-    frame: Frame | None = None  # what the codestream declares, where there is one
+    wavelet: Wavelet | None = None  # the samples are its low-pass band, smaller than the image
+    fallbacks: tuple[Decoder, ...] = ()  # decoders that refused the frame
+    frame: Frame | None = None  # from the codestream's header, if there is one
 
 
 def first_to_read(decoders: Decoders, what: str) -> Decoded:
-    """Try one decoder after the other.
+    """Try the decoders in order.
 
     Raises:
-        CorruptImageError: None can read it.
-        UnsupportedPixelFormatError: There is none.
+        CorruptImageError: No decoder can read it.
+        UnsupportedPixelFormatError: `decoders` is empty.
     """
     refused: list[Decoder] = []
     for name, decode in decoders.items():
@@ -94,25 +94,25 @@ def first_to_read(decoders: Decoders, what: str) -> Decoded:
 
 
 def decode_frame(stream: Stream, min_side: int, *, raw_colour: bool = False) -> Decoded:
-    """Decode one frame no finer than needed.
+    """Decode one frame, at a reduced size if possible.
 
-    In memory are the samples, for JPEG 2000 and HTJ2K three times as many bytes and one copy of
-    the frame, as for JPEG where Pillow reads it.
+    Memory: the samples; for JPEG 2000 and HTJ2K three times their bytes, and a copy of the frame;
+    for JPEG that Pillow reads, also a copy of the frame.
 
     Args:
         stream: A JPEG (baseline, extended, lossless), JPEG-LS, JPEG 2000 or HTJ2K codestream.
         min_side: JPEG 2000 and HTJ2K may be decoded at half, quarter, ... size while both sides
             keep this many pixels, and grey JPEG of 8 bits while they keep twice as many, because
             its smaller pixels are means of blocks. Pass a large number for the full size.
-        raw_colour: Leave the components of a JPEG as they are coded; otherwise YCbCr becomes RGB,
-            if its markers or their absence say that it is that.
+        raw_colour: Keep the components of a JPEG as coded; otherwise YCbCr becomes RGB, if the
+            markers, or their absence, say that it is YCbCr.
 
     Returns:
         Integers as coded.
 
     Raises:
-        CorruptImageError: The stream cannot be decoded, or would take too long or too much memory,
-            see `check_work`.
+        CorruptImageError: The stream cannot be decoded, or would take too much time or memory (see
+            `check_work`).
         ImageTooSmallError, ImageTooLargeError: By its declared size, before it is decoded.
         UnsupportedPixelFormatError, UnsupportedTransferSyntaxError: See `read_frame_header`.
     """
@@ -133,11 +133,11 @@ def decode_rle(stream: Stream, shape: tuple[int, ...], bytes_per_sample: int) ->
 
     Args:
         stream: The frame.
-        shape: (rows, columns), or (samples, rows, columns): planes follow each other.
+        shape: (rows, columns), or (samples, rows, columns) for colour by plane.
         bytes_per_sample: 1, 2 or 4.
 
     Raises:
-        CorruptImageError: It is damaged, or holds another number of segments.
+        CorruptImageError: It is damaged, or has another number of segments.
     """
     dtype = np.dtype(f"<u{bytes_per_sample}")
     size = math.prod(shape) * bytes_per_sample
@@ -153,9 +153,9 @@ def decode_rle(stream: Stream, shape: tuple[int, ...], bytes_per_sample: int) ->
 def _longer_segments(
     stream: Stream, places: list[int], shape: tuple[int, ...], bytes_per_sample: int
 ) -> Samples:
-    """The same where segments decode to more than they should, but to less than a row more.
+    """Decode segments that have surplus bytes, but less than a row.
 
-    A byte more is common: some encoders pad what they code and not what they have coded.
+    One surplus byte is common: some encoders pad the bytes before coding, and not after it.
     """
     *planes, rows, columns = shape
     count = rows * columns
@@ -175,13 +175,13 @@ def _longer_segments(
 
 
 def is_rle(stream: Stream) -> bool:
-    """Whether a frame begins as RLE does: at most 15 segments, the first behind the header."""
+    """Whether a frame begins with an RLE header: at most 15 segments, the first after it."""
     count, first = struct.unpack("<2L", bytes(stream[:8]).ljust(8, b"\0"))
     return count in range(1, 16) and first == RLE_HEADER
 
 
 def _segments(stream: Stream, segments: int) -> list[int]:
-    """PS3.5 G.5: where each begins, and the last ends. imagecodecs follows them anywhere."""
+    """Offsets of the segments and of the end (PS3.5 G.5), which imagecodecs does not check."""
     head = bytes(stream[:RLE_HEADER])
     if len(head) < RLE_HEADER:
         raise CorruptImageError("the RLE frame is cut off within its header")
@@ -195,12 +195,12 @@ def _segments(stream: Stream, segments: int) -> list[int]:
 
 
 def as_bytes(stream: Stream) -> bytes:
-    """The same object: imagecodecs reads any buffer, but its type stubs name few."""
+    """The same object, typed as bytes: imagecodecs accepts any buffer, but its stubs do not."""
     return cast("bytes", stream)
 
 
 def _decoders(stream: bytes, frame: Frame, min_side: int, *, raw_colour: bool) -> Decoders:
-    """One for each: another would be the same library, and take its time again to refuse."""
+    """One decoder for each format: a second one would use the same library, and fail as slowly."""
     if frame.family == "jpeg-ls":
         return {"imagecodecs-jpeg-ls": lambda: _of_size(_jpeg_ls(stream), frame)}
     if frame.family == "jpeg":
@@ -214,12 +214,12 @@ def _decoders(stream: bytes, frame: Frame, min_side: int, *, raw_colour: bool) -
 
 
 def _jpeg_decoder(stream: bytes, frame: Frame, min_side: int, *, raw_colour: bool) -> Decoders:
-    """libjpeg-turbo in both; Pillow's has 8 bits only, but smaller sizes as well."""
+    """Both use libjpeg-turbo; Pillow reads 8 bits only, but can decode at reduced size."""
     wanted = halvings(frame.rows, frame.columns, 2 * min_side) if frame.components == 1 else 0
     if reduce := min(frame.halvings, wanted):
         small = partial(pillow_jpeg, frame=frame, reduce=reduce)
         return {"pillow-jpeg": lambda: decode_whole(small, stream, frame)}
-    # libjpeg converts nothing from RGB to RGB, whatever the components are
+    # From RGB to RGB, libjpeg converts nothing, whatever the components mean
     colour = "RGB" if raw_colour and frame.components == RGB_COMPONENTS else None
     large = partial(_jpeg, frame=frame, colour=colour)
     return {"imagecodecs-jpeg": lambda: decode_whole(large, stream, frame)}
@@ -231,9 +231,9 @@ def _jpeg(stream: bytes, frame: Frame, colour: str | None) -> Samples:
 
 
 def _jpeg_ls(stream: bytes) -> Samples:
-    """Some encoders put the zero byte that makes the length even before the end marker.
+    """Decode JPEG-LS; some encoders write a padding zero byte before the end marker.
 
-    It may as well be data, so it is left out only where CharLS refuses the whole.
+    That byte could be data, so it is removed only if CharLS refuses the whole stream.
     """
     try:
         return imagecodecs.jpegls_decode(stream)
@@ -245,7 +245,7 @@ def _jpeg_ls(stream: bytes) -> Samples:
 
 
 def _of_size(samples: Samples, frame: Frame, reduce: int = 0) -> Samples:
-    """What was decoded, if it is what the header promised: a damaged stream may hold two frames."""
+    """Check that the samples have the declared size: a damaged stream may hold two frames."""
     if samples.shape[:2] != (-(-frame.rows >> reduce), -(-frame.columns >> reduce)):
         raise ValueError("not of the size that it declares")
     return samples
@@ -255,7 +255,7 @@ def pillow_jpeg(stream: Stream, frame: Frame, reduce: int) -> Samples:
     """Decode a JPEG of 8 bits at half, quarter or eighth size.
 
     Raises:
-        UnsupportedPixelFormatError: CMYK and other modes that no radiograph has.
+        UnsupportedPixelFormatError: CMYK and other modes that radiographs do not use.
     """
     image = Image.open(io.BytesIO(without_metadata(stream)), formats=["JPEG"])
     if image.mode not in {"L", "RGB"}:
@@ -266,13 +266,13 @@ def pillow_jpeg(stream: Stream, frame: Frame, reduce: int) -> Samples:
 
 def _pillow_jpeg_2000(stream: bytes, frame: Frame, reduce: int) -> Samples:
     image = Image.open(io.BytesIO(stream), formats=["JPEG2000"])
-    # Pillow rounds a reduced size that JPEG 2000 rounds up, and then refuses three images of five
+    # Pillow rounds a reduced size, which JPEG 2000 rounds up, and so refuses three images of five
     columns, rows = (-(-side >> reduce) << reduce for side in image.size)
     image._size = columns, rows  # noqa: SLF001
     image.reduce = reduce  # type: ignore[assignment, method-assign]  # the plugin's own attribute
     samples = _of_size(np.asarray(image), frame, reduce)
     if image.mode not in {"L", "I;16"}:
         return samples
-    # Pillow scales to the full 8 or 16 bits and adds half the range to signed samples: undo both
+    # Pillow scales to 8 or 16 bits, and adds half the range to signed samples: undo both
     values = samples >> (samples.dtype.itemsize * 8 - frame.precision)
     return values.astype(np.int32) - (1 << (frame.precision - 1)) if frame.signed else values

@@ -1,4 +1,4 @@
-"""One DICOM object -> grey pixels, their polarity and what the header claims."""
+"""Read one DICOM object: grey pixels, their polarity, and the header's claims about the view."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from service.imaging.pixel_data import SUPPORTED, Stored, stored_values
 from service.imaging.shutter import shutter_of
 from service.imaging.tensor import check_size
 
-# pydicom quotes attribute values when it warns, and they may be a patient's: it must not speak.
+# Warnings of pydicom quote attribute values, which may be a patient's, so they are disabled
 config.settings.reading_validation_mode = config.IGNORE
 logging.getLogger("pydicom").setLevel(logging.CRITICAL + 1)
 warnings.filterwarnings("ignore", category=UserWarning, module=r"pydicom|service\.imaging")
@@ -48,9 +48,9 @@ RADIOGRAPHS = frozenset(
         uid.MultiFrameTrueColorSecondaryCaptureImageStorage,
     }
 )
-# Lossy compression moves padding by some values: by up to one part in so many of their range
+# Lossy compression changes padding values by up to 1 / MOVED_SHARE of the range of values
 MOVED_SHARE = 64
-# What pydicom raises on damaged objects, found by fuzzing
+# Errors of pydicom on damaged objects, found by fuzzing
 PARSE_ERRORS = (
     InvalidDicomError,
     BytesLengthException,
@@ -71,38 +71,38 @@ PARSE_ERRORS = (
 
 @dataclass(frozen=True)
 class DicomImage:
-    """A decoded object, before the window."""
+    """A decoded object, before windowing."""
 
     picture: Picture  # after the Modality LUT
     header: ViewHeader
     origin: Origin
     sop_instance_uid: str | None
-    transfer_syntax: str | None  # None where the object names none
+    transfer_syntax: str | None  # None if the object names none
     warnings: tuple[str, ...]
-    fallbacks: tuple[Decoder, ...]  # decoders that refused it
+    fallbacks: tuple[Decoder, ...]  # decoders that refused the frame
 
 
 def read_dicom(data: bytes | memoryview, min_side: int) -> DicomImage:
-    """Decode one radiograph; VOI windows are ignored on purpose.
+    """Decode one radiograph; VOI windows are ignored by design.
 
-    Uncompressed pixels are a view of `data`, and a compressed frame is copied once at the most, so
-    beyond `data` no more than the decoded pixels are in memory, at the size they were decoded at.
-    Padding takes two copies of them, a Modality LUT and colour a few.
+    Memory: uncompressed pixels are a view of `data`; a compressed frame is copied at most once, and
+    decoded at the chosen size. Padding takes two copies of the pixels, a Modality LUT and colour a
+    few.
 
     Args:
-        data: A DICOM object holding a single-frame image, with or without preamble and File Meta
-            Information; it must not change meanwhile.
+        data: A DICOM object with a single-frame image, with or without preamble and File Meta
+            Information; it must not change during the call.
         min_side: See `decode_frame`.
 
     Returns:
-        Pixels after the Modality LUT, Pixel Padding set to the darkest value, with their polarity.
+        Pixels after the Modality LUT, with their polarity and a mask of Pixel Padding.
 
     Raises:
-        CorruptImageError: Truncated, or it contradicts itself.
+        CorruptImageError: Truncated, or its attributes contradict each other.
         NoPixelDataError: No Pixel Data (7FE0,0010).
         MultiFrameError, ColourImageError: More than one frame; channels that differ.
         UnsupportedSopClassError: Neither CR, DX nor Secondary Capture.
-        UnsupportedTransferSyntaxError, UnsupportedPixelFormatError: No decoder for it.
+        UnsupportedTransferSyntaxError, UnsupportedPixelFormatError: There is no decoder for it.
         ImageTooSmallError, ImageTooLargeError: By its declared size, before it is decoded.
 
     References:
@@ -152,7 +152,7 @@ def _check_sop_class(elements: Elements) -> tuple[str, ...]:
 
 
 def _transfer_syntax(elements: Elements) -> uid.UID | None:
-    """What is named; None where the data must show it."""
+    """The Transfer Syntax UID; None if the object names none."""
     syntax = elements.text("TransferSyntaxUID")
     if syntax and syntax not in SUPPORTED:
         raise UnsupportedTransferSyntaxError(f"no decoder for {_name(syntax)}")
@@ -160,12 +160,12 @@ def _transfer_syntax(elements: Elements) -> uid.UID | None:
 
 
 def _name(value: str) -> str:
-    """The UID itself where it is private; nothing of what else a damaged object may hold there."""
+    """The name of a UID, or a private UID itself; other text of a damaged object is not shown."""
     return uid.UID(value).name if uid.UID(value).is_valid else "an invalid UID"
 
 
 def _checked_pixel_data(elements: Elements) -> PixelData:
-    """Pixel Data that the attributes describe without contradiction."""
+    """Pixel Data, whose size and number of frames and samples are checked."""
     pixels = elements.pixels
     if pixels is None or not pixels.value:
         raise NoPixelDataError("the object has no Pixel Data")
@@ -181,7 +181,7 @@ def _checked_pixel_data(elements: Elements) -> PixelData:
 
 
 def _is_inverted(elements: Elements) -> bool:
-    """MONOCHROME1 and INVERSE say the same thing: the lowest value is displayed white.
+    """Whether the lowest value is displayed white: MONOCHROME1 and INVERSE both mean this.
 
     A conforming DX object of MONOCHROME1 carries INVERSE as well (PS3.3 C.8.11.3.1.2: it "shall be
     used if Photometric Interpretation is MONOCHROME1"), so two of them do not cancel out. INVERSE
@@ -192,11 +192,11 @@ def _is_inverted(elements: Elements) -> bool:
 
 
 def _padding_mask(elements: Elements, stored: Stored) -> Mask | None:
-    """What is declared to be no part of the image; None where nothing is, or all."""
+    """The mask of declared Pixel Padding; None if no pixel has it, or all have."""
     if "PixelPaddingValue" not in elements.values:
         return None
     values = stored.values
-    signed = values.dtype.kind == "i"  # as was settled, which the header may contradict
+    signed = values.dtype.kind == "i"  # of the decoded values, which the header may contradict
     padding = elements.integer("PixelPaddingValue", signed=signed)
     limit = padding
     if "PixelPaddingRangeLimit" in elements.values:
@@ -210,13 +210,13 @@ def _padding_mask(elements: Elements, stored: Stored) -> Mask | None:
 
 
 def _modality(elements: Elements, values: Pixels) -> tuple[Pixels, bool, tuple[str, ...]]:
-    """Apply the Modality LUT as far as the tensor depends on it.
+    """Apply the Modality LUT, or only the sign of Rescale Slope.
 
-    The window undoes every positive Rescale, so of Slope and Intercept only the slope's sign
-    matters. Returns pixels, whether they now descend, and warnings.
+    The window cancels every positive Rescale, so of Slope and Intercept only the slope's sign
+    matters. Returns the pixels, whether their order is reversed, and warnings.
     """
     if found := elements.table():
-        signed = values.dtype.kind == "i"  # as was settled, which the header may contradict
+        signed = values.dtype.kind == "i"  # of the decoded values, which the header may contradict
         table = read_table(found, "LUT", signed=signed, little=elements.little)
         return table.apply(values), False, ()
     if not {"RescaleSlope", "RescaleIntercept"} & elements.values.keys():

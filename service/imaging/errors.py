@@ -1,48 +1,48 @@
-"""Why an image was refused. Each class has one stable `code`; messages hold no attribute of a
-patient, so they may be logged and shown.
+"""Errors of images. Each class has one stable `code`. Messages hold no data of a patient, so they
+may be logged and shown.
 """
 
 from typing import ClassVar
 
 
 class ImageError(Exception):
-    """This file cannot be classified; the others can."""
+    """The base class: this file cannot be classified."""
 
     code: ClassVar[str] = "image_error"
 
 
 class EmptyImageError(ImageError):
-    """There are no bytes."""
+    """The file has no bytes."""
 
     code = "empty_image"
 
 
 class UnrecognisedFormatError(ImageError):
-    """Neither DICOM, PNG, JPEG, JPEG-LS, JPEG 2000 nor TIFF, by content."""
+    """The content is neither DICOM, PNG, JPEG, JPEG-LS, JPEG 2000 nor TIFF."""
 
     code = "unrecognised_format"
 
 
 class CorruptImageError(ImageError):
-    """Truncated, or it contradicts itself."""
+    """The file is truncated or damaged, or its attributes contradict each other."""
 
     code = "corrupt_image"
 
 
 class NoPixelDataError(ImageError):
-    """A DICOM object without Pixel Data."""
+    """The DICOM object has no Pixel Data."""
 
     code = "no_pixel_data"
 
 
 class ImageTooSmallError(ImageError):
-    """Too few pixels to show a thorax."""
+    """The image has too few pixels to show a thorax."""
 
     code = "image_too_small"
 
 
 class ImageTooLargeError(ImageError):
-    """It declares more pixels than any radiograph has; refused before it is decoded."""
+    """The image declares more pixels than any radiograph has; it is not decoded."""
 
     code = "image_too_large"
 
@@ -54,25 +54,25 @@ class BlankImageError(ImageError):
 
 
 class UnsupportedImageError(ImageError):
-    """A valid image that is no radiograph the model was trained on, or that no decoder reads."""
+    """A valid image without a decoder here, or unlike the radiographs of the training data."""
 
     code = "unsupported_image"
 
 
 class UnsupportedSopClassError(UnsupportedImageError):
-    """A DICOM object that is neither CR, DX nor Secondary Capture."""
+    """The DICOM object is neither CR, DX nor Secondary Capture."""
 
     code = "unsupported_sop_class"
 
 
 class UnsupportedTransferSyntaxError(UnsupportedImageError):
-    """A DICOM transfer syntax, or a compression of JPEG or TIFF, without a decoder here."""
+    """There is no decoder here for the DICOM transfer syntax, or for the form of JPEG or TIFF."""
 
     code = "unsupported_transfer_syntax"
 
 
 class UnsupportedPixelFormatError(UnsupportedImageError):
-    """Bits Allocated, Samples per Pixel or a data type that no radiograph uses."""
+    """Bits Allocated, Samples per Pixel or the data type are not those of a radiograph."""
 
     code = "unsupported_pixel_format"
 
@@ -84,12 +84,12 @@ class ColourImageError(UnsupportedImageError):
 
 
 class MultiFrameError(UnsupportedImageError):
-    """More than one frame."""
+    """The file has more than one frame or picture."""
 
     code = "multi_frame_image"
 
 
 class DecoderFailedError(ImageError):
-    """Its decoder crashed, took too long or needed too much memory; it was stopped."""
+    """The decoder crashed, took too long or needed too much memory, and was ended."""
 
     code = "decoder_failed"

@@ -1,4 +1,4 @@
-"""How a picture is to be turned, as EXIF says in JPEG and PNG files, and TIFF of itself."""
+"""The orientation of a picture, from EXIF in JPEG and PNG files, or from TIFF."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from service.imaging.picture import Pixels
 
 ORIENTATION = 0x0112
 UPRIGHT = 1
-# By orientation: quarter turns to the left, and whether left and right are exchanged then
+# By orientation: quarter turns to the left, and whether to mirror left and right afterwards
 TURNS = {
     2: (0, True),
     3: (2, False),
@@ -23,10 +23,10 @@ TURNS = {
 
 
 def exif_orientation(exif: bytes) -> int:
-    """The orientation, 1 to 8; UPRIGHT where the data do not say, or are damaged.
+    """The orientation, 1 to 8; UPRIGHT if it is missing, or the data are damaged.
 
     Args:
-        exif: As the eXIf chunk of PNG has it, and APP1 of JPEG behind its name.
+        exif: The content of PNG's eXIf chunk, or of JPEG's APP1 after its name.
 
     References:
         TIFF 6.0, section 2: byte order, the place of the first directory, its entries of 12 bytes.
@@ -47,7 +47,7 @@ def exif_orientation(exif: bytes) -> int:
 def upright(
     pixels: Pixels, size: tuple[int, int], orientation: int
 ) -> tuple[Pixels, tuple[int, int]]:
-    """The picture as it is to be seen, and its size."""
+    """The pixels turned upright, and their size."""
     turns, mirrored = TURNS.get(orientation, (0, False))
     pixels = np.rot90(pixels, turns)
     return pixels[:, ::-1] if mirrored else pixels, size[::-1] if turns % 2 else size

@@ -1,4 +1,4 @@
-"""What of a picture is exposed and shown, within padding, shutters and borders: version 2."""
+"""The exposed part of a picture, without padding, shutters and borders: preprocessing version 2."""
 
 from __future__ import annotations
 
@@ -8,22 +8,23 @@ import numpy.typing as npt
 from service.imaging.picture import WHOLE, Field, Mask, Picture, Pixels, sampling
 from service.imaging.tensor import Tensor
 
-# Rows and columns of a border: grey levels of 255 from the most frequent one, and the share of its
-# pixels that must be so near. The tensor's pixels are means of many, so that noise is small there
+# A row or column is of a border if this share of its pixels is within so many grey levels, of 255,
+# of the most frequent one. The tensor's pixels are means of many, so noise is small
 BORDER_LEVELS = 4
 BORDER_SHARE = 0.98
-# An edge ends it if, within so many lines behind it, no more than this share is so near
+# An edge ends a border if, within EDGE_LINES after it, at most EDGE_SHARE of the pixels are within
+# EDGE_LEVELS of its grey
 EDGE_LINES, EDGE_LEVELS, EDGE_SHARE = 2, 12, 0.9
 
-# Of declared padding and shutters: a row or column belongs to the field if so much of it is shown
+# A row or column is of the field if padding and shutters leave at least this share of it
 SHOWN_SHARE = 0.02
-DARKEST_PERCENTILE = 0.5  # of what is shown: single pixels of a smeared edge may be darker
+DARKEST_PERCENTILE = 0.5  # of shown pixels; single pixels of a smeared edge may be darker
 
 
 def declared_field(picture: Picture, grid: int = 1) -> Picture:
-    """Without what the file itself says is not shown: padding, and what a shutter hides.
+    """Remove declared padding, and pixels that a shutter hides.
 
-    The picture is cut to the field; within it, hidden pixels get the darkest value of the rest.
+    The picture is cropped to the shown field; hidden pixels in it get the darkest shown value.
 
     Args:
         picture: As decoded.
@@ -33,7 +34,7 @@ def declared_field(picture: Picture, grid: int = 1) -> Picture:
     if shown is None:
         return picture
     rows, columns = (_ends(shown.mean(axis=axis) >= SHOWN_SHARE) for axis in (1, 0))
-    if rows is None or columns is None:  # hardly anything is: then this cannot be meant
+    if rows is None or columns is None:  # hardly anything is shown: the declaration is wrong
         return picture._replace(padding=None, shutter=None)
     height, width = shown.shape
     field = Field(rows[0] / height, rows[1] / height, columns[0] / width, columns[1] / width)
@@ -46,7 +47,7 @@ def declared_field(picture: Picture, grid: int = 1) -> Picture:
 
 
 def _shown(picture: Picture) -> Mask | None:
-    """None where the file says nothing."""
+    """The mask of shown pixels; None if the file declares neither padding nor a shutter."""
     if picture.padding is None:
         return picture.shutter
     seen = ~picture.padding
@@ -54,7 +55,7 @@ def _shown(picture: Picture) -> Mask | None:
 
 
 def _ends(lines: Mask) -> tuple[int, int] | None:
-    """The first, and the one after the last."""
+    """The first true line, and the one after the last."""
     found = np.flatnonzero(lines)
     return (int(found[0]), int(found[-1]) + 1) if len(found) >= 1 else None
 
@@ -70,12 +71,12 @@ def _darkened(picture: Picture, shown: Mask) -> Pixels:
 
 
 def field_of(tensor: Tensor, *, sharp: bool = False) -> Field:
-    """The part within a border of constant rows and columns, as fractions; WHOLE if none is there.
+    """The part within a border of constant rows and columns, as fractions; WHOLE without a border.
 
     Args:
         tensor: (1, S, S), of the picture.
-        sharp: Whether a border counts only if an edge ends it, as rims do that a first cut left.
-            Half-shadows fade: where they are cut once more would depend on compression.
+        sharp: Count a border only if an edge ends it, like a rim that an earlier crop has left. A
+            half-shadow fades, so compression would decide where it is cropped again.
     """
     grey = tensor[0]
     side = len(grey)
@@ -93,7 +94,7 @@ def field_of(tensor: Tensor, *, sharp: bool = False) -> Field:
 
 
 def _border(lines: npt.NDArray[np.uint8], *, sharp: bool) -> int:
-    """How many lines from the first on are as constant as it, and of its grey."""
+    """The number of lines, from the first on, that are as constant as it, and of its grey."""
     if lines.size < 2 * len(lines) or len(lines) < 2:
         return 0
     grey = int(np.bincount(lines[0]).argmax())
@@ -108,7 +109,7 @@ def _border(lines: npt.NDArray[np.uint8], *, sharp: bool) -> int:
 
 
 def _near(lines: npt.NDArray[np.uint8], grey: int, levels: int) -> npt.NDArray[np.float64]:
-    """The share of each line's pixels that differ from a grey by no more than so many levels."""
+    """The share of each line's pixels within `levels` of a grey level."""
     inside = (lines >= max(0, grey - levels)) & (lines <= min(255, grey + levels))
     share: npt.NDArray[np.float64] = np.count_nonzero(inside, axis=-1) / lines.shape[-1]
     return share

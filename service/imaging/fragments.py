@@ -1,4 +1,4 @@
-"""Encapsulated Pixel Data: the one frame, from whatever items it lies in (PS3.5 A.4)."""
+"""Encapsulated Pixel Data: join the fragments of the one frame (PS3.5 A.4)."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from service.imaging.frame import Stream
 
 ITEM_TAG = b"\xfe\xff\x00\xe0"
 ITEM, SEQUENCE_END = 0xFFFEE000, 0xFFFEE0DD
-MAX_FRAGMENTS = 50_000  # of 1 KiB, they would hold the largest object
+MAX_FRAGMENTS = 50_000  # in fragments of 1 KiB, enough for the largest object
 
 
 def first_frame(pixels: PixelData) -> Stream:
-    """The one frame, not copied unless it lies in several fragments.
+    """The one frame, copied only if it has several fragments.
 
     References:
         PS3.5 A.4 Encapsulation: a Basic Offset Table, fragments, a Sequence Delimitation Item.
     """
     offsets, *fragments = _items(pixels)
-    if _begins_frame(offsets):  # there is no table, as there should be, not even an empty one
+    if _begins_frame(offsets):  # the Basic Offset Table, which may be empty, is missing
         fragments.insert(0, offsets)
     elif len(offsets) > 4:
         # The table knows of more frames than the header, so stop at the second; but some writers
@@ -37,12 +37,14 @@ def first_frame(pixels: PixelData) -> Stream:
 
 
 def _begins_frame(fragment: memoryview) -> bool:
-    """No codestream has these bytes within; RLE may, but its frames are of one fragment each."""
+    """Whether a fragment begins a frame. Within a codestream these bytes cannot occur; within RLE
+    they may, but its frames have one fragment each.
+    """
     return is_codestream(fragment) or is_rle(fragment)
 
 
 def _before(fragments: list[memoryview], offset: int) -> list[memoryview]:
-    """Those that begin before an offset, which counts the heads of items as well."""
+    """The fragments that begin before an offset, which includes the headers of items."""
     at, kept = 0, []
     for fragment in fragments:
         if at < offset:

@@ -1,4 +1,4 @@
-"""What one compressed frame declares, whichever codec wrote it."""
+"""The header of one compressed frame, for all codecs."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import Literal, NamedTuple
 from service.imaging.picture import Wavelet
 
 Stream = bytes | memoryview
-Family = Literal["jpeg", "jpeg-ls", "jpeg-2000"]  # the last with HTJ2K
+Family = Literal["jpeg", "jpeg-ls", "jpeg-2000"]  # the last includes HTJ2K
 
-MAX_COMPONENTS = 4  # a radiograph has one, a screenshot of it three, with transparency four
+MAX_COMPONENTS = 4  # a radiograph has one, a screenshot three, or four with transparency
 
 
 class Frame(NamedTuple):
-    """What a codestream declares."""
+    """The values that a codestream declares."""
 
     family: Family
     rows: int
@@ -21,5 +21,5 @@ class Frame(NamedTuple):
     components: int
     precision: int  # bits
     signed: bool
-    halvings: int  # how often the size may be halved by decoding less of it
+    halvings: int  # how often decoding at a reduced size may halve it
     wavelet: Wavelet | None = None

@@ -1,4 +1,4 @@
-"""Colour samples that are really grey, as secondary captures and web images often are."""
+"""Read colour samples that are grey, as in many secondary captures and web images."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ import numpy.typing as npt
 from service.imaging.errors import ColourImageError
 from service.imaging.picture import Pixels
 
-# JPEG rounds the channels of a grey image apart by a few steps. A coloured arrow or a logo on a
-# radiograph covers well under a hundredth of it; a photograph or a colour map does not.
+# The channels of a grey image differ by a few steps after JPEG. A coloured arrow or a logo covers
+# well under a hundredth of a radiograph; the colours of a photograph or a colour map cover more
 COLOURED_SPREAD = 24  # of 255
 MAX_COLOURED_SHARE = 0.01
-AT_ONCE = 2**20  # samples: what they mean takes ten times their bytes
+AT_ONCE = 2**20  # samples converted at a time, which takes ten times their bytes
 
 
 def grey_of_colour(
     samples: npt.NDArray[Any], bits: int | None = None
 ) -> tuple[Pixels, tuple[str, ...]]:
-    """Take the middle channel of an image whose channels agree.
+    """The green channel of an image whose channels agree.
 
     Args:
         samples: (rows, columns, 3), uint8 or uint16.
-        bits: Of these, how many are in use; None for all.
+        bits: The number of bits in use; None: all.
 
     Returns:
-        (rows, columns) of the same type, and a warning where some pixels were coloured.
+        (rows, columns) of the same type, and a warning if some pixels were coloured.
 
     Raises:
         ColourImageError: More than MAX_COLOURED_SHARE of the pixels are coloured.
@@ -37,7 +37,7 @@ def grey_of_colour(
 
 
 def grey_of_luminance(samples: npt.NDArray[Any], bits: int) -> tuple[Pixels, tuple[str, ...]]:
-    """The same of Y, Cb and Cr: take Y, where the colours that they mean agree.
+    """The luminance of an image of Y, Cb and Cr whose colours are grey; see `grey_of_colour`.
 
     References:
         PS3.3 C.7.6.3.1.2, YBR_FULL.
@@ -53,7 +53,7 @@ def grey_of_luminance(samples: npt.NDArray[Any], bits: int) -> tuple[Pixels, tup
 def is_coloured(samples: npt.NDArray[Any], bits: int | None = None) -> npt.NDArray[np.bool_]:
     """Whether the channels, along the last axis, differ by more than COLOURED_SPREAD.
 
-    Samples of 10 or 12 bits stand in 16, and not every file says so.
+    Without `bits`, those in use are measured: samples of 10 or 12 bits are stored in 16.
     """
     if bits is None and samples.dtype == np.uint16:
         bits = max(8, int(samples.max()).bit_length())
@@ -72,10 +72,10 @@ def _differ(
 
 
 def check_share(coloured: int, pixels: int) -> tuple[str, ...]:
-    """Tolerate few coloured pixels, with a warning.
+    """A warning if some pixels are coloured.
 
     Raises:
-        ColourImageError: More than MAX_COLOURED_SHARE of them.
+        ColourImageError: More than MAX_COLOURED_SHARE of the pixels are coloured.
     """
     if coloured > MAX_COLOURED_SHARE * pixels:
         raise ColourImageError("the image is in colour; a radiograph is grey")

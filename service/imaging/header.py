@@ -1,4 +1,4 @@
-"""What a DICOM header claims about the view. Compared with the answer, never used to decide."""
+"""The view that a DICOM header claims; compared with the answer, never used for it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from service.imaging.view_terms import view_named
 
 # PS3.3 C.8.1.1 (CR Series) and C.8.11.1 (DX) Defined Terms. The decubitus positions LLD and RLD are
 # taken with a horizontal beam along the patient's anterior-posterior axis: the image is a frontal.
-# The obliques RLO and LLO are neither view. Many archives have words of their own there.
+# The obliques RLO and LLO are neither view. Many archives use other words, see `view_terms`.
 FRONTAL_TERMS = frozenset({"AP", "PA", "LLD", "RLD"})
 LATERAL_TERMS = frozenset({"LL", "RL"})
 
@@ -32,8 +32,8 @@ AXES = {"R": "x", "L": "x", "A": "y", "P": "y", "H": "z", "F": "z"}
 PLANES: dict[frozenset[str], View] = {frozenset("xz"): "frontal", frozenset("yz"): "lateral"}
 
 
-# Free text, in the order in which it is asked: what is nearest to the image comes first. Names of
-# patients may stand there, so no more leaves the decoder than the view and the attribute's keyword
+# Free text attributes, in order: the nearest to the image comes first. They may hold names of
+# patients, so only the view and the attribute's keyword leave the decoder
 ClaimedBy = Literal[
     "SeriesDescription",  # (0008,103E)
     "ProtocolName",  # (0018,1030)
@@ -45,19 +45,19 @@ DESCRIPTIONS: tuple[ClaimedBy, ...] = get_args(ClaimedBy)
 
 @dataclass(frozen=True)
 class ViewHeader:
-    """What stands in the object, in upper case; None where absent or empty."""
+    """The header's values, in upper case; None if absent or empty."""
 
     view_position: str | None  # (0018,5101)
-    # Like Origin for archives only. (0020,0020), with its backslash; the first of (0054,0220):
-    # scheme, colon, value
+    # Both for archives only, like Origin. (0020,0020) with its backslash; the first code of
+    # (0054,0220) as scheme, colon, value
     patient_orientation: str | None = field(default=None, repr=False)
     view_code: str | None = field(default=None, repr=False)
     described_view: View | None = None  # the view that a description names
-    claimed_by: ClaimedBy | None = None  # which
+    claimed_by: ClaimedBy | None = None  # the description that names it
 
     @property
     def view(self) -> View | None:
-        """The view that View Position claims; None for obliques, unknown terms and silence."""
+        """The view that View Position claims; None for obliques, unknown terms and no value."""
         if self.view_position in FRONTAL_TERMS:
             return "frontal"
         if self.view_position in LATERAL_TERMS:
@@ -66,14 +66,14 @@ class ViewHeader:
 
     @property
     def view_by_orientation(self) -> View | None:
-        """The view whose plane the image's rows and columns span; None for others and silence."""
+        """The view whose plane Patient Orientation describes; None for others and no value."""
         directions = (self.patient_orientation or "").split("\\")
         axes = [_main_axis(direction) for direction in directions]
         return PLANES.get(frozenset(axes)) if len(axes) == 2 else None
 
     @property
     def view_by_code(self) -> View | None:
-        """The view that View Code Sequence claims; None for obliques, unknown codes and silence."""
+        """The view that View Code Sequence claims; None for obliques, other codes and no value."""
         scheme, _, value = (self.view_code or "").partition(":")
         scheme = SYNONYMS.get(scheme, scheme)
         if value in FRONTAL_CODES.get(scheme, ()):
@@ -83,19 +83,19 @@ class ViewHeader:
         return None
 
     def agrees(self, view: View) -> bool | None:
-        """Whether View Position claims this view; None where it claims none."""
+        """Whether View Position claims this view; None if it claims none."""
         return _agrees(self.view, view)
 
     def patient_orientation_agrees(self, view: View) -> bool | None:
-        """Whether Patient Orientation claims this view; None where it claims none."""
+        """Whether Patient Orientation claims this view; None if it claims none."""
         return _agrees(self.view_by_orientation, view)
 
     def view_code_agrees(self, view: View) -> bool | None:
-        """Whether View Code Sequence claims this view; None where it claims none."""
+        """Whether View Code Sequence claims this view; None if it claims none."""
         return _agrees(self.view_by_code, view)
 
     def described_view_agrees(self, view: View) -> bool | None:
-        """Whether a description claims this view; None where none claims any."""
+        """Whether a description claims this view; None if no description claims a view."""
         return _agrees(self.described_view, view)
 
 
@@ -104,9 +104,9 @@ def _agrees(claimed: View | None, view: View) -> bool | None:
 
 
 def _main_axis(direction: str) -> str:
-    """The axis of the first letter, which outweighs the others; "" unless each has its own.
+    """The axis of a direction's first letter, which is the main one; "" if it is not valid.
 
-    Of four-legged patients, whose directions have letters of their own, this is silent.
+    It is also "" for quadrupeds, whose directions have other letters.
     """
     axes = [AXES.get(letter, "") for letter in direction]
     return axes[0] if "" not in axes and axes and len(set(axes)) == len(axes) else ""

@@ -1,4 +1,4 @@
-"""JP2 and JPH: boxes around a codestream of JPEG 2000 or HTJ2K."""
+"""JP2 and JPH files: boxes around a codestream of JPEG 2000 or HTJ2K."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from service.imaging.errors import (
 from service.imaging.frame import Stream
 from service.imaging.jpeg2000 import JP2_START
 
-MAX_BOXES = 1000  # of which a file has half a dozen
+MAX_BOXES = 1000  # a usual file has six or so
 
 
 def unwrapped(stream: Stream) -> Stream:
-    """The codestream of a JP2 or JPH file; any other stream as it is.
+    """The codestream of a JP2 or JPH file; any other stream is returned as it is.
 
     Raises:
-        CorruptImageError: None in it, or boxes without end. A struct.error or ValueError says that
-            it is damaged.
-        MultiFrameError: More than one.
-        UnsupportedPixelFormatError: Its samples are those of a palette.
+        CorruptImageError: The file has no codestream.
+        struct.error, ValueError: The file is damaged.
+        MultiFrameError: It has several codestreams.
+        UnsupportedPixelFormatError: It has a palette.
 
     References:
         ITU-T T.800 I.4 and I.5 (boxes), T.814 Annex D.

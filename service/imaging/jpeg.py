@@ -1,6 +1,7 @@
-"""JPEG and JPEG-LS: what a stream declares, and what libjpeg-turbo or CharLS would do for it.
+"""JPEG and JPEG-LS: read headers, and estimate the work of libjpeg-turbo or CharLS.
 
-libjpeg passes over the whole picture for each scan, coded or not, so scans are weighed first.
+libjpeg processes the whole picture for each scan, however little it codes, so the cost of all scans
+is limited first.
 """
 
 from __future__ import annotations
@@ -32,21 +33,21 @@ UNREAD = {
     **dict.fromkeys((0xC9, 0xCA, 0xCB), "arithmetic-coded JPEG"),
     **dict.fromkeys((0xCD, 0xCE, 0xCF), "hierarchical, arithmetic-coded JPEG"),
 }
-BARE = frozenset(RST) | {SOI}  # have no length
+BARE = frozenset(RST) | {SOI}  # markers without a length
 DCT_HALVINGS = 3  # libjpeg decodes blocks of 8 x 8 as 4 x 4, 2 x 2 or 1
 ENDS_SCAN = np.array([code >= 0xC0 and code not in RST and code != 0xFF for code in range(256)])
-LOST_BYTES = 64  # zero together
-OTHER = 0b01010101  # changed bits of a byte
-WINDOWS = range(2**8, 2**18)  # bytes looked at together: few at first, as scans may be short
+LOST_BYTES = 64  # consecutive zeros that count as lost data
+OTHER = 0b01010101  # the bits of a byte that `with_other_end` changes
+WINDOWS = range(2**8, 2**18)  # bytes searched at a time: few at first, because scans may be short
 EXIF = b"Exif\0\0"
 
-# Segments: a photograph has some hundreds, of 64 kB each, for its profiles and previews
+# A photograph has some hundreds of segments, of 64 kB each, for its profiles and previews
 MAX_SEGMENTS = 10_000
-# Of a progressive JPEG, in nanoseconds of one core of 2.5 GHz, as measured with libjpeg-turbo 3: a
-# scan takes 10,000 for its tables, 50 for each restart, and for each block 25 for its mean, or else
-# 5, and one for each coefficient. Of 40 megapixels, the usual ten scans come to 0.2 s, and 64 scans
-# in which each coefficient comes four times to 0.4 s; this is 0.46 s, and all of it is done twice,
-# see `decode_whole`. What 64 MiB of coded bits add to it takes half a second.
+# Costs of a progressive JPEG in nanoseconds of one core of 2.5 GHz, measured with libjpeg-turbo 3:
+# a scan takes 10,000 for its tables, 50 for each restart, and for each block 25 for its mean, or
+# else 5, and one for each coefficient. For 40 megapixels, the usual ten scans take 0.2 s, and 64
+# scans with four passes over each coefficient 0.4 s. The limit is 0.46 s, and `decode_whole` may
+# decode twice. In addition, 64 MiB of coded bits take half a second.
 MAX_SCAN_COST = 700 * MAX_PIXELS // 64
 MEAN_COST, BLOCK_COST, RESTART_COST, SCAN_COST = 25, 5, 50, 10_000
 
@@ -61,16 +62,16 @@ class Component(NamedTuple):
 class Scan(NamedTuple):
     """One SOS segment."""
 
-    components: bytes  # their names
-    first: int  # of the coefficients; 0 is the mean of a block
+    components: bytes  # their identifiers
+    first: int  # index of the first coefficient; 0 is the mean of a block
     last: int
-    interval: int  # MCUs between restarts, 0 for none
-    start: int  # of its data
+    interval: int  # MCUs between restarts; 0: no restarts
+    start: int  # offset of its data
     end: int
 
 
 def read_header(stream: Stream) -> Frame:
-    """What the frame header declares, see `read_frame_header`."""
+    """Read the frame header; see `read_frame_header`."""
     marker, at, _ = next(
         segment for segment in _segments(stream) if segment[0] in FRAMES or segment[0] == SOS
     )
@@ -96,11 +97,11 @@ def read_header(stream: Stream) -> Frame:
 
 
 def check_work(stream: Stream) -> None:
-    """Weigh the scans, to the end of the image.
+    """Limit the cost of all scans, up to the end of the image.
 
     Raises:
-        CorruptImageError: No end, more than one frame, or more or costlier scans than any encoder
-            writes.
+        CorruptImageError: The image has no end, more than one frame, or more or costlier scans than
+            any encoder writes.
 
     References:
         ITU-T T.81 B.2 (marker segments), G.1.1 (only a progressive frame codes a component in
@@ -126,7 +127,7 @@ def check_work(stream: Stream) -> None:
 
 
 def is_sequential(stream: Stream) -> bool:
-    """Whether one scan holds all of it, so that what lacks at its end lacks in the last pixels."""
+    """Whether one scan holds all components, so that missing data affect the last pixels."""
     count = 0
     for marker, at, _ in _segments(stream):
         if marker in FRAMES:
@@ -137,13 +138,13 @@ def is_sequential(stream: Stream) -> bool:
 
 
 def with_more(stream: Stream, more: bytes) -> bytes:
-    """The same stream with bytes put behind the data of its last scan, where no decoder looks."""
+    """The stream with bytes appended to the data of its last scan, which decoders should ignore."""
     end = _frames_and_scans(stream)[1][-1].end
     return b"".join([stream[:end], more, stream[end:]])
 
 
 def has_lost_bytes(stream: Stream) -> bool:
-    """Whether a stretch of its last scan is zero. A flat picture may be coded so as well."""
+    """Whether the last scan has a stretch of zeros. Data of a flat picture may have one as well."""
     scan = _frames_and_scans(stream)[1][-1]
     words = np.frombuffer(stream, np.uint64, (scan.end - scan.start) // 8, scan.start)
     zeros, run = np.flatnonzero(words == 0), LOST_BYTES // 8 - 1
@@ -151,10 +152,10 @@ def has_lost_bytes(stream: Stream) -> bool:
 
 
 def with_other_end(stream: Stream, count: int) -> bytes:
-    """The same stream with other bits in the last bytes of the data of its last scan."""
+    """The stream with changed bits in the last `count` bytes of its last scan."""
     scan = _frames_and_scans(stream)[1][-1]
     at = max(scan.start, scan.end - count)
-    # Behind FF are markers and the zero of a coded FF: with these, places would move
+    # Bytes at FF stay: a changed marker, or a changed stuffing zero, would shift later data
     other = bytes(
         byte if 0xFF in (byte, before, byte ^ OTHER) else byte ^ OTHER
         for before, byte in pairwise(bytes(stream[at - 1 : scan.end]))
@@ -163,15 +164,15 @@ def with_other_end(stream: Stream, count: int) -> bytes:
 
 
 def without_zero(stream: Stream) -> bytes:
-    """The same stream without a zero byte behind the data of its last scan, if there is one."""
+    """The stream without a zero byte at the end of its last scan, if there is one."""
     end = _frames_and_scans(stream)[1][-1].end
     return b"".join([stream[: end - (stream[end - 1] == 0)], stream[end:]])
 
 
 def without_metadata(stream: Stream) -> bytes:
-    """The image alone, but for JFIF and Adobe, which say what its components are.
+    """The stream without metadata, except JFIF and Adobe, which describe the components.
 
-    Pillow follows EXIF, MPF, ICC and Photoshop segments, which cost seconds where they are hostile.
+    Pillow parses EXIF, MPF, ICC and Photoshop segments, and hostile ones take it seconds.
     """
     parts, start = [], 0
     for marker, at, length in _segments(stream):
@@ -184,7 +185,7 @@ def without_metadata(stream: Stream) -> bytes:
 
 
 def orientation(stream: Stream) -> int:
-    """The EXIF orientation, 1 to 8; 1 where it says none. XMP has no say: viewers pass it over."""
+    """The EXIF orientation, 1 to 8; 1 if there is none. XMP is ignored, as by viewers."""
     for marker, at, length in _segments(stream):
         if marker == SOS:
             break
@@ -194,7 +195,7 @@ def orientation(stream: Stream) -> int:
 
 
 def _segments(stream: Stream) -> Iterator[tuple[int, int, int]]:
-    """Marker, place and length of each segment; the last is the end of the image."""
+    """Marker, offset and length of each segment; the last is the end of the image."""
     data = np.frombuffer(stream, np.uint8)
     at = 2
     for _ in range(MAX_SEGMENTS):
@@ -218,7 +219,9 @@ def _segments(stream: Stream) -> Iterator[tuple[int, int, int]]:
 
 
 def _end_of_scan(data: npt.NDArray[np.uint8], at: int) -> int:
-    """Where a marker follows that is no restart. JPEG-LS has FF before less than 80 as well."""
+    """The offset of the next marker that is no restart. JPEG-LS may also have FF before bytes
+    below 80 hexadecimal, which is not a marker.
+    """
     size = WINDOWS.start
     while at + 1 < len(data):
         window = data[at : at + size + 1]
@@ -232,7 +235,7 @@ def _end_of_scan(data: npt.NDArray[np.uint8], at: int) -> int:
 
 
 def _frames_and_scans(stream: Stream) -> tuple[list[int], list[Scan]]:
-    """Where frame headers stand, and what the scans are."""
+    """The offsets of frame headers, and the scans."""
     interval, frames, scans = 0, [], []
     for (marker, at, _), (_, following, _) in pairwise(_segments(stream)):
         if marker in FRAMES:
@@ -252,7 +255,7 @@ def _scan(stream: Stream, at: int, interval: int, end: int) -> Scan:
 
 
 def _check_restarts(stream: Stream, frame: int, scans: list[Scan]) -> None:
-    """Refuse a frame that lacks restart markers, and with them what stands between."""
+    """Refuse a frame that lacks restart markers, and so the data between them."""
     for scan in scans:
         if scan.interval:
             data = np.frombuffer(stream, np.uint8)[scan.start : scan.end]
@@ -263,7 +266,7 @@ def _check_restarts(stream: Stream, frame: int, scans: list[Scan]) -> None:
 
 
 def _units(stream: Stream, frame: int, scan: Scan) -> int:
-    """The MCUs of a scan (T.81 A.2): blocks or samples of one component, or groups of several."""
+    """The number of MCUs of a scan (T.81 A.2): blocks or samples, or groups of them."""
     side = 1 if stream[frame + 1] == LOSSLESS else 8
     if len(scan.components) == 1:
         return _blocks(stream, frame, side)[scan.components[0]]
@@ -278,7 +281,7 @@ def _units(stream: Stream, frame: int, scan: Scan) -> int:
 
 
 def _blocks(stream: Stream, at: int, side: int = 8) -> dict[int, int]:
-    """How many blocks of `side` pixels each component has, by its name."""
+    """The number of blocks of `side` pixels of each component, by its identifier."""
     rows, columns, count = struct.unpack_from(">HHB", stream, at + 5)
     fields = [stream[at + 10 + 3 * i : at + 12 + 3 * i] for i in range(count)]
     sampling = {name: Component(factors >> 4, factors & 15) for name, factors in fields}
@@ -292,7 +295,7 @@ def _blocks(stream: Stream, at: int, side: int = 8) -> dict[int, int]:
 
 
 def _cost(scan: Scan, blocks: dict[int, int]) -> int:
-    """Nanoseconds; KeyError where it names a component that the frame has not."""
+    """The cost of a scan in nanoseconds; KeyError if the frame lacks a component of it."""
     count = sum(blocks[name] for name in scan.components)
     block = BLOCK_COST + max(0, scan.last - scan.first) if scan.first else MEAN_COST + scan.last
     restarts = count // scan.interval if scan.interval else 0

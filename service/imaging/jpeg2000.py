@@ -1,7 +1,7 @@
-"""JPEG 2000 and HTJ2K: what a codestream declares, and what OpenJPEG would do for it.
+"""JPEG 2000 and HTJ2K: read headers, and estimate the work of OpenJPEG.
 
-OpenJPEG allocates for every tile, precinct and code block that is declared, coded or not, and
-steps through every packet. 620 bytes can declare gigabytes and hours, so they are counted first.
+OpenJPEG allocates memory for every declared tile, precinct and code block, coded or not, and steps
+through every packet. 620 bytes can declare gigabytes and hours of work, so these are counted first.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ SIZ, COD, COC, TLM, PLM, PLT = 0xFF51, 0xFF52, 0xFF53, 0xFF55, 0xFF57, 0xFF58
 QCD, QCC, RGN, POC, PPM, PPT = 0xFF5C, 0xFF5D, 0xFF5E, 0xFF5F, 0xFF60, 0xFF61
 CAP, CPF, CRG, COM, SOT, SOD = 0xFF50, 0xFF59, 0xFF63, 0xFF64, 0xFF90, 0xFF93
 MCT, MCC, MCO, CBD = 0xFF74, 0xFF75, 0xFF77, 0xFF78
-# Those that OpenJPEG reads by their length; past others it steps by two bytes, so this does too
+# Markers whose length OpenJPEG reads; it skips others by two bytes, so this does too
 KNOWN = {CAP, SIZ, COD, COC, TLM, PLM, PLT, CPF, QCD, QCC, RGN, POC, PPM, PPT, CRG, COM, SOT} | {
     *(MCT, MCC, MCO, CBD),
 }
 SEPARATE_PASSES = 0x01 | 0x04  # of the code block style: bypass, termination on each pass
-MAX_LEVELS, MAX_BLOCK = 32, 8  # and 2**8 * 4 samples
-MAX_POCS = 32  # of OpenJPEG
-MAX_PLANES = 31  # of OpenJPEG
+MAX_LEVELS, MAX_BLOCK = 32, 8  # decomposition levels; log2 of the largest side of a block, less 2
+MAX_POCS = 32  # OpenJPEG's limit
+MAX_PLANES = 31  # OpenJPEG's limit
 
-# Each limit is what a radiograph of 40 megapixels can need, times a margin. Costs were measured
+# Each limit is what a radiograph of 40 megapixels may need, times a margin. Costs were measured
 # with OpenJPEG 2.5.4 on one core of 2.5 GHz.
 LIMITS = {
     # 1,600 tiles of 160 x 160 pixels, the smallest in use; 10 kB each, 100 MB in all
@@ -54,25 +54,25 @@ LIMITS = {
 
 
 class Line(NamedTuple):
-    """One direction of the grid: the image, and how tiles cut it."""
+    """One direction of the grid: the image, and its tiles."""
 
     start: int
     end: int
-    tile: int  # its length
+    tile: int  # length of a tile
     origin: int  # of the first tile
 
     @property
     def tiles(self) -> int:
-        """How many there are."""
+        """The number of tiles in this direction."""
         return -(-(self.end - self.origin) // self.tile)
 
     @property
     def longest(self) -> int:
-        """Pixels of a whole tile, or of the image if that is shorter."""
+        """The length of a whole tile, or of the image if that is shorter."""
         return min(self.tile, self.end - self.start)
 
     def cells(self, exponent: int) -> int:
-        """Into how many cells of 2**exponent pixels the longest tile falls, at the most."""
+        """The most cells of 2**exponent pixels that a tile can have."""
         size = 1 << exponent
         if size >= self.end:
             return 1
@@ -86,17 +86,17 @@ class Grid(NamedTuple):
 
     across: Line
     down: Line
-    depths: tuple[int, ...]  # of each component: bits less one, and 128 if signed
+    depths: tuple[int, ...]  # of each component: bits less one, plus 128 if signed
     steps: frozenset[int]  # XRsiz and YRsiz
 
     @property
     def tiles(self) -> int:
-        """How many there are."""
+        """The number of tiles."""
         return self.across.tiles * self.down.tiles
 
 
 class Style(NamedTuple):
-    """How a component is cut up: a COD or COC segment."""
+    """The coding style of a component: a COD or COC segment."""
 
     levels: int
     block: tuple[int, int]  # exponents of width and height
@@ -107,29 +107,29 @@ class Style(NamedTuple):
 
 @dataclass
 class Coding:
-    """The most that any header of a codestream says, of whichever tile or component."""
+    """The largest values in all headers of a codestream, over tiles and components."""
 
-    parts: Counter[int] = field(default_factory=Counter)  # of each tile
-    promised: dict[int, int] = field(default_factory=dict)  # parts, by a tile's own headers
+    parts: Counter[int] = field(default_factory=Counter)  # tile-parts found, by tile
+    promised: dict[int, int] = field(default_factory=dict)  # tile-parts declared, by tile
     layers: int = 0
     styles: list[Style] = field(default_factory=list)
-    planes: int = 0  # of bits
-    shift: int = 0  # more of them, in a region of interest
-    changes: int = 0  # of progression
+    planes: int = 0  # bit planes
+    shift: int = 0  # additional bit planes of a region of interest
+    changes: int = 0  # progression order changes
 
 
 class Count(NamedTuple):
-    """What one component of one tile is made of."""
+    """The numbers of structures of one component in one tile."""
 
     precincts: int  # times bands
     blocks: int
-    packets: int  # of a layer, for which OpenJPEG keeps room
-    positions: int  # at which it may look for them
-    parts: int  # of a code block, but for layers
+    packets: int  # of a layer, for which OpenJPEG allocates memory
+    positions: int  # where OpenJPEG may search for packets
+    parts: int  # of a code block, without layers
 
 
 def read_header(stream: Stream) -> Frame:
-    """What the main header declares, see `read_frame_header`."""
+    """Read the main header; see `read_frame_header`."""
     grid = _grid(stream)
     if len(grid.depths) > MAX_COMPONENTS or grid.steps != {1} or len(set(grid.depths)) > 1:
         raise UnsupportedPixelFormatError(
@@ -144,17 +144,17 @@ def read_header(stream: Stream) -> Frame:
         len(grid.depths),
         precision=(grid.depths[0] & 0x7F) + 1,
         signed=bool(grid.depths[0] & 0x80),
-        # A picture that does not begin at the origin halves to another size, and shifted
+        # A picture that does not begin at the origin would be shifted at a reduced size
         halvings=0 if across.start or down.start else style.levels,
         wavelet="5/3" if style.reversible else "9/7",
     )
 
 
 def check_work(stream: Stream) -> None:
-    """Count what OpenJPEG would allocate and step through.
+    """Limit the structures that OpenJPEG would allocate and step through.
 
     Raises:
-        CorruptImageError: More of it than LIMITS, or tiles or parts of them that are missing.
+        CorruptImageError: A count exceeds LIMITS, or tiles or tile-parts are missing.
 
     References:
         ITU-T T.800 A.4 to A.6 (marker segments), B.3 to B.12 (tiles, precincts, blocks, packets).
@@ -166,7 +166,7 @@ def check_work(stream: Stream) -> None:
         raise CorruptImageError(
             f"the frame is cut off: it has {len(coding.parts)} of {grid.tiles} tiles"
         )
-    # Packets that are missing at the end of a tile are empty ones to OpenJPEG
+    # OpenJPEG takes missing packets at the end of a tile for empty ones
     if any(coding.parts[tile] < count for tile, count in coding.promised.items()):
         raise CorruptImageError("the frame is cut off: a tile lacks tile-parts")
     planes = min(MAX_PLANES, coding.planes + coding.shift)
@@ -205,7 +205,7 @@ def _grid(stream: Stream) -> Grid:
 
 
 def _headers(stream: Stream) -> Iterator[tuple[int, int, int]]:
-    """Marker, place and length of all segments, those of tile-parts included."""
+    """Marker, offset and length of all segments, including those of tile-parts."""
     at, end = 2, 0
     for _ in range(LIMITS["markers"]):
         marker, length = struct.unpack_from(">HH", stream, at)
@@ -213,7 +213,7 @@ def _headers(stream: Stream) -> Iterator[tuple[int, int, int]]:
             end = at + int(struct.unpack_from(">I", stream, at + 6)[0])
         if marker == SOD:
             if end < at + 2 or bytes(stream[end : end + 2]) != SOT.to_bytes(2):
-                return  # the last tile-part may say 0; past anything else, OpenJPEG stops as well
+                return  # the last tile-part may declare 0; otherwise OpenJPEG stops here, too
             at = end
         elif marker in KNOWN:
             yield marker, at, length
@@ -245,8 +245,8 @@ def _coding(stream: Stream) -> Coding:
 
 
 def _style(stream: Stream, at: int) -> Style:
-    """A COD or COC segment. Where it names no precincts, they are as large as can be."""
-    component = struct.unpack_from(">H", stream, at)[0] == COC  # one byte says which
+    """Read a COD or COC segment. Without precinct sizes, precincts have the maximum size."""
+    component = struct.unpack_from(">H", stream, at)[0] == COC  # has a byte for the component
     has_precincts = stream[at + 4 + component] & 1
     at += 6 if component else 9
     levels, width, height, passes, transform = struct.unpack_from(">5B", stream, at)
@@ -266,12 +266,12 @@ def _planes(quantisation: bytes) -> int:
 
 
 def _count(grid: Grid, style: Style, planes: int) -> Count:
-    """What the largest tile has of one component of this style."""
+    """The counts of one component with this style in the largest tile."""
     precincts = blocks = largest = 0
     finest = [style.levels + 15] * 2
     for resolution, precinct in enumerate(style.precincts):
         halvings = style.levels - resolution
-        finer = min(1, resolution)  # bands have half the size, but for the coarsest
+        finer = min(1, resolution)  # except for the coarsest resolution, bands have half the size
         exponents = [side + halvings for side in precinct]
         finest = [min(pair) for pair in zip(finest, exponents, strict=True)]
         here = _cells(grid, exponents)

@@ -1,4 +1,4 @@
-"""Decoders, loaded before the first file needs them."""
+"""Load the decoders' libraries before the first file."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ SIDE = 64
 
 
 def load_decoders() -> None:
-    """Load all libraries that decode, by decoding a picture of each kind.
+    """Load all decoders' libraries by decoding one picture of each format.
 
-    Most are loaded at their first use, which takes up to 50 ms. A process that is forked afterwards
-    has them, and shares their memory.
+    Most libraries load at their first use, which takes up to 50 ms. Processes that are forked later
+    share them.
     """
     picture = np.arange(SIDE**2, dtype=np.uint16).reshape(SIDE, SIDE).astype(np.uint8)
     read_radiograph(imagecodecs.png_encode(picture), PreprocessSpec(size=SIDE))
@@ -28,5 +28,5 @@ def load_decoders() -> None:
         decode_frame(bytes(frame), min_side=SIDE // 2)
     deflated = imagecodecs.deflate_encode(picture.tobytes(), raw=True)
     imagecodecs.deflate_decode(deflated, raw=True, out=bytearray(picture.nbytes))
-    imagecodecs.packbits_decode(b"\0\0", out=1)  # and LZW, of TIFF
-    # RLE needs no library that PNG and deflate do not need
+    imagecodecs.packbits_decode(b"\0\0", out=1)  # also LZW, for TIFF
+    # RLE uses the libraries of PNG and deflate

@@ -1,4 +1,4 @@
-"""Lookup tables of an object: the Modality LUT, and palettes."""
+"""Lookup tables of a DICOM object: the Modality LUT, and palettes."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ AT_ONCE = 2**20  # pixels; indices take eight bytes each
 
 
 class Table(NamedTuple):
-    """Entries for stored values that follow each other."""
+    """A lookup table for consecutive stored values."""
 
     entries: npt.NDArray[Any]
     first: int  # the stored value of the first entry
 
     def apply(self, values: Pixels) -> Pixels:
-        """Look up (rows, columns); values beyond the table take its first or last entry."""
+        """Look up (rows, columns); values outside the table get its first or last entry."""
         found = np.empty(values.shape, self.entries.dtype)
         rows = max(1, AT_ONCE // values.shape[1])
         for at in range(0, len(values), rows):
@@ -36,12 +36,12 @@ class Table(NamedTuple):
 def grey_of_palette(
     values: Pixels, colours: npt.NDArray[Any], green: Table
 ) -> tuple[Pixels, tuple[str, ...]]:
-    """The green of each value, and a warning where some pixels are coloured.
+    """The green of each value, and a warning if some pixels are coloured.
 
     Args:
         values: (rows, columns).
         colours: (entries, 3), unsigned.
-        green: The second of them.
+        green: The table of the second column of `colours`.
 
     Raises:
         ColourImageError: See `check_share`.
@@ -51,16 +51,16 @@ def grey_of_palette(
 
 
 def read_table(found: Mapping[str, bytes], name: str, *, signed: bool, little: bool) -> Table:
-    """The table of these attributes.
+    """Read a lookup table from its attributes.
 
     Args:
-        found: Raw values, of which `name` + "Descriptor" and `name` + "Data" are read.
-        name: Their common part.
-        signed: Whether stored values are.
-        little: Whether the lowest byte is the first.
+        found: Raw values by keyword; `name` + "Descriptor" and `name` + "Data" are read.
+        name: The common part of the two keywords.
+        signed: Whether stored values are signed.
+        little: Whether the object is little endian.
 
     Raises:
-        CorruptImageError: An attribute is missing, or the table is shorter than it says.
+        CorruptImageError: An attribute is missing, or the table is shorter than declared.
 
     References:
         PS3.3 C.11.1.1.1 LUT Descriptor, C.7.6.3.1.5 and 6 Palette Color Lookup Tables. Entries of 8
@@ -70,7 +70,7 @@ def read_table(found: Mapping[str, bytes], name: str, *, signed: bool, little: b
     if len(descriptor) != DESCRIPTOR_BYTES or not data:
         raise CorruptImageError(f"the object has no {name}Descriptor or no {name}Data")
     order = "<" if little else ">"
-    # Its VR may be US where stored values are signed: what counts is how they are
+    # The descriptor's VR may be US although stored values are signed; the latter applies
     count, first, _ = struct.unpack(f"{order}H{'h' if signed else 'H'}H", descriptor)
     count = count or 2**16
     if len(data) in {count, count + 1}:

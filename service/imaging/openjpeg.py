@@ -1,8 +1,8 @@
-"""JPEG 2000 and HTJ2K by the OpenJPEG within Pillow's wheel, called without Pillow.
+"""Decode JPEG 2000 and HTJ2K with the OpenJPEG library in Pillow's wheel, called by ctypes.
 
-Pillow holds Python's lock while it decodes JPEG 2000, so that two threads do no more than one.
-Here the lock is taken only to ask for the next bytes: two threads decode twice as many images, and
-one 9 to 60 % more, the most of HTJ2K.
+Pillow holds the GIL while it decodes JPEG 2000, so that two threads are no faster than one. Here
+the GIL is held only while bytes are read: two threads decode twice as many images, and one thread 9
+to 60 % more, most for HTJ2K.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ import PIL
 
 from service.imaging.frame import Frame, Stream
 
-BUFFER = 2**16  # bytes; what a tile part holds is read past it, at once
-PARAMETERS = 2**14  # bytes; more than opj_dparameters_t has, whose first field is `cp_reduce`
+BUFFER = 2**16  # bytes; OpenJPEG reads a tile-part directly, without it
+PARAMETERS = 2**14  # bytes; larger than opj_dparameters_t, whose first field is `cp_reduce`
 TO_BE_READ = 1
-CODESTREAM = 0  # OPJ_CODEC_J2K, which HTJ2K is as well
+CODESTREAM = 0  # OPJ_CODEC_J2K, also for HTJ2K
 NOTHING_LEFT = c_size_t(-1).value
-VERSION = b"2."  # of which the structures below are
+VERSION = b"2."  # the major version of the structures below
 WHEELS = ("../pillow.libs/libopenjp2*.so*", ".dylibs/libopenjp2*.dylib")  # Linux, macOS
 MAX_BITS = 16
 
@@ -57,7 +57,7 @@ class Image(ctypes.Structure):
     )
 
 
-SIGNATURES: dict[str, tuple[Any, ...]] = {  # what is returned, then the arguments
+SIGNATURES: dict[str, tuple[Any, ...]] = {  # type of the result, then of the arguments
     "opj_version": (c_char_p,),
     "opj_set_default_decoder_parameters": (None, c_void_p),
     "opj_create_decompress": (c_void_p, c_int),
@@ -73,13 +73,13 @@ SIGNATURES: dict[str, tuple[Any, ...]] = {  # what is returned, then the argumen
     "opj_stream_set_seek_function": (None, c_void_p, Seek),
     "opj_stream_set_user_data_length": (None, c_void_p, ctypes.c_uint64),
     "opj_stream_destroy": (None, c_void_p),
-    # Of the C library below it; `ctypes.memmove` would keep Python's lock for megabytes
+    # From the C library; `ctypes.memmove` would hold the GIL while it copies megabytes
     "memmove": (None, c_void_p, c_void_p, c_size_t),
 }
 
 
 def load(package: Path = Path(PIL.__file__).parent) -> ctypes.CDLL | None:
-    """Find the library where Pillow's wheels keep it; None where Pillow was built otherwise."""
+    """Load the library from Pillow's wheel; None if Pillow was installed in another way."""
     path = next((path for wheel in WHEELS for path in package.glob(wheel)), None)
     if path is None:
         return None
@@ -101,14 +101,14 @@ def decode_openjpeg(
     Args:
         openjpeg: The library.
         stream: The codestream, without a wrapper.
-        frame: What it declares: one component of at most MAX_BITS.
-        reduce: How often its sides are to be halved, at most `frame.halvings` times.
+        frame: Its header: one component of at most MAX_BITS.
+        reduce: How often to halve both sides; at most `frame.halvings`.
 
     Returns:
         (rows, columns) of the reduced size, int16 or uint16, as coded.
 
     Raises:
-        ValueError: It is damaged, or its header says something else to OpenJPEG.
+        ValueError: It is damaged, or OpenJPEG reads another size or depth from its header.
     """
     source = np.frombuffer(stream, np.uint8)
     image = POINTER(Image)()
@@ -138,7 +138,7 @@ def decode_openjpeg(
 
 
 def _check(image: Image, frame: Frame) -> None:
-    """Refuse, before anything is allocated, what is not the frame whose size was checked."""
+    """Check that OpenJPEG has read the size that was checked, before it allocates memory."""
     first = image.component[0]
     found = (image.components, image.y1 - image.y0, image.x1 - image.x0, first.dx, first.dy)
     if found != (1, frame.rows, frame.columns, 1, 1):
@@ -149,7 +149,7 @@ def _check(image: Image, frame: Frame) -> None:
 
 @contextmanager
 def _reading(openjpeg: ctypes.CDLL, source: npt.NDArray[np.uint8]) -> Iterator[int | None]:
-    """An OpenJPEG stream of these bytes. Its functions take Python's lock; the decoder does not."""
+    """An OpenJPEG stream of these bytes. Its callbacks hold the GIL; the decoder does not."""
     start, length, at = source.ctypes.data, len(source), 0
 
     def read(target: int, wanted: int, _: int | None) -> int:
@@ -172,7 +172,7 @@ def _reading(openjpeg: ctypes.CDLL, source: npt.NDArray[np.uint8]) -> Iterator[i
         at = max(0, min(target, length))
         return at == target
 
-    functions = Read(read), Skip(skip), Seek(seek)  # kept here while they may be called
+    functions = Read(read), Skip(skip), Seek(seek)  # references, while they may be called
     stream = openjpeg.opj_stream_create(BUFFER, TO_BE_READ)
     try:
         openjpeg.opj_stream_set_read_function(stream, functions[0])

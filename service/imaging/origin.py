@@ -1,4 +1,4 @@
-"""Whence an image comes, by its header. For archives: never for a log, a metric or an answer."""
+"""The origin of an image, from its header. For archives only, never for logs or answers."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from service.imaging.elements import Elements
 from service.imaging.header import DESCRIPTIONS, ClaimedBy, ViewHeader
 from service.imaging.view_terms import view_named
 
-MAX_CHARACTERS = 64  # the longest that the Standard allows for any of these
-FIRST_YEAR = 1970  # digital radiographs are younger; clocks that were reset say 1970 or less
+MAX_CHARACTERS = 64  # the Standard's maximum for these attributes
+FIRST_YEAR = 1970  # digital radiographs are newer; clocks that were reset say 1970 or earlier
 REPLACED = "\N{REPLACEMENT CHARACTER}"  # by pydicom, for what the character set does not have
 DATES = ("AcquisitionDate", "ContentDate", "StudyDate")  # the nearest to the exposure first
 DATE = re.compile(r"(\d{4})([.-]?)(\d\d)\2(\d\d)", re.ASCII)  # with dots before DICOM 3
@@ -22,7 +22,7 @@ DATE = re.compile(r"(\d{4})([.-]?)(\d\d)\2(\d\d)", re.ASCII)  # with dots before
 
 @dataclass(frozen=True)
 class Origin:
-    """Cleaned by `tidy`; None where absent, empty or beyond what the Standard allows."""
+    """Values cleaned by `tidy`; None if absent, empty or longer than the Standard allows."""
 
     study_instance_uid: str | None = None
     series_instance_uid: str | None = None
@@ -32,7 +32,7 @@ class Origin:
 
 
 def origin_of(elements: Elements) -> Origin:
-    """What the header says; whatever stands there, this raises nothing."""
+    """The origin that the header names; invalid values become None, and raise nothing."""
     return Origin(
         study_instance_uid=tidy(elements.text("StudyInstanceUID")),
         series_instance_uid=tidy(elements.text("SeriesInstanceUID")),
@@ -43,7 +43,7 @@ def origin_of(elements: Elements) -> Origin:
 
 
 def view_header_of(elements: Elements) -> ViewHeader:
-    """What the header claims; View Position as it stands there."""
+    """The header's claims about the view; View Position is not cleaned."""
     orientation = tidy(elements.text("PatientOrientation"))
     if orientation and "\\" in orientation:
         orientation = "\\".join(value.strip() for value in orientation.split("\\"))
@@ -58,9 +58,9 @@ def view_header_of(elements: Elements) -> ViewHeader:
 
 
 def tidy(text: str | None) -> str | None:
-    """Without padding and what cannot be printed; None where nothing is left, or too much.
+    """A text without padding and unprintable characters; None if it is then empty or too long.
 
-    A part of a value may be that of another: too long ones are left out, not cut.
+    Values that are too long are not cut, because two of them could begin alike.
     """
     if text is not None and not text.isprintable():
         text = "".join(filter(str.isprintable, text))
@@ -69,7 +69,7 @@ def tidy(text: str | None) -> str | None:
 
 
 def month_of(text: str | None) -> str | None:
-    """The month of a date; None where it is no date, or none on which the image can be taken."""
+    """The month of a date; None if it is not a date, or not a plausible one for an image."""
     found = DATE.fullmatch(text or "")
     if not found:
         return None
@@ -96,7 +96,7 @@ def _view_code(elements: Elements) -> str | None:
 
 
 def _description(elements: Elements) -> tuple[View | None, ClaimedBy | None]:
-    """The view that the first description names, and which that is: their text ends here."""
+    """The view that a description names, and the attribute's keyword; its text is not kept."""
     for keyword in DESCRIPTIONS:
         if view := view_named(_text(elements, keyword)):
             return view, keyword
@@ -108,7 +108,7 @@ def _station(elements: Elements) -> str | None:
 
 
 def _text(elements: Elements, keyword: str) -> str | None:
-    """A text in its character set; None where it is not one of that."""
+    """A decoded text; None if it is not valid in its character set."""
     raw = elements.values.get(keyword, b"").strip(b" \0")
     if raw.isascii() and b"\x1b" not in raw:
         return raw.decode("ascii")
@@ -120,7 +120,7 @@ def _text(elements: Elements, keyword: str) -> str | None:
 
 
 def _decoded(raw: bytes, declared: str | None) -> str:
-    """Text of another character set: the declared ones, else UTF-8, or Latin-1 if it is not that.
+    """Decode non-ASCII text: by the declared character sets, or else as UTF-8 or Latin-1.
 
     References:
         PS3.3 C.12.1.1.2 Specific Character Set; PS3.5 6.1.2.5 Code Extension.

@@ -1,4 +1,4 @@
-"""What people send by mistake, by content: each gets an error that names it."""
+"""Recognise other file formats that are sent by mistake, so that the error can name them."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import re
 
 import numpy as np
 
-START_BYTES = 1024  # tell the format of a file, or name another
+START_BYTES = 1024  # enough to recognise the format
 
-# Where the bytes stand, and which
+# Offset, bytes and name
 MAGIC = (
     (0, b"%PDF", "PDF"),
     (0, b"\x89PNG\r\r\n", "PNG that was transferred as text"),
@@ -45,13 +45,14 @@ MAGIC = (
     (0, b"{\\rtf", "RTF"),
     (0, b"MSH|", "HL7"),
 )
-# Bytes that are looked at first; line feeds of a whole file, and different bytes before them, that
-# are no pattern of pixels: those of 2573 are a carriage return and a line feed each
+# The size of the stretch that is searched first; and the least number of line feeds in a file, and
+# of different bytes before them. Fewer may be a pattern of pixels: those of the value 2573 are a
+# carriage return and a line feed
 STRETCH_BYTES, FEEDS, DIFFERENT = 2**14, 16, 8
 CARRIAGE_RETURN, LINE_FEED = b"\r\n"
-# The names of files in gzip say what is in it
+# gzip files hold the name of the original file
 GZIP, NIFTI_GZIP = b"\x1f\x8b", re.compile(rb"\.nii\0", re.IGNORECASE)
-# Text, behind a byte order mark and white space
+# Texts, after a byte order mark and white space
 TEXTS = (
     (re.compile(rb'[\[{].*"[0-9A-Fa-f]{8}"\s*:\s*\{\s*"(vr|Value)"', re.DOTALL), "DICOM JSON"),
     (re.compile(rb'[\[{]\s*("|\{|\[|\]|\})'), "JSON"),
@@ -63,7 +64,7 @@ TEXTS = (
 
 
 def name_of(data: bytes | bytearray | memoryview) -> str | None:
-    """The name of the format, or None where it is not a known one."""
+    """The name of the format; None if it is unknown."""
     start = bytes(data[:START_BYTES])
     for at, magic, name in MAGIC:
         if start.startswith(magic, at):
@@ -77,7 +78,8 @@ def name_of(data: bytes | bytearray | memoryview) -> str | None:
 def was_sent_as_text(data: bytes | bytearray | memoryview) -> bool:
     """Whether a transfer in text mode has put a carriage return before each line feed.
 
-    A stretch in the middle is looked at first: of nearly all files, it holds another line feed.
+    A stretch in the middle is searched first, because in nearly all files it has a line feed
+    without one.
     """
     middle = max(0, len(data) - STRETCH_BYTES) // 2
     stretch = bytes(data[middle : middle + STRETCH_BYTES])

@@ -1,7 +1,7 @@
-"""Values far outside of the radiograph's: PreprocessSpec version 2.
+"""Remove values far outside the range of the radiograph (PreprocessSpec version 2).
 
-A narrow range of values holds a radiograph; what burns in, covers or surrounds it may lie far
-outside. An ordinary radiograph hardly changes: of 4,331 public ones, no PFI moved by 0.006.
+A radiograph has a narrow range of values; burned-in marks, overlays and surroundings may be far
+outside it. Ordinary radiographs hardly change: among 4,331 public ones, no PFI changed by 0.006.
 """
 
 from __future__ import annotations
@@ -15,35 +15,35 @@ from service.imaging.picture import Mask, Picture, sampling
 
 Values = npt.NDArray[np.float32]  # in one dimension
 
-LEVELS = 256  # into which the range of samples is cut
-SMOOTHED = 8  # of these are counted together
-# A level is sparse if it holds less than this part of what each would hold if all held the same:
-# compression and scaling smear the edges of what was burned in over all levels. Of a level that
-# holds more than PLATE of all samples, as an empty plate does, no more than that counts
+LEVELS = 256  # bins of the histogram of samples
+SMOOTHED = 8  # bins that are averaged
+# A bin is sparse if it holds less than SPARSE of the mean: compression and scaling smear the edges
+# of burned-in marks over all bins. At most PLATE of all samples count for one bin, because an empty
+# plate may fill one
 SPARSE, PLATE = 0.1, 0.05
-# Values beyond a run of sparse levels are outliers if it is so wide, as a part of the range of the
-# rest: the first if they are nearly equal (half of them differ by less than PLATEAU of that range),
-# as what was painted is, and the second if not, as the air beside a patient may be. Of 4,331
-# ordinary radiographs, 58 have such a gap, two of them one of 1.0 or more
+# Values beyond a run of sparse bins (a gap) are outliers if the gap is wide enough, as a share of
+# the range of the other values: PLATEAU_GAP if the outliers are nearly equal (half of them within
+# PLATEAU of that range), like painted marks, else SPREAD_GAP, because they may be the air beside a
+# patient. Of 4,331 ordinary radiographs, 58 have such a gap, two of them one of 1.0 or more
 PLATEAU_GAP, SPREAD_GAP, PLATEAU = 0.3, 0.75, 0.03
-FEW_VALUES = 4  # pictures of so few, as PNG of 2 bits, have gaps only
-FEW = 0.005  # of the samples: fewer are left to the percentiles of the window
-FAR_GAP = 2.0  # the same, where what surrounds a radiograph and is bright becomes dark
+FEW_VALUES = 4  # pictures with so few values, such as PNG of 2 bits, have gaps everywhere
+FEW = 0.005  # share of samples; fewer outliers are left to the percentiles of the window
+FAR_GAP = 2.0  # the gap beyond which bright surroundings become dark
 MAX_OUTLIERS = 6
-SPREAD, CONTENT_LEVELS = (2, 98), 64  # percentiles, and levels between them
-# Of the picture's edge: a plateau that holds so much of it surrounds the radiograph
+SPREAD, CONTENT_LEVELS = (2, 98), 64  # percentiles, and bins between them
+# Outliers that fill this share of the picture's edge surround the radiograph
 SURROUNDS = 0.1
-SMEAR_PIXELS = 4  # around outliers, where a file is lossy or was decoded at a reduced size
+SMEAR_PIXELS = 4  # width of smeared edges, if a file is lossy or decoded at a reduced size
 
 
 def without_outliers(picture: Picture) -> tuple[Picture, bool]:
-    """Without values that are far from all others: a border, a box, markers.
+    """Remove values that are far from all others: a border, a box, markers.
 
-    They become as dark or bright as the rest is; what surrounds the radiograph and is far off
-    becomes dark, whatever it was.
+    They get the darkest or brightest value of the others; bright surroundings that are far off
+    become dark.
 
     Returns:
-        The picture, and whether they took half of its range or more.
+        The picture, and whether outliers took half of its range or more.
     """
     pixels = picture.pixels
     grid = sampling(pixels)
@@ -73,7 +73,7 @@ def _surrounds(mask: Mask) -> bool:
 
 
 def _widened(mask: Mask) -> Mask:
-    """With what lies within SMEAR_PIXELS of it; not of single pixels, which have no edge."""
+    """Grow a mask by SMEAR_PIXELS; single pixels do not grow, because they have no edge."""
     wide = mask.copy()
     for lines in (wide, wide.T):
         lines[1:] &= lines[:-1]
@@ -87,22 +87,22 @@ def _widened(mask: Mask) -> Mask:
 
 
 class _Gap(NamedTuple):
-    """Between outliers and the rest."""
+    """The gap between outliers and the other values."""
 
     width: float = 0
-    wide: float = PLATEAU_GAP  # as a part of the range of the rest: then it is one
+    wide: float = PLATEAU_GAP  # the least width that counts, as a share of the others' range
 
     def left(self, extent: float) -> float:
-        """What is left of it, next to a rest of this extent.
+        """The width that remains, if the other values have this extent.
 
-        At `wide` it stays as it is, and from twice that on nothing is left: between them it shrinks
-        steadily, as one picture must not get two tensors when compression moves a value.
+        A gap of `wide` keeps its width, and one of twice that or more has no width left. Between
+        them it shrinks continuously, so that small changes by compression change the tensor little.
         """
         return min(self.width, max(0.0, 2 * self.wide * extent - self.width))
 
 
 class _Rest(NamedTuple):
-    """The range of what are no outliers, and the gaps on both of its sides."""
+    """The range of values without outliers, and the gaps below and above it."""
 
     low: float
     high: float
@@ -115,11 +115,11 @@ class _Rest(NamedTuple):
 
     @property
     def limits(self) -> tuple[float, float]:
-        """Darkest and brightest value that are left."""
+        """The lowest and the highest value that remain."""
         return self.low - self.below.left(self.extent), self.high + self.above.left(self.extent)
 
     def is_far(self, below: bool) -> bool:
-        """Whether what lies on one side is no part of any radiograph's range."""
+        """Whether the outliers on one side are too far off to be part of a radiograph."""
         return (self.below if below else self.above).width > FAR_GAP * self.extent
 
     @property
@@ -128,7 +128,7 @@ class _Rest(NamedTuple):
 
 
 def _rest(values: Values) -> _Rest | None:
-    """What lies between outliers; None where there are none."""
+    """The range between outliers; None if there are none."""
     below = above = _Gap()
     for _ in range(MAX_OUTLIERS):
         cut = _cut(values)
@@ -153,17 +153,17 @@ class _Cut(NamedTuple):
 
 
 def _cut(values: Values) -> _Cut | None:
-    """Cut at the widest gap, and keep what says more; None where it is narrow."""
+    """Split at the widest gap, and keep the side with more content; None if the gap is narrow."""
     smallest, largest = float(values.min()), float(values.max())
     if smallest == largest:
         return None
     levels = (values - smallest) * ((LEVELS - 1e-3) / (largest - smallest))
     counts = np.bincount(levels.astype(np.uint8), minlength=LEVELS)
-    # Both ends are of the range, so no gap begins or ends outside of it
+    # The ends of the range are values, so no gap reaches beyond it
     around = np.convolve(counts, np.full(SMOOTHED, 1 / SMOOTHED), mode="same")
     spread = np.minimum(counts, PLATE * len(values)).sum()
     start, end = _widest(around < SPARSE * spread / LEVELS)
-    # As in most pictures. Smoothing hides SMOOTHED levels of a gap
+    # True of most pictures. Smoothing hides SMOOTHED bins of a gap
     if end - start + SMOOTHED < PLATEAU_GAP * min(start or LEVELS, LEVELS - end or LEVELS):
         return None
     beyond = len(values) - max(counts[:start].sum(), counts[end:].sum())
@@ -175,7 +175,7 @@ def _cut(values: Values) -> _Cut | None:
     if not len(kept):
         return None
     extent = float(kept.max() - kept.min())
-    # Where all that is beyond the gap is as sparse, it reaches to the end of the range
+    # If all bins beyond the gap are sparse, the gap reaches to the end of the range
     width = float(high.min(initial=largest) - low.max(initial=smallest))
     gap = _Gap(width, PLATEAU_GAP if _is_plateau(others, extent) else SPREAD_GAP)
     if width < gap.wide * extent or len(np.unique(values)) <= FEW_VALUES:
@@ -191,7 +191,7 @@ def _is_plateau(values: Values, extent: float) -> bool:
 
 
 def _widest(sparse: Mask) -> tuple[int, int]:
-    """The first of the longest run, and the one after its last; equal where there is none."""
+    """The first bin of the longest run, and the one after its last; equal if there is none."""
     edges = np.flatnonzero(np.diff(sparse, prepend=False, append=False)).reshape(-1, 2)
     if not len(edges):
         return 0, 0
@@ -200,9 +200,9 @@ def _widest(sparse: Mask) -> tuple[int, int]:
 
 
 def _content(values: Values) -> float:
-    """How much these say: how many they are, how much they differ, and how few are the same.
+    """A measure of content: large for many different values over a wide range.
 
-    A plate or a marker is of one value, with smeared edges; a radiograph of many.
+    A plate or a marker has one value, with smeared edges; a radiograph has many.
     """
     if not len(values):
         return 0

@@ -1,4 +1,4 @@
-"""A decoded image, and which part of it is shown."""
+"""A decoded image, with its polarity and masks."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import numpy.typing as npt
 
 Pixels = npt.NDArray[Any]  # (rows, columns), any integer or float type, in any unit
 Mask = npt.NDArray[np.bool_]  # (rows, columns)
-Wavelet = Literal["5/3", "9/7"]  # of JPEG 2000, reversible and not (T.800 F.3)
+Wavelet = Literal["5/3", "9/7"]  # of JPEG 2000: reversible, irreversible (T.800 F.3)
 
 
 class Field(NamedTuple):
-    """Rows and columns, from the first to before the last, as fractions of the whole (0..1)."""
+    """A rectangle in fractions (0..1) of rows and columns; `bottom` and `right` are exclusive."""
 
     top: float
     bottom: float
@@ -23,24 +23,24 @@ class Field(NamedTuple):
 
 
 SAMPLES = 128
-ROUNDING = 1e-6  # of a fraction, in steps: it must not add one
+ROUNDING = 1e-6  # tolerance in steps, so that rounding errors of fractions add no step
 WHOLE = Field(0, 1, 0, 1)
 
 
 class Picture(NamedTuple):
-    """Pixels with what the file says of their display."""
+    """Pixels, with the attributes that affect their display."""
 
-    pixels: Pixels  # as decoded: perhaps at half, quarter, ... of `size`
-    size: tuple[int, int]  # rows, columns of the image itself
+    pixels: Pixels  # as decoded, perhaps at half, quarter, ... of `size`
+    size: tuple[int, int]  # rows, columns of the whole image
     inverted: bool = False  # low values are displayed bright
-    wavelet: Wavelet | None = None  # of which reduced pixels are the low-pass band
-    lossy: bool = False  # by compression, so that edges are smeared
-    padding: Mask | None = None  # which pixels are declared to be Pixel Padding
-    shutter: Mask | None = None  # which are shown, by the Display Shutter
+    wavelet: Wavelet | None = None  # reduced pixels are its low-pass band
+    lossy: bool = False  # compression was lossy, so edges are smeared
+    padding: Mask | None = None  # true for declared Pixel Padding
+    shutter: Mask | None = None  # true for pixels that the Display Shutter shows
 
     @property
     def reduction(self) -> int:
-        """How many rows of the image one row of pixels stands for."""
+        """Rows of the image for each row of pixels: 1, or a power of two."""
         return round(self.size[0] / len(self.pixels))
 
     @property
@@ -49,12 +49,12 @@ class Picture(NamedTuple):
         return self.lossy or self.reduction > 1
 
     def cropped(self, field: Field, grid: int = 1) -> Self:
-        """The smallest part that holds a field.
+        """The smallest part that contains a field.
 
         Args:
-            field: Of this picture.
-            grid: Rows and columns of the image that are cut off together. If it is a multiple of
-                any `reduction`, an image is cut alike at whatever size it was decoded.
+            field: A field of this picture.
+            grid: Rows and columns are cropped in multiples of this number of image pixels. If it is
+                a multiple of every `reduction`, the crop does not depend on the decoded size.
         """
         step = max(grid, self.reduction)
         top, bottom = _within(field.top, field.bottom, self.size[0], step)
@@ -77,10 +77,10 @@ def _within(start: float, end: float, length: int, step: int) -> tuple[int, int]
 
 
 def halvings(rows: int, columns: int, min_side: int) -> int:
-    """How often both sides can be halved and keep `min_side` pixels."""
+    """How often both sides can be halved while they keep `min_side` pixels."""
     return max(0, (min(rows, columns) // min_side).bit_length() - 1)
 
 
 def sampling(pixels: Pixels) -> tuple[slice, ...]:
-    """Which rows and columns to look at where not all need be: SAMPLES of each, or up to twice."""
+    """Slices that sample SAMPLES rows and columns, or up to twice as many."""
     return tuple(slice(None, None, max(1, side // SAMPLES)) for side in pixels.shape)

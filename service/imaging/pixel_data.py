@@ -1,4 +1,4 @@
-"""The stored values of Pixel Data (7FE0,0010), from whichever transfer syntax, as grey integers."""
+"""The stored values of Pixel Data (7FE0,0010) of any transfer syntax, as grey integers."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ ENCAPSULATED = frozenset(
         uid.HTJ2K,
     }
 )
-# These lose nothing, so that no edge is smeared at full size
+# Lossless, so that no edge is smeared at full size
 EXACT = frozenset(
     {
         uid.JPEGLossless,
@@ -64,18 +64,18 @@ SUPPORTED = NATIVE | FRAGMENTED
 FULL_SIZE = 2**31  # as `min_side`: never decode at reduced resolution
 
 
-COLOUR = 3  # dimensions of an array of it
-NEARER = 1.2  # by how much one reading must be nearer to grey than the one that is said
+COLOUR = 3  # dimensions of a colour array
+NEARER = 1.2  # how much nearer to grey the other planar configuration must be than the declared one
 COLOURS = 3
 GREYS, PALETTE = {"MONOCHROME1", "MONOCHROME2"}, "PALETTE COLOR"
 
 
 class Stored(NamedTuple):
-    """Stored values, and how they were got."""
+    """Stored values, and how they were decoded."""
 
     values: Pixels  # (rows, columns), or half, quarter, ... of them
     wavelet: Wavelet | None = None  # see `Decoded`
-    lossy: bool = False  # by compression
+    lossy: bool = False  # lossy compression
     fallbacks: tuple[Decoder, ...] = ()
     warnings: tuple[str, ...] = ()
 
@@ -85,22 +85,23 @@ def stored_values(
 ) -> Stored:
     """Decode the one frame of an object whose pixel module has been checked.
 
-    Uncompressed values are a view of the object, unless they are big-endian or hold other bits.
-    A compressed frame is read as its codestream says (PS3.5 8.2); where the header says otherwise,
-    there is a warning.
+    Uncompressed values are a view of the object, unless they are big-endian or have unused bits
+    set. A compressed frame is read by its codestream's header (PS3.5 8.2); if the object's header
+    differs, there is a warning.
 
     Args:
         elements: The attributes.
-        pixels: Its Pixel Data.
-        syntax: One of SUPPORTED, or None where the object names none: fragments show what they are.
+        pixels: The object's Pixel Data.
+        syntax: One of SUPPORTED; None if the object names none: fragments are recognised by
+            content.
         min_side: See `decode_frame`.
 
     Raises:
-        CorruptImageError, ColourImageError: See `read_dicom`. What Python raises on damaged
-            attributes passes through.
+        CorruptImageError, ColourImageError: See `read_dicom`.
+        Exception: One of `dicom.PARSE_ERRORS`, for damaged attributes.
     """
     photometric = elements.text("PhotometricInterpretation")
-    if photometric is None:  # bright or dark, none can say
+    if photometric is None:  # whether low values are dark is unknown
         raise CorruptImageError("the object has no PhotometricInterpretation")
     palette = photometric == PALETTE
     # Padding is recognised by equality, which a reduced wavelet would smear
@@ -130,7 +131,7 @@ def _decoded(
 ) -> tuple[Decoded, tuple[str, ...]]:
     """Samples as coded, (rows, columns) or (rows, columns, 3), and warnings."""
     samples = elements.integer("SamplesPerPixel")
-    # Where the transfer syntax says something else, it has no say
+    # If the transfer syntax contradicts the content, the content decides
     fragments = pixels.endless or (syntax not in NATIVE and pixels.value[:4] == ITEM_TAG)
     warnings = (
         ("transfer_syntax_contradicted",) if syntax in (FRAGMENTED, NATIVE)[fragments] else ()
@@ -149,7 +150,7 @@ def _decoded(
         return Decoded(decode_rle(stream, (samples, *shape), size).transpose(1, 2, 0)), warnings
     frame = read_frame_header(stream)
     _check_frame(elements, frame, samples)
-    # Two's complement that is coded as unsigned jumps at zero, which a reduced size would smear
+    # Two's complement coded as unsigned has a jump at zero, which a reduced size would smear
     jumps = said_to_be_signed(elements) and not frame.signed
     return decode_frame(stream, FULL_SIZE if jumps else min_side, raw_colour=True), warnings
 
@@ -161,9 +162,9 @@ def _check_bits(elements: Elements) -> None:
 
 
 def _check_frame(elements: Elements, frame: Frame, samples: int) -> None:
-    """Refuse a frame of another size or number of components than the header says.
+    """Refuse a frame whose size or number of components differs from the object's header.
 
-    Three components of an object that says one are let pass: they may be grey.
+    Three components are accepted although the header says one: they may be grey.
     """
     rows, columns = elements.integer("Rows"), elements.integer("Columns")
     if (frame.rows, frame.columns) != (rows, columns):
@@ -178,7 +179,7 @@ def _check_frame(elements: Elements, frame: Frame, samples: int) -> None:
 
 
 def _expected(elements: Elements) -> tuple[int, int]:
-    """The bytes of the frame and of one row of it, uncompressed (PS3.5 8.1.1)."""
+    """The expected bytes of the uncompressed frame, and of one row (PS3.5 8.1.1)."""
     rows, columns = elements.integer("Rows"), elements.integer("Columns")
     samples, bits = elements.integer("SamplesPerPixel"), elements.integer("BitsAllocated")
     if elements.text("PhotometricInterpretation") == "YBR_FULL_422" and samples == COLOURS:
@@ -188,10 +189,11 @@ def _expected(elements: Elements) -> tuple[int, int]:
 
 
 def _surplus(elements: Elements, pixels: PixelData) -> tuple[str, ...]:
-    """A warning where bytes are left over: beyond the one that makes them even, but no row.
+    """A warning about surplus bytes: more than one byte of padding, but less than a row.
 
     Raises:
-        CorruptImageError: Too few bytes, or a row too many: then the header is not of these pixels.
+        CorruptImageError: There are too few bytes, or a whole row too many, so that the header does
+            not describe these pixels.
     """
     expected, row = _expected(elements)
     found = len(pixels.value)
@@ -205,19 +207,19 @@ def _surplus(elements: Elements, pixels: PixelData) -> tuple[str, ...]:
 
 
 def _native(elements: Elements, pixels: PixelData, shape: tuple[int, ...]) -> Samples:
-    """Of Pixel Data that `_surplus` has passed: they are long enough."""
+    """The samples of uncompressed Pixel Data, whose length `_surplus` has checked."""
     size, count = elements.integer("BitsAllocated") // 8, math.prod(shape)
     big = not elements.little
     words = np.frombuffer(pixels.value, f"{'>' if big else '<'}u{size}", count)
     if big and size == 1 and pixels.vr == b"OW":
-        # PS3.5 8.1.2: bytes travel in words, so each pair is swapped
+        # PS3.5 8.1.2: 8-bit samples are stored in words, so each pair of bytes is swapped
         whole = np.frombuffer(pixels.value, ">u2", len(pixels.value) // 2)
         words = whole.astype("<u2").view(np.uint8)[:count]
     return words.reshape(shape).astype(words.dtype.newbyteorder("="), copy=False)
 
 
 def _palette(elements: Elements, values: Samples) -> tuple[Pixels, tuple[str, ...]]:
-    """Grey of the colours that the values stand for (PS3.3 C.7.6.3.1.5)."""
+    """The grey of values that are indices of a palette (PS3.3 C.7.6.3.1.5)."""
     if values.ndim == COLOUR:
         raise CorruptImageError("the header says PALETTE COLOR, but the frame has three components")
     raw = elements.palettes()
@@ -233,17 +235,17 @@ def _palette(elements: Elements, values: Samples) -> tuple[Pixels, tuple[str, ..
 
 
 def _grey(elements: Elements, found: Decoded) -> tuple[Pixels, tuple[str, ...]]:
-    """Of three components, read as RGB and as luminance: whichever is grey, the named one first.
+    """The grey of three components, read as RGB or as luminance and chroma, the declared one first.
 
-    Markers and attributes that say which it is are often wrong; a grey image, read the wrong way,
-    is in colour all over.
+    Markers and attributes often declare the wrong one; a grey image that is read the wrong way is
+    coloured everywhere.
     """
     samples, photometric = found.samples, elements.text("PhotometricInterpretation") or ""
     if samples.dtype.kind != "u":
         raise CorruptImageError("the components of a colour image are signed")
     bits = found.frame.precision if found.frame else elements.integer("BitsStored")
     bits = min(bits, samples.dtype.itemsize * 8)
-    # JPEG has luminance but for RGB; in JPEG 2000, YBR_RCT and YBR_ICT are undone by the decoder
+    # JPEG codes luminance unless it is RGB; the JPEG 2000 decoder converts YBR_RCT and YBR_ICT
     luminance = photometric.startswith(("YBR_FULL", "YBR_PARTIAL"))
     readings = [grey_of_colour, grey_of_luminance]
     contradicted = photometric in GREYS or elements.integer("SamplesPerPixel") != COLOURS
@@ -262,21 +264,21 @@ def _uncompressed(elements: Elements, pixels: PixelData) -> Samples:
     rows, columns = elements.integer("Rows"), elements.integer("Columns")
     if elements.integer("SamplesPerPixel") == 1:
         return _native(elements, pixels, (rows, columns))
-    if elements.text("PhotometricInterpretation") == "YBR_FULL_422":  # two of Y, then Cb and Cr
+    if elements.text("PhotometricInterpretation") == "YBR_FULL_422":  # Y, Y, Cb, Cr
         pairs = _native(elements, pixels, (rows, columns // 2, 4))
         return pairs[..., [[0, 2, 3], [1, 2, 3]]].reshape(rows, columns, 3)
     planes = _native(elements, pixels, (3, rows, columns)).transpose(1, 2, 0)
     mixed = _native(elements, pixels, (rows, columns, 3))
     planar = "PlanarConfiguration" in elements.values and elements.integer("PlanarConfiguration")
     said, other = (planes, mixed) if planar else (mixed, planes)
-    # Grey that is stored as colour is nearly grey in one of the two only
+    # Grey stored as colour is nearly grey in only one of the two planar configurations
     luminance = (elements.text("PhotometricInterpretation") or "").startswith("YBR")
     middle = 1 << (elements.integer("BitsStored") - 1) if luminance else None
     return other if NEARER * _colour(other, middle) < _colour(said, middle) else said
 
 
 def _colour(samples: Samples, middle: int | None) -> float:
-    """How far some pixels are from grey: the differences of their samples, or of chroma."""
+    """How far sampled pixels are from grey: mean difference of channels, or of chroma."""
     some = samples[sampling(samples[..., 0])].astype(np.int32)
     apart = np.diff(some, axis=-1) if middle is None else some[..., 1:] - middle
     return float(np.abs(apart).mean())

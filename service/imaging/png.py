@@ -1,7 +1,7 @@
-"""PNG, faster than libpng reads it: libdeflate inflates, and libpng undoes the filters only.
+"""Read PNG faster than libpng alone: libdeflate inflates, and libpng only undoes the filters.
 
-1024 x 1024 pixels of 8 and 16 bits take 7.5 and 9.0 ms so, and 9.6 and 13 ms by libpng alone, of
-8.6 and 11 ms for the whole of a radiograph. Besides, libpng is handed nothing but what was checked.
+1024 x 1024 pixels of 8 and 16 bits take 7.5 and 9.0 ms, and 9.6 and 13 ms with libpng alone; a
+whole radiograph takes 8.6 and 11 ms. In addition, libpng gets only data that were checked.
 """
 
 from __future__ import annotations
@@ -21,31 +21,31 @@ from service.imaging.exif import UPRIGHT, exif_orientation
 START = b"\x89PNG\r\n\x1a\n"
 END = b"\0\0\0\0IEND\xaeB`\x82"
 CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by colour type
-# Colour types and bits that libpng reads here: palettes and few bits are left to Pillow, because
-# libpng prints warnings of them
+# Colour types and bits that libpng reads here. Pillow reads palettes and other depths, because
+# libpng prints warnings about them
 PLAIN = {(0, 1), (0, 2), (0, 4), *((colour, bits) for colour in (0, 2, 4, 6) for bits in (8, 16))}
 INDEXED = 3
-MAX_SIDE = 1_000_000  # of libpng
-# Chunks of 4 KiB, as some encoders write, of the largest body; parsing more would take seconds
+MAX_SIDE = 1_000_000  # libpng's limit
+# Enough for the largest body in chunks of 4 KiB, as some encoders write; more would take seconds
 MAX_CHUNKS = 50_000
-# Where the pictures of an interlaced one begin, and how far apart their rows and columns are
+# The passes of an interlaced image: first row, first column, and distances of rows and columns
 PASSES = (
     *((0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4)),
     *((2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1)),
 )
-SPARE_BYTES = 2**16  # behind the last row, where some encoders leave some
-BLOCK = 65535  # bytes of a stored block of deflate
+SPARE_BYTES = 2**16  # surplus bytes after the last row, which some encoders write
+BLOCK = 65535  # the largest stored block of deflate, in bytes
 
 
 @dataclass(frozen=True)
 class Png:
-    """The chunks that matter, as they stand in the file."""
+    """The relevant chunks of a file, unchanged."""
 
     rows: int
     columns: int
     bits: int  # of a sample
-    channels: int  # as stored: one of a palette
-    plain: bool  # libpng reads it
+    channels: int  # as stored: one for a palette
+    plain: bool  # whether libpng reads it here
     interlaced: bool
     animated: bool
     orientation: int  # of EXIF
@@ -56,11 +56,11 @@ class Png:
 
 
 def read_chunks(data: bytes | memoryview) -> Png:
-    """Find size and pixels, without inflating them; the checksums of pixels are not looked at.
+    """Find the size and the compressed pixels; checksums of pixels are not verified here.
 
     Raises:
-        CorruptImageError: Cut off, or made of too many chunks. A struct.error, KeyError or
-            ValueError says that it is damaged.
+        CorruptImageError: The file is cut off, or has too many chunks.
+        struct.error, KeyError, ValueError: The file is damaged.
 
     References:
         PNG (Third Edition) 5.3, 11.2.1.
@@ -99,7 +99,7 @@ def read_chunks(data: bytes | memoryview) -> Png:
 
 
 def _chunks(view: memoryview) -> Iterator[tuple[bytes, int, int]]:
-    """Type, place and length of each, up to and without IEND."""
+    """Type, offset and length of each chunk before IEND."""
     at = len(START)
     for _ in range(MAX_CHUNKS):
         length, kind = struct.unpack_from(">I4s", view, at)
@@ -113,25 +113,25 @@ def _chunks(view: memoryview) -> Iterator[tuple[bytes, int, int]]:
 
 
 def decode_png(png: Png) -> Samples:
-    """Inflate with libdeflate, and hand the rows to libpng in stored blocks, which cost it little.
+    """Inflate with libdeflate, and pass the rows to libpng in stored blocks, which it reads fast.
 
-    In memory are three times the samples.
+    Memory: three times the samples.
 
     Returns:
         (rows, columns) or (rows, columns, channels), 8 or 16 bits.
 
     Raises:
-        RuntimeError, ValueError: It cannot be read so.
+        RuntimeError, ValueError: The file is damaged.
 
     References:
-        PNG (Third Edition) 8 (interlacing: seven pictures follow each other), 9 (filtering).
+        PNG (Third Edition) 8 (interlacing in seven passes), 9 (filtering).
     """
     sizes = _pictures(png)
     size = sum(length for _, _, length in sizes)
     inflated = memoryview(imagecodecs.deflate_decode(png.packed, out=size))
     if len(inflated) != size:
         raise ValueError("too few rows")
-    if not png.interlaced:  # libdeflate proved the checksum of the rows
+    if not png.interlaced:  # libdeflate has verified the checksum of the rows
         return _samples(png.header, inflated, png.packed[-4:])
     found, at = np.empty(0), 0
     for (rows, columns, length), (top, left, down, across) in zip(sizes, PASSES, strict=True):
@@ -148,10 +148,10 @@ def decode_png(png: Png) -> Samples:
 
 
 def check_rows(png: Png) -> None:
-    """Refuse a picture of which rows lack, which Pillow leaves black, or whose checksum is wrong.
+    """Refuse missing rows, which Pillow would leave black, and wrong checksums.
 
     Raises:
-        ValueError, zlib.error: It is cut off, or damaged.
+        ValueError, zlib.error: The pixels are cut off or damaged.
     """
     size = sum(length for _, _, length in _pictures(png))
     inflating = zlib.decompressobj()
@@ -167,21 +167,21 @@ def _pictures(png: Png) -> list[tuple[int, int, int]]:
 
 
 def _sizes(png: Png, top: int, left: int, down: int, across: int) -> tuple[int, int, int]:
-    """Rows, columns and bytes of one of the pictures that an interlaced one is made of."""
+    """Rows, columns and bytes of one pass of an interlaced image."""
     rows, columns = -(-(png.rows - top) // down), -(-(png.columns - left) // across)
     length = rows * (1 + -(-columns * png.channels * png.bits // 8)) if columns else 0
     return rows, columns, length
 
 
 def _samples(header: bytes, rows: memoryview, checksum: bytes) -> Samples:
-    """Undo the filters of a picture whose rows are inflated."""
+    """Undo the filters of inflated rows, with libpng."""
     blocks: list[bytes | memoryview] = []
     for at in range(0, len(rows), BLOCK):
         block = rows[at : at + BLOCK]
         last = at + BLOCK >= len(rows)
         blocks += [struct.pack("<BHH", last, len(block), len(block) ^ 0xFFFF), block]
-    # One chunk for all of it: a chunk a block would let go of Python's lock, and wait for it, as
-    # many times
+    # One chunk for all blocks: with one for each block, the GIL would be released and taken again
+    # for each
     stream = [b"IDAT\x78\x01", *blocks, checksum]
     length = struct.pack(">I", sum(map(len, stream)) - 4)
     file = bytearray().join([START, header, length, *stream, bytes(4), END])
@@ -192,7 +192,7 @@ def _samples(header: bytes, rows: memoryview, checksum: bytes) -> Samples:
 
 
 def plain_file(png: Png) -> bytes:
-    """The same image without anything else: Pillow inflates texts and profiles, all of them."""
+    """The file with pixels and palette only, because Pillow inflates all texts and profiles."""
     checksum = zlib.crc32(png.packed, zlib.crc32(b"IDAT"))
     length = struct.pack(">I", len(png.packed))
     pixels = (length, b"IDAT", png.packed, struct.pack(">I", checksum))

@@ -1,4 +1,4 @@
-"""A decoded picture -> the network's input, as the model's card says."""
+"""Preprocess a decoded picture for the network, by the model's card."""
 
 from __future__ import annotations
 
@@ -14,18 +14,19 @@ from service.imaging.outliers import without_outliers
 from service.imaging.picture import WHOLE, Mask, Picture, Pixels, halvings
 from service.imaging.tensor import MIN_SIDE, Tensor, pixels_to_tensor
 
-# A border is cut off if it leaves less of the picture. Of ordinary radiographs, the least is 0.63,
-# and at 0.7 no PFI moves by 0.008; at 0.85, two of 4,331 do, both towards their view
+# A border is cropped if less than this share of the area remains. For ordinary radiographs the
+# least is 0.63, and at 0.7 no PFI changes by 0.008; at 0.85, two of 4,331 do, both towards their
+# view
 FIELD_AREA = 0.7
-LOOKS = 4  # at a picture; each sees what is left of a border finer, or sees that nothing is
-# Of the field within a border: with fewer pixels, an answer is not certain
+LOOKS = 4  # passes over a picture; each finds the rest of a border more precisely
+# With fewer pixels on a side of the field, an answer is doubtful
 CERTAIN_SIDE = 2 * MIN_SIDE
-CERTAIN_SHARE = 0.05  # of the picture: less, and it is not sure that the rest is none of it
-# Pixels of a field for each of the tensor: with fewer, its edges depend on how it was decoded
+CERTAIN_SHARE = 0.05  # of the area; if less remains, the cropped part may belong to the radiograph
+# Pixels of the field for each pixel of the tensor; with fewer, edges depend on the decoded size
 FINE = 3
-# Two radiographs side by side: the picture is so wide, and somewhere in its middle half two columns
-# differ, in half of the rows, by so many times what those around differ by, and LEVELS of grey. Of
-# 175 ordinary radiographs as wide, none does; of 200 pairs, 19 in 20 do
+# Two radiographs side by side: the picture has at least this aspect ratio, and in its middle half
+# two neighbouring columns differ, in half of the rows, by more than PANELS_STEP times the usual
+# difference plus LEVELS. Of 175 ordinary radiographs as wide, none does; of 200 pairs, 19 in 20 do
 PANELS_WIDTH = 1.3
 PANELS_STEP = 2.5
 AROUND = 6  # columns on both sides
@@ -33,21 +34,21 @@ LEVELS = 3
 
 
 class Prepared(NamedTuple):
-    """A tensor, and what was odd about the picture."""
+    """A tensor, and warnings about the picture."""
 
     tensor: Tensor  # (1, S, S)
     warnings: tuple[str, ...] = ()
-    # Pixels that the shorter side of the whole needs so that the field has FINE S; None if the
-    # whole is shown, or the field has so many
+    # The `min_side` at which the picture must be decoded, so that the field has FINE * S pixels;
+    # None if it has as many already, or the whole picture is shown
     finer: int | None = None
 
 
 def prepare(picture: Picture, spec: PreprocessSpec) -> Prepared:
-    """Find what is shown, squash, window and quantise it.
+    """Find the shown field; squash, window and quantise it.
 
     Args:
         picture: As decoded.
-        spec: The model's own preprocessing.
+        spec: The model's preprocessing.
 
     Raises:
         BlankImageError: All pixels, or nearly all, are equal.
@@ -61,7 +62,7 @@ def prepare(picture: Picture, spec: PreprocessSpec) -> Prepared:
         outliers |= had_outliers
         tensor = _tensor(found, spec)
         field = field_of(tensor, sharp=bordered)
-        if field == WHOLE:  # as of most pictures
+        if field == WHOLE:  # the usual case
             break
         smaller = found.cropped(field, _grid(found, spec))
         if _area(smaller) >= _area(found) * (1 if bordered else FIELD_AREA):
@@ -116,7 +117,7 @@ def _finer(whole: Picture, field: Picture, side: int) -> int | None:
 
 
 def _without_padding(picture: Picture) -> Picture:
-    """Version 1: padding is as dark as the darkest of the rest, and part of the picture."""
+    """Version 1: padding gets the darkest value of the other pixels, and is not cropped."""
     if picture.padding is None:
         return picture
     return picture._replace(pixels=_darken(picture.pixels, picture.padding, picture.inverted))

@@ -1,4 +1,4 @@
-"""Bytes or pixels in, radiograph out: the only way into the package."""
+"""The entry points of the package: from bytes or pixels to a radiograph."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ FileFormat = Literal["dicom", RasterFormat]
 Format = Literal["array", FileFormat]
 
 OTHERS = "PNG, JPEG, JPEG-LS, JPEG 2000"
-# As they begin
+# First bytes of each format
 STARTS: dict[bytes, RasterFormat] = {
     png.START: "png",
     jpeg.START: "jpeg",  # and JPEG-LS
@@ -44,34 +44,36 @@ STARTS: dict[bytes, RasterFormat] = {
 
 @dataclass(frozen=True)
 class Radiograph:
-    """One image, ready for the network, and what its file said of it."""
+    """One image as the network's input, with attributes of its file."""
 
     tensor: Tensor = field(repr=False)  # (1, S, S) uint8
     format: Format
-    header: ViewHeader | None = None  # None for all but DICOM
-    origin: Origin | None = field(default=None, repr=False)  # as header; for archives only
+    header: ViewHeader | None = None  # only for DICOM
+    origin: Origin | None = field(default=None, repr=False)  # only for DICOM, and for archives
     sop_instance_uid: str | None = None
     transfer_syntax: str | None = None
     warnings: tuple[str, ...] = ()
-    fallbacks: tuple[Decoder, ...] = ()  # decoders that refused it, before one could read it
+    fallbacks: tuple[Decoder, ...] = ()  # decoders that could not read it
 
     @property
     def doubtful(self) -> bool:
-        """Whether something about the picture makes any answer uncertain."""
+        """Whether a warning about the picture makes any answer doubtful."""
         return not DOUBTS.isdisjoint(self.warnings)
 
 
 def sniff(data: bytes | bytearray | memoryview) -> FileFormat:
-    """Tell the format by content; names and Content-Type headers are often wrong.
+    """Recognise the format by content; names and Content-Type headers are often wrong.
 
     Args:
-        data: The file, or its first bytes: 132 tell what is read, more name other formats.
+        data: The file, or its first bytes: 132 are enough for accepted formats, START_BYTES to name
+            others.
 
     Returns:
-        The format; for JPEG-LS "jpeg", as it begins like that.
+        The format; "jpeg" also for JPEG-LS, which begins in the same way.
 
     Raises:
-        EmptyImageError, UnrecognisedFormatError
+        EmptyImageError: There are no bytes.
+        UnrecognisedFormatError: It is none of the accepted formats.
     """
     start = bytes(data[:START_BYTES])
     if not start:
@@ -97,11 +99,11 @@ def read_radiograph(data: bytes | bytearray | memoryview, spec: PreprocessSpec) 
     """Read one radiograph in any accepted format.
 
     Args:
-        data: A whole file of one of the formats; it is not copied, and must not change meanwhile.
+        data: A whole file; it is not copied, and must not change during the call.
         spec: The model's preprocessing, from its card.
 
     Raises:
-        ImageError: A subclass that says why it cannot be classified.
+        ImageError: A subclass with the reason why it cannot be classified.
     """
     kind = sniff(data)
     view = memoryview(data)
@@ -110,7 +112,7 @@ def read_radiograph(data: bytes | bytearray | memoryview, spec: PreprocessSpec) 
             "a carriage return stands before every line feed: the file was transferred as text"
         )
     found = _read(view, kind, spec, spec.size)
-    if found.finer is not None:  # a small field of an image that was decoded coarsely
+    if found.finer is not None:  # the field is small, and the decoded size too coarse for it
         found = _read(view, kind, spec, found.finer)
     return found.radiograph
 
@@ -118,16 +120,17 @@ def read_radiograph(data: bytes | bytearray | memoryview, spec: PreprocessSpec) 
 def read_array(
     pixels: npt.NDArray[Any], spec: PreprocessSpec, *, inverted: bool = False
 ) -> Radiograph:
-    """The radiograph of an array, prepared as that of a file.
+    """Make a radiograph of an array, with the same preprocessing as for files.
 
     Args:
-        pixels: (rows, columns), integers or floats of any unit; it must not change meanwhile.
+        pixels: (rows, columns), integers or floats in any unit; must not change during the call.
         spec: The model's preprocessing, from its card.
         inverted: Whether low values are bright, as in MONOCHROME1.
 
     Raises:
-        UnsupportedPixelFormatError: Of other dimensions or types, or values that are not finite.
-        ImageTooSmallError, ImageTooLargeError, BlankImageError
+        UnsupportedPixelFormatError: The array has other dimensions or types, or values that are not
+            finite.
+        ImageTooSmallError, ImageTooLargeError, BlankImageError: See their classes.
     """
     if pixels.ndim != 2:
         raise UnsupportedPixelFormatError(f"an array of {pixels.ndim} dimensions; two are expected")
@@ -138,7 +141,7 @@ def read_array(
         if not np.isfinite(values).all():
             raise UnsupportedPixelFormatError("an array of values that are not finite")
     elif pixels.dtype.kind in "iu":
-        # Larger ones have more digits than float32, in which they are averaged
+        # 64-bit integers are converted, because averages are computed in float32
         values = pixels.astype(np.float32) if pixels.dtype.itemsize > 4 else pixels
         values = values.astype(values.dtype.newbyteorder("="), copy=False)
     else:
@@ -179,7 +182,7 @@ def _read(data: memoryview, kind: FileFormat, spec: PreprocessSpec, min_side: in
 
 
 def image_to_tensor(data: bytes | bytearray | memoryview, spec: PreprocessSpec) -> Tensor:
-    """The only path from a file to the network's input, in training and in serving.
+    """From a file to the network's input; training and serving both use this function.
 
     Returns:
         (1, S, S) uint8, bone bright and air dark.

@@ -1,4 +1,4 @@
-"""Files that are no DICOM objects: PNG, JPEG, JPEG-LS, JPEG 2000 and TIFF."""
+"""Read image files other than DICOM: PNG, JPEG, JPEG-LS, JPEG 2000 and TIFF."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ NAMES = {
     "tiff": "TIFF",
 }
 
-GREY_OR_RGB, WITH_ALPHA = {1, 3}, {1, 2, 3, 4}  # samples of a pixel
-# Never `convert("L")` on 16 bits: Pillow saturates them instead of scaling
+GREY_OR_RGB, WITH_ALPHA = {1, 3}, {1, 2, 3, 4}  # samples per pixel
+# Never use `convert("L")` on 16 bits: Pillow saturates values instead of scaling them
 GREY_16 = {"I;16", "I;16B", "I"}
 
 
@@ -63,22 +63,23 @@ class Raster(NamedTuple):
 def read_raster(data: bytes | memoryview, kind: RasterFormat, min_side: int) -> Raster:
     """Decode one file.
 
-    A PNG needs three times its samples; a JPEG those of the reduced size, and a copy of the file;
-    TIFF its samples, and those of a strip or tile twice; for the others see `decode_frame`.
+    Memory: for PNG three times its samples; for JPEG the samples at the reduced size, and a copy of
+    the file; for TIFF the samples, and those of a strip or tile twice; for others see
+    `decode_frame`.
 
     Args:
         data: The whole file.
-        kind: As sniffed. What begins like JPEG may be JPEG-LS.
+        kind: From `sniff`; "jpeg" may be JPEG-LS.
         min_side: JPEG may be decoded at half, quarter or eighth size while both sides keep twice as
             many pixels, JPEG 2000 while they keep as many.
 
     Raises:
         CorruptImageError: Truncated or damaged.
         ColourImageError: The channels differ.
-        MultiFrameError: An animated PNG, several pages of TIFF or pictures of JPEG 2000.
+        MultiFrameError: An animated PNG, a TIFF of several pages, or several JPEG 2000 pictures.
         ImageTooSmallError, ImageTooLargeError: By its declared size, before it is decoded.
-        UnsupportedPixelFormatError: CMYK and other modes that no radiograph has.
-        UnsupportedTransferSyntaxError: Forms of JPEG and TIFF that are not read.
+        UnsupportedPixelFormatError: CMYK and other modes that radiographs do not use.
+        UnsupportedTransferSyntaxError: A form of JPEG or TIFF without a decoder here.
     """
     try:
         if kind == "png":
@@ -104,7 +105,7 @@ def _read_png(data: bytes | memoryview) -> Raster:
 
 
 def _png_decoders(png: Png) -> Decoders:
-    """Pillow has 8 bits only where a pixel has several samples."""
+    """The decoders for a PNG. Pillow reads several samples per pixel with 8 bits only."""
     decoders: Decoders = {}
     if png.plain:
         decoders["imagecodecs-png"] = lambda: decode_png(png)
@@ -114,7 +115,7 @@ def _png_decoders(png: Png) -> Decoders:
 
 
 def _grey(samples: Samples) -> tuple[Pixels, tuple[str, ...]]:
-    """Leave transparency out, and colour where there is none."""
+    """The grey of samples, without transparency."""
     if samples.ndim == 2:
         return samples, ()
     if samples.shape[2] == 2:
@@ -133,7 +134,7 @@ def _pillow_png(png: Png) -> Samples:
 
 
 def _read_jpeg(data: bytes | memoryview, min_side: int) -> Raster:
-    """JPEG of any process, and JPEG-LS. Pillow's has 8 bits only, but smaller sizes in colour."""
+    """Read JPEG and JPEG-LS. Pillow reads JPEG of 8 bits, also colour at a reduced size."""
     frame = read_frame_header(data)
     if frame.halvings:
         check_size(frame.rows, frame.columns, frame.components)
@@ -150,7 +151,7 @@ def _read_jpeg(data: bytes | memoryview, min_side: int) -> Raster:
 
 
 def _read_jpeg_2000(data: bytes | memoryview, min_side: int) -> Raster:
-    """A codestream of JPEG 2000 or HTJ2K, or a file that holds one (JP2, JPH)."""
+    """Read a codestream of JPEG 2000 or HTJ2K, or a file with one (JP2, JPH)."""
     stream = unwrapped(data)
     frame = read_frame_header(stream)
     found = _frame(stream, frame, min_side, WITH_ALPHA)
@@ -161,7 +162,7 @@ def _read_jpeg_2000(data: bytes | memoryview, min_side: int) -> Raster:
 
 
 def _frame(stream: Stream, frame: Frame, min_side: int, components: Collection[int]) -> Decoded:
-    """Several samples a pixel fill their 8 or 16 bits, as colour is told by a share of these."""
+    """Decode a frame; several samples per pixel are scaled to 8 or 16 bits, to compare colours."""
     if frame.components not in components or (frame.components > 1 and frame.signed):
         raise UnsupportedPixelFormatError(
             f"{frame.components} components of {frame.precision} bits are no radiograph"

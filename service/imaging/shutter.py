@@ -1,4 +1,4 @@
-"""Display Shutter: the shape outside of which an image is not to be shown (PS3.3 C.7.6.11)."""
+"""Display Shutter: the shapes outside of which an image must not be shown (PS3.3 C.7.6.11)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from PIL import Image, ImageDraw
 from service.imaging.elements import Elements
 from service.imaging.picture import Mask
 
-# Edges, centres and vertices count rows and columns of the image from 1; a radius is in pixels
+# Edges, centres and vertices are rows and columns of the image, from 1; a radius is in pixels
 RECTANGLE = (
     "ShutterUpperHorizontalEdge",
     "ShutterLowerHorizontalEdge",
@@ -17,22 +17,22 @@ RECTANGLE = (
 )
 CENTRE, RADIUS = "CenterOfCircularShutter", "RadiusOfCircularShutter"
 VERTICES = "VerticesOfThePolygonalShutter"
-MAX_NUMBER = 10**6  # further out, a shape is no shape
+MAX_NUMBER = 10**6  # larger coordinates are invalid
 
 
 def shutter_of(
     elements: Elements, size: tuple[int, int], shape: tuple[int, ...]
 ) -> tuple[Mask | None, tuple[str, ...]]:
-    """Which pixels are shown by all shapes that the object names.
+    """The mask of pixels inside all shutter shapes of an object.
 
     Args:
         elements: The attributes.
         size: Rows, columns of the image.
-        shape: Of its pixels as decoded, which may be half, quarter, ... of it.
+        shape: Rows, columns of the pixels as decoded, perhaps half, quarter, ... of `size`.
 
     Returns:
-        None where there is no shutter; and a warning where a shape cannot be read, which is then
-        left out, as a bitmap is.
+        The mask, or None without a shutter; and a warning if a shape cannot be read, or is a
+        bitmap. Such a shape is ignored.
     """
     shapes = (elements.text("ShutterShape") or "").split("\\")
     makers = {"RECTANGULAR": _rectangle, "CIRCULAR": _circle, "POLYGONAL": _polygon}
@@ -52,14 +52,15 @@ def _numbers(elements: Elements, keyword: str) -> list[int]:
     text = elements.text(keyword)
     if text is None:
         raise KeyError(keyword)
-    found = [int(float(part)) for part in text.split("\\")]  # "1.0" is seen, and inf is an error
+    # By float, because some writers use "1.0"; int(inf) raises
+    found = [int(float(part)) for part in text.split("\\")]
     if max(map(abs, found)) > MAX_NUMBER:
         raise ValueError(keyword)
     return found
 
 
 def _places(size: tuple[int, int], shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """The row and column of the image at the middle of each pixel, from 1."""
+    """The image's row and column at the centre of each decoded pixel, from 1."""
     rows, columns = (
         (np.arange(count) + 0.5) * (whole / count) + 0.5
         for whole, count in zip(size, shape, strict=True)

@@ -1,4 +1,4 @@
-"""Grey pixels of any size and range -> the network's input."""
+"""Convert grey pixels of any size and range to the network's input."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from service.imaging.picture import Pixels, Wavelet
 
 Tensor = npt.NDArray[np.uint8]  # (1, S, S)
 
-# A 43 x 43 cm detector of 100 um has 18 megapixels and film digitised for mammography 28; beyond
-# this it is a mistake or an attack on memory. Decoding takes at most about ten bytes a pixel.
-MAX_PIXELS = 40 * 2**20  # samples, where an image has several a pixel
-ROUNDING = 4e-6  # of a float32 mean of equal pixels
-MIN_SIDE = 32  # pixels; below this a thorax has no shape left
+# A 43 x 43 cm detector of 100 um has 18 megapixels, and film digitised for mammography 28; a larger
+# image is a mistake or an attack on memory. Decoding takes at most about ten bytes a pixel.
+MAX_PIXELS = 40 * 2**20  # samples, if an image has several per pixel
+ROUNDING = 4e-6  # relative rounding error of a float32 mean of equal pixels
+MIN_SIDE = 32  # pixels; below this a thorax has no recognisable shape
 
-# What low-pass filters of wavelets and the lines between samples have dampened, fitted on 160
-# radiographs decoded at half their size, to root mean square errors of 2.2 and 2.0 grey levels of
-# 255 (2.5 and 3.0 without). The largest difference of a PFI at one sample a field was 0.0026 in 680
-# decodes.
+# Sharpening that compensates the wavelets' low-pass filters and linear interpolation. Fitted on 160
+# radiographs decoded at half their size; the root mean square error is 2.2 and 2.0 grey levels of
+# 255 (2.5 and 3.0 without). The largest difference of a PFI, at one sample for each field, was
+# 0.0026 in 680 decodes.
 SHARPENING: dict[Wavelet, float] = {"5/3": 0.08, "9/7": 0.17}
 
 
 def check_size(rows: int, columns: int, samples: int = 1) -> None:
-    """Refuse sizes that cannot be a radiograph, before anything of that size is allocated.
+    """Refuse sizes that no radiograph has, before memory for the image is allocated.
 
     Raises:
         ImageTooSmallError: A side is shorter than MIN_SIDE.
@@ -55,12 +55,12 @@ def pixels_to_tensor(
     """Squash, window and quantise one image.
 
     Args:
-        pixels: (rows, columns), linear in the displayed value up to a window, any unit.
-        inverted: Whether low values are displayed bright (then the sign is changed, which unlike
-            `max - pixels` does not depend on the brightest pixel).
-        spec: The model's own preprocessing.
-        size: Rows and columns of the image, where `pixels` was decoded at half, quarter, ... of it.
-        wavelet: Where those are the low-pass band of one.
+        pixels: (rows, columns), linear in the displayed value before the window, in any unit.
+        inverted: Whether low values are displayed bright. The sign is then changed, which, unlike
+            `max - pixels`, does not depend on the brightest pixel.
+        spec: The model's preprocessing.
+        size: Rows and columns of the image, if `pixels` was decoded at half, quarter, ... of it.
+        wavelet: The wavelet whose low-pass band `pixels` is, if any.
 
     Returns:
         (1, S, S) uint8 with bone bright and air dark, 0 and 255 at the window's ends.
@@ -87,13 +87,13 @@ def squash(
 ) -> npt.NDArray[np.float32]:
     """Average over side x side equal fields of an image of `size`, ignoring its aspect ratio.
 
-    Fields are cut to the fraction of a pixel, or of a block of pixels where a field holds several:
-    dropping a remainder, or a box filter that takes whole pixels only, gives one picture two
-    tensors when it is decoded at two sizes, and PFIs 0.01 apart. The picture is never copied: its
-    blocks are summed first, which takes half of its bytes at the most, and less the larger it is.
+    Fields have fractional edges, in pixels, or in blocks of pixels if a field has several. Without
+    fractions, by dropping a remainder or using whole pixels only, one picture decoded at two sizes
+    would get two tensors, with PFIs 0.01 apart. The picture is not copied: its blocks are summed
+    first, which takes at most half of its bytes, and less for larger pictures.
 
-    `wavelet` pixels, where smaller than the image, are no means of blocks but values at points: the
-    first pixel of each block. What is averaged are the straight lines between them, sharpened.
+    Reduced pixels of a `wavelet` are not means of blocks, but samples at the first pixel of each
+    block. The average is then over the linear interpolation between them, sharpened.
     """
     reduction = round(size[0] / pixels.shape[0])  # 1, or a power of two
     factor = max(1, min(pixels.shape) // (2 * side))
@@ -104,7 +104,7 @@ def squash(
         fields(side, length / pitch, count, centre, wavelet=wavelet if factor == 1 else None)
         for length, count in zip(size, blocks.shape, strict=True)
     )
-    if blocks.shape[1] > 4 * blocks.shape[0]:  # a stripe: side x columns would be a large picture
+    if blocks.shape[1] > 4 * blocks.shape[0]:  # a wide strip: side x columns would be large
         means = area_mean(area_mean(blocks.T, columns).T, rows)
     else:
         means = area_mean(area_mean(blocks, rows).T, columns).T
@@ -113,7 +113,7 @@ def squash(
 
 
 def block_sums(values: Pixels, factor: int) -> Pixels:
-    """Sum factor x factor pixels; where the last block lacks some, its last ones count again."""
+    """Sum blocks of factor x factor pixels; an incomplete last block repeats its last pixels."""
     if factor == 1:
         return values
     whole, rest = divmod(len(values), factor)
@@ -133,7 +133,7 @@ def block_sums(values: Pixels, factor: int) -> Pixels:
 
 
 def _sum_type(values: Pixels, factor: int) -> np.dtype[Any]:
-    """16 bits where the sums of `factor` values fit: four times as fast as float32."""
+    """16 bits if the sums of `factor` values fit, which is four times as fast as float32."""
     if values.dtype.kind in "ui" and values.dtype.itemsize <= 2:
         narrow = np.dtype(f"{values.dtype.kind}2")
         low = int(values.min()) if narrow.kind == "i" else 0
@@ -144,7 +144,7 @@ def _sum_type(values: Pixels, factor: int) -> np.dtype[Any]:
 
 
 class Fields(NamedTuple):
-    """Which samples make up each field, and their shares: (side, taps) each."""
+    """The samples of each field, and their weights: (side, taps) each."""
 
     taps: npt.NDArray[np.intp]
     shares: npt.NDArray[np.float32]  # each row sums to 1
@@ -154,18 +154,18 @@ class Fields(NamedTuple):
 def fields(
     side: int, extent: float, count: int, centre: float = 0.5, wavelet: Wavelet | None = None
 ) -> Fields:
-    """Cut a line of samples into equal fields.
+    """Divide a line of samples into equal fields.
 
     Args:
-        side: How many fields.
-        extent: Their length together, in samples, a fraction included.
-        count: How many samples there are; the last stands for all that would follow.
-        centre: Where the first sample lies on the line; 0.5 if it is the mean of its block.
-        wavelet: Average the lines between the samples, instead of their blocks.
+        side: The number of fields.
+        extent: The total length of the fields in samples, perhaps fractional.
+        count: The number of samples; the last is repeated beyond the end.
+        centre: The position of the first sample; 0.5 if it is the mean of its block.
+        wavelet: Average the linear interpolation of the samples, instead of their blocks.
     """
     edges = np.linspace(-centre, extent - centre, side + 1)
     width = extent / side
-    radius = 2.0 if wavelet else 0.5  # samples further off have no share
+    radius = 2.0 if wavelet else 0.5  # samples further away have no weight
     first = np.ceil(edges[:-1] - radius).astype(np.intp)
     taps = first[:, np.newaxis] + np.arange(int(width + 2 * radius) + 2)
     start, end = edges[:-1, np.newaxis] - taps, edges[1:, np.newaxis] - taps
@@ -181,7 +181,7 @@ def area_mean(values: Pixels, fields: Fields) -> Pixels:
 
 
 def _below(at: npt.NDArray[np.float64], wavelet: Wavelet | None) -> npt.NDArray[np.float64]:
-    """How much of a sample at 0 lies before `at`, but for a constant."""
+    """The integral up to `at` of the weight of a sample at 0, up to a constant."""
     if wavelet is None:
         return at.clip(-0.5, 0.5)
     s = SHARPENING[wavelet]
@@ -189,7 +189,7 @@ def _below(at: npt.NDArray[np.float64], wavelet: Wavelet | None) -> npt.NDArray[
 
 
 def _below_hat(at: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """The same of a hat, which linear interpolation makes of each sample."""
+    """The integral of the hat function, the weight of a sample in linear interpolation."""
     inside = at.clip(-1, 1)
     below: npt.NDArray[np.float64] = inside - inside * np.abs(inside) / 2
     return below

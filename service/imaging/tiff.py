@@ -1,6 +1,6 @@
-"""TIFF of one grey page, parsed without libtiff: of its many forms radiographs have few.
+"""Read TIFF of one grey page. Parsed without libtiff, because radiographs use few of its forms.
 
-Every number of its directories is checked before anything is allocated or decoded by it.
+Every number in the directories is checked before memory is allocated or pixels are decoded by it.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ PLANAR, PREDICTOR, PALETTE, TILE_COLUMNS, TILE_ROWS = 284, 317, 320, 322, 323
 TILE_OFFSETS, TILE_BYTES, SAMPLE_FORMAT = 324, 325, 339
 LONG = 4
 TYPES = {1: "u1", 3: "u2", LONG: "u4"}  # BYTE, SHORT, LONG
-NO_PAGE = 0b101  # of NewSubfileType: a smaller form of another page, or its mask
+NO_PAGE = 0b101  # bits of NewSubfileType: a thumbnail of another page, or a mask
 
 UNCOMPRESSED, LZW, PACKBITS = 1, 5, 32773
 WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, INDEXED = range(4)  # photometric interpretations
@@ -41,7 +41,7 @@ Decode = Callable[[bytes, int], bytes | bytearray]
 
 
 def _lzw(data: bytes, size: int) -> bytes:
-    """By libtiff, as a file of one row: the decoder of imagecodecs crashes on damaged data."""
+    """Decode LZW with libtiff, as a file of one row; imagecodecs crashes on damaged data."""
     heads = {COLUMNS: size, ROWS: 1, BITS: 8, COMPRESSION: LZW, PHOTOMETRIC: BLACK_IS_ZERO}
     heads |= {STRIP_OFFSETS: 8, STRIP_ROWS: 1, STRIP_BYTES: len(data)}
     directory = b"".join(struct.pack("<HHII", tag, LONG, 1, heads[tag]) for tag in sorted(heads))
@@ -59,53 +59,53 @@ DECODERS: dict[int, Decode] = {
     32946: lambda data, size: imagecodecs.deflate_decode(data, out=size),
 }
 COMPRESSIONS = {2: "CCITT", 3: "CCITT", 4: "CCITT", 6: "JPEG", 7: "JPEG", 34712: "JPEG 2000"}
-HORIZONTAL = 2  # of the predictors: differences from the sample to the left
-# Samples of a pixel, with and without transparency
+HORIZONTAL = 2  # predictor: differences from the sample to the left
+# Samples per pixel, with and without transparency
 CHANNELS = {WHITE_IS_ZERO: {1, 2}, BLACK_IS_ZERO: {1, 2}, RGB: {3, 4}, INDEXED: {1}}
-INTEGERS = {1: "u", 2: "i", 4: "u"}  # of the sample formats; 4 is undefined
+INTEGERS = {1: "u", 2: "i", 4: "u"}  # sample formats of integers; 4 is undefined
 
-# A radiograph has one directory and perhaps a thumbnail's, of some dozen entries
+# A radiograph has one directory, and perhaps one of a thumbnail, of some dozen entries
 MAX_DIRECTORIES, MAX_ENTRIES = 16, 1000
-# Strips or tiles. 40 megapixels in tiles of 32 x 32 have 41,000, which take a second
+# Strips or tiles: 40 megapixels in tiles of 32 x 32 have 41,000, which take a second
 MAX_PIECES = 50_000
-MAX_LZW_PIECES = 10_000  # each takes a tenth of a millisecond to begin
+MAX_LZW_PIECES = 10_000  # each takes an additional 0.1 ms
 
 Entries = dict[int, tuple[int, int, int]]  # by tag: type, count, where the values are
 
 
 class Tiff(NamedTuple):
-    """What the one page declares."""
+    """The values that the one page declares."""
 
     rows: int
     columns: int
-    samples: int  # of a pixel
+    samples: int  # per pixel
     dtype: np.dtype[Any]  # of a sample, in the byte order of the file
     photometric: int
     orientation: int
     palette: npt.NDArray[np.uint16] | None  # (colours, 3)
     compression: int
     predictor: int
-    planes: int  # in which the samples of a pixel lie apart
-    tiled: bool  # else it is made of strips, of which the last may be lower
+    planes: int  # planes with one sample of each pixel; 1: samples are interleaved
+    tiled: bool  # false: strips, of which the last may have fewer rows
     piece: tuple[int, int]  # rows, columns of a strip or tile
-    places: npt.NDArray[np.int64]  # of the pieces
+    places: npt.NDArray[np.int64]  # offsets of strips or tiles
     lengths: npt.NDArray[np.int64]  # in bytes
 
     @property
     def grid(self) -> tuple[int, int]:
-        """Pieces down and across."""
+        """The number of strips or tiles down and across."""
         return -(-self.rows // self.piece[0]), -(-self.columns // self.piece[1])
 
 
 def read_tiff(data: memoryview) -> Tiff:
-    """What a file declares, without decoding anything.
+    """Read the directories of a file, without decoding pixels.
 
     Raises:
-        CorruptImageError: Cut off, or more directories, entries or pieces than an image has. A
-            struct.error, LookupError or ValueError says that it is damaged.
-        MultiFrameError: Several pages; thumbnails and masks are none.
-        UnsupportedPixelFormatError: Samples that no radiograph has.
-        UnsupportedTransferSyntaxError: A compression that is not read.
+        CorruptImageError: Cut off, or with too many directories, entries, strips or tiles.
+        struct.error, LookupError, ValueError: The file is damaged.
+        MultiFrameError: Several pages; thumbnails and masks do not count.
+        UnsupportedPixelFormatError: Samples that radiographs do not use.
+        UnsupportedTransferSyntaxError: A compression without a decoder here.
         ImageTooSmallError, ImageTooLargeError: By its declared size.
 
     References:
@@ -122,16 +122,16 @@ def read_tiff(data: memoryview) -> Tiff:
 
 
 def decode_tiff(data: memoryview, tiff: Tiff) -> Samples:
-    """Decode the page, piece by piece.
+    """Decode the page, strip by strip or tile by tile.
 
-    In memory are the samples, and those of one piece twice.
+    Memory: the samples, and those of one strip or tile twice.
 
     Returns:
         (rows, columns) or (rows, columns, samples) of 8 or 16 bits.
 
     Raises:
-        CorruptImageError: A piece is cut off.
-        RuntimeError, ValueError: A piece is damaged.
+        CorruptImageError: A strip or tile is cut off.
+        RuntimeError, ValueError: A strip or tile is damaged.
     """
     depth = tiff.samples // tiff.planes
     page = np.empty((tiff.planes, tiff.rows, tiff.columns, depth), tiff.dtype.newbyteorder("="))
@@ -156,12 +156,12 @@ def _block(data: memoryview, tiff: Tiff, number: int, shape: tuple[int, ...]) ->
     count = shape[0] * shape[1] * shape[2]
     size = count * tiff.dtype.itemsize
     if tiff.compression == UNCOMPRESSED:
-        length = size  # what the file says of it is sometimes wrong
+        length = size  # the declared length may be wrong
     piece = data[place : place + length]
     if len(piece) < length:
         raise CorruptImageError("the TIFF file is cut off")
     if tiff.compression != UNCOMPRESSED:
-        # The last strip may be coded as high as the others. libtiff stops at the size that is asked
+        # The last strip may be coded with as many rows as the others; libtiff stops at `size`
         most = tiff.piece[0] * shape[1] * shape[2] * tiff.dtype.itemsize
         wanted = size if tiff.compression == LZW else most
         piece = memoryview(DECODERS[tiff.compression](as_bytes(piece), wanted))
@@ -205,7 +205,7 @@ def _page(file: _File, page: Entries) -> Tiff:
     lengths = np.zeros(count, np.int64)
     if compression != UNCOMPRESSED:
         lengths = file.many(page, TILE_BYTES if tiled else STRIP_BYTES, count)
-        # Pieces that share their bytes would be decoded as often as there are pieces
+        # Strips or tiles that share bytes could multiply the work
         if int(lengths.sum()) > len(file.data):
             raise CorruptImageError("the pieces of the TIFF file are longer than the file")
     return Tiff(
@@ -236,14 +236,14 @@ def _dtype(file: _File, page: Entries) -> np.dtype[Any]:
 
 
 def _palette(file: _File, page: Entries, dtype: np.dtype[Any]) -> npt.NDArray[np.uint16]:
-    """Three tables of 16 bits, one after the other, of as many entries as there are values."""
+    """The palette: (256, 3), from tables of red, green and blue with 16 bits."""
     if dtype.kind != "u" or dtype.itemsize != 1:
         raise UnsupportedPixelFormatError("a TIFF palette of other than 8 bits")
     return file.many(page, PALETTE, 3 * 256).reshape(3, 256).T.astype(np.uint16)
 
 
 class _File:
-    """The directories of a file, and the values of their entries."""
+    """Reads the directories of a file, and the values of their entries."""
 
     def __init__(self, data: memoryview) -> None:
         self.data = data
@@ -266,23 +266,23 @@ class _File:
         raise CorruptImageError(f"the TIFF file has more than {MAX_DIRECTORIES} directories")
 
     def many(self, page: Entries, tag: int, count: int) -> npt.NDArray[np.int64]:
-        """The first `count` values of an entry; KeyError where it is not there."""
+        """The first `count` values of an entry; KeyError without the entry."""
         kind, values, at = page[tag]
         dtype = np.dtype(f"{self.order}{TYPES[kind]}")
         if values < count:
             raise CorruptImageError(f"entry {tag} of the TIFF file has {values} of {count} values")
-        if values * dtype.itemsize > 4:  # else they stand in the entry itself
+        if values * dtype.itemsize > 4:  # otherwise they are in the entry itself
             (at,) = struct.unpack_from(f"{self.order}I", self.data, at)
         return np.frombuffer(self.data, dtype, count, at).astype(np.int64)
 
     def one(self, page: Entries, tag: int, default: int | None = None) -> int:
-        """The first value of an entry; KeyError where it must be there and is not."""
+        """The first value of an entry, or the default; KeyError without both."""
         if tag not in page and default is not None:
             return default
         return int(self.many(page, tag, 1)[0])
 
     def each(self, page: Entries, tag: int, default: int) -> set[int]:
-        """The values of an entry that has one for each sample."""
+        """The distinct values of an entry that has one value for each sample."""
         if tag not in page:
             return {default}
         return set(self.many(page, tag, min(page[tag][1], 4)).tolist())

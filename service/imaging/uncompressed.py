@@ -1,4 +1,4 @@
-"""Files that are read without any decoder."""
+"""Recognise files that need no decoder."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ from pydicom import uid
 from service.imaging.elements import read_elements
 from service.imaging.errors import ImageError
 
-# Pixel Data begin within so many bytes; this bounds the header that is parsed here
+# Only so many bytes are parsed here; Pixel Data must begin within them
 HEAD_BYTES = 2**16
 GREY = frozenset({"MONOCHROME1", "MONOCHROME2"})
 PLAIN = frozenset({uid.ImplicitVRLittleEndian, uid.ExplicitVRLittleEndian})
 
 
 def is_uncompressed(data: bytes | bytearray | memoryview) -> bool:
-    """Whether this is a DICOM object of plain grey pixels.
+    """Whether this is a DICOM object with uncompressed grey pixels.
 
-    `read_radiograph` then uses neither a codec nor pydicom's slow path (colour, palettes, Modality
-    LUTs): it parses a bounded header and computes on a view of the pixels.
+    For such a file `read_radiograph` uses neither a codec nor slow code for colour, palettes and
+    Modality LUTs: it parses a short header, and computes on a view of the pixels.
 
     Args:
-        data: The whole file. Only its first HEAD_BYTES are parsed, in 20 us where it is ordinary.
+        data: The whole file. Only its first HEAD_BYTES are parsed, which usually takes 20 us.
 
     Returns:
-        False for everything else, and for what is damaged.
+        False for all other files, and for damaged ones.
     """
     head = bytes(data[:HEAD_BYTES])
-    # A deflated object would be inflated to be parsed
+    # Parsing a deflated object would inflate it
     if head[128:132] != b"DICM" or uid.DeflatedExplicitVRLittleEndian.encode() in head:
         return False
     try:

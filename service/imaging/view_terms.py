@@ -1,7 +1,7 @@
-"""Words by which headers name the view. A site's own words go into these tables, in upper case.
+"""Words that name the view in headers. Add a site's own words to these tables, in upper case.
 
-Matched word by word, whatever stands between: "Chest PA", "THORAX_LAT.", "p.a." A text that names
-both views, or another one, claims nothing.
+Whole words are matched, with any separators: "Chest PA", "THORAX_LAT.", "p.a." A text that names
+both views, or another view, claims no view.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ import re
 
 from model_store import View
 
-# English, German, French, Spanish, Portuguese, Italian, Dutch, Russian. XTABLE is the lateral with
-# a horizontal beam through a lying patient
+# English, German, French, Spanish, Portuguese, Italian, Dutch, Russian. XTABLE is a lateral view
+# with a horizontal beam and a lying patient
 FRONTAL_WORDS = frozenset({
     "AP", "PA", "FRONTAL", "FRONTALE", "ANTEROPOSTERIOR", "POSTEROANTERIOR", "ANTERIOPOSTERIOR",
     "FACE", "FRENTE", "DORSOVENTRAL", "VENTRODORSAL", "ПРЯМАЯ", "ФРОНТАЛЬНАЯ",
@@ -23,8 +23,8 @@ LATERAL_WORDS = frozenset({
 # Written without spaces
 FRONTAL_SIGNS = ("正位", "正面", "정면")
 LATERAL_SIGNS = ("侧位", "側位", "側面", "측면")
-# Of these, the view that is named is not the image's: a decubitus is called lateral after the
-# patient's position, and is a frontal; an oblique is neither; several views are no claim
+# With these words, no view is claimed: a lateral decubitus is a frontal view, named after the
+# patient's position; an oblique is neither view; several views are ambiguous
 SILENCING = re.compile(
     r"DECUB\w*|OBL\w*|SCHR(Ä|AE)G\w*|LAO|RAO|LPO|RPO|VIEWS|BOTH|EBENEN|INCIDENCES"
 )
@@ -33,7 +33,7 @@ DOTTED = re.compile(r"\b([^\W\d_])\.\s?(?=[^\W\d_]\b)")  # p.a.
 
 
 def view_named(text: str | None) -> View | None:
-    """The one view that a text names; None where it names none, both, or another."""
+    """The view that a text names; None if it names none, both, or another view."""
     text = DOTTED.sub(r"\1", (text or "").upper())
     words = set(WORD.findall(text))
     if any(map(SILENCING.fullmatch, words)):

@@ -1,4 +1,4 @@
-"""One pass over the elements of a DICOM header, bounded in time, memory and depth."""
+"""Parse the elements of a DICOM header in one pass, within limits of time, memory and depth."""
 
 from __future__ import annotations
 
@@ -11,32 +11,32 @@ from service.imaging.attributes import KEPT, MODALITY_LUT, SEQUENCES, WANTED
 from service.imaging.data_set import LONG, SHORT, Encoding, is_vr
 from service.imaging.errors import CorruptImageError
 
-UNKNOWN = Encoding(implicit=True, little=True)  # of what lies in UN
+UNKNOWN = Encoding(implicit=True, little=True)  # the encoding within UN
 ITEM, ITEM_END, SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 UNDEFINED = 0xFFFFFFFF  # length
-# By whether the lowest byte is the first: heads of explicit and implicit VR, a length of 32 bits
+# By little endian: the heads of explicit and of implicit VR, and a length of 32 bits
 UNPACK = {
     little: tuple(Struct(order + form).unpack_from for form in ("HH2sH", "HHL", "L"))
     for little, order in ((True, "<"), (False, ">"))
 }
-MAX_ELEMENTS = 50_000  # nested ones included: a header of empty elements must not take minutes
-# Of an attribute; the longest of them that the Standard allows has 64, and the code of a sequence's
-# first item is within these
+MAX_ELEMENTS = 50_000  # including nested ones: many empty elements must not take minutes
+# The longest value of an attribute: the Standard allows at most 64 for these, and the code in the
+# first item of a sequence fits, too
 MAX_VALUE_BYTES = 1024
-MAX_DEPTH = 100  # of sequences and items within each other; a structured report has twenty
+MAX_DEPTH = 100  # of nested sequences and items; a structured report has twenty
 
 
 class Head(NamedTuple):
-    """What stands before a value."""
+    """The head of an element: everything before its value."""
 
     tag: int
-    vr: bytes  # empty where it is implicit
+    vr: bytes  # empty for implicit VR
     length: int  # bytes, or UNDEFINED
-    start: int  # where the element begins
+    start: int  # offset of the element
 
 
 class Walk:
-    """One pass over the elements of a data set; `at` is where it stands."""
+    """One pass over the elements of a data set; `at` is the current offset."""
 
     def __init__(
         self,
@@ -50,19 +50,19 @@ class Walk:
         self.data, self.at = data, at
         self.read_as(encoding)
         self.left = MAX_ELEMENTS
-        self.depth = -1  # of UN within each other
+        self.depth = -1  # of nested UN
         self.longest = MAX_VALUE_BYTES
         self.values: dict[str, bytes] = {}
         self.vrs: dict[str, bytes] = {}
         self.modality_lut = False
 
     def read_as(self, encoding: Encoding) -> None:
-        """From here on."""
+        """Set the encoding of the next elements."""
         self.encoding, self.implicit = encoding, encoding.implicit
         self.unpack_explicit, self.unpack_implicit, self.unpack_length = UNPACK[encoding.little]
 
     def until(self, stop: Callable[[int], bool]) -> Head | None:
-        """Keep what is wanted, up to the first tag at which to stop; None at the end."""
+        """Keep wanted values up to the first tag for which `stop` is true; None at the end."""
         while self.at + 8 <= len(self.data):
             head = self.head()
             if stop(head.tag):
@@ -72,14 +72,14 @@ class Walk:
         return None
 
     def head(self) -> Head:
-        """What stands before a value; then `at` is at the value."""
+        """Read the head of an element; afterwards `at` is the offset of its value."""
         self.left -= 1
         if self.left < 0:
             raise CorruptImageError(f"the header has more than {MAX_ELEMENTS} elements")
         start, vr = self.at, b""
         group, element, vr, length = self.unpack_explicit(self.data, start)
         self.at += 8
-        # Within explicit objects, some sequences are implicit: then no VR stands here
+        # Some sequences in explicit objects are implicit, and have no VR here
         if self.implicit or group == 0xFFFE or not (vr in SHORT or is_vr(vr)):
             vr = b""
             group, element, length = self.unpack_implicit(self.data, start)
@@ -104,11 +104,11 @@ class Walk:
         self.vrs[keyword] = head.vr
 
     def _skip(self, head: Head) -> None:
-        """Past a value; where its length is undefined, past all that lies in it."""
+        """Skip a value, with all nested elements if its length is undefined."""
         if head.vr != b"UN" or head.length != UNDEFINED:
             self._past(head)
             return
-        # PS3.5 6.2.2, note 2: its items are of implicit VR, little endian, whatever holds them
+        # PS3.5 6.2.2, note 2: items in UN are implicit VR, little endian, in any object
         encoding, start, depth = self.encoding, self.at, self.depth
         try:
             self.read_as(UNKNOWN)
@@ -120,7 +120,7 @@ class Walk:
         self.read_as(encoding)
 
     def _past(self, head: Head) -> None:
-        ends: list[int] = []  # what ends each sequence or item that is open
+        ends: list[int] = []  # the end tags of the open sequences and items
         self.depth += 1
         while True:
             if head.length != UNDEFINED:

@@ -1,8 +1,9 @@
-"""JPEG whose data end before or behind the picture: libjpeg only warns.
+"""Detect JPEG with missing or surplus data, about which libjpeg only warns.
 
-Neither Pillow nor imagecodecs passes its warnings on. But what a decoder lacks, it takes from
-whatever follows: a picture that changes when bytes are put behind its data lacks some. And one
-that does not change with its last data had ended before: bytes were lost or overwritten within.
+Neither Pillow nor imagecodecs reports these warnings. But a decoder that lacks data reads the bytes
+that follow. So if the picture changes when bytes are appended to its data, data are missing. If it
+does not change when its last data are changed, the decoder had ended before them: bytes within were
+lost or overwritten.
 """
 
 from __future__ import annotations
@@ -20,30 +21,30 @@ from service.imaging.jpeg import has_lost_bytes, is_sequential, with_more, with_
 
 Samples = npt.NDArray[Any]
 
-# At the end of a scan: enough to be more than padding, and more than a block of 64 coefficients can
-# take, of which decoding at a reduced size passes most over
+# Changed bytes at the end of a scan: more than padding; and, if decoding at a reduced size may skip
+# coefficients, more than a block of 64 coefficients can take
 END_BYTES, BLOCK_BYTES = 8, 512
 
-# Some thousand Huffman codes of any kind. A zero comes first, so that a fill byte before it begins
-# no marker, and there is no FF
+# Appended bytes: some thousand arbitrary Huffman codes. The first is zero, so that a fill byte
+# before it does not begin a marker; none is FF
 MORE = b"\0" + hashlib.shake_128(b"more").digest(4095).replace(b"\xff", b"\xfe")
 
 
 def decode_whole(decode: Callable[[bytes], Samples], stream: bytes, frame: Frame) -> Samples:
-    """Decode a JPEG, and refuse it where libjpeg did not find all of it.
+    """Decode a JPEG, and refuse it if data are missing or overwritten.
 
-    Where data lack, a block gets coefficients of 0 and a row of lossless JPEG the first prediction:
-    half of the range. Only where the last pixel has that value the frame is decoded twice, and
-    where several scans refine each other, because a later one shows nowhere for sure; and where
-    the data hold a stretch of zeros, as disks leave it.
+    For missing data libjpeg takes coefficients of 0, and in lossless JPEG the first prediction,
+    which is half of the range. So the frame is decoded a second time only in three cases: if the
+    last pixel has that value; if several scans refine each other, because a missing later scan may
+    be visible nowhere; and if the data hold a stretch of zeros, as from a failed disk.
 
-    Not noticed are data that lack within one restart interval, a cut through the last block, or the
-    last row of lossless JPEG, and bytes that were overwritten by others than zeros.
+    Not detected: missing data within one restart interval, a cut through the last block or the last
+    row of lossless JPEG, and bytes overwritten by others than zeros.
 
     Args:
-        decode: By libjpeg, at any size.
-        stream: DCT or lossless JPEG, that `check_work` has passed.
-        frame: What it declares.
+        decode: Decodes with libjpeg, at any size.
+        stream: A DCT or lossless JPEG that has passed `check_work`.
+        frame: Its header.
 
     Raises:
         CorruptImageError: The data are cut off, or overwritten.
@@ -68,5 +69,5 @@ def decode_whole(decode: Callable[[bytes], Samples], stream: bytes, frame: Frame
 def _reads_alike(decode: Callable[[bytes], Samples], stream: bytes, samples: Samples) -> bool:
     try:
         return np.array_equal(decode(stream), samples)
-    except (RuntimeError, ValueError, OSError):  # so it was read to its end
+    except (RuntimeError, ValueError, OSError):  # an error shows that it reads to the end
         return False

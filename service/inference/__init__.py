@@ -1,4 +1,4 @@
-"""ONNX Runtime: open a model version, prove it; decode and run images in lanes and batches."""
+"""Inference with ONNX Runtime: open and verify a model; decode and run images in batches."""
 
 from service.inference.batcher import (
     Batcher,

@@ -1,4 +1,4 @@
-"""Many images, one network: those that wait together run together."""
+"""Dynamic batching: images that wait at the same time run in one batch."""
 
 from __future__ import annotations
 
@@ -21,35 +21,36 @@ Run = Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float32]]
 
 
 class UnavailableError(Exception):
-    """An image cannot be taken now; it says nothing of the image."""
+    """The image cannot be accepted now; the error is not about the image."""
 
 
 class BatcherClosedError(UnavailableError):
-    """The service is stopping; it takes no more images."""
+    """The service is stopping, and accepts no more images."""
 
     code: ClassVar[str] = "stopping"
 
 
 @dataclass(frozen=True)
 class Runner:
-    """A thread that runs batches.
+    """Describes a thread that runs batches.
 
-    `open` is called in that thread, at its first batch, and returns what runs them: (B, 1, S, S)
-    uint8 -> (B,) PFI. The thread, and those that `open` starts, yield by `niceness`.
+    `open` is called in that thread before its first batch, and returns the function that runs
+    batches: (B, 1, S, S) uint8 -> (B,) PFI. The thread, and threads that `open` starts, have the
+    priority `niceness`.
     """
 
     open: Callable[[], Run]
-    lanes: tuple[Lane, ...] = LANES  # which it serves; it looks for work in this order
+    lanes: tuple[Lane, ...] = LANES  # the lanes that it serves, in order of priority
     niceness: int = 0
 
 
 @dataclass(frozen=True)
 class BatchReport:
-    """What one batch was like, for whoever keeps the metrics."""
+    """Measurements of one batch, for the metrics."""
 
     lane: Lane
     pfi: tuple[float, ...]
-    waited_seconds: tuple[float, ...]  # each image, from submit to the start of its batch
+    waited_seconds: tuple[float, ...]  # of each image, from submit to the start of its batch
     run_seconds: float
 
 
@@ -69,7 +70,7 @@ class _Batch:
 
     def answer(self, pfi: tuple[float, ...]) -> None:
         for entry, value in zip(self.entries, pfi, strict=True):
-            with suppress(InvalidStateError):  # its caller has gone meanwhile
+            with suppress(InvalidStateError):  # its caller has cancelled it meanwhile
                 entry.answer.set_result(value)
 
     def fail(self, error: Exception) -> None:
@@ -79,19 +80,19 @@ class _Batch:
 
 
 class Batcher:
-    """Collects tensors, runs them in batches, fills in each caller's future with its PFI.
+    """Collects tensors, runs them in batches, and sets each caller's future to its PFI.
 
-    An idle service answers at once: a batch waits for others only while more are sure to come, and
-    not for long. So the busier it is, the longer the batches. They have fixed sizes (1, 2, 4, ...
-    up to `max_batch_images`), which are warmed: of 5 waiting images, 4 run, then 1. Images of one
-    lane run together, interactive ones before all backfill. Nothing is refused here: who calls
-    bounds what waits.
+    A batch waits for more images only while more will follow soon, and at most `patience_seconds`.
+    So an idle service answers at once, and a busy one has larger batches. Batches have fixed sizes
+    (1, 2, 4, ... up to `max_batch_images`), which are warmed up: of 5 waiting images, 4 run, then
+    1. A batch has images of one lane. The queues have no limit: the caller limits the images that
+    wait.
 
     Args:
-        runners: One thread each.
+        runners: Each gets one thread.
         max_batch_images: The largest batch, a power of two.
-        max_batch_seconds: A batch that would last longer by the images measured so far is made
-            smaller, because whoever comes just after it began must wait for its end.
+        max_batch_seconds: A batch that should take longer, by the images measured so far, is made
+            smaller: an image that arrives just after a batch began waits for its end.
         patience_seconds: The longest that an image waits for its batch to fill.
         observe: Called after every batch, in the runner's thread.
     """
@@ -120,23 +121,23 @@ class Batcher:
 
     @staticmethod
     def sizes(max_batch_images: int) -> tuple[int, ...]:
-        """The batch sizes that will occur."""
+        """All batch sizes: the powers of two up to `max_batch_images`."""
         return tuple(2**power for power in range(max_batch_images.bit_length()))
 
     def waiting(self, lane: Lane) -> int:
-        """Images of a lane in its queue."""
+        """The number of images in a lane's queue."""
         return len(self._queues[lane])
 
     @property
     def alive(self) -> bool:
-        """Whether images are being taken and answered."""
+        """Whether images are accepted and answered."""
         return not self._closing and all(thread.is_alive() for thread in self._threads)
 
     def stuck(self, limits: Mapping[Lane, float]) -> list[str]:
-        """What will not go on by itself, in words; of one that is closing: nothing.
+        """Reasons why only a restart helps: dead threads and stuck batches; empty while closing.
 
         Args:
-            limits: A batch of a lane that runs for more seconds will never end.
+            limits: By lane, the seconds after which a running batch counts as stuck.
         """
         if self._closing:
             return []
@@ -152,12 +153,12 @@ class Batcher:
         ]
 
     def start(self) -> None:
-        """Begin to answer."""
+        """Start the threads."""
         for thread in self._threads:
             thread.start()
 
     def close(self) -> None:
-        """Take no more, answer all that wait, stop; blocks until then."""
+        """Accept no more images, answer all that wait, and stop the threads; blocks until then."""
         with self._lock:
             self._closing = True
             for _, work in self._runners:
@@ -173,9 +174,9 @@ class Batcher:
 
         Args:
             tensor: The image.
-            lane: Whose queue.
-            answer: Of whoever waits.
-            more: Others are sure to come, so that the batch may wait for them.
+            lane: The image's lane.
+            answer: The caller's future.
+            more: More images will follow soon, so that the batch may wait for them.
 
         Raises:
             BatcherClosedError: The service is stopping.
@@ -185,7 +186,7 @@ class Batcher:
                 raise BatcherClosedError("the service is stopping")
             queue = self._queues[lane]
             queue.append(_Waiting(tensor, answer, more))
-            # Who waits for a batch to fill is not woken in vain
+            # A runner that waits for a batch to fill is woken only for a larger batch size
             if not more or len(queue) in self.sizes(self.max_batch_images):
                 for runner, work in self._runners:
                     if lane in runner.lanes:
@@ -213,7 +214,7 @@ class Batcher:
     def _next(
         self, runner: Runner, work: threading.Condition, seconds_per_image: float
     ) -> _Batch | None:
-        """Wait for the next batch, without those whose callers have gone; None at the end."""
+        """Wait for the next batch, without cancelled images; None when closed and empty."""
         with self._lock:
             self._running.pop(work, None)
             while True:
@@ -234,7 +235,7 @@ class Batcher:
                 work.wait(patience)
 
     def _patience(self, live: Sequence[_Waiting], seconds_per_image: float) -> float | None:
-        """How long these may still wait for others; None: they run now, or there are none."""
+        """Seconds that these may still wait for others; None: they run now, or there are none."""
         full = len(live) >= self._size(self.max_batch_images, seconds_per_image)
         if not live or full or not live[-1].more or self._closing:
             return None
@@ -242,7 +243,7 @@ class Batcher:
         return left if left > 0 else None
 
     def _size(self, count: int, seconds_per_image: float) -> int:
-        """The largest warmed size that `count` images fill and the time allows; 0 of none."""
+        """The largest batch size that `count` images fill within the time limit; 0 if none."""
         fits = self.max_batch_images
         if seconds_per_image * fits > self._max_batch_seconds:
             fits = max(1, int(self._max_batch_seconds / seconds_per_image))

@@ -1,4 +1,4 @@
-"""Runs whose input stays in one buffer, which a GPU can fetch by itself."""
+"""Runs with one page-locked input buffer, which a GPU copies itself."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ class BoundRun:
     """(B, 1, S, S) uint8 -> (B,) PFI, for one thread at a time.
 
     The tensors are copied into a buffer that lives as long as this object. For a GPU it is
-    page-locked, so that the copy to the device is done by the device while another thread's batch
-    computes; ONNX Runtime starts it when the input is bound.
+    page-locked, so that the device copies it while another thread's batch computes. ONNX Runtime
+    starts that copy when the input is bound.
 
     Args:
-        session: With the input `tensors` and the output `pfi`.
-        shape: Of the largest batch: (B, 1, S, S).
-        pinned: Page-lock the buffer; where the CUDA runtime refuses, it stays as it is, and copies
-            take longer.
+        session: Has the input `tensors` and the output `pfi`.
+        shape: The shape of the largest batch, (B, 1, S, S).
+        pinned: Page-lock the buffer. If the CUDA runtime refuses, the buffer is pageable, and
+            copies take longer.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class BoundRun:
         self.pinned = pinned and self._page_lock()
 
     def __call__(self, tensors: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        """One batch, of at most as many images as the buffer holds."""
+        """Run one batch, which must fit the buffer."""
         batch = self._tensors[: len(tensors)]
         batch[:] = tensors
         self._binding.bind_cpu_input("tensors", batch)
@@ -49,7 +49,7 @@ class BoundRun:
         return np.asarray(pfi, dtype=np.float32)
 
     def _page_lock(self) -> bool:
-        """Lock the buffer's pages until this object goes; False where that cannot be."""
+        """Page-lock the buffer for this object's lifetime; False if that fails."""
         address = ctypes.c_void_p(self._tensors.ctypes.data)
         for name in CUDA_RUNTIMES:
             try:

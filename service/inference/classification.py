@@ -1,4 +1,4 @@
-"""The answer for one radiograph, as the API, the command and Python give it."""
+"""The answer for one radiograph, for the API, the command and Python."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from service.imaging import Radiograph
 
 
 class Header(BaseModel):
-    """What the DICOM header claims; compared with the pixels, never used to decide."""
+    """The view that the DICOM header claims; compared with the answer, never used for it."""
 
     view_position: str | None = Field(description="View Position (0018,5101), or null")
     agrees: bool | None = Field(description="null where View Position claims neither view")
 
 
 class ModelReference(BaseModel):
-    """Which weights answered."""
+    """The model version that answered."""
 
     name: str
     version: str
@@ -26,7 +26,7 @@ class ModelReference(BaseModel):
 
     @classmethod
     def of(cls, card: ModelCard) -> Self:
-        """From its card."""
+        """From the model's card."""
         return cls(name=card.name, version=card.version, sha256=card.model_sha256)
 
 

@@ -1,4 +1,4 @@
-"""How many cores this process may use: threads beyond them only get in each other's way."""
+"""The number of cores that this process may use; more threads would only slow each other down."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ PROC = Path("/proc/self")
 def usable_cpus(proc: Path = PROC) -> int:
     """The cores of this process's affinity, or of the CPU limit of its cgroups if that is less.
 
-    A limit of a part of a core counts as a whole one: otherwise that part would stay unused.
+    Limits are rounded up to whole cores; otherwise a part of a core would stay unused.
 
     Args:
-        proc: Where the kernel describes the process; systems without it have no cgroups.
+        proc: The process's folder in /proc; systems without it have no cgroups.
     """
     affinity = getattr(os, "sched_getaffinity", None)
     cores = len(affinity(0)) if affinity else os.cpu_count() or 1
@@ -24,7 +24,7 @@ def usable_cpus(proc: Path = PROC) -> int:
 
 
 def _limits(proc: Path) -> Iterator[float]:
-    """The CPU limits, in cores, of the process's cgroup and of all above it, versions 1 and 2."""
+    """CPU limits in cores of the process's cgroup and its ancestors, versions 1 and 2."""
     try:
         memberships = (proc / "cgroup").read_text().splitlines()
         mounts = [line.split() for line in (proc / "mountinfo").read_text().splitlines()]
@@ -42,13 +42,13 @@ def _limits(proc: Path) -> Iterator[float]:
 
 
 def _kind_of(fields: list[str]) -> tuple[str, list[str]]:
-    """File system and its options; they follow a dash (proc_pid_mountinfo(5))."""
+    """The file system type and its options, which follow a dash (proc_pid_mountinfo(5))."""
     dash = fields.index("-")
     return fields[dash + 1], fields[-1].split(",")
 
 
 def _below(root: str, path: str) -> PurePosixPath:
-    """The cgroup's path below what is mounted; a container often sees no more than its own."""
+    """The cgroup's path below the mounted one; a container often sees only its own cgroup."""
     pure = PurePosixPath(path)
     return pure.relative_to(root) if pure.is_relative_to(root) else PurePosixPath()
 
@@ -58,7 +58,7 @@ def _limits_within(point: Path, path: PurePosixPath) -> Iterator[float]:
         for read in (_limit_v2, _limit_v1):
             try:
                 quota, period = read(point / folder)
-            except (OSError, ValueError):  # this version's files are not here, or say "max"
+            except (OSError, ValueError):  # no files of this cgroup version, or the limit is "max"
                 continue
             if quota > 0 < period:
                 yield quota / period

@@ -1,7 +1,8 @@
-"""What a decode worker answers, and how much of it is believed.
+"""The messages between the service and a decode worker.
 
-A worker may be in the hands of the file that it decodes. So its answers are not pickled: they are
-JSON of a closed form, and the tensor's bytes, of which any are valid.
+A hostile file may take over the worker that decodes it, so the service does not trust its answers.
+They are not pickled: they are JSON of a strict schema, and the tensor's bytes, any of which are
+valid.
 """
 
 from __future__ import annotations
@@ -15,36 +16,36 @@ from pydantic import BaseModel, ConfigDict, StringConstraints
 from model_store import PreprocessSpec
 from service.imaging import Decoder, Format, ImageError, Origin, Radiograph, Tensor, ViewHeader
 
-# Shared by the service and a worker: a file goes there, and its tensor back. A larger file gets
-# memory of its own, which goes with it
+# Size of the memory that the service and a worker share, for a file and then for its tensor. A
+# larger file gets its own memory, which is freed with it
 SHARED_BYTES = 16 * 2**20
 MAX_ANSWER_BYTES = 2**16
-READY = Struct("=Q")  # the number of the worker's process, which it says at its start
-TASK = Struct("=Q")  # bytes of the file
+READY = Struct("=Q")  # a started worker's first message: its process id
+TASK = Struct("=Q")  # the size of a file in bytes
 
 # Why a worker was replaced
 Reason = Literal["crashed", "deadline", "memory"]
 
 Text = Annotated[str, StringConstraints(max_length=4096)]
-# Type, file and line: nothing else gets into the log
+# Type, file and line of an error; nothing else may be logged
 Where = Annotated[str, StringConstraints(pattern=r"^\w{1,64} in [\w.]{1,64}:\d{1,6}$")]
 Warned = Annotated[str, StringConstraints(pattern="^[a-z_]{1,64}$")]
 
 
 class Limits(NamedTuple):
-    """Of one file in its decoder."""
+    """The limits for decoding one file."""
 
     cpu_seconds: float
     wall_seconds: float
-    memory_bytes: int  # address space beyond what the worker has before, and the file itself
+    memory_bytes: int  # address space in addition to the worker's own and the file
 
 
 class Job(BaseModel):
-    """What a worker is to do, as long as it lives."""
+    """A worker's configuration for its whole life."""
 
     model_config = ConfigDict(frozen=True)
 
-    decode: str  # module:function, as `read_radiograph`
+    decode: str  # module:function with the signature of `read_radiograph`
     spec: PreprocessSpec
     niceness: int
     limits: Limits
@@ -65,7 +66,7 @@ class Read(BaseModel):
 
     @classmethod
     def of(cls, radiograph: Radiograph) -> Read:
-        """All but the tensor."""
+        """From a radiograph."""
         return cls(
             format=radiograph.format,
             header=radiograph.header,
@@ -77,7 +78,7 @@ class Read(BaseModel):
         )
 
     def radiograph(self, tensor: Tensor) -> Radiograph:
-        """The whole."""
+        """The radiograph with its tensor."""
         return Radiograph(
             tensor=tensor,
             format=self.format,
@@ -91,7 +92,7 @@ class Read(BaseModel):
 
 
 class Refusal(BaseModel):
-    """An ImageError."""
+    """An ImageError, as its code and text."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
@@ -99,13 +100,13 @@ class Refusal(BaseModel):
     text: Text
 
     def error(self) -> ImageError | None:
-        """The error itself; None where no class has this code."""
+        """The error; None if no class has this code."""
         cls = next((cls for cls in _classes() if cls.code == self.code), None)
         return None if cls is None else cls(self.text)
 
 
 class Failure(BaseModel):
-    """What ended the worker, as far as Python saw it."""
+    """The error that ended the worker, if Python could catch it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
@@ -114,7 +115,7 @@ class Failure(BaseModel):
 
 
 class Answer(BaseModel):
-    """One of these three."""
+    """A worker's answer for one file: exactly one of these."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 

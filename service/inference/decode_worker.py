@@ -1,6 +1,6 @@
-"""A process that decodes files for another one, and may die of any of them.
+"""The decode worker: a process that decodes files for the service, and may crash without harm.
 
-It imports what decodes and nothing else: no network and no web framework.
+It imports only the decoders, neither ONNX Runtime nor the web framework.
 """
 
 from __future__ import annotations
@@ -30,24 +30,24 @@ from service.inference.decode_messages import (
 )
 from service.inference.lanes import lower_priority
 
-if sys.platform != "win32":  # where nothing is isolated
+if sys.platform != "win32":  # there are no decode workers on Windows
     import resource
 
 Decode = Callable[[memoryview, PreprocessSpec], Radiograph]
 
-# When memory runs out, the kernel ends these processes first
+# The kernel kills workers first when memory runs out
 OOM_SCORE = 500
-# The most that may be written to any file: a tensor, to the shared memory
+# The largest file that a worker may write: a tensor, in the shared memory
 MAX_WRITTEN_BYTES = 2**22
 
 
 def work(connection: socket.socket, memory: int, job: Job) -> None:
-    """Decode one file after the other until the other end is closed, or one file did harm.
+    """Decode files one by one until the connection is closed, or a file ends the worker.
 
     Args:
-        connection: Takes the length of a file, and gives an Answer.
-        memory: File descriptor of the shared memory: the file before, its tensor afterwards.
-        job: What to do.
+        connection: Receives the length of each file, and sends an Answer.
+        memory: File descriptor of the shared memory, which holds the file, and then its tensor.
+        job: The worker's configuration.
     """
     module, _, name = job.decode.partition(":")
     decode: Decode = getattr(import_module(module), name)
@@ -65,15 +65,15 @@ def work(connection: socket.socket, memory: int, job: Job) -> None:
 
 
 def confine() -> None:
-    """Give this process for good what hostile files must find: no disk, and the worst OOM score."""
+    """Restrict this process against hostile files: no core dump, small files, a high OOM score."""
     _lower(resource.RLIMIT_CORE, 0)  # a core file would hold the image
     _lower(resource.RLIMIT_FSIZE, MAX_WRITTEN_BYTES)
-    with suppress(OSError):  # as where /proc is read-only
+    with suppress(OSError):  # for example if /proc is read-only
         Path("/proc/self/oom_score_adj").write_text(str(OOM_SCORE))
 
 
 def answer_to(data: memoryview, memory: int, decode: Decode, spec: PreprocessSpec) -> Answer:
-    """One file to its answer; its tensor is written to the shared memory."""
+    """Decode one file; its tensor is written to the shared memory."""
     try:
         radiograph = decode(data, spec)
         os.pwrite(memory, radiograph.tensor.tobytes(), 0)
@@ -82,12 +82,12 @@ def answer_to(data: memoryview, memory: int, decode: Decode, spec: PreprocessSpe
         return Answer(refusal=Refusal(code=error.code, text=str(error)))
     except MemoryError as error:
         return Answer(failed=Failure(reason="memory", where=_where(error)))
-    except Exception as error:  # noqa: BLE001  # it costs this image, and this process
+    except Exception as error:  # noqa: BLE001  # this image fails, and the worker is replaced
         return Answer(failed=Failure(reason="crashed", where=_where(error)))
 
 
 def _received(connection: socket.socket, shared: memoryview) -> memoryview | None:
-    """The next file, not copied; None at the end."""
+    """The next file, not copied; None when the connection is closed."""
     task, large, _, _ = socket.recv_fds(connection, TASK.size, 1)
     if not task:
         return None
@@ -99,7 +99,7 @@ def _received(connection: socket.socket, shared: memoryview) -> memoryview | Non
 
 
 def _mapped(memory: int, length: int) -> memoryview:
-    """Read only."""
+    """A read-only view of shared memory."""
     return memoryview(mmap.mmap(memory, length, access=mmap.ACCESS_READ))
 
 
@@ -110,7 +110,7 @@ def _where(error: Exception) -> str:
 
 @contextmanager
 def _limited(limits: Limits, used: int) -> Iterator[None]:
-    """Within, the kernel ends this process at its limits, also while a decoder never returns."""
+    """The kernel enforces the limits in the block, even if a decoder never returns."""
     signal.setitimer(signal.ITIMER_PROF, limits.cpu_seconds)  # SIGPROF
     signal.setitimer(signal.ITIMER_REAL, limits.wall_seconds)  # SIGALRM
     _lower(resource.RLIMIT_AS, used + limits.memory_bytes)
@@ -123,7 +123,7 @@ def _limited(limits: Limits, used: int) -> Iterator[None]:
 
 
 def _lower(limit: int, value: int) -> None:
-    """Set the soft limit, as far as the hard one allows."""
+    """Set the soft limit, at most to the hard one."""
     hard = resource.getrlimit(limit)[1]
     unlimited = hard == resource.RLIM_INFINITY
     if value == resource.RLIM_INFINITY or (not unlimited and value > hard):
@@ -132,5 +132,5 @@ def _lower(limit: int, value: int) -> None:
 
 
 def _address_space() -> int:
-    """Bytes that are mapped now."""
+    """The size of the address space in bytes."""
     return int(Path("/proc/self/statm").read_text().split()[0]) * mmap.PAGESIZE

@@ -1,4 +1,4 @@
-"""A decode worker, as the service sees it: files in, radiographs out, and a new one if it dies."""
+"""The service's side of a decode worker: sends files, receives radiographs, replaces the worker."""
 
 from __future__ import annotations
 
@@ -33,28 +33,28 @@ from service.inference.decode_messages import (
 from service.inference.fork_server import FORK_SERVER, PATIENCE_SECONDS, ForkServerError
 from service.inference.lanes import DECODE_NICENESS, Lane
 
-if sys.platform != "win32":  # where nothing is isolated
+if sys.platform != "win32":  # there are no decode workers on Windows
     import fcntl
     import resource
 
 Buffer = bytes | bytearray | memoryview
 
 READ_RADIOGRAPH = "service.imaging:read_radiograph"
-# CPU seconds, so that no file fails because others are busy: the slowest that is accepted, 40
-# megapixels of JPEG 2000 that must be decoded whole, takes 4 to 8 s of a 2.5 GHz core. The wall
-# clock ends what waits for ever; it leaves a file that yields to others a fifth of a CPU, and is
-# less than STUCK_SECONDS. The same file takes 420 MB
+# The CPU limit does not depend on the load. The slowest accepted file, a JPEG 2000 of 40 megapixels
+# that must be decoded whole, takes 4 to 8 s of a 2.5 GHz core, and 420 MB. The wall-clock limit
+# ends decoders that block. It is less than STUCK_SECONDS, and long enough for an interactive file
+# that gets a fifth of a CPU
 MEMORY_BYTES = 600 * 2**20
 LIMITS: dict[Lane, Limits] = {
     "interactive": Limits(10, 45, MEMORY_BYTES),
     "backfill": Limits(10, 450, MEMORY_BYTES),
 }
-# A file that still has so much of a CPU from one look to the next yields to all others, as endless
-# ones do until they are ended
+# A file that used more than this share of a CPU between two checks gets a lower priority, so that a
+# slow or endless file does not delay others
 LOOK_SECONDS = 0.25
 SLOW_SHARE = 0.5
 SLOW_NICENESS = 10
-# By then a worker has ended itself, unless the file has changed that
+# After this time beyond its limit, a worker that has not ended itself is killed
 BEYOND_SECONDS = 2.0
 SAID: Final[dict[Reason, str]] = {
     "crashed": "its decoder crashed",
@@ -66,10 +66,10 @@ LOG = logging.getLogger(__name__)
 
 
 class SharedMemory:
-    """Anonymous memory that a worker has as well: on no disk, and not of /dev/shm, which is small.
+    """Anonymous memory shared with a worker: not on a disk, and not in /dev/shm, which is small.
 
-    Its size is sealed: a worker that cuts it would kill the service at its next access. It is less
-    than SHARED_BYTES where this process may write no file of that size.
+    Its size is sealed, because the service would crash at its next access if a worker truncated it.
+    It is smaller than SHARED_BYTES if the process's file size limit is.
     """
 
     def __init__(self) -> None:
@@ -85,7 +85,7 @@ class SharedMemory:
         """Give a worker a copy of a file."""
         task = TASK.pack(len(data))
         if len(data) <= self._size:
-            if len(data):  # which NumPy asks for
+            if len(data):  # NumPy refuses an empty buffer
                 np.copyto(self._bytes[: len(data)], np.frombuffer(data, np.uint8))
             connection.send(task)
             return
@@ -99,25 +99,25 @@ class SharedMemory:
             os.close(large)
 
     def tensor(self, side: int) -> Tensor:
-        """A copy of what a worker has put there."""
+        """A copy of the (1, side, side) uint8 tensor that a worker has written."""
         return self._bytes[: side**2].reshape(1, side, side).copy()
 
     def close(self) -> None:
-        """Let go of it; not usable afterwards."""
+        """Free the memory."""
         if self.descriptor >= 0:
             os.close(self.descriptor)
             self.descriptor, self._bytes = -1, self._bytes[:0].copy()
 
 
 class Decoder:
-    """A worker process, for one thread at a time.
+    """A worker process, for use by one thread at a time.
 
     Args:
-        spec: Of the model.
-        lane: Whose limits and priority it has.
-        decode: module:function that it calls, as `read_radiograph`.
-        limits: Of one file.
-        observe: Called when a worker was ended by a file.
+        spec: The model's preprocessing.
+        lane: Decides the limits and the priority.
+        decode: module:function with the signature of `read_radiograph`.
+        limits: Limits of one file; None: those of the lane.
+        observe: Called when a file has ended the worker.
     """
 
     def __init__(
@@ -141,7 +141,7 @@ class Decoder:
         """Start the worker, if there is none, and wait until it is ready.
 
         Raises:
-            ForkServerError: It cannot be started.
+            ForkServerError: The worker cannot be started.
         """
         if self._connection is not None:
             return
@@ -158,14 +158,14 @@ class Decoder:
             raise ForkServerError("no decode worker can be started") from error
 
     def send(self, data: Buffer) -> None:
-        """Give it a file, which is copied: afterwards the caller need not keep it.
+        """Send a copy of a file to the worker.
 
         Raises:
             ForkServerError: There is no worker, and none can be started.
         """
-        if self._slow:  # it cannot have its priority again
+        if self._slow:  # a process may not raise its priority again
             self._end()
-        for _ in range(2):  # it may have died meanwhile, which is not this file's fault
+        for _ in range(2):  # the worker may have died since; that is not this file's fault
             self.start()
             assert self._connection is not None
             try:
@@ -177,10 +177,10 @@ class Decoder:
         raise ForkServerError("decode workers die as soon as they are started")
 
     def receive(self) -> Radiograph:
-        """What became of the file.
+        """The radiograph of the file that was sent.
 
         Raises:
-            DecoderFailedError: The worker had to be ended. `start` replaces it, as does `send`.
+            DecoderFailedError: The file has ended the worker; `start` and `send` start a new one.
             ImageError: As `read_radiograph`.
         """
         said = self._said()
@@ -189,7 +189,7 @@ class Decoder:
             answer = Answer.model_validate_json(said or b"{}")
             if answer.read is not None:
                 return answer.read.radiograph(self._memory.tensor(self._size))
-        except ValueError:  # nonsense: it is not believed, and ended
+        except ValueError:  # an invalid answer: the worker is ended
             pass
         if answer.refusal is not None and (error := answer.refusal.error()) is not None:
             raise error
@@ -198,7 +198,7 @@ class Decoder:
         raise DecoderFailedError(SAID[reason])
 
     def _said(self) -> bytes | None:
-        """The worker's message, empty if it is gone; None if there is none in time."""
+        """The worker's message; empty if the worker has died; None after the time limit."""
         assert self._connection is not None
         until = time.monotonic() + self._job.limits.wall_seconds + BEYOND_SECONDS
         self._connection.settimeout(LOOK_SECONDS)
@@ -215,7 +215,7 @@ class Decoder:
         return None
 
     def _cpu_seconds(self) -> float:
-        """That the worker has used, 0 if it is gone; see proc_pid_stat(5)."""
+        """CPU time of the worker, 0 if it has died; see proc_pid_stat(5)."""
         try:
             said = Path(f"/proc/{self._process}/stat").read_text()
         except OSError:
@@ -224,25 +224,25 @@ class Decoder:
         return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
 
     def _yield(self) -> None:
-        """Let all others go before this file, from now on."""
+        """Lower the worker's priority."""
         self._slow = True
-        with suppress(OSError):  # it has ended by itself
+        with suppress(OSError):  # it has ended meanwhile
             niceness = os.getpriority(os.PRIO_PROCESS, self._process)
             os.setpriority(os.PRIO_PROCESS, self._process, max(niceness, SLOW_NICENESS))
 
     def _reason(self, said: bytes | None, failed: Failure | None) -> Reason:
-        """Why there is no worker any more, which is ended if there is one."""
+        """End the worker, and return why it failed."""
         code = self._end()
         if said is None:
             return "deadline"
         if failed is not None:
             LOG.error("a decoder failed: %s", failed.where)
             return failed.reason
-        if said or code is None:  # nonsense, or its exit code is not known
+        if said or code is None:  # an invalid answer, or an unknown exit code
             return "crashed"
         if -code in {signal.SIGPROF, signal.SIGALRM}:
             return "deadline"
-        # By the kernel: nothing else kills a worker before it is ended here
+        # Only the kernel's OOM killer sends SIGKILL before the worker is ended here
         return "memory" if -code == signal.SIGKILL else "crashed"
 
     def close(self) -> None:
@@ -251,7 +251,7 @@ class Decoder:
         self._memory.close()
 
     def _end(self) -> int | None:
-        """Kill the worker and wait for it; its exit code, if there is one to be known."""
+        """Kill the worker and wait for it; returns its exit code, or None if it is unknown."""
         if self._connection is None:
             return None
         self._connection.close()

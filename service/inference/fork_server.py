@@ -1,13 +1,14 @@
-"""A small process that forks decode workers, in milliseconds each.
+"""The fork server: a small process that forks decode workers, in milliseconds each.
 
-A worker must begin without the threads, locks and memory of the service, and must be replaced
-quickly. So the service starts one process that has imported the decoders and has one thread, and
-asks it for forks. Its ends of the sockets go to the workers, which it also ends and reaps.
+A worker must start without the threads, locks and memory of the service, and must be replaced
+quickly. So the service starts one process with one thread, which has imported the decoders, and
+asks it to fork workers. The fork server passes its ends of the sockets to the workers. It also
+kills and reaps them.
 
-Not `multiprocessing`: its workers import the program's main module anew (1.4 s and 88 MB in a Ray
-worker, the web framework in `cxrview serve`), and it reads each worker's exit status in whichever
-thread starts the next one. Of the libraries, loky fails all futures when one worker dies and has no
-deadline for one task; pebble has both, but its licence is the LGPL.
+`multiprocessing` is not used: its workers import the program's main module again (1.4 s and 88 MB
+in a Ray worker, the web framework in `cxrview serve`), and any thread that starts a worker may
+collect the exit status of another. Of the libraries, loky fails all futures when one worker dies,
+and has no deadline for one task; pebble has both, but its licence is the LGPL.
 """
 
 from __future__ import annotations
@@ -30,28 +31,28 @@ from service.inference.decode_messages import Job
 from service.inference.decode_worker import work
 from service.inference.memory import keep_freed_memory
 
-# To import the decoders on a machine that is busy, or to free the memory of a worker
+# Covers importing the decoders on a busy machine, and freeing the memory of a worker
 PATIENCE_SECONDS = 60.0
 MAX_REQUEST_BYTES = 2**16
-# Of freed memory, by each worker: buffers of the largest images go back to the kernel
+# Freed memory that each worker keeps; buffers of the largest images go back to the kernel
 MOST_KEPT = 48 * 2**20
 START = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[2]); "
     "from service.inference.fork_server import serve; serve(int(sys.argv[1]))"
 )
-# Threads of a library would be lost in a fork
+# A fork has only one thread, so libraries must not start others
 ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
 
 
 class ForkServerError(Exception):
-    """No worker can be started."""
+    """No decode worker can be started."""
 
 
 class ForkServer:
-    """The service's end; threads may share it.
+    """The service's client of the fork server; threads may share it.
 
-    The process is started when it is needed, and again when it is gone; it ends with this one,
-    however that ends.
+    It starts the fork server on demand, and again if it has died. The fork server ends with this
+    process, even if this process is killed.
     """
 
     def __init__(self) -> None:
@@ -59,30 +60,31 @@ class ForkServer:
         self._names = count()
         self._process: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
-        # A fork of this process must not keep the other end from noticing the end of this one
+        # A fork of this process must close its copy of the socket; otherwise the fork server would
+        # not notice when this process ends
         if sys.platform != "win32":
             os.register_at_fork(after_in_child=self._forget)
         atexit.register(self.close)
 
     def prepare(self) -> None:
-        """Start the process, if it is not there; do not wait for it."""
+        """Start the fork server, if it does not run; does not wait for it."""
         with self._lock:
             self._running()
 
     def fork(self, job: Job, connection: socket.socket, memory: int) -> int:
-        """Start a worker; returns its name, by which it is ended.
+        """Start a worker; returns its number, for `end`.
 
         Args:
-            job: What it does.
-            connection: Its end of a socket pair of messages.
+            job: The worker's configuration.
+            connection: The worker's end of a socket pair.
             memory: See `decode_worker.work`.
 
         Raises:
-            ForkServerError: There is no memory or process left for it.
+            ForkServerError: The system has no memory or process left.
         """
         name = next(self._names)
         request = {"fork": name, "job": job.model_dump_json()}
-        for _ in range(2):  # the process may have died since it was last asked
+        for _ in range(2):  # the fork server may have died since the last request
             if self._ask(request, [connection.fileno(), memory]) == name:
                 return name
         raise ForkServerError("no decode worker can be started")
@@ -91,12 +93,12 @@ class ForkServer:
         """Kill a worker and wait for it.
 
         Returns:
-            Its exit code as of `subprocess`, or None if nothing is known of it any more.
+            Its exit code as in `subprocess`; None if it is unknown.
         """
         return self._ask({"end": name}, [])
 
     def close(self) -> None:
-        """End the process and all workers."""
+        """End the fork server and all workers."""
         with self._lock:
             self._stop()
 
@@ -106,7 +108,7 @@ class ForkServer:
             try:
                 socket.send_fds(control, [json.dumps(request).encode()], descriptors)
                 answer: int | None = json.loads(control.recv(MAX_REQUEST_BYTES))
-            except (OSError, ValueError):  # of an empty message, as it is gone
+            except (OSError, ValueError):  # ValueError: an empty message, because it has died
                 self._stop()
                 return None
             return answer
@@ -124,8 +126,8 @@ class ForkServer:
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
                     env=os.environ | ONE_THREAD,
-                    # Ctrl-C is for the service, which then ends this. Not a session of its own:
-                    # priorities may count within sessions only (sched(7), autogroup)
+                    # Ctrl-C must not reach the fork server, which the service ends. Not a new
+                    # session: priorities may apply within a session only (sched(7), autogroup)
                     process_group=0,
                 )
         return self._control
@@ -147,7 +149,7 @@ class ForkServer:
         if self._control is not None:
             self._control.close()
         if self._process is not None:
-            self._process.returncode = 0  # not this process's child: never waited for
+            self._process.returncode = 0  # the parent's child, which cannot be waited for here
         self._control = self._process = None
 
 
@@ -155,18 +157,18 @@ FORK_SERVER = ForkServer()
 
 
 def serve(descriptor: int) -> None:
-    """Fork and end workers until the other end is closed; runs in a process of its own.
+    """Fork and end workers until the service closes the connection; the fork server's main loop.
 
     Args:
-        descriptor: Of this end of the socket pair.
+        descriptor: File descriptor of the fork server's end of the socket pair.
     """
-    # The service ends it, by closing the connection
+    # Only the service ends this process, by closing the connection
     for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(each, signal.SIG_IGN)
     keep_freed_memory(MOST_KEPT)
     load_decoders()
     gc.collect()
-    gc.freeze()  # so that collections do not touch pages that all workers share
+    gc.freeze()  # so that collections do not copy pages that all workers share
     control = socket.socket(fileno=descriptor)
     control.set_inheritable(False)
     children: dict[int, int] = {}
@@ -195,7 +197,7 @@ def _forked(
     descriptors: list[int],
     control: socket.socket,
 ) -> int | None:
-    """The name of the new worker; None where the system has no process left for it."""
+    """Fork a worker; returns its number, or None if the system cannot fork."""
     connection, memory = descriptors
     try:
         pid = os.fork()
@@ -215,9 +217,9 @@ def _forked(
 def _become_worker(connection: socket.socket, memory: int, job: str) -> NoReturn:
     try:
         work(connection, memory, Job.model_validate_json(job))
-    except OSError:  # the service has gone, or does not want this worker any more
+    except OSError:  # the service has ended, or has closed this worker's connection
         os._exit(1)
-    except BaseException:  # noqa: BLE001  # of our own code: those of files are answered
+    except BaseException:  # noqa: BLE001  # a bug; errors of files are answered in `work`
         traceback.print_exc()
         os._exit(1)
     os._exit(0)
@@ -225,7 +227,7 @@ def _become_worker(connection: socket.socket, memory: int, job: str) -> NoReturn
 
 def _ended(children: dict[int, int], name: int) -> int | None:
     pid = children.pop(name, None)
-    if pid is None:  # of a fork server that has died
+    if pid is None:  # a worker of an earlier fork server
         return None
-    os.kill(pid, signal.SIGKILL)  # not reaped yet, so that the number is still its own
+    os.kill(pid, signal.SIGKILL)  # not reaped yet, so the process id is still its own
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])

@@ -1,4 +1,4 @@
-"""Two lanes: people wait for the answers of one, archives for those of the other."""
+"""The two lanes: interactive, for users who wait, and backfill, for archives."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ import threading
 from typing import Literal
 
 Lane = Literal["interactive", "backfill"]
-LANES: tuple[Lane, ...] = ("interactive", "backfill")  # in the order in which they are served
+LANES: tuple[Lane, ...] = ("interactive", "backfill")  # in order of priority
 
-# Niceness; each step is a quarter of a CPU's share.
-# Backfill has a twentieth of the weight of others: with the least, an interactive image waited up
-# to 100 ms for a thread that held Python's lock and got no time to release it
+# Niceness; each step changes the CPU share by about a quarter. Inference of backfill has a
+# twentieth of the weight of interactive work. With the lowest priority, an interactive image waited
+# up to 100 ms for a backfill thread that held the GIL and got no CPU time to release it
 NETWORK_NICENESS: dict[Lane, int] = {"interactive": 0, "backfill": 13}
 DECODE_NICENESS: dict[Lane, int] = {"interactive": 0, "backfill": 15}
-# One batch, or one file in its decoder, that takes longer will never end: the slowest take a second
-# or two of a CPU. Beside people who need all of it, backfill gets a thirtieth
+# A batch, or a file in its decoder, that takes longer counts as stuck. The slowest take a second or
+# two of CPU time; under full interactive load, backfill gets a thirtieth of the CPU
 STUCK_SECONDS: dict[Lane, float] = {"interactive": 60, "backfill": 600}
 
 
 def lower_priority(niceness: int) -> None:
-    """Let the calling thread, and those it starts, yield to others by so much more.
+    """Add `niceness` to the calling thread, and to threads that it starts later.
 
-    A batch of eight images keeps a CPU for a fifth of a second, so the order of a queue alone
-    cannot help whom it keeps waiting; the scheduler takes the CPU away from it at once. Outside
-    Linux priorities belong to whole processes, and nothing is changed.
+    A batch of eight images keeps a CPU for a fifth of a second, so the order of the queue alone
+    does not help an interactive image; the scheduler preempts the batch at once. Does nothing
+    outside Linux, where priorities are of whole processes.
     """
     if sys.platform == "linux" and niceness:
         thread = threading.get_native_id()

@@ -1,4 +1,4 @@
-"""A network and its decoders in this process, for many images of one caller."""
+"""A pipeline for many images of one caller, without a service."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from service.inference.memory import keep_freed_memory
 from service.inference.network import Provider, open_network
 from service.inference.pipeline import Pipeline, prepare
 
-CPU_BATCH_IMAGES = 4  # more is no faster, and takes more memory
+CPU_BATCH_IMAGES = 4  # larger batches are not faster, and take more memory
 GPU_BATCH_IMAGES = 32
 IN_FLIGHT = 2  # batches on a GPU: one is copied while the other runs
-# A single caller has no one else to wait for, so a batch may fill up
+# No other caller waits, so a batch may fill up
 PATIENCE_SECONDS = 0.1
 BATCH_SECONDS = 2.0
 
@@ -24,12 +24,12 @@ BATCH_SECONDS = 2.0
 def open_pipeline(
     version: ModelVersion, provider: Provider = "cpu", cpus: int = 0
 ) -> Iterator[Pipeline]:
-    """A pipeline, which is closed in the end.
+    """A started pipeline, which is closed at the end of the block.
 
     Args:
         version: The model.
-        provider: Where it runs.
-        cpus: Cores to use; 0: all that this process may.
+        provider: Where the network runs.
+        cpus: Cores to use; 0: all that this process may use.
 
     Raises:
         NetworkError: The model must not run.
@@ -37,7 +37,8 @@ def open_pipeline(
     keep_freed_memory()
     prepare()
     cpus = cpus or usable_cpus()
-    # Threads that share a batch wait for one another: a batch a core comes later, and costs less
+    # One thread for each batch: threads that share a batch wait for each other, which shortens the
+    # latency of a batch, but costs throughput
     network = open_network(version, provider, threads=1)
     if network.provider == "cpu":
         most, runners = CPU_BATCH_IMAGES, [Runner(lambda: network.run)] * cpus

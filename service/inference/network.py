@@ -1,4 +1,4 @@
-"""One model version in ONNX Runtime, proven before it answers."""
+"""One model version in ONNX Runtime, verified with its probe before it answers."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ PROVIDERS: dict[Provider, str] = {
     "cuda": "CUDAExecutionProvider",
     "tensorrt": "TensorrtExecutionProvider",
 }
-# EXHAUSTIVE, the default, searches anew for every batch size: hundreds of milliseconds each
+# The default, EXHAUSTIVE, searches for hundreds of milliseconds for every batch size
 CUDA_OPTIONS = {"cudnn_conv_algo_search": "HEURISTIC"}
-# Of one image on all cores. Where it takes less, one thread is faster than several that have to be
-# woken for every layer, and costs half of their time
+# If one image takes less time on all cores, one thread is faster, because several must be woken for
+# every layer, and takes half of their CPU time
 TOO_SHORT_TO_SHARE_SECONDS = 2e-3
-# Of a network that takes longer, one core answers two together as fast as eight, for which others
-# would wait, and in less memory
+# For slower networks: on one core, batches of 2 have the throughput of batches of 8, with less
+# latency and less memory
 CORE_BATCH_IMAGES = 2
 
 
@@ -40,11 +40,11 @@ class NetworkError(Exception):
 
 
 class ProviderError(NetworkError):
-    """ONNX Runtime would run on another device than the one asked for."""
+    """ONNX Runtime would run on another device than the requested one."""
 
 
 class ProbeError(NetworkError):
-    """The model does not answer its own probe as it did when it was published."""
+    """The model's answer to its probe differs from the one in its card."""
 
 
 @dataclass(frozen=True)
@@ -53,8 +53,8 @@ class Network:
 
     version: ModelVersion
     session: onnxruntime.InferenceSession
-    provider: Provider  # the one that really runs
-    threads: int  # of the CPU, that share a batch
+    provider: Provider  # the one in use, which may be a fall-back
+    threads: int  # CPU threads that share a batch
 
     def run(self, tensors: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """(B, 1, S, S) uint8 -> (B,) PFI, the probability of a frontal image, within 0..1."""
@@ -62,15 +62,15 @@ class Network:
         return np.asarray(pfi, dtype=np.float32)
 
     def bound(self, max_batch_images: int) -> BoundRun:
-        """`run`, with buffers of its own: for one thread of those that keep a GPU busy."""
+        """Like `run`, with its own input buffer, for one thread; several keep a GPU busy."""
         shape = (max_batch_images, 1, *2 * (self.version.card.preprocess.size,))
         return BoundRun(self.session, shape, pinned=self.provider != "cpu")
 
     def replay_probe(self) -> None:
-        """Classify the probe from its file on, as a request would.
+        """Classify the probe image from its file, as for a request.
 
         Raises:
-            ProbeError: The PFI is not the one in the card.
+            ProbeError: The PFI differs from the card's by more than its tolerance.
         """
         card = self.version.card
         tensor: Tensor = image_to_tensor(self.version.probe, card.preprocess)
@@ -82,7 +82,7 @@ class Network:
             )
 
     def seconds_of_one(self) -> float:
-        """What a batch of one takes, at its best."""
+        """The least time of four runs of one image."""
         size = self.version.card.preprocess.size
         tensors = np.zeros((1, 1, size, size), np.uint8)
         seconds = []
@@ -93,21 +93,21 @@ class Network:
         return min(seconds)
 
     def warm_up(self, batch_sizes: tuple[int, ...]) -> None:
-        """Run every batch size once, so that no request pays for the first time."""
+        """Run every batch size once, because the first run of each is slow."""
         size = self.version.card.preprocess.size
         for batch in batch_sizes:
             self.run(np.zeros((batch, 1, size, size), dtype=np.uint8))
 
 
 class Spread:
-    """Runs a batch on all cores while it is the only one; those beside it have one core each.
+    """Runs a batch that runs alone on all cores, and concurrent batches on one core each.
 
-    Alone, an image is answered sooner by all of them. Of several, each on a core of its own costs a
-    tenth less: no thread waits for others at the end of every layer.
+    A single image is answered sooner on all cores. Several batches on one core each take a tenth
+    less CPU time, because no thread waits for others after every layer.
 
     Args:
-        shared: Its threads share a batch.
-        single: The same version, of one thread.
+        shared: The network with several threads for each batch.
+        single: The same version with one thread.
     """
 
     def __init__(self, shared: Network, single: Network) -> None:
@@ -137,23 +137,23 @@ def open_network(
     """Open a verified version and replay its probe.
 
     Args:
-        version: As `Store.load` returned it.
-        provider: Where to run. TensorRT leaves to CUDA what it cannot run.
+        version: From `Store.load`.
+        provider: Where to run. With TensorRT, CUDA runs the nodes that TensorRT cannot.
         threads: CPU threads for one batch; 0: all cores that this process may use, or one if the
             model is so small that this is faster.
-        allow_cpu_fallback: Accept the CPU where a GPU was asked for and cannot be had.
-        engine_cache: Folder in which TensorRT keeps what it has compiled, which takes minutes;
-            without it every start compiles anew.
+        allow_cpu_fallback: Accept the CPU if the requested GPU is not available.
+        engine_cache: Folder in which TensorRT keeps its compiled engines. Compiling takes minutes;
+            without the folder, it is repeated at every start.
 
     Raises:
-        ProviderError: `provider` cannot be had, and no fall-back is allowed.
-        ProbeError: The model is not the one its card describes.
+        ProviderError: `provider` is not available, and no fall-back is allowed.
+        ProbeError: The model's answer to its probe differs from its card.
     """
     import onnxruntime
 
     wanted = PROVIDERS[provider]
     if provider != "cpu":
-        onnxruntime.preload_dlls()  # finds the libraries of CUDA where pip has put them
+        onnxruntime.preload_dlls()  # loads CUDA libraries that pip has installed
     available = onnxruntime.get_available_providers()
     if wanted not in available and not allow_cpu_fallback:
         raise ProviderError(f"{wanted} is not in this ONNX Runtime, which has {available}")
@@ -182,8 +182,7 @@ def _open(
     session = onnxruntime.InferenceSession(
         version.model, _session_options(threads), providers=providers
     )
-    # Listed is not loaded: ONNX Runtime falls back in silence when a provider's libraries are
-    # missing
+    # An available provider may still fail to load: ONNX Runtime then falls back without an error
     first = session.get_providers()[0]
     if first != wanted and not allow_cpu_fallback:
         raise ProviderError(f"asked for {wanted}, but ONNX Runtime fell back to {first}")
@@ -196,7 +195,7 @@ def _session_options(threads: int) -> onnxruntime.SessionOptions:
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    # Threads that spin while they wait take the cores from decoding
+    # Spinning threads would take CPU time from decoding
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 3  # errors only; it warns about every node it keeps on the CPU
     return options

@@ -1,4 +1,4 @@
-"""From the bytes of files to their PFIs: decode workers and a batcher, lane by lane."""
+"""The pipeline from a file's bytes to its PFI: decode workers of each lane, and a batcher."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ from service.inference.lanes import (
     lower_priority,
 )
 
-# At most so long does backfill leave its next image to the people who are being served, so that it
-# never stands still
+# The longest that backfill waits with its next image while interactive images are in progress, so
+# that it never stops
 MOST_PATIENCE_SECONDS = 0.25
 
-# Elsewhere there are neither shared memory without a name nor limits that the kernel keeps
+# Other systems lack anonymous shared memory with seals, or limits that the kernel enforces
 ISOLATED = sys.platform == "linux"
 
 LOG = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ Stage = Literal["wait_decode", "decode"]
 
 
 class Once:
-    """Calls a function once, and lets go of it."""
+    """Calls a function once, and drops it."""
 
     def __init__(self, function: Callable[[Future[float]], object]) -> None:
         self._function: Callable[[Future[float]], object] | None = function
@@ -50,36 +50,36 @@ class Once:
     def __call__(self, future: Future[float]) -> None:
         """The one call."""
         function, self._function = self._function, None
-        assert function is not None  # futures call nobody twice
+        assert function is not None  # a future calls each callback once
         function(future)
 
 
 class Answer(Future[float]):
-    """A PFI, or why there is none, which holds nobody who has heard of it.
+    """Future for a PFI. Drops its callbacks after calling them.
 
-    A future keeps its callbacks for ever, and these know the image whose answer it is: a circle,
-    some forty objects with all that hangs on it. To find the circles of thousands of images, the
-    search for garbage stopped everything for up to 200 ms.
+    A plain Future keeps its callbacks, and these refer to the image that owns it: a reference cycle
+    of some forty objects. Collecting the cycles of thousands of images stopped the process for up
+    to 200 ms.
     """
 
     def add_done_callback(self, fn: Callable[[Future[float]], object]) -> None:
-        """As ever; `fn` is held until it has been called."""
+        """As in `Future`, but `fn` is dropped after its call."""
         super().add_done_callback(Once(fn))
 
 
 @dataclass(eq=False)
 class Image:
-    """One file on its way to its answer, or a radiograph that was read already.
+    """One file, or a radiograph that was read already, and the future for its answer.
 
-    Cancelling `answer` takes it out wherever it is: it is neither decoded nor run any more.
+    Cancelling `answer` removes it at any stage: it is then neither decoded nor run.
     """
 
-    data: Buffer | None  # None once it has been read
+    data: Buffer | None  # None once it was decoded, or sent to a worker
     lane: Lane
     answer: Answer = field(default_factory=Answer)  # the PFI
-    radiograph: Radiograph | None = None  # as soon as there is one
+    radiograph: Radiograph | None = None  # None until decoded
     since: float = field(default_factory=time.perf_counter)
-    answered: float = 0.0  # when; both by `time.perf_counter`
+    answered: float = 0.0  # time of the answer; both by `time.perf_counter`
 
     def __post_init__(self) -> None:
         self.answer.add_done_callback(self._stamp)
@@ -89,11 +89,11 @@ class Image:
 
 
 def let_go(error: BaseException | None) -> None:
-    """Empty the finished frames of an error and of those behind it; its lines stay.
+    """Clear the local variables of the finished frames of an error and of its context.
 
-    An error holds its frames, these the file, and whoever waits for the answer the error: none of
-    it would be freed before the next search for garbage, and bad files of some megabytes each fill
-    the memory before that.
+    The caller holds the error, the error its frames, and these the file's bytes. They would be
+    freed only by the next garbage collection, and bad files of some megabytes each would fill the
+    memory before that. The line numbers of the traceback stay.
     """
     while error is not None:
         clear_frames(error.__traceback__)
@@ -101,30 +101,29 @@ def let_go(error: BaseException | None) -> None:
 
 
 def prepare() -> None:
-    """Begin to start what decode workers are forked from; it takes a while, so begin early."""
+    """Start the fork server in the background; it takes a while, so call this early."""
     if ISOLATED:
         FORK_SERVER.prepare()
 
 
 class Pipeline:
-    """Threads that see to decoding, and a batcher behind them.
+    """Decode threads with their worker processes, and the batcher that runs the decoded images.
 
-    Each thread has a worker process, which it gives one file after the other: a file that makes its
-    decoder crash, hang or swell costs one worker, which is replaced, and its own answer. Plain grey
-    pixels need no decoder, and less time than it takes to copy them: the thread reads them itself.
+    Each thread sends files to its own worker process, one by one. A file that makes its decoder
+    crash, hang or use too much memory fails alone, and its worker is replaced. Uncompressed grey
+    pixels need no decoder, and copying them would take longer, so the thread reads them itself.
 
-    Each lane has threads and workers of its own. Those of backfill have the lowest priority of all,
-    so that an archive takes only the time that people leave.
+    Each lane has its own threads and workers. Those of backfill have the lowest priority, so that
+    an archive only uses CPU time that interactive images leave.
 
     Args:
-        spec: Of the model that the batcher runs.
+        spec: Preprocessing of the batcher's model.
         batcher: Not started; the pipeline starts and closes it.
-        workers: Decode threads of each lane, and worker processes.
-        observe: Called with each image's seconds in each stage, in a decode thread.
-        observe_failure: Called when a worker was ended by a file.
-        decode: What workers call, as module:function, with what `read_radiograph` takes; it must
-            be importable.
-        limits: Of one file, by lane.
+        workers: The number of decode threads, and of worker processes, of each lane.
+        observe: Called with the seconds of each image in each stage, in a decode thread.
+        observe_failure: Called when a file has ended a worker.
+        decode: module:function that workers call, with the signature of `read_radiograph`.
+        limits: Limits of one file, by lane.
     """
 
     def __init__(
@@ -144,9 +143,9 @@ class Pipeline:
         self._observe = observe
         self._closing = False
         self._files: dict[Lane, SimpleQueue[Image | None]] = {lane: SimpleQueue() for lane in LANES}
-        self._decoding: dict[Image, float] = {}  # each since when
-        self._interactive = 0  # images of that lane without an answer
-        self._quiet = Event()  # there are none
+        self._decoding: dict[Image, float] = {}  # start of decoding by `time.perf_counter`
+        self._interactive = 0  # interactive images without an answer
+        self._quiet = Event()  # set while there are no such images
         self._quiet.set()
         self._lock = Lock()
         self._decoders = [
@@ -161,17 +160,18 @@ class Pipeline:
 
     @property
     def alive(self) -> bool:
-        """Whether images are being taken and answered."""
+        """Whether images are accepted and answered."""
         decoding = all(thread.is_alive() for thread in self._threads)
         return not self._closing and decoding and self._batcher.alive
 
     def stuck(self, limits: Mapping[Lane, float] = STUCK_SECONDS) -> list[str]:
-        """What will not go on by itself, in words; however many images wait, that is none of it.
+        """Reasons why only a restart helps: dead threads, stuck batches or files; not load.
 
-        Nothing while the pipeline is closing: then it is for others to say how long that may take.
+        Empty while the pipeline is closing; then the caller limits the time.
 
         Args:
-            limits: A batch, or a file in its decoder, that takes more seconds will never end.
+            limits: By lane, the seconds after which a batch, or a file in its decoder, counts as
+                stuck.
         """
         if self._closing:
             return []
@@ -191,15 +191,15 @@ class Pipeline:
         ]
 
     def waiting(self, lane: Lane) -> int:
-        """Files of a lane that no thread decodes yet."""
+        """The number of files of a lane that wait for a decode thread."""
         return self._files[lane].qsize()
 
     def decoding(self) -> int:
-        """Files that are being decoded now."""
+        """The number of files that are being decoded."""
         return len(self._decoding)
 
     def start(self) -> None:
-        """Begin to answer; workers for backfill are started when it comes.
+        """Start the threads; workers of backfill start with its first images.
 
         Raises:
             ForkServerError: Decode workers cannot be started.
@@ -212,7 +212,7 @@ class Pipeline:
             thread.start()
 
     def close(self) -> None:
-        """Take no more, answer all that was taken, stop; blocks until then."""
+        """Accept no more images, answer all accepted ones, and stop; blocks until then."""
         with self._lock:
             self._closing = True
             for lane in LANES:
@@ -227,7 +227,7 @@ class Pipeline:
         self._batcher.close()
 
     def submit(self, image: Image) -> None:
-        """Take one image; its `answer` gets the PFI, or an ImageError, or the network's error.
+        """Queue one image; its `answer` gets the PFI, an ImageError, or the network's error.
 
         Raises:
             BatcherClosedError: The service is stopping.
@@ -252,18 +252,18 @@ class Pipeline:
         lower_priority(DECODE_NICENESS[lane])
         while (image := self._files[lane].get()) is not None:
             if lane == "backfill":
-                # A low priority is not enough: with Python's lock in its hands, a thread that gets
-                # no time keeps everybody waiting
+                # A low priority is not enough: a thread that holds the GIL and gets no CPU time
+                # blocks all other threads
                 self._quiet.wait(MOST_PATIENCE_SECONDS)
             if image.answer.cancelled():
                 continue
             self._decoding[image] = time.perf_counter()
             try:
                 self._decode(image, decoder)
-            except Exception as error:  # noqa: BLE001  # handed to whom it concerns; the thread goes on
+            except Exception as error:  # noqa: BLE001  # passed to the image's caller; the thread goes on
                 image.data = None
                 let_go(error)
-                with suppress(InvalidStateError):  # its caller has gone meanwhile
+                with suppress(InvalidStateError):  # its caller has cancelled it meanwhile
                     image.answer.set_exception(error)
                 if decoder is not None and isinstance(error, DecoderFailedError):
                     _replace(decoder)
@@ -276,19 +276,19 @@ class Pipeline:
             assert image.radiograph is not None
         elif decoder is None or is_uncompressed(image.data):
             image.radiograph = read_radiograph(image.data, self._spec)
-            image.data = None  # the bytes of a file are a hundred times its tensor
+            image.data = None  # free the bytes, which may be a hundred times the tensor
         else:
             decoder.send(image.data)
-            image.data = None  # its copy suffices
+            image.data = None  # the worker has a copy
             image.radiograph = decoder.receive()
         self._observe("decode", time.perf_counter() - start)
-        # With work left for every thread, a batch may fill up
+        # If every thread has more work, the batch may wait for it
         more = self.waiting(image.lane) >= self._workers
         self._batcher.submit(image.radiograph.tensor, image.lane, image.answer, more)
 
 
 def _replace(decoder: Decoder) -> None:
-    """Now, so that the next file need not wait for it."""
+    """Start a new worker now, so that the next file does not wait for it."""
     try:
         decoder.start()
     except ForkServerError:

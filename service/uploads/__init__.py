@@ -1,1 +1,1 @@
-"""What a request's body holds: forms, archives, and how many bytes of it may be in memory."""
+"""Uploads: multipart forms, archives, and the byte budget of all bodies in memory."""

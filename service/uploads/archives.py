@@ -1,4 +1,4 @@
-"""Zip and tar bodies, read one entry at a time, each within its limits."""
+"""Zip and tar archives, read one entry at a time, within limits."""
 
 from __future__ import annotations
 
@@ -35,16 +35,16 @@ class ArchiveLimits:
     entries: int
     entry_bytes: int
     ratio: float
-    total_bytes: int  # of all entries, inflated; also of those that are refused half-way
+    total_bytes: int  # of all entries, inflated, including entries that are refused half-way
 
 
 def read_archive(body: bytes, limits: ArchiveLimits) -> Iterator[Upload]:
-    """The files of a zip or plain tar, one at a time; a refused entry does not end the others.
+    """The files of a zip or plain tar, one at a time; a refused entry does not stop the others.
 
     Raises (also while iterating):
-        UnknownArchiveError: Neither zip nor tar, by content.
-        CorruptArchiveError: It cannot be read on.
-        TooManyEntriesError, ArchiveTooLargeError: More entries, or bytes, than the limits.
+        UnknownArchiveError: The content is neither zip nor tar.
+        CorruptArchiveError: The archive is damaged, and cannot be read further.
+        TooManyEntriesError, ArchiveTooLargeError: It has more entries or bytes than the limits.
     """
     stored = Stored.of(body)
     if body.startswith(zips.STARTS):
@@ -58,11 +58,11 @@ def read_archive(body: bytes, limits: ArchiveLimits) -> Iterator[Upload]:
 
 
 def list_entries(stored: Stored, most: int) -> Iterator[Entry]:
-    """The entries of a zip, or else a tar, but folders.
+    """The entries of a zip or tar, without folders.
 
     Raises:
-        CorruptArchiveError: It is neither, or cannot be read on; all before have been given.
-        TooManyEntriesError: More than `most`, folders included.
+        CorruptArchiveError: It is neither, or damaged; entries before the damage are given first.
+        TooManyEntriesError: It has more than `most` entries, folders included.
     """
     zipped = bytes(stored.read(0, 4)) in zips.STARTS  # a tar may end with a zip
     return (zips.zip_entries if zipped else tar_entries)(stored, most)
@@ -71,20 +71,21 @@ def list_entries(stored: Stored, most: int) -> Iterator[Entry]:
 def read_entry(
     entry: Entry, stored: Stored, limits: ArchiveLimits, budget: UnpackedBudget | None = None
 ) -> Buffer:
-    """The bytes of one entry, checked; where they are stored as they are, they are not copied.
+    """The checked bytes of one entry; those of a tar are not copied.
 
     Args:
-        entry: As listed.
+        entry: From `list_entries`.
         stored: The archive.
-        limits: Those of one entry count.
-        budget: Of all entries that are read one after the other.
+        limits: Only the limits of one entry are used.
+        budget: Limits all entries that are read in a sequence.
 
     Raises:
         UploadError: A subclass that says why it is refused.
     """
     check_name(entry.name)
     if entry.refusal is not None:
-        raise type(entry.refusal)(*entry.refusal.args)  # one object a raise: tracebacks grow
+        # A new object, because each raise extends the traceback
+        raise type(entry.refusal)(*entry.refusal.args)
     if entry.size > limits.entry_bytes:
         raise EntryTooLargeError(f"the entry exceeds {limits.entry_bytes} bytes")
     if entry.method is None:
@@ -100,12 +101,12 @@ def read_entry(
 def _uploads(stored: Stored, limits: ArchiveLimits) -> Iterator[Upload]:
     budget = UnpackedBudget(limits.total_bytes)
     for entry in list_entries(stored, limits.entries):
-        # Any reader of JSON can read what is shown
+        # A name that is valid in JSON
         name = entry.name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
         try:
             data = read_entry(entry, stored, limits, budget)
         except ArchiveTooLargeError:
-            raise  # no entry's own fault
+            raise  # about the archive, not about this entry
         except UploadError as error:
             yield Upload(name, error=error)
         else:
@@ -113,10 +114,10 @@ def _uploads(stored: Stored, limits: ArchiveLimits) -> Iterator[Upload]:
 
 
 class UnpackedBudget:
-    """What the entries of one zip have taken: of few bytes they can make gigabytes.
+    """Limits the inflated bytes of a zip, and refuses entries that overlap (zip bombs).
 
     Args:
-        total: Inflated bytes of all entries; None: of as many as there are.
+        total: The most inflated bytes of all entries; None: no limit.
     """
 
     def __init__(self, total: int | None) -> None:
@@ -128,7 +129,7 @@ class UnpackedBudget:
         """Count inflated bytes.
 
         Raises:
-            ArchiveTooLargeError: They are more than there may be.
+            ArchiveTooLargeError: All entries together exceed the limit.
         """
         if self._left is not None:
             self._left -= count
@@ -138,11 +139,11 @@ class UnpackedBudget:
                 )
 
     def check(self, start: int, end: int) -> None:
-        """Whether an entry may be there.
+        """Check that an entry overlaps no other.
 
         Raises:
-            CorruptArchiveError: It overlaps one that has been read, or has the header of one that
-                could not be.
+            CorruptArchiveError: It overlaps an entry that was read, or shares its header with
+                another one.
         """
         if start in self._begun:
             raise CorruptArchiveError("another entry has the same header")
@@ -153,7 +154,7 @@ class UnpackedBudget:
             raise CorruptArchiveError("the entry overlaps another")
 
     def claim(self, start: int, end: int) -> None:
-        """An entry has been read from there."""
+        """Record the extent of an entry that was read."""
         insort(self._claimed, (start, end))
 
 
@@ -177,13 +178,14 @@ def _unpacked(
         budget.spend(len(data))
     if zlib.crc32(data) != entry.crc:
         raise CorruptArchiveError("the entry is damaged")
-    budget.claim(entry.offset, start + entry.size)  # only now: what lies hides no neighbour
+    # Only after the checks: the false extent of a bad entry must not hide another one
+    budget.claim(entry.offset, start + entry.size)
     return data
 
 
 def _inflated(packed: Buffer, limits: ArchiveLimits, budget: UnpackedBudget) -> bytes:
     by_ratio = int(limits.ratio * max(len(packed), 1))
-    most = min(limits.entry_bytes, by_ratio)  # what the directory says of the size may be a lie
+    most = min(limits.entry_bytes, by_ratio)  # the size in the directory may be wrong
     view, stream, pieces, size = memoryview(packed), zlib.decompressobj(-zlib.MAX_WBITS), [], 0
     try:
         for at in range(0, len(view), PIECE):
@@ -205,13 +207,13 @@ def _inflated(packed: Buffer, limits: ArchiveLimits, budget: UnpackedBudget) -> 
 
 
 def check_name(name: str) -> None:
-    """Names are only echoed here, but whoever unpacks by our answers must be safe too.
+    """Check the name of an entry. This service only echoes it, but a client may unpack by it.
 
     Raises:
-        EntryNameError: It leaves its folder, or names nothing.
+        EntryNameError: It leaves its folder, or is empty, too long or not printable.
     """
     if not name or len(name) > MAX_NAME or not name.isprintable():
         raise EntryNameError("the name is empty, too long or holds control characters")
     parts = name.replace("\\", "/").split("/")
-    if not parts[0] or parts[0][1:2] == ":" or ".." in parts:  # of Windows too
+    if not parts[0] or parts[0][1:2] == ":" or ".." in parts:  # also paths of Windows
         raise EntryNameError("the name leaves the archive's folder")

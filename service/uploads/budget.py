@@ -1,4 +1,4 @@
-"""How many bytes of bodies may be in memory: no upload ever touches a disk."""
+"""The byte budget: limits the bytes of request bodies in memory. No upload is written to disk."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import ClassVar, Self
 
 from service.inference import LANES, Lane, UnavailableError
 
-# Of all bytes; the rest is kept free for interactive bodies
+# Backfill may use this share of the budget; the rest is kept free for interactive bodies
 BACKFILL_SHARE = 0.75
 
 
@@ -51,7 +51,7 @@ class ByteBudget:
         }
 
     def reserve(self, lane: Lane, expected: int, patience_seconds: float) -> Reservation:
-        """EmergencySpace `expected` bytes for one request; released at the end, however it ends.
+        """Reserve `expected` bytes for one request until the end of the block.
 
         Raises (on entering):
             ServiceFullError: They did not fit for `patience_seconds`.
@@ -59,17 +59,17 @@ class ByteBudget:
         return Reservation(self, lane, expected, patience_seconds)
 
     def take(self, lane: Lane, count: int) -> bool:
-        """EmergencySpace bytes that fit now; False if they do not."""
+        """Reserve bytes if they fit now; False if they do not."""
         fits = self.reserved + count <= self.limit * (BACKFILL_SHARE if lane == "backfill" else 1)
         if fits:
             self.reserved += count
         return fits
 
     async def take_in_turn(self, lane: Lane, count: int, patience_seconds: float) -> None:
-        """EmergencySpace bytes as soon as they fit.
+        """Reserve bytes as soon as they fit, in the order of the queue.
 
         Raises:
-            ServiceFullError: They did not for `patience_seconds`.
+            ServiceFullError: They did not fit for `patience_seconds`.
         """
         if not any(self._queues.values()) and self.take(lane, count):
             return
@@ -87,7 +87,7 @@ class ByteBudget:
             raise
 
     def release(self, count: int) -> None:
-        """Bytes that are no longer in memory."""
+        """Release bytes, and wake requests that fit now."""
         self.reserved -= count
         self._wake()
 
@@ -123,7 +123,7 @@ class Reservation:
         """Count `count` bytes that were received.
 
         Raises:
-            ServiceFullError: They were not expected, and do not fit beside those of others.
+            ServiceFullError: They exceed the reservation, and no more can be reserved.
         """
         self._received += count
         more = self._received - self.bytes
@@ -133,7 +133,7 @@ class Reservation:
             self.bytes += more
 
     def settle(self) -> None:
-        """Release what has not been received yet: a slow sender blocks no memory."""
+        """Release bytes that are not received yet, so that a slow sender blocks no memory."""
         self._budget.release(self.bytes - self._received)
         self.bytes = self._received
 

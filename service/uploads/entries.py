@@ -1,4 +1,4 @@
-"""What zip and tar have in common: bytes that can be read anywhere, and entries in them."""
+"""What zip and tar have in common: the stored bytes of an archive, and its entries."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ class Stored(NamedTuple):
     """The bytes of an archive: a body in memory, or an open file."""
 
     size: int
-    read_at: Callable[[int, int], Buffer]  # offset and count, both within the size
+    read_at: Callable[[int, int], Buffer]  # takes an offset and a count, within the size
 
     @classmethod
     def of(cls, body: bytes) -> Stored:
-        """A body in memory; what is read of it is not copied."""
+        """A body in memory, of which reads are not copied."""
         view = memoryview(body)
         return cls(len(body), lambda offset, count: view[offset : offset + count])
 
     def read(self, offset: int, count: int) -> Buffer:
-        """`count` bytes from `offset`, or fewer at the end, whatever numbers an archive claims."""
+        """`count` bytes from `offset`, or fewer at the end; any offset is allowed."""
         count = min(count, self.size - offset)
         return self.read_at(offset, count) if count > 0 else b""
 
 
 class Entry(NamedTuple):
-    """Where one entry is, and how it is stored."""
+    """The place of one entry, and how it is stored."""
 
-    name: str  # bytes that are no text are lone surrogates, as in names of files
-    offset: int  # of a tar: of its bytes; of a zip: of the header before them
-    size: int  # as stored
-    method: int | None = None  # of a zip, APPNOTE.TXT 4.4.5; None: of a tar
+    name: str  # bytes that are not UTF-8 are lone surrogates, as in file names
+    offset: int  # in a tar: of its bytes; in a zip: of its local header
+    size: int  # stored bytes, perhaps compressed
+    method: int | None = None  # compression method of a zip, APPNOTE.TXT 4.4.5; None: a tar
     crc: int = 0
-    refusal: UploadError | None = None  # why it is not read
+    refusal: UploadError | None = None  # the reason if it must not be read

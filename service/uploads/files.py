@@ -1,4 +1,4 @@
-"""Files of a file system that others fill: only regular ones, and only as much as may be."""
+"""Read untrusted files of a file system: regular files only, within a limit of bytes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from service.uploads.upload import EntryTooLargeError, UnreadableFileError
 
-START_BYTES = 1024  # tell the format of an image, or name another
+START_BYTES = 1024  # enough to recognise the format
 
 
 def read_regular(
@@ -21,17 +21,17 @@ def read_regular(
 
     Args:
         path: Links are followed.
-        max_bytes: Of the file.
-        look: Called with its first bytes before the rest is read; may raise.
+        max_bytes: The largest file.
+        look: Called with the first `START_BYTES` before the rest is read; may raise.
 
     Raises:
         UnreadableFileError: It is a pipe, a device or a folder.
-        EntryTooLargeError: It is larger; no more than its start is read.
+        EntryTooLargeError: It is larger than `max_bytes`; only its start is read.
         OSError: The system does not let us read it.
     """
-    if not stat.S_ISREG(os.stat(path).st_mode):  # noqa: PTH116  # to open a device may do things
+    if not stat.S_ISREG(os.stat(path).st_mode):  # noqa: PTH116  # before opening, which may have effects on a device
         raise UnreadableFileError("it is a folder, a pipe or a device, not a file")
-    # Should a pipe come in its place, it would block for ever
+    # O_NONBLOCK, in case a pipe has replaced the file since
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         size = os.fstat(descriptor).st_size
@@ -45,7 +45,7 @@ def read_regular(
 
 
 def read_whole(descriptor: int, count: int, offset: int = 0) -> bytes:
-    """`count` bytes from `offset`, or all there are; threads may share the descriptor."""
+    """`count` bytes from `offset`, or fewer at the end; threads may share the descriptor."""
     pieces = []
     while count and (piece := os.pread(descriptor, count, offset)):
         pieces.append(piece)
@@ -54,24 +54,25 @@ def read_whole(descriptor: int, count: int, offset: int = 0) -> bytes:
 
 
 class UnreadableEntry(NamedTuple):
-    """What lies in a folder, and cannot be read or listed."""
+    """A path that cannot be read or listed, and why."""
 
     path: str
     reason: str
 
 
 def files_below(path: str) -> Iterator[str | UnreadableEntry]:
-    """The file itself, or a folder's files: sorted, then those of its folders, but no hidden ones.
+    """The path of a file, or of all files below a folder, without hidden ones.
 
-    Links to folders are followed, each once, and not where they lead back to a folder that they are
-    in. What is neither folder nor file is given as a file, and found to be none when it is read.
+    The files of each folder come before those of its subfolders; both are sorted. Links to folders
+    are followed once, unless they lead back to a folder that contains them. Pipes and devices are
+    given like files; reading them fails.
 
     Raises:
         FileNotFoundError: There is no such path.
     """
     if not os.path.lexists(path):
         raise FileNotFoundError(f"no such file or folder: {path}")
-    if not os.path.isdir(path):  # noqa: PTH112  # `Path.is_dir` raises where it may not look
+    if not os.path.isdir(path):  # noqa: PTH112  # `Path.is_dir` raises without permission
         yield path
         return
     followed: set[tuple[int, int]] = set()
@@ -91,7 +92,11 @@ def files_below(path: str) -> Iterator[str | UnreadableEntry]:
 def _entered(
     folder: str, above: frozenset[tuple[int, int]], followed: set[tuple[int, int]]
 ) -> tuple[int, int]:
-    """The identity of a folder that may be listed."""
+    """The device and inode of a folder.
+
+    Raises:
+        OSError: It is a link that was followed already, or that leads back to a folder above it.
+    """
     itself, target = Path(folder).lstat(), Path(folder).stat()
     if stat.S_ISLNK(itself.st_mode):
         if (itself.st_dev, itself.st_ino) in followed:
@@ -111,7 +116,7 @@ def _listed(folder: str) -> tuple[list[str], list[str]]:
                 continue
             try:
                 is_folder = entry.is_dir()
-            except OSError:  # as of a link to itself: reading it says so
+            except OSError:  # for example a link to itself; reading it reports the error
                 is_folder = False
             (folders if is_folder else files).append(entry.path)
     return sorted(files), sorted(folders)

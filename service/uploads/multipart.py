@@ -1,4 +1,4 @@
-"""Multipart forms, parsed while they stream in, in memory only."""
+"""Multipart forms, parsed in memory while they arrive."""
 
 from __future__ import annotations
 
@@ -18,20 +18,21 @@ from service.uploads.upload import (
 if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
 
-# Of one part: a name of 4,096 bytes, and what browsers and libraries add
+# Limits of one part's headers: a name of 4,096 bytes, and the fields of browsers and libraries
 MAX_HEADERS, MAX_HEADER_BYTES = 8, 2**13
-MAX_PARAMETERS = 32  # some names hold semicolons; parsing takes the square of their number
-MAX_OTHER_PARTS = 100  # beside the files, as fields that are not asked for
+MAX_PARAMETERS = 32  # some names hold semicolons; parsing is quadratic in their number
+MAX_OTHER_PARTS = 100  # parts in addition to the files, such as fields that are skipped
 
 
 def boundary_of(content_type: str) -> bytes | None:
     """The boundary of a multipart/form-data body; None for any other body.
 
     Raises:
-        MalformedMultipartError: It is multipart/form-data, but names no boundary, or too much else.
+        MalformedMultipartError: It is multipart/form-data without a boundary, or with too many
+            parameters.
     """
     if not content_type.lower().lstrip().startswith("multipart/"):
-        return None  # nearly always; no need to parse it
+        return None  # the usual case, without parsing
     kind, options = _options(content_type)
     if kind != b"multipart/form-data":
         return None
@@ -53,15 +54,15 @@ async def read_form(
     them.
 
     Args:
-        read: Reads the body, and passes its chunks on.
-        boundary: As `boundary_of` found it.
-        field_name: Other fields are skipped.
-        max_files: Of that field.
-        max_file_bytes: Of one file.
+        read: Reads the body, and passes its chunks to its argument.
+        boundary: From `boundary_of`.
+        field_name: The field of the files; other fields are skipped.
+        max_files: The most files of that field.
+        max_file_bytes: The largest file.
 
     Raises:
-        MalformedMultipartError: The body is damaged, or holds no such field.
-        TooManyEntriesError: More than `max_files` files, or many other parts beside them.
+        MalformedMultipartError: The body is damaged, or has no such field.
+        TooManyEntriesError: It has more than `max_files` files, or too many other parts.
     """
     form = _Form(field_name.encode(), max_files, max_file_bytes)
     try:
@@ -83,7 +84,7 @@ async def read_form(
 
 
 def _limited(parser: MultipartParser, boundary: bytes, most: int) -> Callable[[bytes], object]:
-    """What takes chunks for the parser, which is slow where many lines begin as a boundary does."""
+    """A `write` for the parser that limits boundary-like lines, because it is slow at them."""
     line = b"\r\n--" + boundary
     left, end = most, b""
 

@@ -1,7 +1,7 @@
 """The entries of a tar: ustar, pax and GNU, read header by header.
 
-`tarfile` is not used: on Pythons that we admit its headers take quadratic time and hold the
-interpreter's lock meanwhile (CVE-2024-6232), they recurse, and it takes damage for an end.
+`tarfile` is not used: in supported Python versions it parses some headers in quadratic time while
+it holds the GIL (CVE-2024-6232), it recurses, and it takes damage for the end of the archive.
 
 References:
     POSIX.1-2017, pax, "pax Interchange Format" and "ustar Interchange Format"; GNU tar manual,
@@ -21,10 +21,10 @@ REGULAR = {b"0", b"\0", b"7"}
 FOLDER = b"5"
 WITHOUT_DATA = {b"1", b"2", b"3", b"4", FOLDER, b"6"}  # links, devices, pipes
 SPARSE = b"S"
-# pax (X: of Solaris), pax global, GNU long name, GNU long link
+# x: pax; X: pax of Solaris; g: pax global; L: GNU long name; K: GNU long link
 EXTENSIONS = {b"x", b"X", b"g", b"L", b"K"}
 
-# Before one entry, all extensions together. Names have 4,096 bytes at most, extended attributes
+# Limits of all extension headers of one entry. Names have at most 4,096 bytes, extended attributes
 # 64 KiB each; real entries have up to three extensions, and up to forty records
 MAX_EXTENSION_BYTES = 2**20
 MAX_EXTENSIONS = 16
@@ -32,11 +32,11 @@ MAX_RECORDS = 128
 
 
 def tar_entries(stored: Stored, most: int) -> Iterator[Entry]:
-    """All entries but folders, in order.
+    """All entries except folders, in order.
 
     Raises:
-        CorruptArchiveError: It cannot be read on; all entries before the damage have been given.
-        TooManyEntriesError: More than `most`, folders included.
+        CorruptArchiveError: The tar is damaged; entries before the damage are given first.
+        TooManyEntriesError: It has more than `most` entries, folders included.
     """
     at, count, extension = 0, 0, _Extension()
     while (header := _header_at(stored, at)) is not None:
@@ -45,7 +45,7 @@ def tar_entries(stored: Stored, most: int) -> Iterator[Entry]:
         at += BLOCK
         if header.kind in EXTENSIONS:
             at = extension.add(header, stored, at)
-            count += extension.headers > MAX_EXTENSIONS  # a chain of them is work, too
+            count += extension.headers > MAX_EXTENSIONS  # a chain of extensions counts as entries
             continue
         entry = _entry(header, extension, stored, at)
         if header.kind != FOLDER:
@@ -59,12 +59,12 @@ def tar_entries(stored: Stored, most: int) -> Iterator[Entry]:
 class _Header(NamedTuple):
     kind: bytes
     name: str
-    size: int | None  # None: no number
+    size: int | None  # None: not a number
     block: bytes
 
 
 def _header_at(stored: Stored, at: int) -> _Header | None:
-    """The header there; None at the end. Many writers leave out the zeros that mark it."""
+    """The header at an offset; None at the end, with or without the blocks of zeros."""
     if at == stored.size:
         return None
     block = bytes(stored.read(at, BLOCK))
@@ -74,20 +74,20 @@ def _header_at(stored: Stored, at: int) -> _Header | None:
         raise CorruptArchiveError("the tar is damaged or cut off")
     kind, name = block[156:157], _text(block[:100])
     prefix = _text(block[345:500]) if block[257:263] == b"ustar\0" else ""
-    if kind == b"\0" and name.endswith("/"):  # before ustar had types
+    if kind == b"\0" and name.endswith("/"):  # a folder of the format before ustar
         kind = FOLDER
     size = 0 if kind in WITHOUT_DATA else _number(block[124:136])
     return _Header(kind, f"{prefix}/{name}" if prefix else name, size, block)
 
 
 def _checksums(block: bytes) -> tuple[int, int]:
-    """Of the header with spaces in place of its checksum; some writers added signed bytes."""
+    """The checksums of a header, as unsigned and as signed bytes, which some writers used."""
     counted = block[:148] + b" " * 8 + block[156:]
     return sum(counted), sum(memoryview(counted).cast("b"))
 
 
 def _number(field: bytes) -> int | None:
-    """Octal digits, or base 256 after a byte of 0x80; None for what is neither, or negative."""
+    """A number in octal digits, or in base 256 after a byte of 0x80; None if invalid."""
     if field[0] == 0x80:
         return int.from_bytes(field[1:], "big")
     digits = field.partition(b"\0")[0].strip(b" ")
@@ -103,7 +103,7 @@ def _padded(size: int) -> int:
 
 
 def _after_sparse_map(header: _Header, stored: Stored, at: int) -> int:
-    """Where the bytes of an old GNU sparse file begin: blocks of its map may come first."""
+    """The offset of the bytes of an old GNU sparse file, after the blocks of its map."""
     more = header.block[482]
     while more:
         block = stored.read(at, BLOCK)
@@ -131,7 +131,7 @@ def _entry(header: _Header, extension: _Extension, stored: Stored, at: int) -> E
 
 
 class _Extension:
-    """What the headers before an entry say of it."""
+    """The values of the extension headers before an entry."""
 
     def __init__(self) -> None:
         self.path: str | None = None
@@ -142,10 +142,10 @@ class _Extension:
         self._bytes = self._records = 0
 
     def add(self, header: _Header, stored: Stored, at: int) -> int:
-        """One more, whose bytes are there; returns where the next header is.
+        """Read one extension header; returns the offset of the next header.
 
         Raises:
-            CorruptArchiveError: It is cut off.
+            CorruptArchiveError: The archive is cut off.
         """
         if header.size is None or at + header.size > stored.size:
             raise CorruptArchiveError("the tar is damaged or cut off")
@@ -154,12 +154,12 @@ class _Extension:
             self.damaged = True
         elif header.kind == b"L":
             self.path = _text(bytes(stored.read(at, header.size)))
-        elif header.kind in {b"x", b"X"}:  # global ones say nothing that is needed here
+        elif header.kind in {b"x", b"X"}:  # global headers hold nothing that is needed
             self._add_records(bytes(stored.read(at, header.size)))
         return at + _padded(header.size)
 
     def _add_records(self, data: bytes) -> None:
-        """Lines of `length key=value`; the length is decimal, and of the whole line."""
+        """Read records of `length key=value`; the decimal length is of the whole record."""
         at = 0
         while at < len(data) and data[at]:  # some writers end with zeros
             digits = data[at : at + 20].partition(b" ")[0]

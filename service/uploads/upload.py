@@ -1,4 +1,4 @@
-"""What a body holds: files, and what may be wrong with them before they are looked at as images."""
+"""Uploaded files, and the errors of bodies and archives before images are read."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from service.inference import Buffer
 
 
 class UploadError(Exception):
-    """The body, or one entry of it, is not what the endpoint takes."""
+    """The body, or one entry of it, is not accepted."""
 
     code: ClassVar[str] = "upload_error"
 
 
 class MalformedMultipartError(UploadError):
-    """Not a multipart body, or not the fields that the endpoint takes."""
+    """The multipart body is damaged, or lacks the endpoint's fields."""
 
     code = "malformed_multipart"
 
 
 class CorruptArchiveError(UploadError):
-    """A zip or tar that cannot be read to its end; entries before the damage were answered."""
+    """A zip or tar is damaged; entries before the damage were answered."""
 
     code = "corrupt_archive"
 
@@ -39,7 +39,7 @@ class TooManyEntriesError(UploadError):
 
 
 class ArchiveTooLargeError(UploadError):
-    """All entries together inflate beyond the limit; those before were answered."""
+    """All entries together exceed the limit of inflated bytes; earlier ones were answered."""
 
     code = "archive_too_large"
 
@@ -51,13 +51,13 @@ class EntryTooLargeError(UploadError):
 
 
 class EntryRatioError(UploadError):
-    """An entry inflates as only a zip bomb does."""
+    """An entry inflates more than the limit allows: a zip bomb."""
 
     code = "entry_ratio"
 
 
 class EntryNameError(UploadError):
-    """A name that would leave its folder, or names none."""
+    """A name leads out of its folder, or is empty or not printable."""
 
     code = "entry_name"
 
@@ -75,14 +75,14 @@ class EntryKindError(UploadError):
 
 
 class UnreadableFileError(UploadError):
-    """A file of the command line that the operating system does not let us read."""
+    """A local file is not a regular file, or the system refuses to read it."""
 
     code = "unreadable_file"
 
 
 @dataclass(frozen=True)
 class Upload:
-    """One file: its name, and its bytes or why it was refused."""
+    """One file: its name, and its bytes or the error why it was refused."""
 
     name: str
     data: Buffer = field(default=b"", repr=False)

@@ -1,7 +1,7 @@
-"""The entries of a zip, as its central directory lists them.
+"""The entries of a zip, from its central directory.
 
-`zipfile` is not used: one damaged record of the directory ends its whole list, with errors of many
-kinds.
+`zipfile` is not used: one damaged record of the directory makes it fail for all entries, with
+errors of many classes.
 
 References:
     PKWARE, APPNOTE.TXT 6.3.10: 4.3.7 local header, 4.3.12 directory, 4.3.14 to 4.3.16 its end,
@@ -25,12 +25,12 @@ from service.uploads.upload import (
 
 STARTS = (b"PK\x03\x04", b"PK\x05\x06")
 STORED, DEFLATED = 0, 8
-ENCRYPTED = 0x1 | 0x40 | 0x2000  # also strongly, and with a masked directory
+ENCRYPTED = 0x1 | 0x40 | 0x2000  # encryption, strong encryption, masked directory
 PATCHED = 0x20
 UTF8 = 0x800
 UNIX = 3
-WIDE = 0xFFFFFFFF  # the number stands in the zip64 extra field
-MAX_EXTRA_FIELDS = 64  # of one entry; real ones have up to ten
+WIDE = 0xFFFFFFFF  # the number is in the zip64 extra field
+MAX_EXTRA_FIELDS = 64  # of one entry; real entries have up to ten
 
 LOCAL = Struct("<6xHH16xHH")  # flags, method, lengths of name and extra
 # system, flags, method, crc, packed size, size, lengths of name, extra and comment, mode, offset
@@ -43,16 +43,16 @@ LOCATOR64 = Struct("<4s16x")
 class _Directory(NamedTuple):
     start: int
     end: int
-    declared: int  # how many entries
-    shift: int  # bytes before the archive, as of a program that unpacks itself
+    declared: int  # number of entries
+    shift: int  # bytes before the archive, for example of a self-extracting program
 
 
 def zip_entries(stored: Stored, most: int) -> Iterator[Entry]:
-    """All entries but folders, in the directory's order.
+    """All entries except folders, in the directory's order.
 
     Raises:
-        CorruptArchiveError: The directory is damaged; all entries before have been given.
-        TooManyEntriesError: More than `most`, folders included.
+        CorruptArchiveError: The directory is damaged; entries before the damage are given first.
+        TooManyEntriesError: It has more than `most` entries, folders included.
     """
     directory = _directory(stored)
     if directory is None:
@@ -65,17 +65,17 @@ def zip_entries(stored: Stored, most: int) -> Iterator[Entry]:
 
 
 def declared_entries(stored: Stored) -> int:
-    """How many the end of the directory claims; 0 if there is none."""
+    """The number of entries that the end of the directory declares; 0 without one."""
     directory = _directory(stored)
     return directory.declared if directory else 0
 
 
 def start_of(entry: Entry, stored: Stored) -> int:
-    """Where the bytes of an entry begin.
+    """The offset of the bytes of an entry, after its local header.
 
     Raises:
-        CorruptArchiveError: The header before them contradicts the directory.
-        EntryKindError: The header calls them encrypted or patched.
+        CorruptArchiveError: The local header contradicts the directory.
+        EntryKindError: The local header says that the entry is encrypted or a patch.
     """
     fixed = bytes(stored.read(entry.offset, LOCAL.size))
     if len(fixed) < LOCAL.size or not fixed.startswith(STARTS[0]):
@@ -91,7 +91,7 @@ def start_of(entry: Entry, stored: Stored) -> int:
 
 
 def _directory(stored: Stored) -> _Directory | None:
-    """The last end of a directory that has one before it: comments may hold anything."""
+    """The last end record that follows a directory; a comment may hold false ones."""
     tail_at = max(0, stored.size - END.size - 0xFFFF)
     tail = bytes(stored.read(tail_at, stored.size - tail_at))
     at = tail.rfind(STARTS[1], 0, len(tail) - END.size + 4)
@@ -107,7 +107,7 @@ def _directory(stored: Stored) -> _Directory | None:
 
 
 def _end64(stored: Stored, end: int) -> tuple[int, int, int, int] | None:
-    """Its place, count, size and offset, where a zip64 end stands before the other."""
+    """Place, count, size and offset from the zip64 end record, if there is one before `end`."""
     at = end - LOCATOR64.size - END64.size
     if at < 0:
         return None
@@ -153,7 +153,7 @@ def _refusal(flags: int, method: int, mode: int = 0) -> UploadError | None:
 
 
 def _widened(numbers: tuple[int, int, int], extra: bytes) -> tuple[int, int, int] | None:
-    """Size, packed size and offset; None where the extra field does not say what it must."""
+    """Size, packed size and offset, from the extra field if needed; None if that is invalid."""
     missing = numbers.count(WIDE)
     if not missing:
         return numbers

@@ -1,1 +1,1 @@
-"""Who may ask for what, and for how much of it."""
+"""Authentication, authorisation and rate limits."""

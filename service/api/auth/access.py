@@ -1,4 +1,4 @@
-"""Who sends a request: by its API key, its token, or its address."""
+"""Authentication: the client of a request, by its API key, its token, or its address."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ BEARER = "bearer "
 
 @dataclass(frozen=True)
 class Access:
-    """The clients with keys, those with tokens, and how much each may send.
+    """API keys, tokens, and the rates of clients.
 
-    Without keys and tokens every client is accepted, and known by its address.
+    If neither keys nor tokens are configured, every client is accepted, and named by its address.
     """
 
     keys: Keys | None
@@ -34,7 +34,7 @@ class Access:
 
     @classmethod
     def of(cls, settings: Settings) -> Self:
-        """As the operator chose.
+        """From the settings.
 
         Raises:
             KeyFileError: The file of keys cannot be used.
@@ -53,14 +53,15 @@ class Access:
         return cls(keys, tokens, Rates(settings.max_client_images_per_second))
 
     def watched(self) -> AbstractContextManager[None]:
-        """For as long as the service runs: keys change with their file."""
+        """Reload the keys when their file changes, until the block ends."""
         return nullcontext() if self.keys is None else self.keys.watched()
 
     async def client_of(self, scope: Scope) -> Client:
-        """Who sends this request.
+        """The client that sends this request.
 
         Raises:
-            NotAuthenticatedError, IssuerUnreachableError
+            NotAuthenticatedError: There is no valid key or token.
+            IssuerUnreachableError: The issuer's keys cannot be fetched.
         """
         if self.keys is None and self.tokens is None:
             return Client(context_of(scope).address, frozenset(PERMISSIONS))
@@ -72,6 +73,6 @@ class Access:
             raise NotAuthenticatedError(detail, presented=False)
         shown = shown[len(BEARER) :].strip()
         if self.tokens is None or (self.keys is not None and shown.startswith(PREFIX)):
-            assert self.keys is not None  # one of both is there
+            assert self.keys is not None  # one of the two is configured
             return self.keys.client_of(shown)
         return await self.tokens.client_of(shown)

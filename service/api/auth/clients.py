@@ -1,11 +1,11 @@
-"""Clients, and what they may be told to their face when they may not come in."""
+"""Clients, their permissions, and the errors of authentication and authorisation."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import ClassVar, Literal, get_args
 
-# Interactive images; archives; to see who comes
+# Interactive images; archives and jobs; the list of clients
 Permission = Literal["classify", "backfill", "admin"]
 PERMISSIONS: tuple[Permission, ...] = get_args(Permission)
 REALM = 'Bearer realm="cxrview"'
@@ -13,30 +13,30 @@ REALM = 'Bearer realm="cxrview"'
 
 @dataclass(frozen=True)
 class Client:
-    """Whoever sends a request."""
+    """A client, by its API key, its token or its address."""
 
     name: str
     permissions: frozenset[Permission]
 
 
 class NotAuthenticatedError(Exception):
-    """There is no key or token, or none that the service trusts.
+    """The request has no key or token, or one that the service does not accept.
 
     Args:
-        detail: Why.
-        presented: Whether there was one at all.
+        detail: The reason.
+        presented: Whether the request had a key or token.
     """
 
     code: ClassVar[str] = "not_authenticated"
 
     def __init__(self, detail: str, *, presented: bool = True) -> None:
         super().__init__(detail)
-        # RFC 6750, 3.1: whoever has shown nothing is not told of an error
+        # RFC 6750, 3.1: a client that sent no key or token gets no error code
         self.challenge = f'{REALM}, error="invalid_token"' if presented else REALM
 
 
 class NotPermittedError(Exception):
-    """The client is known, but may not do this."""
+    """The client is known, but lacks a permission."""
 
     code: ClassVar[str] = "not_permitted"
 
@@ -47,7 +47,7 @@ class NotPermittedError(Exception):
 
 
 class IssuerUnreachableError(Exception):
-    """A token may be good, but the keys that would show it cannot be had."""
+    """A token cannot be checked, because its issuer's keys cannot be fetched."""
 
     code: ClassVar[str] = "issuer_unreachable"
 

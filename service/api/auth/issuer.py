@@ -1,4 +1,4 @@
-"""The public keys of an identity provider, fetched within bounds of time, size and kind."""
+"""The public keys of an identity provider, fetched within limits of time, size and type."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from service.api.auth.urls import safe
 PublicKey = RSAPublicKey | EllipticCurvePublicKey | Ed25519PublicKey
 Keys = dict[tuple[str | None, str], PublicKey]  # by identifier and algorithm
 
-# Signatures that only the issuer can make: never `none`, nor a secret that the service would share
+# Only asymmetric signatures: never `none`, nor HMAC, whose secret the service would share
 OF_RSA = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512")
 OF_CURVES = {"secp256r1": ("ES256",), "secp384r1": ("ES384",), "secp521r1": ("ES512",)}
 OF_ED25519 = ("EdDSA",)
-RSA_BITS = range(2048, 8192 + 1)  # fewer can be broken (RFC 7518, 3.3); more take too long
+RSA_BITS = range(2048, 8192 + 1)  # smaller keys are weak (RFC 7518, 3.3); larger ones are slow
 
-FRESH_SECONDS = 300.0  # between looks at the issuer's keys
-PAUSE_SECONDS = 10.0  # after a look, whatever unknown keys are presented, or when it failed
-STALE_SECONDS = 86_400.0  # so long are known keys good while the issuer cannot be reached
+FRESH_SECONDS = 300.0  # known keys are fetched again after this time
+PAUSE_SECONDS = 10.0  # the least time between two fetches, also for unknown keys and after failures
+STALE_SECONDS = 86_400.0  # known keys stay valid so long while the issuer cannot be reached
 FETCH_SECONDS = 5.0  # for both documents, from the first connection to the last byte
-MAX_DOCUMENT_BYTES = 256 * 2**10  # the largest of well-known providers have 20 kB
+MAX_DOCUMENT_BYTES = 256 * 2**10  # documents of well-known providers have up to 20 kB
 MAX_KEYS = 100
 
 LOG = logging.getLogger(__name__)
@@ -39,7 +39,7 @@ logging.getLogger("httpx2").setLevel(logging.WARNING)  # it logs a line a reques
 
 
 class IssuerKeys:
-    """The public keys of an issuer, fetched when they are needed, at most every few seconds.
+    """The public keys of an issuer, fetched on demand, at most every `PAUSE_SECONDS`.
 
     Args:
         issuer: Its URL.
@@ -54,13 +54,13 @@ class IssuerKeys:
         self._fetching: asyncio.Task[None] | None = None
 
     async def find(self, kid: str | None, algorithm: str) -> PublicKey:
-        """The key of this identifier, if it may be used with this algorithm.
+        """The key with this identifier for this algorithm.
 
-        Waits for `FETCH_SECONDS` at the longest; if the key is known, not at all.
+        Returns at once if the key is known; else waits up to `FETCH_SECONDS` for the issuer.
 
         Raises:
-            NotAuthenticatedError: The issuer has none.
-            IssuerUnreachableError: The issuer's keys cannot be had.
+            NotAuthenticatedError: The issuer has no such key.
+            IssuerUnreachableError: The issuer's keys cannot be fetched.
         """
         wanted = (kid, algorithm)
         now = self._now()
@@ -71,7 +71,7 @@ class IssuerKeys:
             self._fetching = asyncio.create_task(self._fetch(now))
         if known:
             return self._keys[wanted]
-        if self._fetching is not None:  # one asks for all who wait
+        if self._fetching is not None:  # one fetch serves all waiting requests
             await asyncio.shield(self._fetching)
         if wanted in self._keys and now - self._fetched < STALE_SECONDS:
             return self._keys[wanted]
@@ -87,17 +87,17 @@ class IssuerKeys:
             self._keys = usable(found)
         except TimeoutError:
             LOG.error("no keys from %s within %g s", self._issuer, FETCH_SECONDS)  # noqa: TRY400
-        except Exception as error:  # noqa: BLE001  # whatever is published, requests go on
+        except Exception as error:  # noqa: BLE001  # a bad document must not fail requests
             LOG.error("no keys from %s: %r", self._issuer, error)  # noqa: TRY400  # it says it all
         else:
             self._fetched = now
 
 
 def usable(published: Mapping[str, Any]) -> Keys:
-    """The keys of a JWK Set that may check signatures; others are left out, and logged.
+    """The keys of a JWK Set that may verify signatures; others are ignored, and logged.
 
     Raises:
-        ValueError: There is none, or there are too many.
+        ValueError: No key is usable, or there are more than `MAX_KEYS`.
 
     References:
         RFC 7517 (JSON Web Key), RFC 7518 (their algorithms).
@@ -110,7 +110,7 @@ def usable(published: Mapping[str, Any]) -> Keys:
     for each in listed:
         try:
             found = _usable(each)
-        except Exception:  # noqa: BLE001  # a key that the libraries cannot read is one of others
+        except Exception:  # noqa: BLE001  # an unreadable key is ignored
             found = {}
         refused += not found
         keys |= found
@@ -122,7 +122,7 @@ def usable(published: Mapping[str, Any]) -> Keys:
 
 
 def _usable(published: Mapping[str, Any]) -> Keys:
-    """This key, for each algorithm that it may be used with."""
+    """One key, by each algorithm that it may be used with; empty if it is not usable."""
     key = jwt.PyJWK(dict(published)).key
     algorithms: tuple[str, ...] = ()
     if isinstance(key, RSAPublicKey) and key.key_size in RSA_BITS:
@@ -140,12 +140,12 @@ def _usable(published: Mapping[str, Any]) -> Keys:
 
 
 async def _published_by(issuer: str) -> dict[str, Any]:
-    """The issuer's key set, found by its own description of itself.
+    """The issuer's JWK Set, at the address that its discovery document names.
 
     References:
         OpenID Connect Discovery 1.0, 4.
     """
-    # Authorities' certificates take tens of milliseconds to read
+    # In a thread: reading the CA certificates takes tens of milliseconds
     async with await asyncio.to_thread(_new_client) as client:
         described = await _json(client, f"{issuer.rstrip('/')}/.well-known/openid-configuration")
         if described["issuer"] != issuer:
@@ -157,9 +157,9 @@ async def _published_by(issuer: str) -> dict[str, Any]:
 
 
 def _new_client() -> httpx2.AsyncClient:
-    # Identity: a body that is inflated has another size
+    # `identity`, so that the limit of bytes applies to what is received
     headers = {"accept": "application/json", "accept-encoding": "identity"}
-    authorities = ssl.create_default_context()  # SSL_CERT_FILE names a hospital's own
+    authorities = ssl.create_default_context()  # SSL_CERT_FILE may name a hospital's own CA
     return httpx2.AsyncClient(
         headers=headers, verify=authorities, timeout=FETCH_SECONDS, follow_redirects=False
     )

@@ -1,4 +1,4 @@
-"""API keys, kept as hashes in a file that may change at any time."""
+"""API keys, stored as hashes in a file that may change at any time."""
 
 from __future__ import annotations
 
@@ -16,48 +16,48 @@ from threading import Event, Lock, Thread
 
 from service.api.auth.clients import PERMISSIONS, Client, NotAuthenticatedError, Permission
 
-PREFIX = "cxr_"  # by which a key is told from a token, and found where it should not be
+PREFIX = "cxr_"  # tells a key from a token, and lets secret scanners find leaked keys
 NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 WRONG_NAME = "a name has letters, digits, dots, dashes, and at most 64 of them"
 DIGEST = re.compile(r"[0-9a-f]{64}")
-LOOK_SECONDS = 0.5  # between looks at the file: so soon is a key that was removed worth nothing
+LOOK_SECONDS = 0.5  # between checks of the file: a removed key is refused within this time
 MAX_FILE_BYTES = 2**20  # some 10,000 keys; each request is compared with all
 
 LOG = logging.getLogger(__name__)
 
 
 class KeyFileError(Exception):
-    """The file of keys cannot be used."""
+    """The key file cannot be used."""
 
 
 def new_key(name: str, permissions: frozenset[Permission]) -> tuple[str, str]:
-    """A key, which exists nowhere else, and its line for the file.
+    """A new key, which is stored nowhere, and its line for the key file.
 
     Raises:
-        KeyFileError: The name has other characters than letters, digits, dots, dashes.
+        KeyFileError: The name is not 1 to 64 letters, digits, dots, dashes or underscores.
     """
     if not NAME.fullmatch(name):
         raise KeyFileError(WRONG_NAME)
-    # 256 random bits: no other hash than the fastest is needed, as nobody can guess them
+    # A fast hash is enough: 256 random bits cannot be guessed
     key = PREFIX + secrets.token_urlsafe(32)
     return key, f"{name} {','.join(sorted(permissions))} {_digest(key).hex()}"
 
 
 class Keys:
-    """The keys of a file, read again when it has changed.
+    """The keys of a file, which is read again when it changes.
 
     A line holds a name, permissions (of `PERMISSIONS`, joined by commas) and the key's SHA-256 in
-    hexadecimal digits; blank lines and those that begin with # are left out. Two lines
-    may have the same name, so that a key can be replaced without a gap. A file that breaks while
-    the service runs changes nothing, and is logged once.
+    hexadecimal digits. Blank lines, and lines that begin with #, are ignored. Two lines may have
+    the same name, so that a key can be replaced without an interruption. If the file becomes
+    invalid while the service runs, the known keys stay, and the error is logged once.
 
-    Requests never touch the file: on some file systems that can take for ever.
+    Requests do not read the file, because some file systems can block for ever.
 
     Args:
-        path: The file; a symbolic link may be turned to another, as Kubernetes does.
+        path: The file; a symbolic link may change its target, as Kubernetes does.
 
     Raises:
-        KeyFileError: It cannot be read, or a line of it is wrong.
+        KeyFileError: The file cannot be read, or a line is invalid.
     """
 
     def __init__(self, path: Path) -> None:
@@ -68,14 +68,14 @@ class Keys:
         self._fault = ""
 
     def client_of(self, key: str) -> Client:
-        """Who holds this key.
+        """The client that holds this key.
 
         Raises:
-            NotAuthenticatedError: Nobody.
+            NotAuthenticatedError: The key is not in the file.
         """
         digest = _digest(key)
         found = None
-        for known, client in self._clients.items():  # all of them: the time tells nothing
+        for known, client in self._clients.items():  # compare all, so that the time reveals nothing
             if hmac.compare_digest(known, digest):
                 found = client
         if found is None:
@@ -84,14 +84,14 @@ class Keys:
 
     @property
     def clients(self) -> list[Client]:
-        """All that have a key, as the file has them now."""
+        """All clients in the key file."""
         return list(self._clients.values())
 
     @contextmanager
     def watched(self) -> Iterator[None]:
-        """Look at the file every `LOOK_SECONDS`, in a thread, until the block ends."""
+        """Check the file every `LOOK_SECONDS`, in a thread, until the block ends."""
         ended = Event()
-        # A file system that hangs would keep any other thread, and with it the process
+        # A daemon thread: one that is blocked by a file system does not keep the process alive
         watcher = Thread(target=self._watch, args=[ended], name="keys", daemon=True)
         watcher.start()
         try:
@@ -100,7 +100,7 @@ class Keys:
             ended.set()
 
     def look(self) -> None:
-        """Read the file if it has changed, or if that failed before; not on the event loop."""
+        """Read the file if it has changed or was invalid. May block: not on the event loop."""
         with self._looking:
             self._look()
 
@@ -140,18 +140,18 @@ class Keys:
         except KeyFileError as error:
             raise KeyFileError(f"{self._path}, {error}") from error
         if not clients:
-            raise KeyFileError(f"{self._path} holds no key: nobody could be answered")
+            raise KeyFileError(f"{self._path} holds no key, so no client could be answered")
         return clients
 
 
 def _regular_file(path: Path) -> bytes:
-    """What is in a file that is nothing else: a pipe or a device would be waited for.
+    """The bytes of a regular file; reading a pipe or a device could block.
 
     Raises:
-        OSError: It cannot be read, is no regular file, or has more than `MAX_FILE_BYTES`.
+        OSError: It cannot be read, is not a regular file, or has more than `MAX_FILE_BYTES`.
     """
-    _require_regular(path.stat())  # to open a device may do something
-    # Since then it may have become a pipe: O_NONBLOCK opens that without waiting
+    _require_regular(path.stat())  # before opening, which may have effects on a device
+    # O_NONBLOCK, in case a pipe has replaced the file since
     with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY), "rb") as file:
         _require_regular(os.fstat(file.fileno()))
         data = file.read(MAX_FILE_BYTES + 1)

@@ -1,7 +1,7 @@
-"""What a route asks of its client: a permission, and to keep to its rate.
+"""Authorisation: dependencies of routes that check the client's permissions and rate.
 
-Each route names its permission among its dependencies, so that FastAPI checks it before the body is
-read, and a test can see that no route lacks one.
+Each route lists its permission as a dependency, so that FastAPI checks it before the body is read,
+and a test can verify that every route has one.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ PERMISSIONS_OF_LANES: dict[str, Permission] = {
 
 
 class Authorise(HTTPBearer):
-    """Dependency: the client is known, and has these permissions.
+    """Dependency: the client is authenticated, and has these permissions.
 
-    A security scheme of FastAPI, so that the API's description says how to send a key.
+    It is a FastAPI security scheme, so that the OpenAPI description says how to send a key.
 
     Raises (when called):
-        NotAuthenticatedError, IssuerUnreachableError: The client is not known.
-        NotPermittedError: It lacks a permission.
+        NotAuthenticatedError, IssuerUnreachableError: The client cannot be authenticated.
+        NotPermittedError: The client lacks a permission.
     """
 
     def __init__(self, permissions: Iterable[Permission]) -> None:
@@ -39,7 +39,7 @@ class Authorise(HTTPBearer):
         self._permissions = frozenset(permissions)
 
     async def __call__(self, request: Request) -> None:  # type: ignore[override]
-        """Name the client in the request's context, or raise."""
+        """Authenticate the client, set it in the request's context, and check its permissions."""
         access: Access = request.app.state.access
         client = await access.client_of(request.scope)
         context_of(request.scope).client = client.name
@@ -47,18 +47,18 @@ class Authorise(HTTPBearer):
             raise NotPermittedError(set(missing))
 
     def needed(self, _: Request) -> frozenset[Permission]:
-        """The permissions for this request."""
+        """The permissions that this request needs."""
         return self._permissions
 
 
 class AuthoriseLane(Authorise):
-    """The same, where the lane of the query decides which permission is needed."""
+    """Like `Authorise`; the lane in the query decides which permission is needed."""
 
     def needed(self, request: Request) -> frozenset[Permission]:
-        """That of every lane that any reading of the query finds; all if a lane is unknown.
+        """The permissions of all lanes in the query; all permissions if a lane is unknown.
 
-        A query may name the lane twice, and an unknown lane is refused after this check: a client
-        learns that only with all permissions.
+        A query may name the lane more than once. An unknown lane is refused after this check, so
+        only a client with all permissions learns of it.
         """
         query = request.scope["query_string"].decode("latin-1")
         lanes = parse_qs(query).get("lane", ["interactive"])
@@ -68,7 +68,7 @@ class AuthoriseLane(Authorise):
 
 
 def authorise(*permissions: Permission) -> Dependency:
-    """For the `dependencies` of a route that needs these permissions; none: any known client."""
+    """A route dependency that needs these permissions; without any, any authenticated client."""
     dependency: Dependency = Security(Authorise(permissions))
     return dependency
 
@@ -88,6 +88,6 @@ async def _count_image(request: Request) -> None:
     access.rates.count(client)
 
 
-# For routes behind `authorise`: 429 if the client's images exceed its rate
+# For routes with `authorise`: 429 if the client exceeds its rate of images
 check_rate = Depends(_check_rate)  # the route counts the images
 count_image = Depends(_count_image)  # the request is one image

@@ -1,4 +1,4 @@
-"""How many images one client may send."""
+"""Rate limits: how many images a second one client may send."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
-# Of its rate may come at once: who sends a study's images together is no burden
+# A client may send the images of so many seconds at once, for example a study
 BURST_SECONDS = 10.0
-# Whoever has not come for longest is forgotten: names of tokens and addresses are without end
+# Beyond this the least recently seen client is forgotten: token names and addresses are unbounded
 MOST_CLIENTS = 4096
 
 
 class RateLimitedError(Exception):
-    """This client sends more images than one may; `retry_after_seconds` says when to go on."""
+    """The client exceeds its rate; it may send again after `retry_after_seconds`."""
 
     code: ClassVar[str] = "rate_limited"
 
@@ -28,18 +28,18 @@ class RateLimitedError(Exception):
 
 @dataclass
 class Usage:
-    """What one client has had since it was first seen, or last forgotten."""
+    """The counts of one client since it was first seen, or last forgotten."""
 
     images: int = 0
-    limited: int = 0
-    due: float = 0.0  # when the images it has had are, at its rate, paid off
+    limited: int = 0  # requests refused because of its rate
+    due: float = 0.0  # when a client at its rate would send the next image (theoretical arrival)
 
 
 class Rates:
-    """Counts each client's images, and holds it to its rate (the generic cell rate algorithm).
+    """Counts each client's images, and limits their rate (generic cell rate algorithm).
 
     Args:
-        images_per_second: Of one client; None: as many as it likes.
+        images_per_second: The rate of one client; None: no limit.
         now: A clock, in seconds.
     """
 
@@ -53,11 +53,11 @@ class Rates:
 
     @property
     def seen(self) -> list[str]:
-        """Who has come, and is not forgotten."""
+        """The names of the clients that are counted."""
         return list(self._clients)
 
     def of(self, client: str) -> Usage:
-        """What a client has had."""
+        """The counts of a client."""
         usage = self._clients.setdefault(client, Usage())
         self._clients.move_to_end(client)
         if len(self._clients) > MOST_CLIENTS:
@@ -65,10 +65,10 @@ class Rates:
         return usage
 
     def check(self, client: str) -> None:
-        """Whether one more image of this client may come.
+        """Check that a client may send one more image.
 
         Raises:
-            RateLimitedError: Not now.
+            RateLimitedError: It exceeds its rate.
         """
         wait = self._wait_seconds(client)
         if wait > 0:
@@ -76,13 +76,13 @@ class Rates:
             raise RateLimitedError(self._rate, math.ceil(wait))
 
     def count(self, client: str) -> None:
-        """One image has come."""
+        """Count one image."""
         usage = self.of(client)
         usage.images += 1
         usage.due = max(usage.due, self._now()) + 1 / self._rate
 
     async def wait(self, client: str) -> None:
-        """Return when one more image may come, which is counted: for work that can wait."""
+        """Wait until one more image is within the rate, and count it: for work that can wait."""
         while (seconds := self._wait_seconds(client)) > 0:  # noqa: ASYNC110  # time itself is meant
             await asyncio.sleep(seconds)
         self.count(client)

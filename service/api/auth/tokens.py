@@ -1,4 +1,4 @@
-"""Tokens of an identity provider: JSON Web Tokens, checked against the keys that it publishes."""
+"""Tokens of an identity provider: JSON Web Tokens, checked against its published keys."""
 
 from __future__ import annotations
 
@@ -13,22 +13,23 @@ from service.api.auth.clients import PERMISSIONS, Client, NotAuthenticatedError
 from service.api.auth.issuer import IssuerKeys
 
 LEEWAY_SECONDS = 30  # clocks of two machines differ
-MOST_LETTERS = 128  # of a name, which goes into logs
-# Each would change what the rest of a token means, and none is needed (RFC 7515, 4.1.11; RFC 7797)
+MOST_LETTERS = 128  # length of a name, which is logged
+# These change the meaning of a token, and none is needed (RFC 7515, 4.1.11; RFC 7797)
 REFUSED_FIELDS = {"crit", "b64"}
 
 
 class Tokens:
     """Tokens of one issuer, for one audience.
 
-    A client's name is `oidc:` and the token's `sub`, so that no key has it too.
+    A client's name is `oidc:` and the token's `sub`, so it differs from all names of keys.
 
     Args:
-        issuer: Its URL, as in the tokens' `iss`; it says where its keys are (OpenID Connect
-            Discovery 1.0).
-        audience: What the tokens' `aud` must hold.
-        claim: Where permissions are: text with spaces, or a list; dots lead into objects.
-        prefix: What stands before a permission there.
+        issuer: Its URL, as in the tokens' `iss`; its discovery document names its keys (OpenID
+            Connect Discovery 1.0).
+        audience: The tokens' `aud` must include it.
+        claim: The claim with the permissions, a text with spaces or a list; dots separate the
+            names of nested objects.
+        prefix: Precedes each permission in the claim.
         now: A clock, in seconds.
 
     References:
@@ -48,11 +49,11 @@ class Tokens:
         self._keys = IssuerKeys(issuer, now)
 
     async def client_of(self, token: str) -> Client:
-        """Who was given this token.
+        """The client that a token was issued to.
 
         Raises:
-            NotAuthenticatedError: Nobody whom this service trusts.
-            IssuerUnreachableError
+            NotAuthenticatedError: The token is invalid, expired, or from another issuer.
+            IssuerUnreachableError: The issuer's keys cannot be fetched.
         """
         with _refusing():
             header = jwt.get_unverified_header(token)
@@ -77,18 +78,18 @@ class Tokens:
 
 @contextmanager
 def _refusing() -> Iterator[None]:
-    """Whatever a token makes the library raise, it is refused.
+    """Turn every error of the library into a refusal.
 
     Raises:
-        NotAuthenticatedError
+        NotAuthenticatedError: The block raised any error.
     """
     try:
         yield
     except jwt.InvalidTokenError as error:
-        # What the token holds may be quoted: other text than ASCII could not be sent
+        # ASCII only: the reason may quote the token, and lone surrogates could not be sent
         reason = ascii(str(error))[1:-1]
         raise NotAuthenticatedError(f"the token is refused: {reason}") from None
-    except Exception:  # noqa: BLE001  # numbers without end, brackets without end
+    except Exception:  # noqa: BLE001  # for example huge numbers, deep nesting
         raise NotAuthenticatedError("the token is refused: it cannot be read") from None
 
 

@@ -1,4 +1,4 @@
-"""Which URLs of an identity provider are believed."""
+"""Which URLs of an identity provider are trusted."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from urllib.parse import urlsplit
 
 
 def safe(url: str) -> str:
-    """This URL, if it names a host, and nothing on the way can change what is there.
+    """The URL, if its content cannot be changed on the way: https, or on this machine.
 
     Raises:
-        ValueError: Neither https nor on this machine.
+        ValueError: It is neither https nor on this machine, or has no host, or a user.
     """
     parts = urlsplit(url)
     own = parts.scheme == "http" and parts.hostname in {"127.0.0.1", "localhost", "::1"}

@@ -1,1 +1,1 @@
-"""ASGI middleware: one file, one thing."""
+"""ASGI middleware, one for each file."""

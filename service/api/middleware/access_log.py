@@ -1,4 +1,4 @@
-"""One line a request, without anything of a patient."""
+"""The access log: one line for each request, without data of a patient."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LOG = logging.getLogger("cxrview.access")
 
 
 class AccessLog:
-    """ASGI middleware: logs each request after its answer, but for probes and metrics.
+    """ASGI middleware: logs each request after its answer, except for probes and metrics.
 
     Args:
         app: The application.

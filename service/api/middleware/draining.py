@@ -1,4 +1,4 @@
-"""While the process ends, each connection closes with its next answer."""
+"""While the process drains, each connection closes after its next answer."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from service.api.runtime import Runtime
 
 
 class Draining:
-    """ASGI middleware: adds `Connection: close` once the process drains, so that few stay open.
+    """ASGI middleware: adds `Connection: close` to answers while the process drains.
 
     Args:
         app: The application.

@@ -1,4 +1,4 @@
-"""Under overload, an image is refused before anything of its body is read."""
+"""Load shedding: under overload, an image is refused before its body is read."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from service.api.paths import CLASSIFY
 from service.api.runtime import Runtime
 from service.inference import Lane
 
-# The route checks every other query, and says what is wrong with it
+# Other queries pass; the route checks them, and reports what is wrong
 LANES_OF_QUERIES: dict[bytes, Lane] = {
     b"": "interactive",
     b"lane=interactive": "interactive",
@@ -20,8 +20,8 @@ LANES_OF_QUERIES: dict[bytes, Lane] = {
 class LoadShedding:
     """ASGI middleware: answers POST /v1/classify with 503 while its lane has no free slot.
 
-    It stands before authentication, because a refusal must cost little. The route takes the slot:
-    what passes here may still be refused there.
+    It runs before authentication, because a refusal must be cheap. The route reserves the slot, so
+    it may still refuse a request that passes here.
 
     Args:
         app: The application.

@@ -1,4 +1,4 @@
-"""Probes and metrics on a port of their own, which a cluster does not expose."""
+"""Probes and metrics on their own port, which a cluster does not expose."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from service.api.paths import OPERATIONS
 
 
 class OperationsPort:
-    """ASGI middleware: probes and metrics on one port only, and nothing else there.
+    """ASGI middleware: serves probes and metrics on one port only, and nothing else there.
 
     Args:
         app: The application.

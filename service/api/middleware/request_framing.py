@@ -1,4 +1,4 @@
-"""Request targets in their usual form, and no heads that honest clients do not send."""
+"""Normalise request targets, and refuse heads with ambiguous or too many fields."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ MAX_HEAD_FIELDS = 100  # browsers behind two proxies send about 40
 
 
 class RequestFraming:
-    """ASGI middleware: takes scheme and host out of a target; answers 431 or 400 to other heads.
+    """ASGI middleware: removes scheme and host from a target; answers 431 or 400 to bad heads.
 
     Args:
         app: The application.

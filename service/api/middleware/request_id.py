@@ -1,4 +1,4 @@
-"""Every request has an identifier: the client's own, or a new one."""
+"""Give every request an identifier: the client's X-Request-ID, or a new one."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from service.api.audit import Audit
 from service.api.request_context import CONTEXT, RequestContext
 
-# Others are replaced, because they would be written into logs
+# Other identifiers are replaced, because they are written to logs
 ACCEPTED_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 
 class RequestId:
-    """ASGI middleware: opens the request's context, and answers with X-Request-ID.
+    """ASGI middleware: creates the request's context, and answers with X-Request-ID.
 
     Args:
         app: The application.
-        audit: Where images are recorded; None: nowhere.
+        audit: The audit log; None: no audit log.
     """
 
     def __init__(self, app: ASGIApp, audit: Audit | None) -> None:
@@ -47,13 +47,13 @@ class RequestId:
 
 
 def address_of(scope: Scope) -> str:
-    """The client's address, which a trusted proxy may have said; empty if that is none.
+    """The client's IP address, perhaps as a trusted proxy names it; empty if it is not valid.
 
-    In one form only, so that a client has one rate however its address is written.
+    It is normalised, so that one client has one rate however its address is written.
     """
     said = scope["client"][0] if scope.get("client") else ""
     try:
-        found = ipaddress.ip_address(said.partition("%")[0])  # after it is a name, or anything
+        found = ipaddress.ip_address(said.partition("%")[0])  # drop the zone, which may be any text
     except ValueError:
         return ""
     return str(getattr(found, "ipv4_mapped", None) or found)

@@ -1,10 +1,10 @@
-"""Headers that keep browsers from storing, framing or guessing what we answer."""
+"""Headers that forbid browsers to store answers, to frame them, or to guess their type."""
 
 from __future__ import annotations
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-# The pages of the API's description bring scripts and styles within them
+# The pages of /docs have inline scripts and styles
 POLICY = (
     b"default-src 'self'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; "
     b"img-src 'self' data:; worker-src blob:; frame-ancestors 'none'"

@@ -1,4 +1,4 @@
-"""One span a request, in the trace that the client named (W3C Trace Context)."""
+"""One span for each request, in the client's trace (W3C Trace Context)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from service.api.request_context import context_of
 
 
 class TraceContext:
-    """ASGI middleware: without an SDK behind it, it costs microseconds and passes the trace on.
+    """ASGI middleware: opens a span. Without an OpenTelemetry SDK it costs microseconds.
 
     Args:
         app: The application.

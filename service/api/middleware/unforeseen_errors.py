@@ -1,4 +1,4 @@
-"""What no handler expects becomes a problem that tells nothing, and a log line without PHI."""
+"""Answer unforeseen errors with a problem without details, and log them without PHI."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LOG = logging.getLogger(__name__)
 
 
 class UnforeseenErrors:
-    """ASGI middleware: answers 500 instead of raising.
+    """ASGI middleware: answers 500 after an unforeseen error.
 
     Args:
         app: The application.
@@ -44,5 +44,5 @@ class UnforeseenErrors:
 
 
 def where(error: Exception) -> str:
-    """An error's type and the lines that led to it; its message may quote a patient's file."""
+    """An error's type and traceback, without its message, which may quote a patient's file."""
     return "".join([type(error).__name__, "\n", *format_tb(error.__traceback__)])

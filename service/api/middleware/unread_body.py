@@ -1,7 +1,8 @@
-"""An answer that closes its connection waits for the rest of the body.
+"""Read the rest of a body before an answer that closes the connection.
 
-Closed with bytes unread, a connection is reset, and the client loses its answer: Python's urllib
-always asks for `Connection: close`, and would see no 401, 413 or 503 to a large file.
+If a connection is closed with unread bytes, TCP resets it, and the client loses the answer.
+Python's urllib always sends `Connection: close`, and would not see a 401, 413 or 503 to a large
+file.
 """
 
 from __future__ import annotations
@@ -15,18 +16,18 @@ from service.api.body import discard
 from service.api.request_errors import BodyError
 from service.api.settings import Settings
 
-# Answers to what can no longer be read
+# Answers after which the body cannot be read any more
 BROKEN = frozenset({400, 408, 431})
 
 
 class UnreadBody:
-    """ASGI middleware: reads the rest of a body before such an answer, and throws it away.
+    """ASGI middleware: reads and drops the rest of a body before such an answer.
 
-    A client that waits for leave to send its body (Expect: 100-continue) is answered at once.
+    A client that has sent `Expect: 100-continue` is answered at once.
 
     Args:
         app: The application.
-        settings: Within their limits of time, and of the bytes of the largest body.
+        settings: The limits of time and bytes for the rest of the body.
     """
 
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
@@ -56,7 +57,7 @@ class UnreadBody:
 
 
 def _closes(scope: Scope, message: Message) -> bool:
-    """Whether the connection ends with this answer, and its client sends its body by itself."""
+    """Whether the connection closes after this answer, and its client sends the body unasked."""
     if message["status"] in BROKEN or any(name == b"expect" for name, _ in scope["headers"]):
         return False
     fields = [*scope["headers"], *message.get("headers", ())]

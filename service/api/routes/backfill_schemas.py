@@ -1,4 +1,4 @@
-"""What is asked and answered about jobs on archives."""
+"""Requests and answers of the backfill API."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Option = bool | int | float | str | None | list[str]
 
 
 class NewBackfill(BaseModel):
-    """What is to be done."""
+    """A new job: the archive and its options."""
 
     model_config = ConfigDict(
         extra="forbid",
@@ -40,7 +40,7 @@ class NewBackfill(BaseModel):
 
 
 class Counts(BaseModel):
-    """Images of a job."""
+    """Numbers of images of a job."""
 
     found: int = Field(description="so far, until `all_found`")
     done: int
@@ -50,7 +50,7 @@ class Counts(BaseModel):
 
 
 class Backfill(BaseModel):
-    """A job."""
+    """A backfill job."""
 
     id: str
     state: State = Field(
@@ -75,7 +75,7 @@ class Backfill(BaseModel):
 
     @classmethod
     def of(cls, shown: JobView, codes: Mapping[str, int] | None = None) -> Self:
-        """From the ledger, and from whoever works on it."""
+        """From the ledger's job and the current run."""
         job, rate = shown.job, shown.images_per_second
         wanted = job.description
         return cls(

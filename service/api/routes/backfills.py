@@ -1,4 +1,4 @@
-"""Jobs on whole archives: the endpoints, and their manager's life beside the runtime."""
+"""Backfill jobs on whole archives: the endpoints, and the lifespan of their manager."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ if TYPE_CHECKING:
 Responses = dict[int | str, dict[str, Any]]
 
 MAX_BODY_BYTES = 64 * 2**10
-# Files between an archive and their answers, besides those that are decoded and make up a batch
+# Images of a job in flight, in addition to those being decoded and in a batch
 AHEAD = 4
-OF_JOBS = ("duplicate", "crashed")  # codes of an image, beside those of problems
+OF_JOBS = ("duplicate", "crashed")  # codes of images, in addition to those of problems
 
 ASKED: Responses = {status: JOB_RESPONSES[status] for status in (401, 403, 404, 503)}
 CHANGED = ASKED | {409: JOB_RESPONSES[409]}
@@ -57,11 +57,11 @@ router = APIRouter(
 
 
 class BackfillExtraError(Exception):
-    """Archives are to be worked on, and what that needs is not installed."""
+    """Backfill jobs are enabled, but the extra `backfill` is not installed."""
 
 
 def require_extra(settings: Settings) -> None:
-    """Look whether jobs can be worked on, if they are wanted.
+    """Check that the extra `backfill` is installed, if jobs are enabled.
 
     Raises:
         BackfillExtraError: A package is missing.
@@ -76,7 +76,7 @@ def require_extra(settings: Settings) -> None:
 
 @asynccontextmanager
 async def open_backfills(settings: Settings, runtime: Runtime) -> AsyncIterator[Manager | None]:
-    """Work on jobs until the block ends; None where there are none.
+    """Work on jobs until the block ends; None if jobs are not enabled.
 
     Raises:
         BusyError: Another process uses the folder.
@@ -139,30 +139,30 @@ def _describe(manager: Manager | None) -> None:
 
 
 def manager_of(request: Request) -> Manager:
-    """The process's jobs.
+    """The manager of the process's jobs.
 
     Raises:
-        BackfillsDisabledError: It has none.
+        BackfillsDisabledError: Jobs are not enabled.
     """
     if request.app.state.backfills is None:
         raise BackfillsDisabledError("set CXRVIEW_BACKFILL_FOLDER to work on archives")
     return cast("Manager", request.app.state.backfills)
 
 
-# Named by a text where the module is only loaded if there are jobs
+# A forward reference, because the module is loaded only if jobs are enabled
 ManagerDep = Annotated["Manager", Depends(manager_of)]
 KeyHeader = Annotated[
     str | None,
     Header(
         alias="Idempotency-Key",
-        description="whoever sends the same again gets the same job",
+        description="a second request with the same key gets the same job",
         pattern="^[!-~]{1,128}$",
     ),
 ]
 
 
 def _recorded(action: str) -> Any:
-    """What is asked of a job is recorded before it is done; jobs that there are not, are not."""
+    """A dependency that records a request in the audit log first, if the job exists."""
 
     def record(request: Request, job: str, manager: ManagerDep) -> None:
         context_of(request.scope).asked(action, manager.job(job).job.id)
@@ -187,7 +187,7 @@ async def _wanted(request: Request) -> NewBackfill:
 
 @router.post(
     "",
-    summary="Begin with an archive",
+    summary="Create a job",
     status_code=202,
     response_model=Backfill,
     responses=MADE,
@@ -196,7 +196,7 @@ async def _wanted(request: Request) -> NewBackfill:
 async def create(
     request: Request, response: Response, manager: ManagerDep, key: KeyHeader = None
 ) -> Backfill:
-    """Classify every image of an archive once; one archive at a time, in the order of asking."""
+    """Classify every image of an archive once. Jobs run one at a time, in the order of creation."""
     wanted, context = await _wanted(request), context_of(request.scope)
     context.asked_for_job(wanted.source)
     shown = await run_in_threadpool(manager.create, key, wanted.model_dump())
@@ -205,30 +205,30 @@ async def create(
     return Backfill.of(shown)
 
 
-@router.get("", summary="All jobs", responses=ASKED)
+@router.get("", summary="List jobs", responses=ASKED)
 def list_all(manager: ManagerDep) -> Backfills:
-    """The newest first."""
+    """All jobs, the newest first."""
     return Backfills(backfills=[Backfill.of(shown) for shown in manager.jobs()])
 
 
 @router.get("/{job}", summary="One job", responses=ASKED)
 def read(job: str, manager: ManagerDep) -> Backfill:
-    """How far it is, and why images were skipped or failed."""
+    """The progress of a job, and the codes of images that were skipped or failed."""
     shown = manager.job(job)
     return Backfill.of(shown, manager.codes(job))
 
 
 @router.get(
     "/{job}/results",
-    summary="Rows",
+    summary="Results",
     response_class=StreamingResponse,
     dependencies=[_recorded("results")],
     responses=ASKED | {200: openapi.ROWS_ANSWER},
 )
 def results(job: str, manager: ManagerDep) -> StreamingResponse:
-    """One JSON object a line for each image that has an outcome, also while the job goes on.
+    """One JSON object a line for each image that has an outcome, also while the job runs.
 
-    What failed is there when the job is done: until then it may be tried again.
+    Failed images are included when the job is done; until then they may be tried again.
     """
     return StreamingResponse(manager.results(job), media_type="application/x-ndjson")
 
@@ -241,40 +241,38 @@ def results(job: str, manager: ManagerDep) -> StreamingResponse:
     responses=CHANGED | {200: openapi.CERTIFICATE_ANSWER},
 )
 def certificate(job: str, manager: ManagerDep) -> Response:
-    """That every image has exactly one outcome, or why not; as soon as the job is done."""
+    """Whether every image has exactly one outcome; available when the job is done."""
     return Response(manager.certificate(job), media_type="application/json")
 
 
-@router.post(
-    "/{job}/pause", summary="Stop for now", dependencies=[_recorded("pause")], responses=CHANGED
-)
+@router.post("/{job}/pause", summary="Pause", dependencies=[_recorded("pause")], responses=CHANGED)
 def pause(job: str, manager: ManagerDep) -> Backfill:
-    """What is being worked on is finished; `resume` goes on with the rest."""
+    """Finish the images in progress, and stop; `resume` continues with the others."""
     return Backfill.of(manager.pause(job))
 
 
 @router.post(
-    "/{job}/resume", summary="Go on", dependencies=[_recorded("resume")], responses=CHANGED
+    "/{job}/resume", summary="Resume", dependencies=[_recorded("resume")], responses=CHANGED
 )
 def resume(job: str, manager: ManagerDep) -> Backfill:
-    """With what was paused, or was stopped because it could not go on."""
+    """Continue a job that was paused, or stopped by an error."""
     return Backfill.of(manager.resume(job))
 
 
 @router.post(
-    "/{job}/cancel", summary="Stop for good", dependencies=[_recorded("cancel")], responses=CHANGED
+    "/{job}/cancel", summary="Cancel", dependencies=[_recorded("cancel")], responses=CHANGED
 )
 def cancel(job: str, manager: ManagerDep) -> Backfill:
-    """Results so far stay; there is no certificate."""
+    """Stop a job for good. Its results so far stay; there is no certificate."""
     return Backfill.of(manager.cancel(job))
 
 
 @router.post(
     "/{job}/retry-failed",
-    summary="Try again what failed",
+    summary="Retry failed images",
     dependencies=[_recorded("retry-failed")],
     responses=CHANGED,
 )
 def retry_failed(job: str, manager: ManagerDep) -> Backfill:
-    """Nothing else is done a second time; a job at work is paused first."""
+    """Try failed images again, and no others. A running job must be paused first."""
     return Backfill.of(manager.retry_failed(job))

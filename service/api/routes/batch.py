@@ -1,4 +1,4 @@
-"""Many radiographs a request, answered line by line."""
+"""The endpoint for many radiographs in one request, answered line by line."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ router = APIRouter()
 
 
 async def reservation_of(request: Request) -> AsyncIterator[Reservation]:
-    """The batch's bytes in memory; released after the last byte of the answer."""
+    """The reservation of the batch's bytes; released after the last byte of the answer."""
     runtime = runtime_of(request)
     settings = runtime.settings
     length = length_of(request, settings.max_batch_body_bytes)
@@ -57,9 +57,9 @@ async def classify_batch(
 ) -> StreamingResponse:
     """Classify many radiographs: many fields `files`, or one zip or tar as the body.
 
-    Answers NDJSON as results come, one line a file, in no particular order: its `name` and the
-    answer, or its `name` and an `error`. A bad file never fails its neighbours. All use the lane
-    `backfill`, and wait for a slot in it.
+    Answers NDJSON, one line for each file as soon as it is done, in any order: its `name` and the
+    answer, or its `name` and an `error`. A bad file does not affect the others. All files use the
+    lane `backfill`, and wait for a slot in it.
     """
     runtime = runtime_of(request)
     with lapsing(reservation.settle):
@@ -91,7 +91,7 @@ async def _many_files(
 async def _lines(
     uploads: Iterator[Upload], runtime: Runtime, request: Request
 ) -> AsyncIterator[str]:
-    """The answers of all uploads, of which a few are in progress at any time."""
+    """The answers of all uploads; a limited number is in progress at any time."""
     most = runtime.settings.max_batch_images + runtime.settings.decode_workers
     pending: set[asyncio.Task[str]] = set()
     try:
@@ -109,7 +109,7 @@ async def _lines(
 
 
 async def _each(uploads: Iterator[Upload]) -> AsyncIterator[Upload]:
-    """Unpack in a thread; an archive that breaks in the middle ends with a line that says so."""
+    """The uploads, unpacked in a thread; a damaged archive ends with an upload with its error."""
     try:
         while (upload := await to_thread.run_sync(next, uploads, None)) is not None:
             yield upload
@@ -132,6 +132,6 @@ async def _line(upload: Upload, runtime: Runtime, request: Request) -> str:
             answer = await runtime.classify(image, "batch")
             context.classified(answer)
             return line_of(name, answer)
-    except Exception as error:  # noqa: BLE001  # it becomes this file's line; its neighbours go on
+    except Exception as error:  # noqa: BLE001  # it becomes this file's line; other files go on
         problems.record(error, context)
         return line_of(name, error)

@@ -1,4 +1,4 @@
-"""One radiograph a request."""
+"""The endpoint for one radiograph."""
 
 from __future__ import annotations
 

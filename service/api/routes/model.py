@@ -1,4 +1,4 @@
-"""The model that answers, and the clients that ask."""
+"""The endpoints for the model's card and the list of clients."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ async def model(request: Request) -> ModelCard:
     dependencies=[authorise("admin"), check_parameters],
 )
 async def clients(request: Request) -> list[ClientUsage]:
-    """Clients with a key, as the service has read them, and others that have sent requests.
+    """Clients with a key, and other clients that have sent requests.
 
-    Needs `admin`. Images are those of this process, since it started.
+    Needs `admin`. Counts are of this process, since it started.
     """
     access: Access = request.app.state.access
     known = {each.name: each for each in access.keys.clients} if access.keys else {}

@@ -1,4 +1,4 @@
-"""Liveness, readiness, metrics: for those who run the service."""
+"""The endpoints for operators: liveness, readiness, metrics."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""The engines that work on a job: this process, or a Ray cluster."""
+"""The engines that run a job: in this process, or on a Ray cluster."""

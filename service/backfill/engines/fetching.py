@@ -1,4 +1,4 @@
-"""From locators to rows: threads that read files, and hand them to a pipeline."""
+"""Threads that read images by their locators, submit them to a pipeline, and make their rows."""
 
 from __future__ import annotations
 
@@ -23,24 +23,24 @@ from service.inference import BatcherClosedError, Buffer, Image, Lane
 
 # Media Storage SOP Instance UID (0002,0003), among the first elements of every DICOM file
 NAME, NAMED_BYTES = b"\x02\x00\x03\x00", 1024
-LOOK_SECONDS = 0.2  # between looks at whether to stop
-# To wake a thread for each answer costs more than what it does with it
+LOOK_SECONDS = 0.2  # how often waiting threads check whether to stop
+# Answers are collected for so long: waking a thread for each costs more than handling it
 GATHER_SECONDS = 0.02
 
 
 @dataclass(eq=False)
 class Chunk:
-    """A lease, and what its images came to."""
+    """A lease, and the rows of its images so far."""
 
     lease: Lease
-    missing: int  # images without an answer
+    missing: int  # images that are neither answered nor given back
     renewed: float = field(default_factory=time.monotonic)
     rows: list[tuple[Item, Row]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class Answered:
-    """One image of a chunk has an outcome; without a row, it is given back."""
+    """One image of a chunk with its row; None: it has no outcome, and is given back."""
 
     chunk: Chunk
     item: Item
@@ -48,7 +48,7 @@ class Answered:
 
 
 class Halt:
-    """Work is to stop; why it was is kept, and not what fails because it stops."""
+    """A flag that work stops, with the error that caused it, if any."""
 
     def __init__(self) -> None:
         self.error: Exception | None = None
@@ -58,28 +58,28 @@ class Halt:
         return self._event.is_set()
 
     def now(self, error: Exception | None = None) -> None:
-        """Begin nothing more; what fails after that concerns nobody."""
+        """Stop; only the first error is kept, because later ones come from stopping."""
         if not self:
             self.error = error
         self._event.set()
 
     def wait(self, seconds: float) -> None:
-        """So long, or until it is so."""
+        """Sleep, but return at once when work stops."""
         self._event.wait(seconds)
 
 
 class Fetchers:
-    """Reads, submits, and puts an answer for each image that it was given.
+    """Threads that read images, submit them, and queue an `Answered` for each.
 
     Args:
         source: The archive.
-        submit: Takes images to their PFIs: a pipeline's.
-        card: Of the model that it runs.
-        halt: Once it is so, images are given back.
-        lane: Of the pipeline: `backfill` beside people, `interactive` where there are none.
-        threads: That read files.
-        inside: Images between their source and their answer, at most.
-        held_bytes: Of these images, at most; beside them each thread holds the one that it reads.
+        submit: Submits an image, as `Pipeline.submit`.
+        card: The card of the pipeline's model.
+        halt: When it is set, remaining images are given back.
+        lane: `backfill` if interactive requests share the pipeline, else `interactive`.
+        threads: The number of threads.
+        inside: The most images that were read and have no answer yet.
+        held_bytes: The most bytes of these images; each thread holds one more while it reads.
     """
 
     def __init__(
@@ -98,24 +98,24 @@ class Fetchers:
         self._source, self._submit, self._card, self._halt = source, submit, card, halt
         self._lane: Lane = lane
         self._todo: SimpleQueue[tuple[Chunk, Item] | None] = SimpleQueue()
-        self._room = InFlightLimiter(inside, held_bytes)
+        self._limiter = InFlightLimiter(inside, held_bytes)
         self._threads = [
             Thread(target=self._work, name=f"fetch-{number}", daemon=True)
             for number in range(threads)
         ]
 
     def start(self) -> None:
-        """Begin."""
+        """Start the threads."""
         for thread in self._threads:
             thread.start()
 
     def put(self, chunk: Chunk) -> None:
-        """Give all images of a chunk."""
+        """Queue all images of a chunk."""
         for item in chunk.lease.items:
             self._todo.put((chunk, item))
 
     def answered(self) -> list[Answered]:
-        """What was answered since the last time; waits for something, but not long."""
+        """The images answered since the last call; waits up to `LOOK_SECONDS` for the first."""
         found: list[Answered] = []
         with suppress(Empty):
             found.append(self._answers.get(timeout=LOOK_SECONDS))
@@ -125,7 +125,7 @@ class Fetchers:
         return found
 
     def close(self) -> None:
-        """End, when all that was given has been fetched or given back."""
+        """Stop the threads when all queued images are fetched or given back."""
         for _ in self._threads:
             self._todo.put(None)
         for thread in self._threads:
@@ -134,14 +134,14 @@ class Fetchers:
     def _work(self) -> None:
         while (task := self._todo.get()) is not None:
             chunk, item = task
-            if not self._room.enter(lambda: bool(self._halt)):
+            if not self._limiter.enter(lambda: bool(self._halt)):
                 self._answers.put(Answered(chunk, item, None))
                 continue
             try:
                 self._fetch(chunk, item)
             except (ItemError, ImageError) as error:
                 self._settle(chunk, item, self._refused(item, error))
-            except Exception as error:  # noqa: BLE001  # handed to whoever waits for the whole
+            except Exception as error:  # noqa: BLE001  # the engine raises it from `run`
                 self._halt.now(None if isinstance(error, BatcherClosedError) else error)
                 self._settle(chunk, item, None)
 
@@ -149,14 +149,14 @@ class Fetchers:
         begin = time.perf_counter()
         data, rendered = _opened(self._source.read(item.locator))
         size = len(data)
-        if not self._room.hold(size, lambda: bool(self._halt)):
+        if not self._limiter.hold(size, lambda: bool(self._halt)):
             self._settle(chunk, item, None)
             return
-        # DICOM objects say their names, which are the same in every copy
+        # Without a SOP Instance UID, the file's hash identifies the image
         named = sniff(data) == "dicom" and NAME in bytes(data[:NAMED_BYTES])
         sha256 = None if named else hashlib.sha256(data).hexdigest()
         image = Image(data, self._lane)
-        del data  # so that its bytes can go when they are decoded
+        del data  # so that the bytes are freed once they are decoded
 
         def row(pfi: float) -> Row:
             assert image.radiograph is not None  # there is no PFI without it
@@ -185,7 +185,7 @@ class Fetchers:
         size: int,
         _: object,
     ) -> None:
-        """Called in a thread of the pipeline, which must go on soon."""
+        """Called in a thread of the pipeline, so it must be quick."""
         answer = image.answer
         error = BatcherClosedError() if answer.cancelled() else answer.exception()
         found: Row | None = None
@@ -193,7 +193,7 @@ class Fetchers:
             found = row(answer.result())
         elif isinstance(error, ImageError):
             found = self._refused(item, error, size)
-        else:  # the network's, for example
+        else:  # for example an error of the network
             assert isinstance(error, Exception)
             self._halt.now(None if isinstance(error, BatcherClosedError) else error)
         self._settle(chunk, item, found, size)
@@ -203,18 +203,18 @@ class Fetchers:
         return of_model(row, self._card)
 
     def _settle(self, chunk: Chunk, item: Item, row: Row | None, held: int = 0) -> None:
-        self._room.leave(held)
+        self._limiter.leave(held)
         if row is not None:
             row = replace(row, finished=datetime.now(UTC))
         self._answers.put(Answered(chunk, item, row))
 
 
 def _opened(found: Buffer | Rendered) -> tuple[Buffer, Names | None]:
-    """The bytes, and whose picture they are; None: they are the file itself."""
+    """The bytes, and the instance that they are a rendered picture of; None: the file itself."""
     return (found.data, found.of) if isinstance(found, Rendered) else (found, None)
 
 
 def of_model(row: Row, card: ModelCard) -> Row:
-    """The row of an image without an answer, with the model that was to give it."""
+    """The row of an image that was not classified, with the model of the job."""
     model = f"{card.name}/{card.version}"
     return replace(row, model=model, model_sha256=card.model_sha256)

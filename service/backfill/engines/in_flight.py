@@ -1,33 +1,33 @@
-"""How many files a job holds, and how many bytes: beyond that, memory does not grow."""
+"""A limit for the files that a job holds in memory, by count and by bytes."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from threading import Condition
 
-LOOK_SECONDS = 0.2  # between looks at whether to stop
+LOOK_SECONDS = 0.2  # how often waiting threads check whether to stop
 
 
 class InFlightLimiter:
-    """For files between their source and their answer.
+    """Limits the files that were read and have no answer yet, by count and by bytes.
 
-    Where as many files are inside as may be, nobody comes in before half of them have left: to wake
-    a thread for each file costs more than to read it.
+    Once the limit of files is reached, no further file is admitted until half of them are answered:
+    waking a thread for each file costs more than reading it.
 
     Args:
-        files: At most.
-        size: Bytes, at most; what is larger goes in alone.
+        files: The most files in flight.
+        size: The most bytes in flight; a larger file is admitted alone.
     """
 
     def __init__(self, files: int, size: int) -> None:
         self._files, self._size = files, size
         self._inside, self._held = 0, 0
         self._full = False
-        self._waiting = 0  # for bytes
+        self._waiting = 0  # threads in `hold`
         self._changed = Condition()
 
     def enter(self, halted: Callable[[], bool]) -> bool:
-        """Wait until a file may be read; False if work is halted before."""
+        """Wait until one more file may be read; False if work stops first."""
         with self._changed:
             while self._full:
                 if halted():
@@ -40,7 +40,7 @@ class InFlightLimiter:
             return True
 
     def hold(self, count: int, halted: Callable[[], bool]) -> bool:
-        """Wait until so many bytes fit; False if work is halted before."""
+        """Wait until `count` more bytes fit; False if work stops first."""
         with self._changed:
             self._waiting += 1
             try:
@@ -54,7 +54,7 @@ class InFlightLimiter:
             return True
 
     def leave(self, count: int) -> None:
-        """A file is answered, and so many bytes are no longer held."""
+        """Remove one file and its `count` bytes."""
         with self._changed:
             self._inside -= 1
             self._held -= count

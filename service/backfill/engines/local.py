@@ -1,8 +1,8 @@
-"""The local engine: one process works on what it has leased, chunk by chunk.
+"""The local engine: one process works on the images that it leases, chunk by chunk.
 
-When all of a chunk has an outcome, its results are written to a file, the ledger commits outcomes
-and file together, and the file gets its name. Two chunks are open at a time, so that decoders have
-work while one is written.
+When all images of a chunk have an outcome, the engine writes their rows to a file, commits outcomes
+and file together in the ledger, and renames the file to its final name. Two chunks are open at a
+time, so that decoders have work while one is written.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ OPEN_CHUNKS = 2
 FOUND_AT_ONCE = 1000
 FAILURES_OF_A_PART = 100_000
 HELD_BYTES = 256 * 2**20
-LEASE_SECONDS = 60.0  # renewed all the while; so long do others wait for one that has died
-# After so many deaths of workers that had it, an image alone, it is not tried any more
+LEASE_SECONDS = 60.0  # renewed while work goes on; other workers wait so long for a dead one
+# An image that was leased when this many workers died is given up as `crashed`
 MOST_CRASHES = 4
-# So many outcomes are needed before a share of failures means anything
+# The share of failures is checked only after this many outcomes
 LEAST_FOR_SHARE = 200
 
 LOG = logging.getLogger(__name__)
@@ -48,36 +48,36 @@ class TooManyFailuresError(Exception):
 
 @dataclass
 class Progress:
-    """What this run has done; read by others while it changes."""
+    """Counts of this run; other threads read them while they change."""
 
     images: int = 0
     bytes: int = 0
-    codes: Counter[str] = field(default_factory=Counter)  # of what was skipped or failed
+    codes: Counter[str] = field(default_factory=Counter)  # of images skipped or failed
     since: float = field(default_factory=time.monotonic)
 
     @property
     def images_per_second(self) -> float:
-        """The mean of this run."""
+        """Mean throughput of this run."""
         return self.images / max(time.monotonic() - self.since, 1e-9)
 
 
 class LocalEngine:
-    """Work on one job until it is done, paused, or cannot go on.
+    """Works on one job until it is done, paused, or stopped by an error.
 
     Args:
-        ledger: Where the job is.
-        job: Its id.
+        ledger: The ledger that holds the job.
+        job: The job's id.
         source: The archive.
-        submit: Takes images to their PFIs: a pipeline's.
-        card: Of the model that it runs.
-        results: Where parts are written.
-        lane: Of the pipeline: `backfill` beside people, `interactive` where there are none.
-        fetchers: Threads that read files.
-        inside: Images between their source and their answer, at most.
-        held_bytes: Of these images, at most; and one more of each fetcher.
-        max_failed_share: Of all outcomes; beyond it, work stops.
-        limit: Images of this run; None: all.
-        chunk_images: Images of one lease, and of one part.
+        submit: Submits an image, as `Pipeline.submit`.
+        card: The card of the pipeline's model.
+        results: Writes the parts.
+        lane: `backfill` if interactive requests share the pipeline, else `interactive`.
+        fetchers: The number of threads that read files.
+        inside: The most images that were read and have no answer yet.
+        held_bytes: The most bytes of these images; each fetcher holds one more while it reads.
+        max_failed_share: 0..1 of all outcomes; if more images fail, work stops.
+        limit: The most images of this run; None: all.
+        chunk_images: The most images of one lease, and of one part.
         lease_seconds: See `LEASE_SECONDS`.
     """
 
@@ -100,40 +100,40 @@ class LocalEngine:
         lease_seconds: float = LEASE_SECONDS,
     ) -> None:
         self.progress = Progress()
-        self.ended = False  # the job has come to its end, and this work has found it there
+        self.ended = False  # this engine has set the job to `done`
         self._ledger, self._job, self._source = ledger, job, source
         self._id = secrets.token_hex(16)
-        self._lists_since: float | None = None  # when it last claimed so
-        self._none_until = 0.0  # nothing can be leased
+        self._lists_since: float | None = None  # when it last claimed the listing
+        self._none_until = 0.0  # no new lease is asked for until then
         self._card, self._results = card, results
         self._max_failed_share = max_failed_share
         self._left = limit
         self._chunk_images, self._lease_seconds = chunk_images, lease_seconds
         self._halt = Halt()
-        self.afterwards = PAUSED  # state of the job, if it is halted
+        self.afterwards = PAUSED  # the job's state after a halt
         limits = {"threads": fetchers, "inside": inside, "held_bytes": held_bytes}
         self._fetchers = Fetchers(source, submit, card, self._halt, lane=lane, **limits)
 
     def pause(self, state: JobState = "paused") -> None:
-        """Begin nothing more: what was fetched is answered and committed, the rest given back.
+        """Stop: images that were fetched are answered and committed, the others given back.
 
         Args:
-            state: Of the job afterwards, if it is not done.
+            state: The job's state afterwards, if it is not done.
         """
         self.afterwards = state
         self._stop()
 
     def _stop(self) -> None:
         self._halt.now()
-        self._source.close()  # somebody may wait in it for the evening
+        self._source.close()  # a thread may wait in it for off-peak hours
 
     def run(self) -> Job:
-        """Work; returns the job as it then is: done, or paused.
+        """Work until the job is done or paused; returns the job in its new state.
 
         Raises:
             SourceError: The archive does not answer.
-            TooManyFailuresError
-            Exception: The network's, or the disk's; what was committed stays.
+            TooManyFailuresError: The share of failed images exceeds `max_failed_share`.
+            Exception: An error of the network or the disk; committed results stay.
         """
         ledger, job = self._ledger, self._job
         try:
@@ -162,24 +162,24 @@ class LocalEngine:
             self._stop()
             self._fetchers.close()
             finder.join()
-            for chunk in chunks:  # only where something failed
+            for chunk in chunks:  # some are left only after an error
                 retry_on_full_disk(partial(self._ledger.release, chunk.lease))
         if self._halt.error is not None:
             raise self._halt.error
 
     def _find(self) -> None:
-        """See that everything in the archive is written down, by this worker or another."""
+        """List the archive into the ledger, or wait until another worker has."""
         try:
             while not self._halt and not self._ledger.job(self._job).complete:
                 if self._ledger.claim_listing(self._job, self._id, self._lease_seconds):
                     self._list()
                 else:
                     self._halt.wait(self._lease_seconds / 4)
-        except Exception as error:  # noqa: BLE001  # handed to whoever called run
+        except Exception as error:  # noqa: BLE001  # raised from `run`
             self._halt.now(error)
 
     def _list(self) -> None:
-        """What is known already costs little."""
+        """List the archive; the ledger ignores images that it has already."""
         self._lists_since = time.monotonic()
         try:
             found = iter(self._source.find())
@@ -193,13 +193,13 @@ class LocalEngine:
             retry_on_full_disk(partial(self._ledger.release_listing, self._job, self._id))
 
     def _goes_on(self, chunks: list[Chunk]) -> bool:
-        """Lease what there is; False when nothing is left to wait for."""
+        """Lease more images if there are any; False when the job has no open images."""
         while not self._halt and len(chunks) < OPEN_CHUNKS and self._left != 0:
             most = self._chunk_images if self._left is None else min(self._chunk_images, self._left)
             if chunks and time.monotonic() < self._none_until:
                 break
             lease = self._ledger.lease(self._job, most, self._lease_seconds)
-            if lease is None:  # not asked again after each answer
+            if lease is None:  # wait before asking again, not after each answer
                 self._none_until = time.monotonic() + LOOK_SECONDS
                 break
             if self._left is not None:
@@ -213,7 +213,7 @@ class LocalEngine:
             return True
         if self._halt or self._left == 0:
             return False
-        job = self._ledger.job(self._job)  # more may be found, or others' leases run out
+        job = self._ledger.job(self._job)  # the listing may add images, or other leases expire
         return bool(job.open) or not job.complete
 
     def _give_up(self, lease: Lease) -> None:
@@ -233,7 +233,7 @@ class LocalEngine:
                 self.progress.bytes += answered.row.bytes or 0
             if not chunk.missing:
                 self._commit(chunk)
-                chunks.remove(chunk)  # not before: what cannot be committed is given back
+                chunks.remove(chunk)  # after the commit: if that fails, the lease is released
 
     def _renew(self, chunks: list[Chunk]) -> None:
         old = time.monotonic() - self._lease_seconds / 4
@@ -247,7 +247,7 @@ class LocalEngine:
             self._ledger.claim_listing(self._job, self._id, self._lease_seconds)
 
     def _commit(self, chunk: Chunk) -> None:
-        """Write the part, commit, give the part its name; a lost lease throws all of it away."""
+        """Write the part, commit, publish the part; if the lease is lost, discard the part."""
         rows = self._without_duplicates([row for _, row in chunk.rows])
         kept = [row for row in rows if row.outcome != "failed"]
         part = self._results.write(kept, chunk.lease.id) if kept else None
@@ -269,7 +269,7 @@ class LocalEngine:
         self._check_failures()
 
     def _without_duplicates(self, rows: list[Row]) -> list[Row]:
-        """An image that was done already, under whatever name, is not done again."""
+        """Mark as duplicates the images whose key is done already, under any locator."""
         keys = {row.key for row in rows if row.outcome == "done" and row.key is not None}
         seen = self._ledger.known(self._job, keys)
         found = []
@@ -291,7 +291,7 @@ class LocalEngine:
             )
 
     def _end(self) -> None:
-        """What failed to the end is written once, when nothing more can change it."""
+        """Write the rows of failed images, when no image is open any more, and end the job."""
         now = datetime.now(UTC)
         rows = (
             of_model(Row(locator, "failed", code, finished=now, attempts=attempts), self._card)

@@ -1,8 +1,8 @@
-"""The engine for several machines: Ray keeps a worker on each, all of them with one ledger.
+"""The engine for several machines: Ray runs one worker on each, and all share one ledger.
 
-A worker is what the local engine is, with a pipeline of its own. What it has leased is its own
-until the lease runs out, so it may go at any time, and another may come: the ledger sees to it that
-each image has one outcome, and Ray only to it that somebody works.
+A worker is a local engine with its own pipeline. It owns the images that it has leased until the
+lease expires, so workers may stop and start at any time. The ledger guarantees one outcome for each
+image; Ray only keeps workers running.
 """
 
 from __future__ import annotations
@@ -38,30 +38,30 @@ from service.backfill.sources.opening import open_source
 from service.inference import open_pipeline
 
 LOOK_SECONDS = 0.5
-MOST_LOOKS = 600  # at a cluster that has no machine for us, as while its first ones are started
-CALLS = 3  # of a worker at the same time: to work, to pause, to say how far it is
-# Workers that died one after the other, while no image came to an outcome: more than there can be
-# because of images at which all of them die
+MOST_LOOKS = 600  # checks of a cluster without a free machine; its first ones may still start
+CALLS = 3  # concurrent calls of a worker: run, pause, progress
+# Workers that died in a row without any new outcome. Images that crash every worker are given up
+# after fewer deaths, so the cause must be another one
 MOST_DEATHS = 20
 
-# Images, bytes, and codes of those that were skipped or failed
+# Progress of a worker: images, bytes, and codes of images skipped or failed
 Said = tuple[int, int, Counter[str]]
 
 LOG = logging.getLogger(__name__)
 
 
 class RayWorker:
-    """A worker, as Ray starts it: in a process of its own, its methods in threads."""
+    """A Ray actor: runs in its own process, and its methods in threads."""
 
     def __init__(self) -> None:
         self._paused = Event()
         self._work: LocalEngine | None = None
 
     def run(self, task: Task, cpus: int) -> Said:
-        """Work on the job until it is done, or paused.
+        """Work on the job until it is done or paused.
 
         Raises:
-            ClusterError: What stopped it, in words: not all errors can be sent to another process.
+            ClusterError: The error that stopped it, as text, because not all errors can be pickled.
         """
         try:
             self._run(task, cpus)
@@ -70,7 +70,7 @@ class RayWorker:
         return self.progress()
 
     def _run(self, task: Task, cpus: int) -> None:
-        if not task.out.is_dir():  # whoever began the job has made it
+        if not task.out.is_dir():  # the process that began the job has created it
             raise ClusterError(f"{task.out} is not on {gethostname()}: all machines must share it")
         version = Store(task.model_store).load(task.model)
         source = open_source(task.source, task.options)
@@ -84,34 +84,34 @@ class RayWorker:
             ledger.close()
 
     def pause(self) -> None:
-        """Also before it has begun."""
+        """Pause the work; if it has not begun, it will not."""
         self._paused.set()
         if self._work is not None:
             self._work.pause()
 
     def progress(self) -> Said:
-        """How far it is."""
+        """What this worker has done so far."""
         found = self._work.progress if self._work is not None else Progress()
         return found.images, found.bytes, found.codes
 
 
 @dataclass(eq=False)
 class WorkerHandle:
-    """A worker that was started, and what it said last."""
+    """A worker that was started, and its last progress."""
 
     placement: Placement
     actor: Any
     said: Said = field(default_factory=lambda: (0, 0, Counter()))
-    asked: Any = None  # what Ray gives back for a question that is not answered yet
+    asked: Any = None  # Ray's reference of a progress call that has not returned yet
     ending: bool = False
 
 
 class RayEngine:
-    """Keeps a worker at each placement of a Ray cluster until the job is done.
+    """Keeps one worker running at each placement of a Ray cluster until the job is done.
 
     Args:
-        task: What they work on.
-        ledger: Where the job is, opened.
+        task: The job and its options.
+        ledger: The open ledger that holds the job.
     """
 
     def __init__(self, task: Task, ledger: Ledger) -> None:
@@ -119,21 +119,21 @@ class RayEngine:
         self.ended = False
         self._task, self._ledger = task, ledger
         self._paused = Event()
-        self._workers: dict[Any, WorkerHandle] = {}  # by what Ray gives back when one returns
+        self._workers: dict[Any, WorkerHandle] = {}  # by Ray's reference of its `run` call
         self._gone: list[WorkerHandle] = []
         self._deaths, self._open, self._looks = 0, -1, 0
         self._error: Exception | None = None
 
     def pause(self) -> None:
-        """Begin nothing more; `run` returns when what was fetched is committed."""
+        """Stop; `run` returns when the images that were fetched are committed."""
         self._paused.set()
 
     def run(self) -> Job:
-        """Work; returns the job as it then is: done, or paused.
+        """Work until the job is done or paused; returns the job in its new state.
 
         Raises:
-            ClusterError: There are no machines, or workers only die, or what stopped one of them;
-                what was committed stays.
+            ClusterError: There are no machines, all workers die, or an error stopped one of them;
+                committed results stay.
         """
         self._ledger.set_state(self._task.job, "running")
         while self._goes_on():
@@ -150,7 +150,7 @@ class RayEngine:
         return self._ledger.job(job.id)
 
     def _goes_on(self) -> bool:
-        """Keep a worker at each placement, or end them all; False when all are gone."""
+        """Start missing workers, or end all of them; False when none is left."""
         if self._paused.is_set() or self._error is not None:
             for handle in self._workers.values():
                 _end_worker(handle)
@@ -193,17 +193,17 @@ class RayEngine:
         return found
 
     def _take_leave(self, returned: Any, handle: WorkerHandle) -> None:
-        """Of a worker whose work is over, for whatever reason."""
+        """Handle a worker that has returned or died."""
         self._gone.append(handle)
         try:
             handle.said = ray.get(returned)
         except RayTaskError as error:
             cause = error.cause if isinstance(error.cause, ClusterError) else error
             self._error = self._error or cause
-        except RayError as error:  # it died, or its machine
+        except RayError as error:  # the worker or its machine died
             LOG.warning("a worker is gone: %s", error)
             self._count_death()
-        ray.kill(handle.actor)  # so that its placement is free
+        ray.kill(handle.actor)  # frees its placement
 
     def _count_death(self) -> None:
         still_open = self._ledger.job(self._task.job).open
@@ -215,11 +215,11 @@ class RayEngine:
             )
 
     def _look(self) -> None:
-        """Ask all how far they are, and add up what they have said."""
+        """Ask all workers for their progress, and add up their last answers."""
         for handle in self._workers.values():
             handle.asked = handle.asked or handle.actor.progress.remote()
             if ray.wait([handle.asked], timeout=0)[0]:
-                with suppress(RayError):  # it has died since; so much is found soon
+                with suppress(RayError):  # it has died; `_returned` reports that
                     handle.said = ray.get(handle.asked)
                 handle.asked = None
         images, sizes, codes = 0, 0, Counter[str]()
@@ -231,12 +231,12 @@ class RayEngine:
 
 @contextmanager
 def on_ray(task: Task, ledger: Ledger) -> Iterator[RayEngine]:
-    """A cluster: that of RAY_ADDRESS, or the one that was started on this machine, or a new one.
+    """An engine on the cluster of RAY_ADDRESS, else the one on this machine, else a new one.
 
     Raises:
-        ClusterError: It is not there, or several machines were to share a ledger in a file.
+        ClusterError: There is no cluster, or several machines would share a ledger in a file.
     """
-    # Of an archive of patients nothing is told to anybody
+    # Ray would report usage statistics; nothing about an archive of patients leaves the site
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     check_address(os.environ.get("RAY_ADDRESS", ""))
     try:

@@ -1,4 +1,4 @@
-"""Of a Ray cluster: whether it can be used, and where in it workers belong."""
+"""Check a Ray cluster, and choose where its workers run."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ ANSWER_SECONDS = 10
 
 
 class ClusterError(Exception):
-    """The cluster cannot do it."""
+    """The cluster cannot be used, or a worker of it failed."""
 
 
 @dataclass(frozen=True)
 class Placement:
-    """Where one worker belongs: a machine, or one GPU of it."""
+    """Where one worker runs: on a machine, or on one GPU of it."""
 
     node: str
     number: int
@@ -27,13 +27,13 @@ class Placement:
 
 
 def check_address(address: str) -> None:
-    """Ray ends the whole process, without a word of ours, where nobody answers.
+    """Check that a cluster answers, because Ray ends the whole process if none does.
 
     Args:
-        address: As in RAY_ADDRESS; empty, `auto` and `local` are looked for by Ray.
+        address: As in RAY_ADDRESS. Ray itself resolves an empty one, `auto` and `local`.
 
     Raises:
-        ClusterError: Nobody answers there, or it is one for remote control.
+        ClusterError: No server listens there, or the address is of a Ray Client (`ray://`).
     """
     if "://" in address:
         raise ClusterError(f"{address}: the command must run on a machine of the cluster")
@@ -46,10 +46,11 @@ def check_address(address: str) -> None:
 
 
 def check_ledger(nodes: Sequence[Mapping[str, Any]], url: str) -> None:
-    """All machines must be able to share it.
+    """Check that all machines can share the ledger.
 
     Raises:
-        ClusterError: It is a file, whose locks network file systems do not keep.
+        ClusterError: There are several, and the ledger is a file: network file systems do not keep
+            its locks.
     """
     machines = {node["NodeManagerHostname"] for node in nodes if node["Alive"]}
     if len(machines) > 1 and url.startswith("sqlite"):
@@ -59,11 +60,11 @@ def check_ledger(nodes: Sequence[Mapping[str, Any]], url: str) -> None:
 
 
 def placements(nodes: Sequence[Mapping[str, Any]], provider: Provider) -> list[Placement]:
-    """Where workers belong: one at each machine that has a core, or one at each GPU.
+    """One placement for each machine with a free core, or for each GPU.
 
     Args:
-        nodes: As Ray describes them.
-        provider: Of the network.
+        nodes: As `ray.nodes` returns them.
+        provider: Where the network runs.
     """
     found = []
     for node in nodes:

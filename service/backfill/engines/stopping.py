@@ -1,4 +1,4 @@
-"""How a job that cannot go on says why, even where that is hard to write down."""
+"""Record why a job stops, even when the disk is full."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ LOG = logging.getLogger(__name__)
 
 
 def stop(ledger: Ledger, job: str, error: Exception) -> None:
-    """Nothing goes on with a job until somebody resumes it."""
+    """Set a job to `stopped`, with the reason, until an operator resumes it."""
     retry_on_full_disk(lambda: ledger.set_state(job, "stopped", reason_of(error)))
 
 
 def retry_on_full_disk(write: Callable[[], None]) -> None:
-    """Write to the ledger while a job is being stopped, for whatever reason that is.
+    """Write to the ledger while a job stops; on a full disk, the ledger frees its emergency space.
 
-    What cannot be written is logged, because the reason to stop is worth more: the job is then
-    begun again where it was, with what is leased. On a full disk there is the ledger's reserve.
+    If the write still fails, it is logged and not raised, so that it does not hide the error that
+    stops the job. The job then stays `running`, and its next run continues from the last commit.
     """
     again = True
     while again:
         try:
             write()
         except LedgerAwayError as error:
-            again = error.room
+            again = error.retryable
             if not again:
                 LOG.error("a job that stops cannot say so: %s", error)  # noqa: TRY400
         else:
@@ -39,7 +39,7 @@ def retry_on_full_disk(write: Callable[[], None]) -> None:
 
 
 def reason_of(error: Exception) -> str:
-    """For whoever has to do something about it."""
+    """An error in words for the operator."""
     if isinstance(error, OSError) and not isinstance(error, UnwritableError) and error.filename:
         return f"{error.filename}: {error.strerror}"
     return str(error) or type(error).__name__

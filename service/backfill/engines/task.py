@@ -1,4 +1,4 @@
-"""What a worker must know to work on a job, wherever it runs."""
+"""A job's options, as a worker on any machine needs them."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from service.backfill.results.rows import Source
 from service.backfill.results.sinks import SINKS
 from service.inference import Pipeline, Provider, usable_cpus
 
-# Files that wait for a decoder, besides those that are being decoded
+# Files that wait for a decoder, in addition to those being decoded
 AHEAD = 32
 
 
 @dataclass(frozen=True)
 class Task:
-    """One job, and how it is to be worked on; it can be sent to another machine."""
+    """One job and its options; can be pickled and sent to another machine."""
 
     job: str  # its id in the ledger
     ledger: str = field(repr=False)  # URL, which may hold a password
     source: str
     options: Mapping[str, str]  # of the source
-    out: Path  # all workers see the same folder there
+    out: Path  # the same shared folder on all machines
     format: str
     model: str  # name/version
     model_store: Path
@@ -47,14 +47,14 @@ class Task:
         version: ModelVersion,
         cpus: int = 0,
     ) -> LocalEngine:
-        """The work of one worker.
+        """The engine of one worker.
 
         Args:
-            ledger: As it was opened.
-            source: As it was opened.
-            pipeline: Of the model, at work.
+            ledger: The open ledger.
+            source: The open source.
+            pipeline: A started pipeline of the model.
             version: The model.
-            cpus: Cores that the pipeline uses; 0: all that there are.
+            cpus: Cores that the pipeline uses; 0: all that this process may use.
         """
         return LocalEngine(
             ledger,
@@ -73,18 +73,18 @@ class Task:
 
 
 class Engine(Protocol):
-    """Work on a job: of this process, or of many."""
+    """Works on a job, in this process or in several."""
 
     @property
     def progress(self) -> Progress:
-        """What was done since it began."""
+        """Counts of this run."""
 
     @property
     def ended(self) -> bool:
-        """The job has come to its end here, so that its certificate is to be written."""
+        """Whether this engine has set the job to `done`, so that its certificate is due."""
 
     def run(self) -> Job:
-        """Work until the job is done, or paused; see `LocalEngine.run`."""
+        """Work until the job is done or paused; see `LocalEngine.run`."""
 
     def pause(self) -> None:
-        """Begin nothing more; `run` returns when what was fetched is committed."""
+        """Stop; `run` returns when the images that were fetched are committed."""

@@ -1,1 +1,1 @@
-"""The ledger: what has become of each image, in a database."""
+"""The ledger: the outcome of each image, in a database."""

@@ -1,4 +1,4 @@
-"""How the ledger's database is opened and used: SQLite in a file, or PostgreSQL."""
+"""The ledger's database: SQLite in a file, or PostgreSQL."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from service.backfill.ledger.jobs import LedgerAwayError, LedgerError
 from service.backfill.ledger.migrations import migrate
 
 READING = "cxrview_reading"
-# So long does SQLite wait for another process, where the URL has no `timeout`
+# How long SQLite waits for a lock of another process, if the URL has no `timeout`
 BUSY_SECONDS = 60
 
 
 class Database:
-    """Transactions, for those who write and for those who only read.
+    """Transactions for writers and for readers.
 
     Args:
-        url: As SQLAlchemy takes it.
+        url: An SQLAlchemy URL.
 
     Raises:
-        LedgerError: It cannot be used.
+        LedgerError: The database cannot be opened.
     """
 
     def __init__(self, url: str) -> None:
@@ -56,7 +56,7 @@ class Database:
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
-        """All of the block, or nothing.
+        """A write transaction: commits the whole block, or nothing after an error.
 
         Raises:
             LedgerAwayError: The database is locked or full, or does not answer.
@@ -66,10 +66,10 @@ class Database:
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
-        """What is committed, without waiting for those who write.
+        """A read of committed rows, which does not wait for writers.
 
         Raises:
-            LedgerAwayError
+            LedgerAwayError: The database is locked or full, or does not answer.
         """
         with (
             self._in_words(),
@@ -81,13 +81,13 @@ class Database:
     def _in_words(self) -> Iterator[None]:
         try:
             yield
-        except sql.exc.IntegrityError:  # what was asked for does not fit what is there
+        except sql.exc.IntegrityError:  # the caller handles conflicts with existing rows
             raise
         except sql.exc.DBAPIError as error:
             name: str = getattr(error.orig, "sqlite_errorname", "")
             full = self._is_full(name)
-            room = full and self._reserve is not None and self._reserve.give_up()
-            raise LedgerAwayError(self._why(name, error, full=full), room=room) from error
+            freed = full and self._reserve is not None and self._reserve.give_up()
+            raise LedgerAwayError(self._why(name, error, full=full), retryable=freed) from error
 
     def _migrate(self) -> None:
         while True:
@@ -95,11 +95,11 @@ class Database:
                 with self._in_words():
                     return migrate(self.engine)
             except LedgerAwayError as error:
-                if not error.room:
+                if not error.retryable:
                     raise
 
     def _is_full(self, name: str) -> bool:
-        """By SQLite's name of an error: it has another where files beside its own do not fit."""
+        """Whether SQLite's error means a full disk; for its WAL files it reports an I/O error."""
         if not name.startswith("SQLITE_IOERR") or not self._file:
             return name == "SQLITE_FULL"
         free = os.statvfs(Path(self._file).parent)
@@ -113,33 +113,33 @@ class Database:
         return f"the ledger cannot be {'used' if self._opened else 'opened'}: {error.orig}"
 
     def insert(self, table: sql.Table) -> postgresql.Insert | sqlite.Insert:
-        """An insertion that may leave out what is there."""
+        """An INSERT that supports ON CONFLICT DO NOTHING."""
         return sqlite.insert(table) if self._sqlite else postgresql.insert(table)
 
 
 def hash_of(text: str) -> bytes:
-    """Half as long as most locators and keys, and as unlikely to be another's as can be."""
+    """A 16-byte hash of a locator or key: shorter than most texts, and in practice unique."""
     return hashlib.blake2b(encoded(text), digest_size=16).digest()
 
 
 def encoded(text: str) -> bytes:
-    """Any text at all: in the names of files there may be bytes that are no UTF-8."""
+    """A text as bytes; file names may hold bytes that are not UTF-8, as lone surrogates."""
     return text.encode("utf-8", "surrogatepass")
 
 
 def decoded(data: bytes) -> str:
-    """What `encoded` was given."""
+    """The inverse of `encoded`."""
     return data.decode("utf-8", "surrogatepass")
 
 
 def _prepare(connection: Any, _: Any) -> None:
-    """SQLite: readers go on while one writes, and a commit has reached the disk."""
-    connection.isolation_level = None  # transactions begin as we say, below
+    """Set up SQLite: readers do not wait for a writer, and a commit is on the disk."""
+    connection.isolation_level = None  # `_begin` starts transactions
     for pragma in ("journal_mode = WAL", "synchronous = FULL", "temp_store = MEMORY"):
         connection.execute(f"PRAGMA {pragma}")
 
 
 def _begin(connection: Connection) -> None:
-    """SQLite: wait for others now, rather than fail when the first row is written."""
+    """Take SQLite's write lock at the start, so that no transaction fails at its first write."""
     reading = connection.get_execution_options().get(READING)
     connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")

@@ -1,4 +1,4 @@
-"""Jobs, their images, leases and parts: what the ledger speaks of."""
+"""What the ledger stores: jobs, their images, leases and parts, and its errors."""
 
 from __future__ import annotations
 
@@ -10,50 +10,50 @@ JobState = Literal["running", "paused", "stopped", "cancelled", "done"]
 
 
 class LedgerError(Exception):
-    """The ledger cannot do this."""
+    """A base class: the ledger refuses or fails."""
 
 
 class LedgerAwayError(LedgerError):
-    """Its database is locked or full, or does not answer.
+    """The database is locked or full, or does not answer.
 
     Args:
-        detail: In words for whoever can mend it.
-        room: The same may succeed now, because something was given up for it.
+        detail: The reason, in words for the operator.
+        retryable: A second try may succeed, because emergency space was freed.
     """
 
     code: ClassVar[str] = "ledger_away"
 
-    def __init__(self, detail: str, *, room: bool = False) -> None:
+    def __init__(self, detail: str, *, retryable: bool = False) -> None:
         super().__init__(detail)
-        self.room = room
+        self.retryable = retryable
 
 
 class JobConflictError(LedgerError):
-    """There is another job of this key, with other contents."""
+    """A job with this key exists, with another description."""
 
     code: ClassVar[str] = "job_conflict"
 
 
 class UnknownJobError(LedgerError):
-    """There is no job of this id."""
+    """There is no job with this id."""
 
     code: ClassVar[str] = "unknown_job"
 
 
 class JobStateError(LedgerError):
-    """This cannot be done with a job in its state."""
+    """The job's state does not allow this."""
 
     code: ClassVar[str] = "job_state"
 
 
 class BackfillsDisabledError(Exception):
-    """The service works on no archives."""
+    """The service runs without backfill jobs."""
 
     code: ClassVar[str] = "backfills_disabled"
 
 
 class LeaseLostError(LedgerError):
-    """Others have these images now; what was made of them must be thrown away."""
+    """Another worker has these images now; the caller must discard its results."""
 
 
 @dataclass(frozen=True)
@@ -61,20 +61,20 @@ class Job:
     """One archive and one model."""
 
     id: str
-    key: str  # whoever asks for the same again gets the same job
+    key: str  # unique; a second request with the same key gets the same job
     description: Mapping[str, Any]
     state: JobState
-    complete: bool  # everything in the archive has been found
+    complete: bool  # the listing of the archive is complete
     counts: Mapping[str, int]  # found, done, skipped, failed
-    created: float  # seconds since 1970, as the others
+    created: float  # this and the next two: seconds since 1970
     started: float | None
     ended: float | None
-    reason: str | None  # why it was stopped
-    left_out: Mapping[str, int] | None = None  # of the archive, by reason; None: not known
+    reason: str | None  # why the job was stopped
+    left_out: Mapping[str, int] | None = None  # what the listing left out, by reason; None: unknown
 
     @property
     def open(self) -> int:
-        """Images that were found, and have no outcome yet."""
+        """The number of images found without an outcome yet."""
         return self.counts["found"] - sum(
             self.counts[each] for each in ("done", "skipped", "failed")
         )
@@ -82,31 +82,31 @@ class Job:
 
 @dataclass(frozen=True)
 class Item:
-    """One image, as it was leased."""
+    """One leased image."""
 
     number: int
     locator: str
-    attempts: int  # this one included
+    attempts: int  # including this one
 
 
 @dataclass(frozen=True)
 class Lease:
-    """Images that belong to one worker for a while."""
+    """Images that belong to one worker until the lease expires."""
 
     id: str
     job: str
     items: tuple[Item, ...]
-    crashes: int = 0  # of workers that had them before
+    crashes: int = 0  # how often their worker died before
 
 
 @dataclass(frozen=True)
 class Settled:
-    """What one image came to."""
+    """The outcome of one image."""
 
     number: int
     state: Literal["done", "skipped", "failed"]
     code: str | None = None
-    key: str | None = None  # of those that are done: no two have the same
+    key: str | None = None  # only of images that are done; unique within a job
 
 
 @dataclass(frozen=True)

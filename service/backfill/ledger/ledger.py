@@ -1,9 +1,9 @@
-"""What has become of each image of an archive: a database that a crash cannot make wrong.
+"""The ledger: the outcome of each image of an archive, in a database that survives crashes.
 
-Work is leased in chunks. What a chunk came to is committed in one transaction, together with the
-name of the file that holds its results; a lease that ran out may be given to somebody else, and
-whoever had it then commits nothing. So a crash at any instant loses nothing, and repeats at most
-the leased chunks.
+A worker leases images in chunks. It commits the outcomes of a chunk in one transaction, together
+with the name of the file that holds their rows. When a lease expires, another worker may take its
+images, and the first one can no longer commit them. So a crash at any instant loses nothing, and
+repeats at most the leased chunks.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ from service.backfill.ledger.queries import (
 )
 from service.backfill.ledger.tables import ITEMS, JOBS, PARTS
 
-# How many images are leased together after so many deaths of workers; one, after more
+# The size of a lease by the crash count of its images; 1 image for higher counts
 SUSPECTS = {1: 100, 2: 10}
 
 
@@ -52,30 +52,31 @@ class Ledger:
     """Jobs, images and parts.
 
     Args:
-        url: As SQLAlchemy takes it: `sqlite:///FILE`, or `postgresql+pg8000://...` for several
-            workers on several machines.
-        now: A clock, in seconds since 1970; those of all workers must agree to within seconds.
+        url: An SQLAlchemy URL: `sqlite:///FILE`, or `postgresql+pg8000://...` for workers on
+            several machines.
+        now: A clock, in seconds since 1970; the clocks of all workers must agree within seconds.
 
     Raises:
-        LedgerError: The database cannot be used.
+        LedgerError: The database cannot be opened.
+        LedgerAwayError: From every method: the database is locked or full, or does not answer.
     """
 
     def __init__(self, url: str, now: Callable[[], float] = time.time) -> None:
         self._now, self._database = now, Database(url)
         self._transaction, self._reading = self._database.transaction, self._database.reading
-        # Of each job, the image that was leased last. PostgreSQL keeps what an index said until the
-        # next VACUUM: whoever looks from the first image on, looks through all that
+        # By job, the number of the image that was leased last. A search starts there, because
+        # PostgreSQL keeps dead index entries until the next VACUUM, and would read all of them
         self._leased: dict[str, int] = {}
 
     def close(self) -> None:
-        """Give all connections back."""
+        """Close all connections."""
         self._database.engine.dispose()
 
     def open_job(self, key: str, description: Mapping[str, Any]) -> Job:
-        """The job of this key, made if there is none.
+        """The job with this key, created if there is none.
 
         Raises:
-            JobConflictError: It was made with another description.
+            JobConflictError: The job exists with another description.
         """
         text = json.dumps(description, sort_keys=True)
         new = {"id": secrets.token_hex(16), "key": key, "description": text, "state": "running"}
@@ -88,7 +89,7 @@ class Ledger:
         return job_of(found)
 
     def job(self, job: str) -> Job:
-        """As it is now.
+        """The job in its current state.
 
         Raises:
             UnknownJobError: There is none.
@@ -100,13 +101,13 @@ class Ledger:
         return job_of(found)
 
     def jobs(self) -> list[Job]:
-        """All of them, the newest first."""
+        """All jobs, the newest first."""
         with self._reading() as connection:
             found = connection.execute(sql.select(JOBS).order_by(JOBS.c.created.desc()))
             return [job_of(each) for each in found]
 
     def set_state(self, job: str, state: JobState, reason: str | None = None) -> None:
-        """Say whether work on a job goes on; where it had ended, the archive is listed anew."""
+        """Set a job's state. A job that becomes `running` again lists its archive again."""
         values: dict[str, Any] = {"state": state, "reason": reason, "ended": None}
         if state == "running":
             values["started"] = sql.func.coalesce(JOBS.c.started, self._now())
@@ -116,24 +117,27 @@ class Ledger:
         self._update(JOBS, JOBS.c.id == job, values)
 
     def add(self, job: str, locators: Iterable[str]) -> int:
-        """Write down what was found; returns how many were not known."""
+        """Add images by their locators; returns how many are new."""
         rows = [{"job": job, "place": hash_of(each), "locator": encoded(each)} for each in locators]
         if not rows:
             return 0
         with self._transaction() as connection:
             statement = self._database.insert(ITEMS).on_conflict_do_nothing()
-            # With what is returned, SQLAlchemy sends many rows at once, and compiles this once
+            # With RETURNING, SQLAlchemy sends many rows at once and compiles the statement once
             added = len(connection.execute(statement.returning(ITEMS.c.number), rows).all())
             count(connection, job, {"found": added})
         return added
 
     def claim_listing(self, job: str, worker: str, seconds: float) -> bool:
-        """Be the one who lists the archive, or stay it; False where nobody need, or another does.
+        """Become the worker that lists the archive, or renew that claim.
 
         Args:
             job: Its id.
-            worker: Whoever asks.
-            seconds: After which another may take it over.
+            worker: The id of the worker that claims.
+            seconds: Until the claim expires, and another worker may take it.
+
+        Returns:
+            False if the listing is complete, or another worker has the claim.
         """
         now = self._now()
         free = sql.or_(JOBS.c.lister.is_(None), JOBS.c.lister == worker, JOBS.c.lister_until < now)
@@ -142,26 +146,26 @@ class Ledger:
         return bool(self._update(JOBS, mine, values))
 
     def release_listing(self, job: str, worker: str) -> None:
-        """Another may list the archive."""
+        """Give up the claim of `claim_listing`."""
         mine = sql.and_(JOBS.c.id == job, JOBS.c.lister == worker)
         self._update(JOBS, mine, {"lister": None})
 
     def complete(self, job: str, left_out: Mapping[str, int] | None = None) -> None:
-        """Everything in the archive has been found, but what was left out, by reason."""
+        """Record that the listing is complete, and what it left out, by reason."""
         text = None if left_out is None else json.dumps(left_out, sort_keys=True)
         values = {"complete": True, "lister": None, "left_out": text}
         self._update(JOBS, JOBS.c.id == job, values)
 
     def lease(self, job: str, most: int, seconds: float) -> Lease | None:
-        """Images that nobody has, in the order in which they were found; None where there is none.
+        """Lease pending images, in the order in which they were found; None if there are none.
 
-        Those whose workers have died come last, and in ever smaller leases: so one image at which
-        every worker dies is found, and does not take others with it.
+        Images whose worker died come last, in ever smaller leases. So an image that crashes every
+        worker is isolated, and does not take others with it.
 
         Args:
             job: Its id.
-            most: Images.
-            seconds: After which they may be given to others.
+            most: The most images of the lease.
+            seconds: Until the lease expires, and other workers may take the images.
         """
         now, lease = self._now(), secrets.token_hex(16)
         values = {"state": "leased", "lease": lease, "lease_until": now + seconds}
@@ -169,7 +173,7 @@ class Ledger:
         with self._transaction() as connection:
             after = self._leased.get(job, 0)
             found = sorted(connection.execute(lease_some(job, 0, after, most, values)).all())
-            if not found:  # nothing else would come before, and whatever ran out comes last
+            if not found:  # only then images of expired leases, and images with crashes
                 lost = sql.and_(ITEMS.c.state == "leased", ITEMS.c.lease_until < now)
                 statement = sql.update(ITEMS).where(ITEMS.c.job == job, lost)
                 connection.execute(statement.values(**CRASHED))
@@ -185,23 +189,23 @@ class Ledger:
         return Lease(lease, job, items, crashes) if items else None
 
     def take_back(self, job: str) -> int:
-        """For whoever knows that no other worker lives: free what they had; returns how many."""
+        """Release all leases, if no other worker is alive; returns the number of images."""
         self._update(JOBS, JOBS.c.id == job, {"lister": None})
         leased = sql.and_(ITEMS.c.job == job, ITEMS.c.state == "leased")
         return self._update(ITEMS, leased, CRASHED)
 
     def renew(self, lease: Lease, seconds: float) -> None:
-        """Keep what is leased for longer."""
+        """Extend a lease to `seconds` from now."""
         self._update(ITEMS, held_by(lease), {"lease_until": self._now() + seconds})
 
     def release(self, lease: Lease) -> None:
-        """Give back, untried, what has no outcome."""
+        """Give back the images of a lease without an outcome; the attempt is not counted."""
         self._leased.pop(lease.job, None)
         with self._transaction() as connection:
             release(connection, lease)
 
     def known(self, job: str, keys: Collection[str]) -> set[str]:
-        """Which of these keys images have that are done."""
+        """The subset of the keys that belong to images that are done."""
         hashes = {hash_of(key): key for key in keys}
         found: set[str] = set()
         with self._reading() as connection:
@@ -211,10 +215,11 @@ class Ledger:
         return found
 
     def commit(self, lease: Lease, settled: Sequence[Settled], part: Part | None) -> None:
-        """What a lease's images came to, and the part that says so; the others are given back.
+        """Commit outcomes and their part in one transaction; give back the lease's other images.
 
         Raises:
-            LeaseLostError: Others have them, or an image with the same key was done meanwhile.
+            LeaseLostError: The lease has expired and another worker has its images, or an image
+                with the same key was done meanwhile.
         """
         with self._transaction() as connection:
             held = sql.select(sql.func.count()).select_from(ITEMS).where(held_by(lease))
@@ -235,10 +240,10 @@ class Ledger:
             count(connection, lease.job, counts)
 
     def end(self, job: str, failures: Sequence[Part]) -> list[Part] | None:
-        """Nothing is open any more: these parts say what failed, in the place of older ones.
+        """Set a job without open images to `done`, and replace its parts of failed images.
 
         Returns:
-            The older ones; None if somebody else has ended the job meanwhile.
+            The parts that they replace; None if another worker has ended the job already.
         """
         values = {"state": "done", "reason": None, "ended": self._now()}
         ending = sql.and_(JOBS.c.id == job, JOBS.c.state != values["state"])
@@ -253,20 +258,20 @@ class Ledger:
         return [Part(*each) for each in gone]
 
     def parts(self, job: str) -> list[Part]:
-        """All files of results, in the order of their names."""
+        """All parts of a job, by name."""
         statement = sql.select(*PART)
         with self._reading() as connection:
             found = connection.execute(statement.where(PARTS.c.job == job).order_by(PARTS.c.name))
             return [Part(*each) for each in found]
 
     def leases(self, job: str) -> set[str]:
-        """Those that have images; also where they ran out, and nobody has taken them yet."""
+        """The ids of leases that hold images, expired ones included."""
         leased = sql.and_(ITEMS.c.job == job, ITEMS.c.state == "leased")
         with self._reading() as connection:
             return set(connection.scalars(sql.select(ITEMS.c.lease).distinct().where(leased)))
 
     def retry_failed(self, job: str) -> int:
-        """Try again what failed; returns how many."""
+        """Set failed images to pending; returns how many."""
         failed = sql.and_(ITEMS.c.job == job, ITEMS.c.state == "failed")
         values = {"state": "pending", "code": None, "crashes": 0}
         with self._transaction() as connection:
@@ -275,7 +280,7 @@ class Ledger:
         return again
 
     def failures(self, job: str) -> Iterator[tuple[str, str, int]]:
-        """Locator, code and attempts of all that failed, in the order in which they were found."""
+        """Locator, code and attempts of all failed images, in the order they were found."""
         columns = (ITEMS.c.number, ITEMS.c.locator, ITEMS.c.code, ITEMS.c.attempts)
         last = 0
         while True:
@@ -293,7 +298,7 @@ class Ledger:
             last = found[-1].number
 
     def codes(self, job: str) -> dict[str, int]:
-        """How many were skipped or failed, by code."""
+        """Numbers of images skipped or failed, by code."""
         statement = (
             sql.select(ITEMS.c.code, sql.func.count())
             .where(ITEMS.c.job == job, ITEMS.c.state.in_(("skipped", "failed")))

@@ -1,4 +1,4 @@
-"""What several transactions of the ledger say alike."""
+"""SQL statements that several transactions of the ledger share."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from service.backfill.ledger.tables import ITEMS, JOBS, PARTS
 
 PART = (PARTS.c.name, PARTS.c.rows, PARTS.c.bytes, PARTS.c.sha256)
 CRASHED = {"state": "pending", "lease": None, "crashes": ITEMS.c.crashes + 1}
-LOOKED_UP = 500  # parameters of one query; SQLite takes no more than some thousands
-# What is said of an image that has its outcome
+LOOKED_UP = 500  # parameters of one query; SQLite has a limit of some thousands
+# The columns that an outcome sets, with their types
 GIVEN: dict[str, Any] = {
     "number": sql.BigInteger(),
     "state": sql.String(),
@@ -27,7 +27,7 @@ GIVEN: dict[str, Any] = {
 
 
 def job_of(row: Any) -> Job:
-    """From a row of the table."""
+    """A Job from its row."""
     counts = {name: getattr(row, name) for name in ("found", "done", "skipped", "failed")}
     description = json.loads(row.description)
     times = (row.created, row.started, row.ended)
@@ -37,21 +37,21 @@ def job_of(row: Any) -> Job:
 
 
 def held_by(lease: Lease) -> Any:
-    """The condition that an image still belongs to it."""
+    """The condition that an image still belongs to the lease."""
     return sql.and_(
         ITEMS.c.number.in_([item.number for item in lease.items]), ITEMS.c.lease == lease.id
     )
 
 
 def lease_some(job: str, crashes: int, after: int, most: int, values: Mapping[str, Any]) -> Any:
-    """Lease the first images of those after a number; returns number, locator and attempts."""
+    """Lease the first pending images after a number; returns number, locator and attempts."""
     chosen = (
         sql.select(ITEMS.c.number)
         .where(ITEMS.c.job == job, ITEMS.c.state == "pending", ITEMS.c.crashes == crashes)
         .where(ITEMS.c.number > after)
         .order_by(ITEMS.c.number)
         .limit(most)
-        .with_for_update(skip_locked=True)  # in SQLite one writes at a time anyway
+        .with_for_update(skip_locked=True)  # ignored by SQLite, which has one writer at a time
     )
     return (
         sql.update(ITEMS)
@@ -62,20 +62,20 @@ def lease_some(job: str, crashes: int, after: int, most: int, values: Mapping[st
 
 
 def least_crashes(job: str) -> Any:
-    """Of the images that nobody has; none, where there are none."""
+    """Select the smallest crash count of the pending images; no row if there are none."""
     free = sql.and_(ITEMS.c.job == job, ITEMS.c.state == "pending")
     return sql.select(ITEMS.c.crashes).where(free).order_by(ITEMS.c.crashes).limit(1)
 
 
 def release(connection: Connection, lease: Lease) -> None:
-    """Give back, untried, what has no outcome."""
+    """Set a lease's images without an outcome to pending; the attempt is not counted."""
     untried = {"state": "pending", "lease": None, "attempts": ITEMS.c.attempts - 1}
     leased = sql.and_(held_by(lease), ITEMS.c.state == "leased")
     connection.execute(sql.update(ITEMS).where(leased).values(**untried))
 
 
 def settle(connection: Connection, settled: Sequence[Settled]) -> None:
-    """Write down what images came to; on PostgreSQL in one statement, which is a third as long."""
+    """Write outcomes; on PostgreSQL in one statement, which takes a third of the time."""
     rows = [
         {"number": each.number, "state": each.state, "code": each.code}
         | {"key": each.key and hash_of(each.key)}
@@ -105,12 +105,12 @@ def _settling(given: Mapping[str, Any]) -> sql.Update:
 
 
 def count(connection: Connection, job: str, changes: Mapping[str, int]) -> None:
-    """Add to the numbers of a job."""
+    """Add to a job's counts."""
     values = {name: JOBS.c[name] + change for name, change in changes.items()}
     connection.execute(sql.update(JOBS).where(JOBS.c.id == job).values(**values))
 
 
 def slices(values: list[bytes]) -> Iterator[list[bytes]]:
-    """As many at a time as a query takes."""
+    """Slices of at most `LOOKED_UP` values."""
     for at in range(0, len(values), LOOKED_UP):
         yield values[at : at + LOOKED_UP]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlalchemy as sql
 
 METADATA = sql.MetaData()
-NUMBER = sql.BigInteger().with_variant(sql.Integer, "sqlite")  # which alone counts up by itself
+NUMBER = sql.BigInteger().with_variant(sql.Integer, "sqlite")  # SQLite increments only INTEGER keys
 
 JOBS = sql.Table(
     "jobs",
@@ -16,10 +16,10 @@ JOBS = sql.Table(
     sql.Column("state", sql.String(16), nullable=False),
     sql.Column("reason", sql.Text),
     sql.Column("complete", sql.Boolean, nullable=False, default=False, server_default=sql.false()),
-    # One worker lists the archive, however many work: an archive is asked once
+    # The one worker that lists the archive, so that it is listed once
     sql.Column("lister", sql.String(32)),
     sql.Column("lister_until", sql.Double),
-    # Kept with every change, because counting ten million rows takes seconds
+    # Updated with every change, because counting ten million rows takes seconds
     *(
         sql.Column(name, sql.BigInteger, nullable=False, default=0, server_default="0")
         for name in ("found", "done", "skipped", "failed")
@@ -27,7 +27,7 @@ JOBS = sql.Table(
     sql.Column("created", sql.Double, nullable=False),
     sql.Column("started", sql.Double),
     sql.Column("ended", sql.Double),
-    sql.Column("left_out", sql.Text),  # JSON; null until everything has been found
+    sql.Column("left_out", sql.Text),  # JSON; null until the listing is complete
 )
 ITEMS = sql.Table(
     "items",
@@ -35,18 +35,18 @@ ITEMS = sql.Table(
     sql.Column("number", NUMBER, primary_key=True),
     sql.Column("job", sql.String(32), sql.ForeignKey("jobs.id"), nullable=False),
     sql.Column("place", sql.LargeBinary(16), nullable=False),  # hash of the locator
-    sql.Column("locator", sql.LargeBinary, nullable=False),  # names of files may be no text
+    sql.Column("locator", sql.LargeBinary, nullable=False),  # file names may not be UTF-8
     sql.Column("state", sql.String(8), nullable=False, server_default="pending"),
     sql.Column("attempts", sql.Integer, nullable=False, server_default="0"),
-    # Leases that ended with their worker: perhaps because of this image
+    # How often a worker died while it had this image: perhaps because of it
     sql.Column("crashes", sql.Integer, nullable=False, server_default="0"),
     sql.Column("code", sql.String(64)),
-    sql.Column("key", sql.LargeBinary(16)),  # hash of the image's, where it is done
+    sql.Column("key", sql.LargeBinary(16)),  # hash of the image's key, if it is done
     sql.Column("lease", sql.String(32)),
     sql.Column("lease_until", sql.Double),
     sql.UniqueConstraint("job", "place", name="items_place"),
-    sql.UniqueConstraint("job", "key", name="items_key"),  # nulls are equal to none
-    # SQLite does not see that a state which is asked for is another one
+    sql.UniqueConstraint("job", "key", name="items_key"),  # nulls are distinct
+    # Partial on PostgreSQL only: SQLite does not use a partial index for a bound state
     sql.Index(
         "items_state",
         *("job", "state", "crashes", "number"),

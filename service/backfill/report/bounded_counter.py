@@ -1,4 +1,4 @@
-"""Counting millions of texts in memory that does not grow with them."""
+"""Count millions of texts in bounded memory."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-# Of one column. An archive has hundreds of stations; headers that are all different have millions
+# Distinct values of one column. An archive has hundreds of stations; a column whose values all
+# differ has millions
 MOST_DISTINCT = 50_000
-# Texts that are compared letter by letter when their hashes are equal; beyond, nobody needs to
-# know which they are
+# Texts with equal hashes that are compared in full; further ones are counted, but not listed
 MOST_COMPARED = 1000
 
 
 @dataclass
 class BoundedCounter:
-    """How many rows have which value; beyond `most` values, the rarest become `others`."""
+    """Counts rows by value; beyond `most` values, the rarest are merged into `others`."""
 
     most: int = MOST_DISTINCT
     counts: Counter[str | None] = field(default_factory=Counter)
@@ -37,17 +37,17 @@ class BoundedCounter:
             self.others -= self.counts.total()
 
     def largest(self, most: int) -> tuple[dict[str | None, int], int]:
-        """The largest, by size and then by name, and how many rows are in none of them."""
+        """The largest counts, by count and then by value, and the number of all other rows."""
         ordered = sorted(self.counts.items(), key=lambda one: (-one[1], one[0] or ""))
         largest = dict(ordered[:most])
         return largest, self.others + self.counts.total() - sum(largest.values())
 
 
 class Repetitions:
-    """Finds texts that come more than once: 8 bytes of memory a text.
+    """Finds texts that occur more than once; takes 8 bytes of memory a text.
 
-    Python's hash of a text is 64 bits, keyed anew in each process, so nobody can make texts whose
-    hashes are equal. Among ten million that happens to two by chance once in 400,000 jobs; then a
+    Python's hash of a text has 64 bits and a new key in each process, so texts with equal hashes
+    cannot be prepared. By chance two of ten million texts collide in one of 400,000 jobs; then a
     second pass over the texts tells them apart.
     """
 
@@ -55,24 +55,25 @@ class Repetitions:
         self._hashes = array("q")
 
     def add(self, texts: Iterable[str]) -> None:
-        """Remember some."""
+        """Add texts."""
         self._hashes.extend(map(hash, texts))
 
     def suspects(self) -> npt.NDArray[np.int64]:
-        """Hashes that came more than once, as often as they came too often, in order."""
+        """Hashes that occur n > 1 times, each n - 1 times, sorted."""
         hashes = np.frombuffer(self._hashes, np.int64)
         hashes.sort()  # in place, within the array
         again: npt.NDArray[np.int64] = hashes[1:][hashes[1:] == hashes[:-1]]
         return again
 
     def find(self, again: Iterator[list[str]]) -> tuple[int, dict[str, int]]:
-        """How many texts are too many, and how often the repeated ones come.
+        """The repeated texts.
 
         Args:
-            again: All texts a second time; read only where there is a suspicion.
+            again: All texts a second time; read only if two hashes are equal.
 
         Returns:
-            The count, and up to `MOST_COMPARED` of the texts with the number of times each came.
+            The number of surplus texts, and up to `MOST_COMPARED` repeated texts with how often
+            each occurs.
         """
         suspects = self.suspects()
         wanted = set(np.unique(suspects)[:MOST_COMPARED].tolist())

@@ -1,4 +1,4 @@
-"""The certificate of a backfill: every image has exactly one outcome, or why that is not so."""
+"""The certificate of a backfill: whether every image has exactly one outcome."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ Count = Annotated[int, Field(ge=0)]
 
 
 class Frozen(BaseModel):
-    """Data; a key that this code does not know is an error."""
+    """Immutable data without unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Share(Frozen):
-    """The images of one value."""
+    """The number of images with one value."""
 
     value: str | None = Field(description="null where the file does not say")
     images: Count
 
 
 class Shares(Frozen):
-    """The values that most images have, and the rest in one number."""
+    """The most frequent values, and the number of all other images."""
 
     largest: tuple[Share, ...] = Field(description="at most 20, the largest first")
     others: Count = Field(description="images with any other value")
 
 
 class Agreement(Frozen):
-    """What one attribute of the headers says of the view, compared with the pixels."""
+    """One header attribute's view compared with the view from the pixels, in images."""
 
     agrees: Count
     disagrees: Count
@@ -42,7 +42,7 @@ class Agreement(Frozen):
 
 
 class Model(Frozen):
-    """Which weights answered."""
+    """The weights that answered."""
 
     name: str = Field(description="name/version")
     sha256: str
@@ -59,7 +59,7 @@ class CertifiedPart(Frozen):
 
 
 class Certificate(Frozen):
-    """What became of an archive; counts by a property of images are of those that are done."""
+    """The outcome of an archive. Counts by a property are of images that are done."""
 
     certificate_version: Literal[1] = 1
     cxrview: str = Field(description="the version that wrote this")
@@ -69,11 +69,12 @@ class Certificate(Frozen):
     errors: tuple[str, ...] = Field(description="why not every image has exactly one outcome")
     found: Count = Field(description="images in the archive")
     found_by: Literal["source", "rows"] = Field(
-        description="rows: nobody said how many there are, so the rows themselves were counted"
+        description="source: the number of images that were listed; rows: no job says how many "
+        "images there are, so the rows were counted"
     )
     left_out: dict[str, Count] | None = Field(
         default=None,
-        description="what the archive held besides, by reason; null where nobody counted it",
+        description="what else the archive held, by reason; null if the source did not count it",
     )
     outcomes: dict[Outcome, Count]
     codes: dict[str, Count] = Field(description="of what was skipped or failed")

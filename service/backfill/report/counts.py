@@ -1,4 +1,4 @@
-"""What a certificate counts, a batch of rows at a time."""
+"""The counts of a certificate, taken batch by batch."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from service.backfill.report.certificate import Agreement, Model, Share, Shares
 from service.backfill.results.rows import INPUTS, OUTCOMES
 
 LARGEST = 20
-NAMED = 3  # of what is wrong, in an error
+NAMED = 3  # examples in an error
 HEADER = ("view_position", "patient_orientation", "view_code", "described_view")
 VIEWS: tuple[View, ...] = get_args(View)
-# What no row that is done can be without
+# Columns that every row that is done must have
 ANSWER = ("key", "view", "pfi", "threshold", "review")
 
 Again = Callable[[], Iterator[pa.RecordBatch]]
 
 
 class CertificateCounts:
-    """Counts, in memory that grows by 16 bytes with each row."""
+    """Counts rows; takes 16 bytes of memory a row."""
 
     def __init__(self) -> None:
         self.rows = 0
@@ -33,15 +33,15 @@ class CertificateCounts:
         self.started: datetime | None = None
         self.ended: datetime | None = None
         names = ("outcome", "code", "view", "input", "modality", "station", "month", "model")
-        self._tallies = {name: BoundedCounter() for name in names}
+        self._counters = {name: BoundedCounter() for name in names}
         self._header = {name: BoundedCounter() for name in HEADER}
         self._locators, self._keys = Repetitions(), Repetitions()
         self._unanswered = self._unexplained = self._contradicted = 0
 
     def add(self, batch: pa.RecordBatch) -> None:
-        """Count some rows."""
+        """Count the rows of a batch."""
         self.rows += batch.num_rows
-        of = self._tallies
+        of = self._counters
         of["outcome"].add(batch["outcome"])
         self._locators.add(_texts(batch, "locator"))
         self._add_times(batch)
@@ -53,10 +53,10 @@ class CertificateCounts:
 
     def _add_done(self, done: pa.RecordBatch) -> None:
         for name in ("view", "modality", "station", "month"):
-            self._tallies[name].add(done[name])
-        # Parts of earlier versions do not say it, and knew nothing else
-        self._tallies["input"].add(pc.fill_null(done["input"], "stored"))
-        self._tallies["model"].add(
+            self._counters[name].add(done[name])
+        # Parts of earlier versions lack the column, and had stored images only
+        self._counters["input"].add(pc.fill_null(done["input"], "stored"))
+        self._counters["model"].add(
             pc.binary_join_element_wise(done["model"], done["model_sha256"], " ")
         )
         for name in HEADER:
@@ -81,45 +81,45 @@ class CertificateCounts:
             self.ended = last if self.ended is None else max(self.ended, last)
 
     def counts(self, name: str) -> dict[Any, int]:
-        """Of a column whose values are few."""
+        """Counts by value of a column with few values."""
         known = {"outcome": OUTCOMES, "view": VIEWS, "input": INPUTS}.get(name, ())
-        counts, others = self._tallies[name].largest(1000)
+        counts, others = self._counters[name].largest(1000)
         named: dict[Any, int] = dict.fromkeys(known, 0) | {
             value: count for value, count in counts.items() if value is not None
         }
         return named | ({"others": others} if others else {})
 
     def shares(self, name: str) -> Shares:
-        """The largest values of a column."""
-        largest, others = self._tallies[name].largest(LARGEST)
+        """The most frequent values of a column."""
+        largest, others = self._counters[name].largest(LARGEST)
         shares = [Share(value=value, images=count) for value, count in largest.items()]
         return Shares(largest=tuple(shares), others=others)
 
     def months(self) -> dict[str, int]:
-        """In their order."""
-        counts, others = self._tallies["month"].largest(1000)
+        """Counts by month, in order."""
+        counts, others = self._counters["month"].largest(1000)
         named = sorted((month or "", count) for month, count in counts.items())
         return dict(named) | ({"others": others} if others else {})
 
     def models(self) -> tuple[Model, ...]:
-        """Those that answered, the one with most images first."""
-        counts, _ = self._tallies["model"].largest(LARGEST)
+        """The models that answered, the most frequent first."""
+        counts, _ = self._counters["model"].largest(LARGEST)
         split = [((text or "").rpartition(" "), count) for text, count in counts.items()]
         return tuple(Model(name=name, sha256=sha, images=n) for (name, _, sha), n in split)
 
     def header(self) -> dict[str, Agreement]:
-        """Attribute by attribute."""
-        found = {name: tally.counts for name, tally in self._header.items()}
+        """Agreement with the pixels, by header attribute."""
+        found = {name: counter.counts for name, counter in self._header.items()}
         return {
             name: Agreement(agrees=of[True], disagrees=of[False], silent=of[None])  # type: ignore[index]
             for name, of in found.items()
         }
 
     def errors(self, again: Again) -> list[str]:
-        """What contradicts that every image has one outcome.
+        """The reasons why not every image has exactly one outcome.
 
         Args:
-            again: All rows a second time; read only where something seems to be there twice.
+            again: Reads all rows a second time; used only if something seems to be repeated.
         """
         checks = (
             (self._unanswered, "rows that are done without an answer, or with a code"),
@@ -150,7 +150,7 @@ def _texts(batch: pa.RecordBatch, name: str) -> Iterator[str]:
 
 
 def rate(rows: int, started: datetime | None, ended: datetime | None) -> float | None:
-    """Images a second, or None where there was no time."""
+    """Images a second; None if the time is unknown or zero."""
     if started is None or ended is None or ended - started <= timedelta(0):
         return None
     return rows / (ended - started).total_seconds()

@@ -1,4 +1,4 @@
-"""Where headers contradict the pixels: by station and month, and image by image."""
+"""The header audit: headers that contradict the pixels, by station and month and by image."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from service.backfill.results.formulas import marked
 
 GROUPS = "header-audit.csv"
 WORKLIST = "worklist.csv"
-MOST_GROUPS = 200_000  # stations times months; beyond, new ones are counted as one
+MOST_GROUPS = 200_000  # pairs of station and month; further ones are counted as `OTHERS`
 OTHERS = ("others", "others")
 RUN_ROWS = 100_000
-READ_ROWS = 1000  # of each sorted run, while they are merged
-# A PFI of 0 or 1 is one that single precision cannot tell from it
+READ_ROWS = 1000  # rows of each sorted run in memory, while the runs are merged
+# Keeps the logit of a PFI of 0 or 1 finite; about the resolution of single precision
 LEAST_PFI = 1e-7
 
 GROUP_COLUMNS = ("station", "month", "attribute", "agrees", "disagrees", "silent", "share")
@@ -36,44 +36,44 @@ WORKLIST_COLUMNS = (
     "view", "pfi", "threshold", "certainty", "review",
 )  # fmt: skip
 
-# Of a worklist: review cases last, and the most certain first
+# Sort order of the worklist: review cases last, and the most certain first
 ORDER = ("review", "uncertainty", "locator")
 
-# Rows are attributes; agrees, disagrees, silent
+# (attributes, 3) images: agrees, disagrees, silent
 Counts = npt.NDArray[np.int64]
 Group = tuple[str | None, str | None]
 
 
 @dataclass(frozen=True)
 class Line:
-    """One line of a table of the page."""
+    """One line of a table on the page."""
 
     name: str | None
     images: int
     counts: Counts
 
     def disagrees(self, attribute: int) -> int:
-        """Images whose attribute claims the other view than their pixels show."""
+        """Images whose header attribute claims another view than their pixels show."""
         return int(self.counts[attribute, 1])
 
     def share(self, attribute: int) -> float | None:
-        """Of those whose attribute claims a view."""
+        """The share of these, 0..1, of images whose attribute claims a view; None of none."""
         return share(*self.counts[attribute, :2].tolist())
 
 
 def share(agrees: int, disagrees: int) -> float | None:
-    """Of the images whose header claims a view, those whose pixels show the other one."""
+    """The share of disagreeing images, 0..1, of those that claim a view; None of none."""
     compared = agrees + disagrees
     return disagrees / compared if compared else None
 
 
 class HeaderAudit:
-    """Counts disagreements, and sorts them in files where memory does not hold them.
+    """Counts disagreements, and sorts them, in temporary files if they are many.
 
     Args:
-        folder: Where those files are, without names: they hold identifiers of patients, so they
-            stay beside the results, and a crash leaves nothing.
-        run_rows: Disagreements that are sorted in memory.
+        folder: Holds the temporary files. They contain patients' identifiers, so they stay beside
+            the results, and have no names, so that a crash leaves none.
+        run_rows: The most disagreements that are sorted in memory.
     """
 
     def __init__(self, folder: Path, run_rows: int = RUN_ROWS) -> None:
@@ -84,12 +84,12 @@ class HeaderAudit:
         self.disagreements = 0
 
     def close(self) -> None:
-        """Let the files go."""
+        """Close the temporary files."""
         for run in self._runs:
             run.close()
 
     def add(self, batch: pa.RecordBatch) -> None:
-        """Count the rows that are done, and keep those that disagree."""
+        """Count the rows that are done, and keep the rows that disagree."""
         done = pa.Table.from_batches([batch.filter(pc.equal(batch["outcome"], "done"))])
         self._count(done)
         disagrees = pc.fill_null(pc.invert(done[f"{HEADER[0]}_agrees"]), False)
@@ -128,7 +128,7 @@ class HeaderAudit:
         self._unsorted = []
 
     def lines(self, by: int) -> list[Line]:
-        """Of stations (0) or months (1), in the order of their names."""
+        """The counts by station (0) or by month (1), sorted by name."""
         found: dict[str | None, Counts] = {}
         for group, counts in self.groups.items():
             found[group[by]] = found.get(group[by], np.zeros_like(counts)) + counts
@@ -164,7 +164,7 @@ class HeaderAudit:
 
 
 def _worked(disagreeing: pa.Table) -> pa.Table:
-    """Rows of `WORKLIST_COLUMNS`, and of what they are sorted by."""
+    """The columns of `WORKLIST_COLUMNS`, and those that they are sorted by."""
     names = [
         pc.if_else(
             pc.equal(disagreeing[f"{name}_agrees"], False), name, pa.scalar(None, pa.string())

@@ -1,4 +1,4 @@
-"""The two pages of a backfill: each one file without scripts, which prints on A4."""
+"""The two HTML pages of a backfill: single files without scripts, which print on A4."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ WORDS = {
     "view_code": "View Code",
     "described_view": "Descriptions",
 }
-# Lines of the certificate's tables, so that it stays on one page; errors need room
+# Lines of the certificate's tables, so that it stays on one page; a list of errors takes some
 MOST_LINES, MOST_LINES_BESIDE_ERRORS = 19, 9
-MOST_MODALITIES = 5  # above another table
-MOST_STATIONS = 15  # and of those of the header audit
+MOST_MODALITIES = 5  # another table is below it
+MOST_STATIONS = 15  # this and the next: lines of the header audit
 MOST_MONTHS = 18
-LONGEST = 40  # letters of a name
+LONGEST = 40  # characters of a name
 
 
 def certificate(certificate: Certificate) -> str:
-    """The certificate on one page."""
+    """The certificate as one page of HTML."""
     most = MOST_LINES if certificate.valid else MOST_LINES_BESIDE_ERRORS
     years = len(certificate.months) > most
     months = [(month or None, count) for month, count in certificate.months.items()]
@@ -50,7 +50,7 @@ def certificate(certificate: Certificate) -> str:
 
 
 def header_audit(headers: HeaderAudit) -> str:
-    """Stations and months, and how often each attribute is wrong there."""
+    """The header audit as HTML: how often each attribute is wrong, by station and month."""
     stations = sorted(headers.lines(0), key=lambda line: -line.counts[:, 1].sum())
     months = headers.lines(1)
     return _page(
@@ -75,7 +75,7 @@ def _lines(shares: Shares, most: int) -> list[Counted]:
 
 
 def _shortened(counted: Sequence[Counted], others: int, most: int) -> list[Counted]:
-    """The first lines, and one for the rest."""
+    """The first lines, and one line for the others."""
     whole = len(counted) + bool(others) <= most
     first, rest = (counted, []) if whole else (counted[: most - 1], counted[most - 1 :])
     others += sum(count for _, count in rest)
@@ -83,7 +83,7 @@ def _shortened(counted: Sequence[Counted], others: int, most: int) -> list[Count
 
 
 def _years(months: Mapping[str, int]) -> list[Counted]:
-    """The newest first."""
+    """Counts by year, the newest first."""
     years: Counter[str | None] = Counter()
     for month, count in months.items():
         years[month[:4] or None] += count
@@ -93,7 +93,7 @@ def _years(months: Mapping[str, int]) -> list[Counted]:
 def _page(name: str, **values: Any) -> str:
     templates = Environment(
         loader=FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=True,  # names of stations are whatever somebody typed
+        autoescape=True,  # station names are free text
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -104,7 +104,7 @@ def _page(name: str, **values: Any) -> str:
 
 
 def _shown(text: str | None, longest: int = LONGEST) -> str:
-    """A name as a page can show it: no control characters, not longer than its cell."""
+    """A name for the page: without control characters, and cut to `longest` characters."""
     if text is None:
         return "not said"
     if not text.strip():
@@ -115,12 +115,12 @@ def _shown(text: str | None, longest: int = LONGEST) -> str:
 
 
 def _number(value: int) -> str:
-    """Groups of three, by narrow spaces."""
+    """A number with narrow spaces between groups of three digits."""
     return f"{value:,}".replace(",", "\N{NARROW NO-BREAK SPACE}")
 
 
 def _percent(part: float | None) -> str:
-    """One decimal place; a share of nothing is a dash."""
+    """A share in percent with one decimal place; a dash for None."""
     if part is None:
         return "\N{EN DASH}"
     if 0 < part < 0.0005:

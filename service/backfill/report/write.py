@@ -1,4 +1,4 @@
-"""The end of a backfill, and `cxrview audit`: certificate and header audit, from the parts."""
+"""Certificate and header audit from the parts, at the end of a job and for `cxrview audit`."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ from service.backfill.results.sinks import RESULTS, PartError, PartFile, parts
 CERTIFICATE = "certificate.json"
 PAGE = "certificate.html"
 HASHES = "results.sha256"
-HEADERS = "audit"  # folder of the header audit
+HEADERS = "audit"  # the folder of the header audit
 HEADERS_PAGE = "header-audit.html"
 
 
 @dataclass(frozen=True)
 class Known:
-    """What a job knows of itself, which its parts cannot know."""
+    """Facts from the ledger that the parts do not hold."""
 
     found: int  # images in its sources
     parts: Sequence[PartFile]
     started: datetime | None = None
     ended: datetime | None = None
-    left_out: Mapping[str, int] | None = None  # by reason, when the sources were listed
-    source: str = ""  # what was looked at
+    left_out: Mapping[str, int] | None = None  # what the listing left out, by reason
+    source: str = ""  # as the job names it
     may_be_empty: bool = False  # an archive without images is no error
 
 
@@ -43,15 +43,15 @@ def audit(folder: Path, out: Path, known: Known | None = None) -> Certificate:
     """Count all rows of a folder of results; write the certificate and the header audit.
 
     Args:
-        folder: With the parts of a job, or the one that holds it as `results`.
-        out: Where certificate.json, certificate.html, results.sha256 and the folder audit go.
-        known: Of the job, at its end. Without it the rows count themselves, and a part that is
-            missing is not missed.
+        folder: The folder with the parts of a job, or its parent, where it is named `results`.
+        out: Gets certificate.json, certificate.html, results.sha256 and the folder audit.
+        known: Facts from the ledger, at the end of a job. Without them, missing images and missing
+            parts are not noticed.
 
     Raises:
         NotADirectoryError: There is no such folder.
-        OSError: A file cannot be read, or written.
-        ValueError: `out` lies within the folder, where its files would be taken for parts.
+        OSError: A file cannot be read or written.
+        ValueError: `out` is within the folder, where its files would be taken for parts.
     """
     folder = folder / RESULTS if (folder / RESULTS).is_dir() else folder
     if out.resolve().is_relative_to(folder.resolve()):
@@ -122,7 +122,7 @@ def _certificate(
 
 
 def _empty(known: Known | None) -> list[str]:
-    """Nothing to do is more often a wrong path than an empty archive."""
+    """An error if no image was found, because a wrong path is likelier than an empty archive."""
     if known is None or known.found or known.may_be_empty:
         return []
     passed = ", ".join(f"{count} {reason}" for reason, count in (known.left_out or {}).items())
@@ -130,7 +130,7 @@ def _empty(known: Known | None) -> list[str]:
 
 
 def _missing(found: Sequence[PartFile], known: Known | None) -> list[str]:
-    """Where the parts are not those of the job, or the rows not as many as its images."""
+    """Errors if the parts or the number of rows differ from those in the ledger."""
     if known is None:
         return [] if found else ["there are no parts"]
     there, wanted = ({part.name: part for part in some} for some in (found, known.parts))
@@ -148,7 +148,7 @@ def _missing(found: Sequence[PartFile], known: Known | None) -> list[str]:
 
 
 def _readable(folder: Path) -> Iterator[pa.RecordBatch]:
-    """All rows that were counted; what cannot be read is an error already."""
+    """All rows again; a part that cannot be read is an error already."""
     for part in parts(folder):
         try:
             yield from part.batches()

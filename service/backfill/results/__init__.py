@@ -1,1 +1,1 @@
-"""The results: one row an image, and the files that hold them."""
+"""The results: one row for each image, and the files that hold the rows."""

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, also after the power has failed."""
+"""Files that exist whole or not at all, even after a power failure."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
 class UnwritableError(OSError):
-    """A folder takes no files: its disk is full, it may not be written to, or it is none."""
+    """A folder cannot be written to: its disk is full, access is denied, or it is not a folder."""
 
     def __init__(self, folder: Path, error: OSError) -> None:
         super().__init__(error.errno, error.strerror, str(folder))
 
     def __str__(self) -> str:
-        """In words for whoever can mend it."""
+        """The reason, in words for the operator."""
         if self.errno in FULL:
             return f"the disk is full: {self.filename}"
         return f"{self.filename} cannot be written to: {self.strerror}"
@@ -26,34 +26,34 @@ class UnwritableError(OSError):
 
 @contextmanager
 def writing(path: Path) -> Iterator[Path]:
-    """The temporary file of `path`, in whose folder the block writes; what fails leaves none.
+    """The temporary file of `path`, for the block to write; deleted after an OSError.
 
     Raises:
-        UnwritableError
+        UnwritableError: The folder cannot be written to.
     """
     draft = temporary(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield draft
     except OSError as error:
-        with suppress(OSError):  # a full disk needs the room
+        with suppress(OSError):  # to free disk space
             draft.unlink()
         raise UnwritableError(path.parent, error) from error
 
 
 def temporary(path: Path) -> Path:
-    """Where a file is written before it is published: beside it, hidden, so that no reader sees it.
+    """The hidden path, in the same folder, where a file is written before it is published.
 
-    Hidden and not only `.tmp`, because pyarrow.dataset takes every file that is not hidden.
+    It begins with a dot, because pyarrow.dataset reads every file that is not hidden.
     """
     return path.with_name(f".{path.name}.tmp")
 
 
 def write(path: Path, data: bytes) -> Path:
-    """Write the temporary file of `path` down to the disk; returns it, for `publish`.
+    """Write and fsync the temporary file of `path`; returns it, for `publish`.
 
     Raises:
-        UnwritableError: There is no such file then.
+        UnwritableError: The folder cannot be written to; no temporary file is left.
     """
     with writing(path) as draft:
         with draft.open("wb") as file:
@@ -65,11 +65,11 @@ def write(path: Path, data: bytes) -> Path:
 
 
 def publish(draft: Path) -> Path:
-    """Give a temporary file its final name, and return it; a second time changes nothing.
+    """Rename a temporary file to its final name, which is returned; may be repeated.
 
     Raises:
         FileNotFoundError: There is neither the temporary nor the final file.
-        ValueError: This is not the name of a temporary file.
+        ValueError: `draft` is not the name of a temporary file.
     """
     path = draft.with_name(draft.name.removeprefix(".").removesuffix(".tmp"))
     if temporary(path) != draft:
@@ -77,7 +77,7 @@ def publish(draft: Path) -> Path:
     try:
         draft.replace(path)
     except FileNotFoundError:
-        if not path.exists():  # else a crash came after the renaming
+        if not path.exists():  # if it exists, it was renamed before a crash
             raise
         return path
     _sync_folder(path.parent)
@@ -85,7 +85,7 @@ def publish(draft: Path) -> Path:
 
 
 def _sync_folder(folder: Path) -> None:
-    """A new name is on the disk only when its folder is."""
+    """Write a folder's entries to the disk; only then a new name survives a power failure."""
     opened = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(opened)

@@ -1,4 +1,4 @@
-"""Rows as columns: the one Arrow schema of results, made of `Row`."""
+"""The Arrow schema of results, made from the fields of `Row`."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ import pyarrow as pa
 
 from service.backfill.results.rows import Row
 
-SCHEMA_VERSION = "1"  # changes when a column changes its meaning, or goes; not when one comes
-# A few values for many images; what is not here is different in every row
+# Changes when a column is removed or changes its meaning, not when one is added
+SCHEMA_VERSION = "1"
+# Columns with few distinct values
 REPETITIVE = (
     "outcome", "code", "modality", "station", "month", "format", "transfer_syntax", "input",
     "view", "view_position", "patient_orientation", "view_code", "described_view",
     "claimed_by", "warnings", "model", "model_sha256",
 )  # fmt: skip
-# Columns that parts of earlier versions have not
+# Columns that parts of earlier versions lack
 LATER = ("input", "described_view", "claimed_by", "described_view_agrees")
 TYPES: dict[Any, pa.DataType] = {
     str: pa.string(),
@@ -44,7 +45,7 @@ def _field(name: str, hint: Any) -> pa.Field:
     return pa.field(name, TYPES[kind], nullable=nullable)
 
 
-# As results are read; in Parquet, strings of `REPETITIVE` are dictionaries
+# The schema for readers; in Parquet, the columns of `REPETITIVE` are dictionaries
 SCHEMA = _schema()
 PARQUET_SCHEMA = pa.schema(
     [
@@ -56,7 +57,7 @@ PARQUET_SCHEMA = pa.schema(
 
 
 def as_table(rows: Sequence[Row]) -> pa.Table:
-    """The rows as columns of `SCHEMA`."""
+    """A table of `SCHEMA`."""
     columns = []
     for each in SCHEMA:
         values = [getattr(row, each.name) for row in rows]
@@ -67,10 +68,10 @@ def as_table(rows: Sequence[Row]) -> pa.Table:
 
 
 def as_rows(batch: pa.RecordBatch) -> Iterator[Row]:
-    """The columns of a batch as rows."""
+    """The rows of a batch."""
     return (Row(**record) for record in batch.to_pylist())
 
 
 def _storable(text: str) -> str:
-    r"""UTF-8 has no place for the bytes of a file's name that is not UTF-8: \udce9 stands there."""
+    r"""A text as valid UTF-8: a byte of a file name that is not UTF-8 becomes `\udce9`."""
     return text.encode("utf-8", "backslashreplace").decode()

@@ -1,4 +1,4 @@
-"""The folder of a job's results, held to what its ledger says is in it."""
+"""The folder of a job's results, kept consistent with its ledger."""
 
 from __future__ import annotations
 
@@ -14,17 +14,18 @@ from service.backfill.results.rows import Row
 from service.backfill.results.sinks import RESULTS, Sink
 
 FAILURES = "failures-"
-# What stands in a part's name, of a lease; those of failures are for whoever ends the job
+# The lease's id in the name of a part. Parts of failed images do not match: `Ledger.end` replaces
+# them
 PART_ID = re.compile(r"part-([0-9a-f]+)\.")
 
 
 class Results:
-    """Writes parts, publishes those that were committed, discards the others.
+    """Writes parts, publishes committed ones, and deletes the others.
 
     Args:
         out: The folder of the job.
-        sink: The format of its parts.
-        today: The day of processing, in UTC.
+        sink: The format of the parts.
+        today: Returns the day of processing, in UTC.
     """
 
     def __init__(
@@ -36,12 +37,12 @@ class Results:
         self._out, self._sink, self._today = out, sink, today
 
     def write(self, rows: Sequence[Row], part: str) -> Part:
-        """Write a part down to the disk, where no reader sees it yet."""
+        """Write a part to the disk, hidden from readers."""
         written = self._sink.write_part(rows, self._sink.path(self._out, self._today(), part))
         return Part(written.name, written.rows, written.bytes, written.sha256)
 
     def publish(self, part: Part) -> None:
-        """Show readers what has been committed; a second time changes nothing."""
+        """Make a committed part visible to readers; may be repeated."""
         atomic_files.publish(atomic_files.temporary(self._path(part.name)))
 
     def discard(self, part: Part) -> None:
@@ -52,19 +53,19 @@ class Results:
     def recover(
         self, leases: Callable[[], Collection[str]], committed: Callable[[], Sequence[Part]]
     ) -> None:
-        """After a crash: publish what was committed, delete what was not.
+        """Clean up after a crash: publish committed parts, delete the others.
 
-        Others may work meanwhile. A file that was there before both are asked belongs to a lease,
-        to a part that was committed since, or to nobody: hence the order.
+        Other workers may write meanwhile. So the order matters: files are listed before the leases
+        and parts are read. A listed file that then has neither a lease nor a part is left over.
 
         Args:
-            leases: Those that have images, also where they ran out.
-            committed: The parts that the ledger has.
+            leases: Reads the ids of leases that hold images, expired ones included.
+            committed: Reads the parts that the ledger has.
         """
         there = list(self._out.glob(f"{RESULTS}/day=*/*"))
         alive, parts = leases(), committed()
         for part in parts:
-            with suppress(FileNotFoundError):  # the certificate names what is missing
+            with suppress(FileNotFoundError):  # the certificate reports a missing part
                 self.publish(part)
         known = {self._path(part.name) for part in parts}
         for path in there:

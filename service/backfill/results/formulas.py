@@ -1,7 +1,7 @@
-"""CSV that a spreadsheet may open: what came from a header or a file's name is never a formula.
+"""Texts that are safe in a spreadsheet: no header value or file name becomes a formula.
 
-A text that begins with one of `BEGIN_FORMULA`, or with the apostrophe itself, gets an apostrophe
-before it. So whoever reads takes one away where there is one, and has the text as it was.
+A text that begins with one of `BEGIN_FORMULA`, or with an apostrophe, gets an apostrophe in front.
+A reader removes one leading apostrophe, if there is one, to get the original text.
 """
 
 from __future__ import annotations
@@ -11,5 +11,5 @@ MARK = "'"
 
 
 def marked(text: str) -> str:
-    """One text, as it stands in a cell."""
+    """The text for a cell."""
     return MARK + text if text.startswith((*BEGIN_FORMULA, MARK)) else text

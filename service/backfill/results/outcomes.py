@@ -1,4 +1,4 @@
-"""From what became of one image to its row."""
+"""Make the row of an image from its answer or its error."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from service.imaging import ImageError, Origin, Radiograph, ViewHeader, tidy
 from service.inference import UnavailableError
 from service.uploads.upload import UploadError
 
-# Nothing that anybody would want to be classified, whoever tries again with whatever decoder: files
-# of other kinds, CT and reports, cine runs and stacks (a CR or DX object has one frame by
-# definition), photographs and screens, icons, and images on which nothing is to be seen. All else
-# is `failed`, so that somebody looks: an object without its pixels, an empty file or a declared
-# size beyond all limits may be what is left of a radiograph, and a decoder may come.
+# Codes of files that no decoder and no second try could turn into a radiograph: other file types,
+# CT and reports, cine runs and stacks (a CR or DX object has one frame by definition), photographs
+# and screenshots, icons, and blank images. All other codes are `failed`, so that an operator looks:
+# an object without pixels, an empty file or a declared size beyond all limits may be a damaged
+# radiograph, and a later version may have a decoder for it.
 SKIPPED = frozenset(
     {
         "blank_image",
@@ -44,20 +44,21 @@ def row_of(
     """The row of an image that was classified.
 
     Args:
-        locator: Where it is, as its source names it.
-        radiograph: As it was read.
-        pfi: What the model of `card` answered, 0..1.
-        card: Of the model.
+        locator: The image's locator in its source.
+        radiograph: The image as it was read.
+        pfi: The model's answer, 0..1.
+        card: The card of the model.
         size: Bytes of the file.
-        sha256: Of the file, in hexadecimal; only needed where `uid_of` knows none.
+        sha256: Hash of the file, in hexadecimal; needed only if `uid_of` returns None.
         seconds: From its bytes to its answer.
-        attempts: How often it was tried, this time included.
-        rendered: Whose picture the image was; None: it was the file itself.
+        attempts: How often it was tried, including this time.
+        rendered: The instance, if the image is a picture that the archive rendered; None: the image
+            is the file itself.
 
     Raises:
-        ValueError: The PFI is no probability: whatever answered, this is no outcome.
+        ValueError: The PFI is not within 0..1.
     """
-    if not 0 <= pfi <= 1:  # a NaN, too, would be called lateral
+    if not 0 <= pfi <= 1:  # also true of NaN, which would be called lateral
         raise ValueError(f"a PFI of {pfi}")
     if rendered is not None:
         radiograph = _named(radiograph, rendered)
@@ -100,7 +101,7 @@ def row_of(
 
 
 def _named(radiograph: Radiograph, rendered: Names) -> Radiograph:
-    """The picture of an instance, with the instance's names."""
+    """A rendered picture with the UIDs of its instance."""
     origin = Origin(rendered.study_instance_uid, rendered.series_instance_uid)
     return replace(radiograph, sop_instance_uid=rendered.sop_instance_uid, origin=origin)
 
@@ -113,11 +114,11 @@ def row_of_error(
     seconds: float | None = None,
     attempts: int = 1,
 ) -> Row:
-    """The row of an image that was not classified; its code is that of docs/problems.md.
+    """The row of an image that was not classified, with a code of docs/problems.md.
 
     Raises:
-        Exception: `error` itself, where it says nothing of the image: the archive does not answer,
-            the service is stopping or full. Then it has no outcome yet.
+        Exception: `error` itself, if it is not about the image: the archive does not answer, or the
+            service is stopping or full. The image then has no outcome yet.
     """
     if isinstance(error, (SourceError, UnavailableError)):
         raise error
@@ -130,6 +131,6 @@ def row_of_error(
 
 
 def uid_of(radiograph: Radiograph) -> str | None:
-    """SOP Instance UID; None where there is none, or other text, which many images may share."""
+    """The SOP Instance UID; None if it is missing or no valid UID, which images may share."""
     found = tidy(radiograph.sop_instance_uid)
     return found if found and UID.fullmatch(found) else None

@@ -1,8 +1,8 @@
-"""Where rows are written: parts of Parquet, NDJSON or CSV, each there whole or not at all.
+"""The formats of parts: Parquet, NDJSON or CSV. A part exists whole or not at all.
 
-A part is written under a hidden name first. The ledger commits, and only then the part gets its
-name (`atomic_files.publish`). So readers see what was committed; what a crash left behind is
-published or deleted when the job resumes.
+A part is first written under a hidden name. After the ledger has committed it, it gets its final
+name (`atomic_files.publish`). So readers see only committed parts. A hidden part that a crash has
+left is published or deleted when the job resumes.
 """
 
 from __future__ import annotations
@@ -36,13 +36,11 @@ from service.backfill.results.rows import Row
 
 RESULTS = "results"
 BATCH_ROWS = 65536
-
-
 MARKED = r"^(['=+\-@\t\r\n])"  # see `formulas`
 
 
 class PartError(Exception):
-    """A part cannot be read, or is not of this version's rows."""
+    """A part cannot be read, or has rows of another version."""
 
 
 @dataclass(frozen=True)
@@ -61,15 +59,15 @@ class Sink(ABC):
     suffix: ClassVar[str]
 
     def path(self, out: Path, day: date, part: str) -> Path:
-        """Where the part of this id, of images processed on this day, is published."""
+        """The final path of a part, by the day of processing and the part's id."""
         return out / RESULTS / f"day={day.isoformat()}" / f"part-{part}{self.suffix}"
 
     def write_part(self, rows: Sequence[Row], path: Path) -> PartFile:
-        """Write to `temporary(path)`; `publish` renames it once it is committed.
+        """Write the temporary file of `path`; after the commit, `publish` renames it.
 
         Raises:
-            OSError: The disk refuses.
-            ValueError: There are no rows; an empty file is what a crash leaves.
+            UnwritableError: The folder cannot be written to.
+            ValueError: There are no rows.
         """
         if not rows:
             raise ValueError("a part has rows")
@@ -80,17 +78,17 @@ class Sink(ABC):
 
     @abstractmethod
     def encode(self, table: pa.Table) -> bytes:
-        """A table of `SCHEMA`, as the bytes of a file."""
+        """The bytes of a file with a table of `SCHEMA`."""
 
     @abstractmethod
     def batches(self, data: bytes) -> Iterator[pa.RecordBatch]:
-        """What `encode` was given; anything else raises errors of Arrow, or is no `SCHEMA`."""
+        """The inverse of `encode`; other bytes raise an Arrow error, or give another schema."""
 
     def decode(self, data: bytes) -> Iterator[pa.RecordBatch]:
-        """Batches of `SCHEMA`.
+        """The rows of a part, as batches of `SCHEMA`.
 
         Raises:
-            PartError: The bytes are damaged, or cut off, or hold something else.
+            PartError: The bytes are damaged or cut off, or hold something else.
         """
         try:
             for batch in self.batches(data):
@@ -105,19 +103,19 @@ class Sink(ABC):
 
 
 class Parquet(Sink):
-    """Columns, compressed: the one for millions of images."""
+    """Compressed columns; the format for millions of images."""
 
     suffix = ".parquet"
 
     def encode(self, table: pa.Table) -> bytes:
-        """With zstd, and dictionaries where values are few."""
+        """Compressed with zstd; dictionaries for columns with few values."""
         buffer = io.BytesIO()
         columns = table.cast(PARQUET_SCHEMA)
         pq.write_table(columns, buffer, compression="zstd", use_dictionary=list(REPETITIVE))
         return buffer.getvalue()
 
     def batches(self, data: bytes) -> Iterator[pa.RecordBatch]:
-        """A row group at a time; a part of another version's rows is refused."""
+        """One row group at a time; rows of another version are refused."""
         file = pq.ParquetFile(pa.BufferReader(data))
         found = (file.schema_arrow.metadata or {}).get(b"cxrview_rows", b"none").decode()
         if found != SCHEMA_VERSION:
@@ -139,7 +137,7 @@ class Ndjson(Sink):
         return "".join(f"{line}\n" for line in lines).encode()
 
     def batches(self, data: bytes) -> Iterator[pa.RecordBatch]:
-        """Lines with other or without all columns are refused."""
+        """The rows; a line with unknown columns is refused."""
         if not data.endswith(b"\n"):
             raise PartError("its last line is cut off")
         read = pa_json.ReadOptions(block_size=len(data) + 1)  # so that no line is too long
@@ -149,18 +147,18 @@ class Ndjson(Sink):
 
 
 class Csv(Sink):
-    """For spreadsheets, and safe in them (see `cells`)."""
+    """CSV that is safe to open in a spreadsheet (see `formulas`)."""
 
     suffix = ".csv"
 
     def encode(self, table: pa.Table) -> bytes:
-        """With a header; nothing stands for null, and "" for a text that is empty."""
+        """CSV with a header; an empty cell is null, and "" is an empty text."""
         buffer = io.BytesIO()
         pa_csv.write_csv(_mark(table), buffer, pa_csv.WriteOptions(quoting_style="needed"))
         return buffer.getvalue()
 
     def batches(self, data: bytes) -> Iterator[pa.RecordBatch]:
-        """The other way round."""
+        """The rows, with the original texts."""
         if not data.endswith(b"\n"):
             raise PartError("its last line is cut off")
         table = pa_csv.read_csv(
@@ -182,28 +180,28 @@ SINKS: dict[str, Sink] = {"parquet": Parquet(), "ndjson": Ndjson(), "csv": Csv()
 
 @dataclass(frozen=True)
 class Part:
-    """A published part, its bytes read once: what is hashed is what is counted."""
+    """A published part. Its bytes are read once, so that the hash is of the rows counted."""
 
     name: str
     data: bytes
 
     @property
     def sha256(self) -> str:
-        """Of the file."""
+        """Hash of the file, in hexadecimal."""
         return hashlib.sha256(self.data).hexdigest()
 
     def batches(self) -> Iterator[pa.RecordBatch]:
-        """Its rows.
+        """The rows.
 
         Raises:
-            PartError: It cannot be read.
+            PartError: The part cannot be read.
         """
         (sink,) = (each for each in SINKS.values() if self.name.endswith(each.suffix))
         return sink.decode(self.data)
 
 
 def parts(folder: Path) -> Iterator[Part]:
-    """All published parts of a folder of results, in the order of their names.
+    """All published parts of a folder of results, by name.
 
     Raises:
         NotADirectoryError: There is no such folder.
@@ -219,11 +217,11 @@ def parts(folder: Path) -> Iterator[Part]:
 
 
 def read_rows(folder: Path) -> Iterator[pa.RecordBatch]:
-    """The rows of all parts of a folder, whatever their formats, one part in memory at a time.
+    """The rows of all parts of a folder, in any format, with one part in memory at a time.
 
     Raises:
         NotADirectoryError: There is no such folder.
-        PartError: A part cannot be read; its name is said.
+        PartError: A part cannot be read; the message names it.
     """
     for part in parts(folder):
         try:
@@ -233,7 +231,7 @@ def read_rows(folder: Path) -> Iterator[pa.RecordBatch]:
 
 
 def _completed(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """With the columns that came later, of which an earlier version knew nothing."""
+    """Add the columns of `LATER`, as nulls, to rows of an earlier version."""
     for name in LATER:
         if name not in batch.schema.names:
             nulls = pa.nulls(batch.num_rows, SCHEMA.field(name).type)
@@ -247,12 +245,12 @@ def _iso(value: Any) -> str:
 
 
 def _mark(table: pa.Table) -> pa.Table:
-    """All columns of text, as they stand in cells."""
+    """Mark the texts of all columns for a spreadsheet."""
     return _replace(table, MARKED, r"'\1")
 
 
 def _unmark(table: pa.Table) -> pa.Table:
-    """What `_mark` was given."""
+    """The inverse of `_mark`."""
     return _replace(table, "^'", "")
 
 

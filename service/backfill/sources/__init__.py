@@ -1,4 +1,4 @@
-"""Where an archive's images are: folders, lists, archive files, buckets, PACS."""
+"""Sources of images: folders, lists, archive files, buckets, PACS."""
 
 from service.backfill.sources.opening import open_source
 from service.backfill.sources.options import OptionsError

@@ -1,4 +1,4 @@
-"""A zip or tar file, of which each entry is read by itself, from several threads."""
+"""A zip or tar file as a source; several threads read its entries."""
 
 from __future__ import annotations
 
@@ -23,20 +23,21 @@ from service.uploads.files import read_whole
 from service.uploads.upload import TooManyEntriesError, UploadError
 
 SUFFIXES = (".zip", ".tar")
-NAME_BYTES = 256  # of memory for each entry that there may be; some names may be longer
+NAME_BYTES = 256  # memory for names: so many bytes times the limit of entries
 
 
 class ArchiveOptions(Options):
-    """Of a zip or tar file. The limits are those of uploads."""
+    """Options of a zip or tar file; limits as for uploads."""
 
     max_entries: PositiveInt = 2_000_000  # about 800 bytes of memory each
     max_ratio: Annotated[float, Gt(1)] = 200  # inflated / deflated of one entry
 
 
 class ArchiveSource:
-    """The entries of a zip or plain tar, by their names.
+    """The entries of a zip or plain tar; the locator is the entry's name.
 
-    Entries of the same name are all found; from the second on, `%00` and a count follow the name.
+    Several entries with one name are all found; from the second on, `%00` and a count follow the
+    name.
 
     Raises:
         SourceError: There is no such file.
@@ -54,16 +55,16 @@ class ArchiveSource:
             raise SourceError(f"the archive cannot be opened: {error.strerror}") from error
         found = os.fstat(self._descriptor)
         self._stored = Stored(found.st_size, self._read_at)
-        if not stat.S_ISREG(found.st_mode):  # a pipe would be waited for
+        if not stat.S_ISREG(found.st_mode):  # reading a pipe could block for ever
             self.close()
             raise SourceError("the archive is a folder or a device, not a file")
 
     def find(self) -> Iterator[str]:
-        """In the archive's own order.
+        """The entries in the archive's order.
 
         Raises:
-            SourceError: It is damaged, and all entries before the damage have been given; or it has
-                too many.
+            SourceError: The archive has too many entries, or is damaged; the entries before the
+                damage are given first.
         """
         yield from self._index()
         if self._damage is not None:
@@ -82,7 +83,7 @@ class ArchiveSource:
             raise ItemError("corrupt_archive", "the entry cannot be read") from error
 
     def close(self) -> None:
-        """Nothing can be read any more."""
+        """Close the file; later reads raise SourceError."""
         with self._lock:
             if self._descriptor >= 0:
                 os.close(self._descriptor)

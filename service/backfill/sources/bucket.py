@@ -1,7 +1,7 @@
-"""A bucket of an S3-compatible object store.
+"""A bucket of an S3-compatible object store as a source.
 
-By `minio`, which takes keys as they are: fsspec's S3 file system makes paths of them, in which `a/`
-is lost, and holds a whole listing in memory before it gives its first name.
+Uses `minio`, which does not change keys. fsspec's S3 file system turns keys into paths, which loses
+`a/`, and holds a whole listing in memory before it returns the first name.
 """
 
 from __future__ import annotations
@@ -34,31 +34,31 @@ from service.backfill.sources.options import OptionsError
 from service.backfill.sources.retrying import Retry, RetryOptions, TransientError
 from service.inference import Buffer
 
-PAGE = 1000  # the most that S3 gives at once
+PAGE = 1000  # the most keys of one S3 listing
 ENDPOINT = "https://s3.amazonaws.com"
 
 Answer = TypeVar("Answer")
 
 
 class BucketOptions(RetryOptions):
-    """Of a bucket; its period is of the times when objects were last written.
+    """Options of a bucket; `since` and `until` apply to the time an object was last written.
 
     The endpoint, region and keys come from AWS_ENDPOINT_URL_S3 or AWS_ENDPOINT_URL, AWS_REGION or
     AWS_DEFAULT_REGION, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN, from the
-    files of AWS's own tools, or from the machine's or pod's role.
+    files of the AWS tools, or from the role of the machine or pod.
     """
 
     anonymous: bool = False  # send no keys: the bucket is public
 
 
 class BucketSource:
-    """The objects of a bucket whose keys begin with a prefix, by their keys.
+    """The objects of a bucket whose keys begin with a prefix; the locator is the key.
 
-    Left out, and counted in `left_out`: a `folder`, which is an empty object whose key ends in a
-    slash, and what is not of the `period`.
+    Left out, and counted in `left_out`: `folder`, an empty object whose key ends in a slash;
+    `period`, an object outside `since` to `until`.
 
     Raises:
-        OptionsError: This is no bucket's name, or no endpoint's.
+        OptionsError: The name of the bucket or the endpoint is invalid.
     """
 
     def __init__(self, bucket: str, prefix: str, options: BucketOptions) -> None:
@@ -67,7 +67,7 @@ class BucketSource:
         self._options = options
         self._connections = urllib3.PoolManager(
             timeout=urllib3.Timeout(options.timeout_seconds),
-            maxsize=64,  # kept for as many threads; `Retry` is ours, to know whose fault it is
+            maxsize=64,  # connections; our `Retry` retries, not urllib3
             retries=urllib3.Retry(0, raise_on_status=False),
         )
         try:
@@ -79,10 +79,10 @@ class BucketSource:
         self.left_out: Counter[str] = Counter()
 
     def find(self) -> Iterator[str]:
-        """In the order of their keys; in memory is one page of a listing.
+        """The objects by key; holds one page of the listing in memory.
 
         Raises:
-            SourceError: See `read`.
+            SourceError: The store is away for longer than `patience_seconds`, or refuses to list.
         """
         self.left_out.clear()
         last = None
@@ -98,15 +98,16 @@ class BucketSource:
         """The whole object.
 
         Raises:
-            ItemError: `not_found`, `entry_too_large`; `unreadable_file` where the store answers,
-                but will not give this one.
-            SourceError: The store is away for longer than its patience, or refuses everything.
+            ItemError: `not_found`; `entry_too_large`; `unreadable_file`: the store answers, but
+                does not return this object.
+            SourceError: The store is away for longer than `patience_seconds`, or refuses every
+                request.
         """
         key = name_of(locator)
         return self._retry.of_item(partial(self._translated, partial(self._get, key), of_item=True))
 
     def close(self) -> None:
-        """Whoever waits gets a SourceError now; connections are closed."""
+        """Close the connections; calls that wait raise SourceError."""
         self._retry.close()
         self._connections.clear()
 
@@ -117,7 +118,7 @@ class BucketSource:
         return None if written is None or self._options.hold(written) else "period"
 
     def _page(self, last: str | None, count: int = PAGE) -> list[Object]:
-        # Keys are in order, so a listing goes on after the last one, whatever happened meanwhile
+        # Keys are sorted, so a listing continues after the last key, even if the bucket changed
         objects = self._client.list_objects(
             self._bucket, self._prefix or None, recursive=True, start_after=last
         )
@@ -134,7 +135,7 @@ class BucketSource:
                 pieces.append(piece)
                 size += len(piece)
                 if size > self._options.max_image_bytes:
-                    response.close()  # the rest is not read, so the connection is of no use
+                    response.close()  # the rest is unread, so the connection cannot be reused
                     raise ItemError(
                         "entry_too_large",
                         f"the object exceeds {self._options.max_image_bytes} bytes",
@@ -163,7 +164,7 @@ class BucketSource:
             return TransientError(f"the store answers {status} ({code})")
         if of_item and code in {"NoSuchKey", "ResourceNotFound", "NoSuchVersion"}:
             return ItemError("not_found", "the bucket has no such object")
-        if of_item and self._retry.answers():  # archived, or with access rules of its own
+        if of_item and self._retry.answers():  # archived, or with its own access rules
             return ItemError("unreadable_file", f"the store answers {status} ({code})")
         return SourceError(f"the bucket cannot be read: the store answers {status} ({code})")
 
@@ -178,7 +179,7 @@ def _client(options: BucketOptions, connections: urllib3.PoolManager) -> Minio:
         endpoint.netloc,
         secure=endpoint.scheme == "https",
         region=region
-        or ("us-east-1" if address else None),  # None: the bucket is asked for its own
+        or ("us-east-1" if address else None),  # None: minio asks for the bucket's region
         credentials=None if options.anonymous else keys,
         http_client=connections,
     )

@@ -1,4 +1,4 @@
-"""A PACS that speaks DICOMweb: QIDO-RS says what it has, WADO-RS gives it, stored or rendered."""
+"""A PACS with DICOMweb as a source: QIDO-RS lists instances, WADO-RS returns or renders them."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ LOCATOR = re.compile(
 )
 STUDY_DATE, MODALITY = "00080020", "00080060"
 UIDS = {"studies": "0020000D", "series": "0020000E", "instances": "00080018"}
-# Without the last parameter an archive would decompress what it has, and send ten times as much
+# Without the last parameter an archive would decompress images, and send ten times as many bytes
 AS_STORED = 'multipart/related; type="application/dicom"; transfer-syntax=*'
 MAX_LISTING_BYTES = 256 * 2**20
-MAX_LISTINGS = 5  # of the same days, until one is whole
-# Instances of which one must be rendered, before it is believed that the archive renders any; and
-# pictures refused one after the other, before it is asked again
+MAX_LISTINGS = 5  # tries to list the same days while the archive changes
+# If a picture is refused before any was rendered, so many others are tried; later, after so many
+# refusals in a row, an earlier picture is tried again
 SAMPLE, MOST_REFUSED = 20, 100
 
 
@@ -70,38 +70,38 @@ Modalities = Annotated[
 
 
 class DicomwebOptions(RetryOptions):
-    """Of a PACS; its period is of Study Dates, and `since` is required.
+    """Options of a PACS; `since`, which is required, and `until` apply to Study Date.
 
-    Who asks is said by CXRVIEW_DICOMWEB_TOKEN_FILE (read for each request, as tokens expire),
-    CXRVIEW_DICOMWEB_TOKEN, or CXRVIEW_DICOMWEB_USER and CXRVIEW_DICOMWEB_PASSWORD.
+    Credentials come from CXRVIEW_DICOMWEB_TOKEN_FILE (read for each request, because tokens
+    expire), CXRVIEW_DICOMWEB_TOKEN, or CXRVIEW_DICOMWEB_USER and CXRVIEW_DICOMWEB_PASSWORD.
     """
 
-    modalities: Modalities = ("CR", "DX")  # or as a text, CR,DX
-    partition_days: PositiveInt = 1  # of Study Dates, in one listing, which is held in memory
+    modalities: Modalities = ("CR", "DX")  # or as a text: CR,DX
+    partition_days: PositiveInt = 1  # days of Study Date in one listing, which is held in memory
     page_instances: PositiveInt = 500
-    # Pictures that the archive renders, of so many pixels along their shorter side; None: instances
-    # as they are stored. Fewer than any model sees would be refused, one by one
+    # Shorter side, in pixels, of pictures that the archive renders; None: read stored instances.
+    # Smaller pictures than the least would be refused one by one
     rendered: Annotated[int, Field(ge=LEAST_SIDE, le=4096)] | None = None
     rendered_as: Literal["png", "jpeg"] = "png"  # JPEG is a third as large, and lossy
     concurrency: PositiveInt = 4  # requests at the same time
     requests_per_second: PositiveFloat | None = 10  # None: no limit
-    off_peak: Annotated[str, AfterValidator(_hours)] | None = None  # as 19:00-06:00
+    off_peak: Annotated[str, AfterValidator(_hours)] | None = None  # for example 19:00-06:00
     time_zone: Annotated[str, AfterValidator(_time_zone)] | None = None  # None: this machine's
 
 
 class PictureRefusedError(ItemError):
-    """An instance cannot be rendered; perhaps it can be had as it is stored."""
+    """The archive does not render this instance; it may still return the stored one."""
 
 
 class DicomwebSource:
-    """The instances of a PACS within days and modalities, by their paths below its address.
+    """The instances of a PACS by Study Date and modality; the locator is the path.
 
     Args:
-        address: Of DICOMweb: what stands before `/studies`.
+        address: The base URL of DICOMweb, without `/studies`.
         options: `since` is required.
 
     Raises:
-        OptionsError: `since` is missing, or the address holds a password.
+        OptionsError: `since` is missing, or the address holds a user, a password or a query.
     """
 
     def __init__(self, address: str, options: DicomwebOptions) -> None:
@@ -113,7 +113,7 @@ class DicomwebSource:
         self._since, self._options = options.since, options
         self._retry = Retry(options, self._alive)
         zone = ZoneInfo(options.time_zone) if options.time_zone else None
-        gate = RequestThrottle(
+        throttle = RequestThrottle(
             options.concurrency,
             options.requests_per_second,
             OffPeak.parse(options.off_peak) if options.off_peak else None,
@@ -121,15 +121,15 @@ class DicomwebSource:
             self._retry.wait,
         )
         self._listed = LISTED if options.rendered else ()
-        self._shown: str | None = None  # what was rendered last, if anything was
-        self._refused = 0  # pictures in a row
-        self._web = Web(address.rstrip("/"), options.timeout_seconds, gate)
+        self._shown: str | None = None  # the locator of the last rendered picture
+        self._refused = 0  # refused pictures in a row
+        self._web = Web(address.rstrip("/"), options.timeout_seconds, throttle)
 
     def find(self) -> Iterator[str]:
-        """By day, modality, study, series and instance; in memory are those of one partition.
+        """The instances by day, modality and UIDs; holds one partition in memory.
 
         Raises:
-            SourceError: The archive is away, refuses, or does not answer as QIDO-RS should.
+            SourceError: The archive is away, refuses, or does not answer as QIDO-RS requires.
         """
         first = self._since
         last = self._options.until or datetime.now(UTC).astimezone().date()
@@ -140,20 +140,19 @@ class DicomwebSource:
             first = end + timedelta(days=1)
 
     def read(self, locator: str) -> Buffer | Rendered:
-        """One instance, as it is stored; rendered, if its locator says so, and it can be trusted.
+        """One stored instance, or its picture if the locator names one that can be trusted.
 
         Raises:
-            ItemError: `not_found`, `entry_too_large`; `unreadable_file` where the archive answers,
-                but cannot give this one.
-            SourceError: The archive is away for longer than its patience, or refuses everything, or
-                renders nothing.
+            ItemError: `not_found`; `entry_too_large`; `unreadable_file`: only this one fails.
+            SourceError: The archive is away for longer than `patience_seconds`, refuses every
+                request, or renders no picture.
         """
         found = LOCATOR.fullmatch(locator)
         if not found:
             raise ItemError("not_found", "no instance of a PACS is named so")
         *uids, rendered = found.groups()
         if rendered is not None:
-            with suppress(PictureRefusedError):  # the instance itself says what is wrong with it
+            with suppress(PictureRefusedError):  # then the stored instance is read
                 picture = self.picture(locator)
                 if not is_squeezed(picture):
                     return Rendered(picture, Names(*uids))
@@ -161,10 +160,10 @@ class DicomwebSource:
         return self._retry.of_item(partial(self._retrieve, stored, AS_STORED))
 
     def picture(self, locator: str) -> memoryview:
-        """What the archive renders, whether it can be trusted or not.
+        """The rendered picture, without a check of its grey levels.
 
         Raises:
-            PictureRefusedError: The archive renders others, and not this one.
+            PictureRefusedError: The archive renders other instances, but not this one.
             ItemError: `entry_too_large`.
             SourceError: As `read`.
         """
@@ -179,7 +178,7 @@ class DicomwebSource:
         return picture
 
     def close(self) -> None:
-        """Whoever waits gets a SourceError now; connections are closed."""
+        """Close the connections; calls that wait raise SourceError."""
         self._retry.close()
         self._web.close()
 
@@ -187,21 +186,21 @@ class DicomwebSource:
         return _found(self._query({"limit": "1"}, "studies"))
 
     def _query(self, parameters: dict[str, str], path: str = "instances") -> Reply:
-        asked = urlencode(parameters, safe=",")  # Orthanc takes a comma only as it is
+        asked = urlencode(parameters, safe=",")  # Orthanc does not accept an encoded comma
         return self._web.get(f"{path}?{asked}", "application/dicom+json", MAX_LISTING_BYTES)
 
     def _picture(self, locator: str) -> memoryview:
-        kind = f"image/{self._options.rendered_as}"  # one: Orthanc takes no list
+        kind = f"image/{self._options.rendered_as}"  # Orthanc does not accept a list of types
         data = self._retry.of_item(partial(self._retrieve, locator, kind))
         if not is_picture(data):
             raise ItemError("unreadable_file", "the archive renders it as no PNG or JPEG")
         return data
 
     def _refuse(self, locator: str) -> None:
-        """Whether it is the picture's own fault; an archive that renders nothing fails no image.
+        """Count a refused picture, and check that the archive still renders others.
 
         Raises:
-            SourceError: It renders nothing, as far as can be seen.
+            SourceError: It renders none, so the image is not at fault.
         """
         self._refused += 1
         if self._shown is not None and self._refused % MOST_REFUSED:
@@ -220,7 +219,7 @@ class DicomwebSource:
         )
 
     def _some(self, locator: str) -> list[str]:
-        """The first pictures of the period, and not this one."""
+        """Up to `SAMPLE` pictures of the period, without this one."""
         last = self._options.until or datetime.now(UTC).astimezone().date()
         days = f"{self._since:%Y%m%d}-{last:%Y%m%d}"
         found = [
@@ -240,7 +239,7 @@ class DicomwebSource:
         if reply.status in {204, 404, 410}:
             raise ItemError("not_found", "the archive has no such instance")
         if reply.status != 200:
-            if reply.status != 401 and self._retry.answers():  # 403, 406, ...: of this one only
+            if reply.status != 401 and self._retry.answers():  # 403, 406, ...: only this one
                 raise ItemError("unreadable_file", f"the archive answers {reply.status}")
             raise SourceError(f"the archive answers {reply.status}")
         try:
@@ -252,7 +251,7 @@ class DicomwebSource:
         return instance
 
     def _partition(self, first: date, last: date, modality: str) -> set[str]:
-        """All instances of some days: pages of a listing that nothing changed meanwhile."""
+        """All instances of some days, from a listing during which nothing changed."""
         days = f"{first:%Y%m%d}-{last:%Y%m%d}"
         for _ in range(MAX_LISTINGS):
             found = self._listing(days, modality)
@@ -261,18 +260,18 @@ class DicomwebSource:
         raise SourceError("the archive's order changes while it is paged, or it cannot page")
 
     def _listing(self, days: str, modality: str) -> set[str] | None:
-        """None where an instance came twice: then another may have been missed."""
+        """The listed instances; None if one is listed twice, because another may be missing."""
         found: set[str] = set()
         offset, limit, first_page = 0, self._options.page_instances, None
         while page := self._page(days, modality, offset, limit):
             if page == first_page and len(page) != limit:
-                return found  # it knows no `offset`, and gave all it has at once
+                return found  # it ignores `offset`, and returns all instances at once
             first_page = first_page or page
             names = {self._locator(instance) for instance in page}
             if len(names) < len(page) or not found.isdisjoint(names):
                 return None
             found |= names
-            offset += len(page)  # which may be fewer than were asked for
+            offset += len(page)  # may be fewer than `limit`
         return found
 
     def _page(self, days: str, modality: str, offset: int, limit: int) -> list[dict[str, Any]]:
@@ -287,7 +286,7 @@ class DicomwebSource:
         first, last = days.split("-")
         for instance in page:
             day, kind = value(instance, STUDY_DATE), value(instance, MODALITY)
-            foreign_day = len(day) == 8 and not first <= day <= last  # dots are of ACR-NEMA
+            foreign_day = len(day) == 8 and not first <= day <= last  # ACR-NEMA dates have dots
             if foreign_day or (kind and kind.upper() != modality):
                 raise SourceError("the archive does not select by Study Date and Modality")
         return page
@@ -299,14 +298,14 @@ class DicomwebSource:
 
 
 def _found(reply: Reply) -> list[dict[str, Any]]:
-    """The datasets of a QIDO-RS answer."""
+    """The datasets of a QIDO-RS answer, in the DICOM JSON model."""
     if reply.status == 204:
         return []
     if reply.status != 200:
         raise SourceError(f"the archive answers {reply.status} to a query")
     try:
         datasets = json.loads(reply.body or b"[]")
-    except ValueError as error:  # as from a proxy that says that it is sorry
+    except ValueError as error:  # for example the error page of a proxy
         raise TransientError("a query is not answered in JSON") from error
     if not isinstance(datasets, list) or not all(isinstance(found, dict) for found in datasets):
         raise SourceError("a query is answered with something that is no list of datasets")

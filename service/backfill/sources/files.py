@@ -1,4 +1,4 @@
-"""Reading files of one folder, and nothing outside it."""
+"""Read files of one folder, and none outside it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from service.uploads.upload import UploadError
 
 
 class Root:
-    """A folder whose files are read by their names in it.
+    """A folder whose files are read by their path in it.
 
     Raises:
         SourceError: There is no such folder.
@@ -25,12 +25,12 @@ class Root:
         self._identity = self._identify()
 
     def read(self, name: str) -> Buffer:
-        """One file.
+        """The bytes of one file.
 
         Raises:
-            ItemError: `not_found`, `unreadable_file`, `entry_too_large`; `entry_name` where the
-                name, or a link, leads out of the folder.
-            SourceError: The folder itself is gone, or another is mounted in its place.
+            ItemError: `not_found`, `unreadable_file`, `entry_too_large`; `entry_name`: the name or
+                a link leads out of the folder.
+            SourceError: The folder is gone, or another one is mounted at its path.
         """
         path = self.path / name
         try:
@@ -58,6 +58,6 @@ class Root:
         return found.st_dev, found.st_ino
 
     def _check(self) -> None:
-        """A file system that was unmounted leaves an empty folder, in which nothing is found."""
+        """Raise SourceError if the folder was replaced: unmounting leaves an empty one."""
         if self._identify() != self._identity:
             raise SourceError("the archive's folder is no longer the one that it was")

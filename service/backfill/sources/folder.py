@@ -1,4 +1,4 @@
-"""A folder, and all folders in it."""
+"""A folder, with its subfolders, as a source."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from service.inference import Buffer
 
 
 class FolderOptions(PeriodOptions):
-    """Of a folder; its period is of the times when files were last modified."""
+    """Options of a folder; `since` and `until` apply to the time a file was last modified."""
 
 
 class FolderSource:
-    """The files of a folder, by their paths in it.
+    """The files of a folder; the locator is the path in it.
 
     Left out, and counted in `left_out`: `hidden` files and folders, whose names begin with a dot;
-    every `link` to a folder, and to a file outside; what is `special`, as pipes and devices; what
-    is not of the `period`; what had `vanished` when it was looked at. An entry that the system does
-    not let us look at, as a link to itself, is found, and cannot be read.
+    `link`, a link to a folder or to a file outside; `special` files, such as pipes and devices;
+    files outside the `period`; and files that `vanished` during the listing. An entry whose status
+    the system does not return, such as a link to itself, is found, and fails when it is read.
 
     Raises:
         SourceError: There is no such folder.
@@ -37,10 +37,10 @@ class FolderSource:
         self.left_out: Counter[str] = Counter()
 
     def find(self) -> Iterator[str]:
-        """Folder by folder, each in the order of its names; in memory are those of one folder.
+        """The files, folder by folder and sorted by name; holds one folder in memory.
 
         Raises:
-            SourceError: A folder cannot be listed; all others have been.
+            SourceError: Some folders cannot be listed; the files of all others are given first.
         """
         self.left_out.clear()
         real = self._root.path.resolve()
@@ -67,7 +67,7 @@ class FolderSource:
         return self._root.read(name_of(locator))
 
     def close(self) -> None:
-        """Nothing waits, nothing is open."""
+        """Nothing to close."""
 
     def _list(self, folder: str, real: Path) -> tuple[list[str], list[str]]:
         files: list[str] = []
@@ -81,8 +81,8 @@ class FolderSource:
                 try:
                     is_folder = entry.is_dir(follow_symlinks=False)
                     reason = None if is_folder else self._reason_against(entry, real)
-                except (OSError, RuntimeError):  # as of a link to itself, of which 3.11 and 3.12
-                    is_folder, reason = False, None  # raise the latter: reading it says so
+                except (OSError, RuntimeError):  # a link to itself: RuntimeError in 3.11 and 3.12
+                    is_folder, reason = False, None  # `read` reports it
                 if reason is not None:
                     self.left_out[reason] += 1
                 else:
@@ -97,7 +97,7 @@ class FolderSource:
         if not entry.is_file():
             return "special"
         if self._options.since is None and self._options.until is None:
-            return None  # without asking the file system about each file
+            return None  # saves a system call for each file
         try:
             modified = datetime.fromtimestamp(entry.stat().st_mtime, UTC)
         except FileNotFoundError:

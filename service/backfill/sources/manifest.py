@@ -1,4 +1,4 @@
-"""A list of files: a CSV or Parquet table with a column of paths."""
+"""A list of files as a source: a CSV or Parquet table with a column of paths."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ SUFFIXES = (".csv", ".parquet")
 
 
 class ManifestOptions(Options):
-    """Of a list of files."""
+    """Options of a list of files."""
 
-    column: str | None = None  # where the paths are; None: `file`, or else `path`
-    root: Path | None = None  # what paths begin from, and may not leave; None: the list's folder
+    column: str | None = None  # the column of paths; None: `file`, or else `path`
+    root: Path | None = None  # paths are relative to it and within it; None: the list's folder
 
 
 class ManifestSource:
-    """The files that a table names, by their paths in its root; named twice, they are one.
+    """The files that a table names; the locator is the path in its root. Repeated paths are one.
 
     Raises:
         SourceError: There is no such root.
@@ -38,10 +38,10 @@ class ManifestSource:
         self._root = Root(options.root or path.parent, options.max_image_bytes)
 
     def find(self) -> Iterator[str]:
-        """In the order of the table, of which a few rows at a time are in memory.
+        """The files in the order of the table, which is read a few rows at a time.
 
         Raises:
-            SourceError: It cannot be read, or a row names no file within the root.
+            SourceError: The table cannot be read, or a row names no path within the root.
         """
         rows = _parquet if self._path.suffix.lower() == ".parquet" else _csv
         for place, value in rows(self._path, self._column):
@@ -52,7 +52,7 @@ class ManifestSource:
         return self._root.read(name_of(locator))
 
     def close(self) -> None:
-        """Nothing waits, nothing is open."""
+        """Nothing to close."""
 
     def _name(self, place: str, value: Any) -> str:
         if not isinstance(value, str) or not value or "\0" in value:
@@ -75,7 +75,7 @@ def _csv(path: Path, column: str | None) -> Iterator[tuple[str, Any]]:
                         f"line {reader.line_num} of the list has {len(row)} fields, "
                         f"not {len(header)} as its header"
                     )
-                if row:  # an empty line is none
+                if row:  # skip empty lines
                     yield f"line {reader.line_num}", row[place]
     except csv.Error as error:
         raise SourceError(f"line {reader.line_num} of the list is no CSV: {error}") from error

@@ -6,16 +6,16 @@ from python_multipart.multipart import parse_options_header
 
 
 class MultipartError(Exception):
-    """It is cut off, or no multipart body of one part."""
+    """The body is cut off, or does not have exactly one part."""
 
 
 def only_part(content_type: str, body: bytes) -> memoryview:
     """The content of the only part of `body`, not copied.
 
-    A body that is no multipart at all is its own content: some archives send one instance so.
+    A body that is not multipart is returned whole: some archives send one instance without it.
 
     Raises:
-        MultipartError: It is cut off, or has no or several parts.
+        MultipartError: The body is cut off, or does not have exactly one part.
 
     References:
         RFC 2046 5.1.1, RFC 2387; DICOM PS3.18 8.6.1.2.
@@ -38,11 +38,11 @@ def only_part(content_type: str, body: bytes) -> memoryview:
 
 
 def _after_delimiter(body: bytes, delimiter: bytes) -> int:
-    """Where the content of the first part begins, behind its headers."""
+    """The offset of the content of the first part, after its headers."""
     at = 0 if body.startswith(delimiter) else body.find(b"\r\n" + delimiter)
     if at < 0:
         raise MultipartError("a multipart answer without a part")
-    # An empty line ends the headers; without any, it is the one that the delimiter's own line ends
+    # An empty line ends the headers. Without headers, it follows the delimiter's line at once
     headers = body.find(b"\r\n", at + 2)
     blank = body.find(b"\r\n\r\n", headers)
     if headers < 0 or blank < 0:

@@ -1,22 +1,22 @@
-"""Names that any text file, table or log line can hold, and that lead back to the same file."""
+"""Reversible names of files for text files, tables and log lines."""
 
 from __future__ import annotations
 
 import re
 from urllib.parse import unquote_to_bytes
 
-# Whatever breaks a line, hides, or is no character at all: file names are bytes, and bytes that
-# are no UTF-8 come from `os` as lone surrogates. The percent sign, so that there is a way back
+# Line breaks, control characters and lone surrogates, which `os` returns for bytes of file names
+# that are not UTF-8. The percent sign too, so that the encoding can be reversed
 ESCAPED = re.compile("[%\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
 def locator_of(name: str) -> str:
-    """The name, with what no line of text can hold percent-encoded. No two names share one."""
+    """The name with the characters of `ESCAPED` percent-encoded; different for every name."""
     return ESCAPED.sub(_encode, name)
 
 
 def name_of(locator: str) -> str:
-    """What `locator_of` was given."""
+    """The inverse of `locator_of`."""
     return unquote_to_bytes(locator).decode("utf-8", "surrogateescape")
 
 

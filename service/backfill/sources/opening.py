@@ -1,4 +1,4 @@
-"""From the words of a command line or a request to a source."""
+"""Open the source that a command line or a request names."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ def open_source(text: str, options: Mapping[str, Any] | None = None) -> Source:
     """The source that a text names.
 
     Args:
-        text: `s3://bucket/prefix`, the `https://` address of DICOMweb, or a path: of a folder, a
+        text: `s3://bucket/prefix`, the `https://` address of DICOMweb, or the path of a folder, a
             `.csv` or `.parquet` list, a `.zip` or a `.tar`.
-        options: By name, as text or as JSON has them; which there are depends on the source.
+        options: By name, as texts or JSON values; each kind of source has its own.
 
     Raises:
-        OptionsError: It is none of these, or an option is unknown or cannot be meant.
+        OptionsError: `text` is none of these, or an option is unknown or invalid.
         SourceError: There is no such folder or file.
     """
     given = dict(options or {})
@@ -79,7 +79,7 @@ def _dicomweb(text: str, given: dict[str, Any]) -> Source:
 
 
 def _checked(kind: type[AnyOptions], given: dict[str, Any]) -> AnyOptions:
-    """Its options; what was given for a wrong one is not repeated."""
+    """The validated options; the error does not repeat a wrong value."""
     try:
         return kind.model_validate(given)
     except ValidationError as error:

@@ -1,4 +1,4 @@
-"""What all sources may be told."""
+"""Options of all sources."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from pydantic import BaseModel, ConfigDict, PositiveInt, model_validator
 
 
 class OptionsError(ValueError):
-    """This names no source, or one of its options is unknown or cannot be meant."""
+    """The text names no source, or an option is unknown or invalid."""
 
     code: ClassVar[str] = "invalid_source"
 
 
 class Options(BaseModel):
-    """Of every source. They hold no secrets, so they may be stored with a job, and shown."""
+    """Options of every source. They hold no secrets, so a job may store and show them."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    max_image_bytes: PositiveInt = 64 * 2**20  # more is no radiograph, and would fill the memory
+    max_image_bytes: PositiveInt = 64 * 2**20  # no radiograph is larger, and memory is limited
 
 
 class PeriodOptions(Options):
-    """Of a source that knows how old its images are."""
+    """Options of a source that knows the age of its images."""
 
     since: date | None = None  # the first day
-    until: date | None = None  # the last day, all of it
+    until: date | None = None  # the last day, inclusive
 
     @model_validator(mode="after")
     def _in_order(self) -> Self:
@@ -35,7 +35,7 @@ class PeriodOptions(Options):
         return self
 
     def hold(self, when: datetime) -> bool:
-        """Whether this moment is within, by the clock of this machine."""
+        """Whether a time is within the period, in this machine's time zone."""
         day = when.astimezone().date()
         return (self.since is None or self.since <= day) and (
             self.until is None or day <= self.until

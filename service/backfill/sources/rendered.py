@@ -1,4 +1,4 @@
-"""Pictures that a PACS makes of its instances: how large they are asked for, and of which not."""
+"""Pictures that a PACS renders: which size to request, and which not to trust."""
 
 from __future__ import annotations
 
@@ -15,38 +15,40 @@ PHOTOMETRIC, LUT_SHAPE, SLOPE = "00280004", "20500020", "00281053"
 BITS, PADDING = "00280101", "00280120"
 LISTED = (FRAMES, ROWS, COLUMNS, PHOTOMETRIC, LUT_SHAPE, SLOPE, BITS, PADDING)
 
-LEAST_SIDE = 256  # pixels; what models see is as large or smaller
-# Grey levels of more than one pixel in 10,000. Of 8 bits a radiograph has 100 and more; a picture
-# of fewer shares its range with padding or a marker, and they have most of it
+LEAST_SIDE = 256  # pixels; no model has a larger input
+# The least number of grey levels that each have more than this share of the pixels. A radiograph in
+# 8 bits has 100 or more; with fewer, padding or a marker takes most of the range
 LEAST_LEVELS, OF_PIXELS = 20, 1e-4
 
-Instance = dict[str, Any]  # of a listing, in the DICOM JSON model (PS3.18 F.2)
+Instance = dict[str, Any]  # a listed instance in the DICOM JSON model (PS3.18 F.2)
 
 
 def picture_of(stored: str, instance: Instance, side: int) -> str:
-    """The path of its picture below the archive, or of itself, where no picture can be trusted.
+    """The path of an instance's picture, or of the instance if no picture can be trusted.
+
+    The viewport has the image's aspect ratio. Some archives fill a viewport of another shape with
+    bars, which the model would take for collimation.
 
     Args:
         stored: The path of the instance.
-        instance: What the listing says of it.
-        side: Pixels along the shorter side, of a larger instance.
+        instance: Its attributes from the listing.
+        side: The picture's shorter side in pixels, if the instance is larger.
 
     References:
-        PS3.18 8.3.5.1.3, the viewport: it has the image's own shape, as some archives fill the rest
-        of another one with bars, which the model would take for collimation.
+        DICOM PS3.18 8.3.5.1.3 (viewport).
     """
     if _misleads(instance):
         return stored
     rows, columns = _integer(instance, ROWS), _integer(instance, COLUMNS)
     shorter = min(rows, columns)
-    if shorter <= side:  # or not said: whatever size it has is its own shape
+    if shorter <= side:  # or the size is unknown (0): no viewport, so the shape is right
         return f"{stored}/rendered"
     width, height = round(columns * side / shorter), round(rows * side / shorter)
     return f"{stored}/rendered?viewport={width},{height}"
 
 
 def is_picture(data: memoryview) -> bool:
-    """PNG or JPEG; a page that says sorry, or a film, is none."""
+    """Whether the bytes are PNG or JPEG, and not an error page or a video."""
     try:
         return sniff(data) in {"png", "jpeg"}
     except ImageError:
@@ -54,10 +56,9 @@ def is_picture(data: memoryview) -> bool:
 
 
 def is_squeezed(data: memoryview) -> bool:
-    """Whether a picture is of so few grey levels that its instance must be read as it is stored.
+    """Whether a picture has so few grey levels that the stored instance must be read instead.
 
-    Raises:
-        Nothing: whoever classifies it finds out what cannot be read.
+    False for a picture that cannot be read: the error then comes from its classification.
     """
     try:
         kind = sniff(data)
@@ -73,9 +74,9 @@ def is_squeezed(data: memoryview) -> bool:
 
 
 def _misleads(instance: Instance) -> bool:
-    """Whether its picture is one frame of several, negative, or squeezed to make room for padding.
+    """Whether its picture may be one frame of several, inverted, or low in contrast from padding.
 
-    Archives differ in what they make of these (docs/backfill-rendered.md).
+    Archives render these in different ways (docs/backfill-rendered.md).
     """
     mono1 = value(instance, PHOTOMETRIC) == "MONOCHROME1"
     negative = value(instance, SLOPE).startswith("-")

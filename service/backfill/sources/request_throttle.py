@@ -1,4 +1,4 @@
-"""When an archive may be asked, so that its clinical users do not notice."""
+"""Limit the requests to an archive, so that its clinical users do not notice them."""
 
 from __future__ import annotations
 
@@ -10,18 +10,22 @@ from datetime import time as clock_time
 from threading import BoundedSemaphore, Lock
 from typing import NamedTuple, Self
 
-LONGEST_WAIT_SECONDS = 60.0  # then the clock is looked at again: it may have been set
+LONGEST_WAIT_SECONDS = 60.0  # then the clock is read again: it may have been set
 
 
 class OffPeak(NamedTuple):
-    """Hours of each day; to an end that is before the start, over midnight."""
+    """Hours of each day; if the end is before the start, they include midnight."""
 
     start: clock_time
     end: clock_time
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """`19:00-06:00`."""
+        """Parse a text such as `19:00-06:00`.
+
+        Raises:
+            ValueError: It is not two different times of a day.
+        """
         start, dash, end = text.partition("-")
         found = cls(clock_time.fromisoformat(start), clock_time.fromisoformat(end))
         if not dash or found.start == found.end or found.start.tzinfo or found.end.tzinfo:
@@ -29,7 +33,11 @@ class OffPeak(NamedTuple):
         return found
 
     def seconds_until_open(self, now: datetime) -> float:
-        """0 within the hours; `now` has a time zone, whose changes to and from summer count."""
+        """Seconds until the hours begin, 0 within them.
+
+        Args:
+            now: With a time zone, whose daylight saving time is respected.
+        """
         at = now.time()
         if self.start < self.end:
             within = self.start <= at < self.end
@@ -43,14 +51,14 @@ class OffPeak(NamedTuple):
 
 
 class RequestThrottle:
-    """How many requests at once, how many a second, and when.
+    """Limits requests by number, by rate, and to hours of the day.
 
     Args:
-        concurrency: Requests at the same time.
-        per_second: Requests a second, evenly spaced; None: as fast as they are answered.
-        off_peak: None: always.
-        zone: Whose clock `off_peak` is read from; None: this machine's.
-        wait: Sleeps; what it raises ends the waiting.
+        concurrency: The most requests at the same time.
+        per_second: The most requests a second, evenly spaced; None: no limit.
+        off_peak: The hours in which requests may begin; None: always.
+        zone: The time zone of `off_peak`; None: this machine's.
+        wait: Sleeps so many seconds; may raise to end the wait.
     """
 
     def __init__(
@@ -71,14 +79,14 @@ class RequestThrottle:
 
     @contextmanager
     def passing(self) -> Iterator[None]:
-        """One request, as soon as it may be made."""
+        """Wait until a request may begin; the block makes it."""
         with self._places:
             self._wait_for_hours()
             self._wait(self._my_turn() - time.monotonic())
             yield
 
     def pause(self, seconds: float) -> None:
-        """The archive has asked for it: no request begins before."""
+        """Let no request begin for so many seconds, because the archive asked for it."""
         with self._lock:
             self._next = max(self._next, time.monotonic() + seconds)
 

@@ -1,4 +1,4 @@
-"""What an archive that is slow, full or restarting answers costs time, and nothing else."""
+"""Retry requests with exponential back-off while an archive is slow, full or restarting."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Answer = TypeVar("Answer")
 
 
 class TransientError(Exception):
-    """Another try may succeed; `after_seconds` is what the archive says of when."""
+    """Another try may succeed; `after_seconds` is the archive's Retry-After, if any."""
 
     def __init__(self, detail: str, after_seconds: float | None = None) -> None:
         super().__init__(detail)
@@ -25,32 +25,33 @@ class TransientError(Exception):
 
 
 class RetryOptions(PeriodOptions):
-    """Of a source across a network."""
+    """Options of a source across a network."""
 
-    timeout_seconds: PositiveFloat = 60  # without a byte
+    timeout_seconds: PositiveFloat = 60  # without receiving a byte
     first_delay_seconds: NonNegativeFloat = 0.5  # doubled after each failure, times 0.5 to 1
     max_delay_seconds: PositiveFloat = 30
-    # So often an image may fail until the archive is asked whether it gives others; and then again
+    # After so many failures of an image, the archive is asked for others; if it returns them, and
+    # again after as many failures, the image is given up
     max_tries: PositiveInt = 5
-    patience_seconds: NonNegativeFloat = 900  # so long an archive may be away, before it is said
+    patience_seconds: NonNegativeFloat = 900  # the archive may be away so long before a SourceError
 
 
 class Retry:
-    """Tries again with exponential back-off and jitter, until it is known whose fault it is.
+    """Retries with exponential back-off and jitter, and tells a bad image from an absent archive.
 
     Args:
-        options: How often, and how long.
-        alive: Asks the archive for anything; what it raises says that it is away.
+        options: Numbers of tries, and delays.
+        alive: Sends a request for anything; raises if the archive is away.
     """
 
     def __init__(self, options: RetryOptions, alive: Callable[[], object]) -> None:
         self._options = options
         self._alive = alive
         self._closed = Event()
-        self._given: Callable[[], object] | None = None  # how an image was had that was given
+        self._given: Callable[[], object] | None = None  # the last successful request for an image
 
     def close(self) -> None:
-        """Whoever waits gets a SourceError now."""
+        """Make every call that waits raise SourceError."""
         self._closed.set()
 
     def wait(self, seconds: float) -> None:
@@ -63,27 +64,27 @@ class Retry:
             raise SourceError("the source is closed")
 
     def of_archive(self, attempt: Callable[[], Answer]) -> Answer:
-        """The answer of `attempt`.
+        """The result of `attempt`, which is not about one image.
 
         Raises:
-            SourceError: None came within the patience.
+            SourceError: It failed for longer than `patience_seconds`.
         """
         return self._run(attempt, lambda: False)
 
     def of_item(self, attempt: Callable[[], Answer]) -> Answer:
-        """The answer of `attempt`, which asks for one image.
+        """The result of `attempt`, which requests one image.
 
         Raises:
-            ItemError: `unreadable_file`: it failed `max_tries` times between two moments when the
-                archive answered, and gave an image that it had given before.
-            SourceError: The archive answers nothing, for longer than its patience.
+            ItemError: `unreadable_file`: it failed `max_tries` times between two checks in which
+                the archive returned an image that it had returned before.
+            SourceError: The archive was away for longer than `patience_seconds`.
         """
         answer = self._run(attempt, self._gives)
         self._given = attempt
         return answer
 
     def answers(self) -> bool:
-        """Whether the archive answers anything at all."""
+        """Whether the archive answers any request."""
         try:
             self._alive()
         except (TransientError, SourceError):
@@ -91,20 +92,20 @@ class Retry:
         return True
 
     def _gives(self) -> bool:
-        """An archive may list images while all of them are away, as when it has just started."""
+        """Whether the archive returns images: after a start it may list them before it can."""
         if not self.answers():
             return False
         try:
             if self._given is not None:
                 self._given()
-        except ItemError:  # that image is gone, or closed to us: this says nothing of others
+        except ItemError:  # only that image is gone or forbidden
             return True
         except (TransientError, SourceError):
             return False
         return True
 
     def _run(self, attempt: Callable[[], Answer], answers: Callable[[], bool]) -> Answer:
-        failures = tries = 0  # of which the back-off, and the archive's being there, are counted
+        failures = tries = 0  # in all, and since the last check of the archive
         answered = False
         while True:
             self.wait(0)
@@ -112,7 +113,7 @@ class Retry:
                 return attempt()
             except TransientError as error:
                 last = error
-            if not failures:  # what was waited before, as for its hours, is not its fault
+            if not failures:  # a wait for off-peak hours does not count
                 failing_since = time.monotonic()
             failures, tries = failures + 1, tries + 1
             if tries >= self._options.max_tries:

@@ -1,6 +1,6 @@
-"""HTTP as an archive is asked: within its limits, and never with an unseen wait in the library.
+"""HTTP requests to an archive, within its limits and with a time-out for each wait.
 
-By `httpx2`: its client may be shared by threads, bounds each wait by itself, and has types.
+Uses `httpx2`: threads may share its client, it has a time-out for each phase, and it is typed.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from service.backfill.sources.request_throttle import RequestThrottle
 from service.backfill.sources.retrying import TransientError
 
 RETRIED = frozenset({429, *range(500, 600)}) - {501, 505}
-logging.getLogger("httpx2").setLevel(logging.WARNING)  # it logs addresses, which hold UIDs
+logging.getLogger("httpx2").setLevel(logging.WARNING)  # it logs URLs, which hold UIDs
 
 
 class TooLargeError(Exception):
-    """An answer of more bytes than are wanted."""
+    """The answer has more bytes than the limit."""
 
 
 class Reply(NamedTuple):
-    """Of one request."""
+    """The answer to one request."""
 
     status: int
     content_type: str
@@ -38,14 +38,14 @@ class Web:
     """GET requests below one address.
 
     Args:
-        address: Without a slash at its end.
-        timeout_seconds: To connect, and between any two pieces of an answer.
-        gate: When a request may be made.
+        address: The base URL, without a slash at its end.
+        timeout_seconds: To connect, and between any two chunks of an answer.
+        throttle: Decides when each request begins.
     """
 
-    def __init__(self, address: str, timeout_seconds: float, gate: RequestThrottle) -> None:
+    def __init__(self, address: str, timeout_seconds: float, throttle: RequestThrottle) -> None:
         self._address = address
-        self._gate = gate
+        self._throttle = throttle
         self._client = httpx2.Client(
             timeout=httpx2.Timeout(timeout_seconds, pool=None),
             limits=httpx2.Limits(max_connections=None, max_keepalive_connections=64),
@@ -56,16 +56,16 @@ class Web:
         self._client.close()
 
     def get(self, path: str, accept: str, most_bytes: int) -> Reply:
-        """Whatever is answered, except what another try may change.
+        """The answer, with any status that a retry would not change.
 
         Raises:
-            TransientError: 5xx, 429, a time-out, or a connection that could not be had or broke.
-            TooLargeError: More than `most_bytes`, and a little for what is around an image.
-            SourceError: The client is closed, or nothing says who asks.
+            TransientError: 5xx, 429, a time-out, or a connection that failed.
+            TooLargeError: More than `most_bytes`, and a little for the multipart headers.
+            SourceError: The client is closed, or the token's file cannot be read.
         """
-        # Compressing an image again takes a PACS a tenth of a second, and spares few bytes
+        # gzip of an image takes a PACS a tenth of a second, and saves few bytes
         headers = {"Accept": accept, "Accept-Encoding": "identity"} | _authorization()
-        with self._gate.passing():
+        with self._throttle.passing():
             try:
                 with self._client.stream(
                     "GET", f"{self._address}/{path}", headers=headers
@@ -83,7 +83,7 @@ class Web:
     def _later(self, response: httpx2.Response) -> TransientError:
         after = _seconds(response.headers.get("retry-after", ""))
         if after is not None:
-            self._gate.pause(after)
+            self._throttle.pause(after)
         return TransientError(f"the archive answers {response.status_code}", after)
 
 
@@ -98,7 +98,7 @@ def _read(response: httpx2.Response, most_bytes: int) -> bytes:
 
 
 def _seconds(retry_after: str) -> float | None:
-    """Seconds from now; RFC 9110 10.2.3: a count of seconds, or a date."""
+    """Retry-After as seconds from now: a number of seconds, or a date (RFC 9110 10.2.3)."""
     if retry_after.strip().isdecimal():
         return float(retry_after)
     try:

@@ -1,4 +1,4 @@
-"""From any older ledger to the newest, by Alembic; each step is a file in `versions`."""
+"""Migrations of the ledger's database, by Alembic; each step is a file in `versions`."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from alembic.config import Config
 from sqlalchemy import Engine, text
 
 HERE = Path(__file__).parent
-LOCK = 0x637872  # any number that nobody else locks
+LOCK = 0x637872  # an arbitrary number that no other application locks
 
 
 def migrate(engine: Engine, revision: str = "head") -> None:
-    """Bring a database to the newest version, or another one; an empty one, too."""
+    """Bring a database, which may be empty, to the newest version or to `revision`."""
     config = Config()
     config.set_main_option("script_location", str(HERE).replace("%", "%%"))
     with engine.begin() as connection:

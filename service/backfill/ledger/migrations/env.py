@@ -1,4 +1,4 @@
-"""What Alembic runs: the migrations, within the connection that it was given."""
+"""Alembic's entry point: runs the migrations in the connection from `migrate`."""
 
 from alembic import context
 

@@ -10,7 +10,7 @@ NUMBER = sql.BigInteger().with_variant(sql.Integer, "sqlite")
 
 
 def upgrade() -> None:
-    """Make the tables; written out, as they were then, whatever they have become since."""
+    """Create the tables. Written out in full, because `tables` has the newest columns."""
     op.create_table(
         "jobs",
         sql.Column("id", sql.String(32), primary_key=True),

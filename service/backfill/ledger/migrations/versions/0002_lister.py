@@ -1,4 +1,4 @@
-"""Who lists the archive, while several work on it."""
+"""Which worker lists the archive, when several work on it."""
 
 import sqlalchemy as sql
 from alembic import op
@@ -8,6 +8,6 @@ down_revision = "0001"
 
 
 def upgrade() -> None:
-    """Nobody does yet."""
+    """Add the columns; null means that no worker lists."""
     op.add_column("jobs", sql.Column("lister", sql.String(32)))
     op.add_column("jobs", sql.Column("lister_until", sql.Double))

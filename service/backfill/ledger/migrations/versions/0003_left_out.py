@@ -8,5 +8,5 @@ down_revision = "0002"
 
 
 def upgrade() -> None:
-    """Of jobs before, nobody knows."""
+    """Add the column; it stays null for jobs that were listed before."""
     op.add_column("jobs", sql.Column("left_out", sql.Text))
