@@ -21,25 +21,25 @@ def add_command(commands: Any) -> None:
     """`backfill [SOURCE] --out FOLDER [options]`, `audit RESULTS --out FOLDER`, and `export`."""
     backfill = commands.add_parser("backfill", help="classify an archive, every image once")
     add_backfill_options(backfill)
-    backfill.set_defaults(run_command=partial(_run, "run_backfill"))
+    backfill.set_defaults(run_command=partial(_run, "backfill_job", "run_backfill"))
     audit = commands.add_parser(
         "audit", help="certificate and header audit of a backfill's results"
     )
     _add_audit_options(audit)
-    audit.set_defaults(run_command=partial(_run, "run_audit"))
+    audit.set_defaults(run_command=partial(_run, "backfill_job", "run_audit"))
     export = commands.add_parser("export", help="the results of a backfill as one sorted file")
     _add_export_options(export)
-    export.set_defaults(run_command=partial(_run, "run_export"))
+    export.set_defaults(run_command=partial(_run, "export", "run"))
 
 
-def _run(name: str, options: argparse.Namespace) -> int:
+def _run(module: str, function: str, options: argparse.Namespace) -> int:
     """Import the job module only here: it takes a while, and needs the extra `backfill`."""
     try:
-        job = import_module("service.cli.backfill_job")
+        loaded = import_module(f"service.cli.{module}")
     except ImportError as error:
         complain(f"{error}; this needs the extra `backfill`: pip install '.[backfill]'")
         return REFUSED
-    code: int = getattr(job, name)(options)
+    code: int = getattr(loaded, function)(options)
     return code
 
 

@@ -11,7 +11,6 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
-import pyarrow as pa
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
@@ -24,10 +23,7 @@ from service.backfill.ledger.jobs import Job, LedgerError
 from service.backfill.ledger.ledger import Ledger
 from service.backfill.report.certificate import Certificate
 from service.backfill.report.write import PAGE, audit
-from service.backfill.results.atomic_files import publish, write
-from service.backfill.results.columns import SCHEMA
-from service.backfill.results.rows import Source, SourceError
-from service.backfill.results.sinks import RESULTS, SINKS, PartError, read_rows
+from service.backfill.results.rows import RemoteSource, Source, SourceError
 from service.backfill.sources.opening import open_source
 from service.backfill.sources.options import OptionsError
 from service.inference import NetworkError, open_pipeline
@@ -51,22 +47,6 @@ def run_audit(options: argparse.Namespace) -> int:
     return _conclude(console, certificate, options.out)
 
 
-def run_export(options: argparse.Namespace) -> int:
-    """Write all rows into one file, sorted by locator; they must fit into memory."""
-    console = Console(stderr=True)
-    results = options.results / RESULTS if (options.results / RESULTS).is_dir() else options.results
-    form = options.out.suffix.removeprefix(".")
-    try:
-        if form not in SINKS:
-            raise RefusedError(f"{options.out}: its name must end with one of {', '.join(SINKS)}")
-        table = pa.Table.from_batches(read_rows(results), SCHEMA).sort_by("locator")
-        publish(write(options.out, SINKS[form].encode(table)))
-    except (OSError, PartError, RefusedError) as error:
-        return _refuse(console, error)
-    console.print(f"{table.num_rows:,} rows in {options.out}", highlight=False)
-    return DONE
-
-
 def run_backfill(options: argparse.Namespace) -> int:
     """Work until every image has an outcome, the user interrupts, or an error stops the job."""
     console = Console(stderr=True)
@@ -76,6 +56,8 @@ def run_backfill(options: argparse.Namespace) -> int:
             _fill_in(options, before.description if before else {})
             version = Store(options.model_store).load(options.model)
             source = open_source(options.source, _source_options(options))
+            if isinstance(source, RemoteSource):
+                _check(source, options.source)
             job = _opened_job(ledger, options, version)
             if options.retry_failed:
                 again = ledger.retry_failed(job.id)
@@ -95,6 +77,18 @@ def run_backfill(options: argparse.Namespace) -> int:
     except (StoreError, NetworkError, ClusterError, OSError) as error:
         return _refuse(console, error)
     return _conclude(console, certificate, options.out)
+
+
+def _check(source: RemoteSource, name: str) -> None:
+    """A wrong address is told at once, and not after the patience of a job.
+
+    Raises:
+        RefusedError: The archive does not answer.
+    """
+    try:
+        source.check()
+    except SourceError as error:
+        raise RefusedError(f"{name}: {error}") from None
 
 
 def _source_options(options: argparse.Namespace) -> dict[str, str]:

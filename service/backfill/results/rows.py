@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from typing import ClassVar, Literal, Protocol, get_args
+from typing import ClassVar, Literal, Protocol, get_args, runtime_checkable
 
 from model_store import View
 from service.inference import Buffer
@@ -97,6 +97,18 @@ class Source(Protocol):
 
     def close(self) -> None:
         """Close connections and files; calls that wait raise SourceError."""
+
+
+@runtime_checkable
+class RemoteSource(Protocol):
+    """A source across a network."""
+
+    def check(self) -> None:
+        """Ask it once, before work begins.
+
+        Raises:
+            SourceError: It does not answer, or not within `START_SECONDS`.
+        """
 
 
 class SourceError(Exception):

@@ -124,6 +124,10 @@ class BucketSource:
         )
         return self._translated(lambda: list(islice(objects, count)))
 
+    def check(self) -> None:
+        """See `RemoteSource`."""
+        self._retry.check()
+
     def _alive(self) -> object:
         return self._page(None, 1)
 

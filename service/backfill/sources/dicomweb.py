@@ -8,17 +8,15 @@ from collections.abc import Iterator
 from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta
 from functools import partial
-from typing import Annotated, Any, Literal
+from typing import Any
 from urllib.parse import urlencode, urlsplit
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
-
-from pydantic import AfterValidator, BeforeValidator, Field, PositiveFloat, PositiveInt
+from zoneinfo import ZoneInfo
 
 from service.backfill.results.rows import ItemError, Names, Rendered, SourceError
+from service.backfill.sources.dicomweb_options import DicomwebOptions
 from service.backfill.sources.multipart import MultipartError, only_part
 from service.backfill.sources.options import OptionsError
 from service.backfill.sources.rendered import (
-    LEAST_SIDE,
     LISTED,
     is_picture,
     is_squeezed,
@@ -26,7 +24,7 @@ from service.backfill.sources.rendered import (
     value,
 )
 from service.backfill.sources.request_throttle import OffPeak, RequestThrottle
-from service.backfill.sources.retrying import Retry, RetryOptions, TransientError
+from service.backfill.sources.retrying import Retry, TransientError
 from service.backfill.sources.web import Reply, TooLargeError, Web
 from service.inference import Buffer
 
@@ -43,50 +41,6 @@ MAX_LISTINGS = 5  # tries to list the same days while the archive changes
 # If a picture is refused before any was rendered, so many others are tried; later, after so many
 # refusals in a row, an earlier picture is tried again
 SAMPLE, MOST_REFUSED = 20, 100
-
-
-def _time_zone(name: str) -> str:
-    try:
-        ZoneInfo(name)
-    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
-        raise ValueError(f"no time zone of this machine: {name!r}") from error
-    return name
-
-
-def _hours(text: str) -> str:
-    OffPeak.parse(text)
-    return text
-
-
-def _split(value: Any) -> Any:
-    return tuple(value.split(",")) if isinstance(value, str) else value
-
-
-Modalities = Annotated[
-    tuple[Annotated[str, Field(pattern=r"^[A-Z0-9_ ]{1,16}$")], ...],
-    BeforeValidator(_split),
-    Field(min_length=1),
-]
-
-
-class DicomwebOptions(RetryOptions):
-    """Options of a PACS; `since`, which is required, and `until` apply to Study Date.
-
-    Credentials come from CXRVIEW_DICOMWEB_TOKEN_FILE (read for each request, because tokens
-    expire), CXRVIEW_DICOMWEB_TOKEN, or CXRVIEW_DICOMWEB_USER and CXRVIEW_DICOMWEB_PASSWORD.
-    """
-
-    modalities: Modalities = ("CR", "DX")  # or as a text: CR,DX
-    partition_days: PositiveInt = 1  # days of Study Date in one listing, which is held in memory
-    page_instances: PositiveInt = 500
-    # Shorter side, in pixels, of pictures that the archive renders; None: read stored instances.
-    # Smaller pictures than the least would be refused one by one
-    rendered: Annotated[int, Field(ge=LEAST_SIDE, le=4096)] | None = None
-    rendered_as: Literal["png", "jpeg"] = "png"  # JPEG is a third as large, and lossy
-    concurrency: PositiveInt = 4  # requests at the same time
-    requests_per_second: PositiveFloat | None = 10  # None: no limit
-    off_peak: Annotated[str, AfterValidator(_hours)] | None = None  # for example 19:00-06:00
-    time_zone: Annotated[str, AfterValidator(_time_zone)] | None = None  # None: this machine's
 
 
 class PictureRefusedError(ItemError):
@@ -181,6 +135,11 @@ class DicomwebSource:
         """Close the connections; calls that wait raise SourceError."""
         self._retry.close()
         self._web.close()
+
+    def check(self) -> None:
+        """See `RemoteSource`; a source with off-peak hours may have to wait for them."""
+        if not self._options.off_peak:
+            self._retry.check()
 
     def _alive(self) -> object:
         return _found(self._query({"limit": "1"}, "studies"))

@@ -68,7 +68,8 @@ def _bucket(text: str, given: dict[str, Any]) -> Source:
 
 def _dicomweb(text: str, given: dict[str, Any]) -> Source:
     try:
-        from service.backfill.sources.dicomweb import DicomwebOptions, DicomwebSource
+        from service.backfill.sources.dicomweb import DicomwebSource
+        from service.backfill.sources.dicomweb_options import DicomwebOptions
 
         urlsplit(text)
     except ModuleNotFoundError as error:

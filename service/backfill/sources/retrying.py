@@ -5,7 +5,8 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable
-from threading import Event
+from concurrent.futures import Future
+from threading import Event, Thread
 from typing import TypeVar
 
 from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
@@ -14,6 +15,9 @@ from service.backfill.results.rows import ItemError, SourceError
 from service.backfill.sources.options import PeriodOptions
 
 Answer = TypeVar("Answer")
+
+
+START_SECONDS = 15.0  # for the first answer, before work begins
 
 
 class TransientError(Exception):
@@ -83,6 +87,28 @@ class Retry:
         self._given = attempt
         return answer
 
+    def check(self) -> None:
+        """Ask the archive once.
+
+        Raises:
+            SourceError: It does not answer, or not within START_SECONDS.
+        """
+        asked: Future[object] = Future()
+
+        def ask() -> None:
+            try:
+                asked.set_result(self._alive())
+            except Exception as error:  # noqa: BLE001  # raised again in the caller's thread
+                asked.set_exception(error)
+
+        Thread(target=ask, name="check-source", daemon=True).start()
+        try:
+            asked.result(START_SECONDS)
+        except TimeoutError:
+            raise SourceError(f"it did not answer within {START_SECONDS:.0f} s") from None
+        except TransientError as error:
+            raise SourceError(str(error)) from error
+
     def answers(self) -> bool:
         """Whether the archive answers any request."""
         try:
@@ -123,7 +149,7 @@ class Retry:
             delay = self._delay(tries if answered else failures - 1, last)
             away = time.monotonic() - failing_since + delay
             if away > self._options.patience_seconds and not answered:
-                raise SourceError(f"the archive does not answer: {last}") from last
+                raise SourceError(str(last)) from last
             self.wait(delay)
 
     def _delay(self, doublings: int, error: TransientError) -> float:

@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -235,3 +236,35 @@ def test_ctrl_c_pauses(tmp_path: Path, how: signal.Signals) -> None:
     rows = sum(batch.num_rows for batch in read_rows(out / "results"))
     assert rows == IMAGES - int(left[1])
     assert main([*words, "--resume"]) == 0
+
+
+@pytest.mark.parametrize("address", ["http://127.0.0.1:1/dicom-web", "s3://views/images"])
+def test_a_source_that_does_not_answer_is_told_at_once(
+    address: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A wrong address is one line with its name, and not fifteen minutes of patience."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    since = ["--option", "since=2024-01-01"]
+    start = time.monotonic()
+    assert main(["backfill", address, f"--out={tmp_path / 'out'}", SWIFT, *since]) == 2
+    assert time.monotonic() - start < 15
+    text = said(capsys)
+    assert f"error: {address}: " in text
+    assert "does not answer" in text
+
+
+def test_a_source_that_keeps_silent_is_given_up(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It accepts connections, and never answers."""
+    monkeypatch.setattr("service.backfill.sources.retrying.START_SECONDS", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"http://127.0.0.1:{silent.getsockname()[1]}/dicom-web"
+        words = ["backfill", address, f"--out={tmp_path / 'out'}", SWIFT]
+        assert main([*words, "--option", "since=2024-01-01"]) == 2
+    assert "it did not answer within 0 s" in said(capsys)
