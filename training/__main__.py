@@ -7,7 +7,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 from model_store import Store, StoreError
 from service.inference import NetworkError
@@ -48,29 +48,7 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="python -m training", description=__doc__)
     commands = top.add_subparsers(required=True, metavar="COMMAND")
 
-    command = commands.add_parser(
-        "reproduce", help="the published study, whole: nine candidates, one chosen, its report"
-    )
-    command.add_argument(
-        "config", type=Path, help="TOML file, or paper.toml, here.toml, smoke.toml"
-    )
-    command.add_argument("--out", type=Path, required=True, help="folder of the run")
-    command.add_argument("--resume", action="store_true", help="go on with the run in --out")
-    command.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        dest="changes",
-        metavar="KEY=VALUE",
-        help="as data.manifest=radiographs.csv; may be repeated",
-    )
-    command.add_argument(
-        "--split",
-        choices=get_args(By),
-        help="what is kept whole: patients, or images as in the paper (short for split.by)",
-    )
-    command.set_defaults(run_command=_reproduce)
-
+    _add_reproduce(commands)
     command = commands.add_parser("report", help="write a study's report anew from its results")
     command.add_argument("run", type=Path, help="holds results.json and figures")
     command.set_defaults(run_command=_report)
@@ -104,6 +82,36 @@ def parser() -> argparse.ArgumentParser:
     _add_point_options(command)
     command.set_defaults(run_command=_cross_source)
 
+    _add_publish(commands)
+    return top
+
+
+def _add_reproduce(commands: Any) -> None:
+    command = commands.add_parser(
+        "reproduce", help="the published study, whole: nine candidates, one chosen, its report"
+    )
+    command.add_argument(
+        "config", type=Path, help="TOML file, or paper.toml, here.toml, smoke.toml"
+    )
+    command.add_argument("--out", type=Path, required=True, help="folder of the run")
+    command.add_argument("--resume", action="store_true", help="go on with the run in --out")
+    command.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        dest="changes",
+        metavar="KEY=VALUE",
+        help="as data.manifest=radiographs.csv; may be repeated",
+    )
+    command.add_argument(
+        "--split",
+        choices=get_args(By),
+        help="what is kept whole: patients, or images as in the paper (short for split.by)",
+    )
+    command.set_defaults(run_command=_reproduce)
+
+
+def _add_publish(commands: Any) -> None:
     command = commands.add_parser("publish", help="export a tested run to the model store")
     command.add_argument("run", type=Path)
     command.add_argument("--name", required=True)
@@ -123,7 +131,6 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--store", type=Path, default=STORE, help=f"default: {STORE}")
     command.add_argument("--force", action="store_true", help="although it is below the floors")
     command.set_defaults(run_command=_publish)
-    return top
 
 
 def _add_fit_options(command: argparse.ArgumentParser) -> None:

@@ -180,13 +180,7 @@ def _page(file: _File, page: Entries) -> Tiff:
             f"a TIFF file of {samples} samples and photometric interpretation {photometric}"
         )
     dtype = _dtype(file, page)
-    compression = file.one(page, COMPRESSION, UNCOMPRESSED)
-    if compression != UNCOMPRESSED and compression not in DECODERS:
-        name = COMPRESSIONS.get(compression, "not known")
-        raise UnsupportedTransferSyntaxError(f"TIFF compression {compression} ({name}) is not read")
-    predictor = file.one(page, PREDICTOR, 1)
-    if predictor not in {1, HORIZONTAL} or file.one(page, FILL_ORDER, 1) != 1:
-        raise UnsupportedPixelFormatError("a TIFF predictor or order of bits that is not read")
+    compression, predictor = _compression(file, page)
     planes = samples if file.one(page, PLANAR, 1) == 2 else 1
     tiled = TILE_OFFSETS in page
     if tiled:
@@ -224,6 +218,18 @@ def _page(file: _File, page: Entries) -> Tiff:
         places=places,
         lengths=lengths,
     )
+
+
+def _compression(file: _File, page: Entries) -> tuple[int, int]:
+    """How pieces are compressed, and whether by the differences of pixels."""
+    compression = file.one(page, COMPRESSION, UNCOMPRESSED)
+    if compression != UNCOMPRESSED and compression not in DECODERS:
+        name = COMPRESSIONS.get(compression, "not known")
+        raise UnsupportedTransferSyntaxError(f"TIFF compression {compression} ({name}) is not read")
+    predictor = file.one(page, PREDICTOR, 1)
+    if predictor not in {1, HORIZONTAL} or file.one(page, FILL_ORDER, 1) != 1:
+        raise UnsupportedPixelFormatError("a TIFF predictor or order of bits that is not read")
+    return compression, predictor
 
 
 def _dtype(file: _File, page: Entries) -> np.dtype[Any]:

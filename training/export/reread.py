@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from model_store import ModelVersion, PreprocessSpec, Store, load_published
+from model_store import ModelCard, ModelVersion, PreprocessSpec, Store, load_published
 from service.imaging import image_to_tensor
 from service.inference import open_network
 from training.data.manifest import Row, read_images, read_manifest
@@ -75,6 +75,13 @@ def reread(
         f"answer to {len(rows)} ordinary radiographs of {sources} changed, and no PFI by "
         f"more than {difference:.4f}; images that trained the network are among them."
     )
+    card = _card(parent, spec, limitation, version=version, command=command)
+    return Reread(ModelVersion(card, parent.model, parent.probe), text)
+
+
+def _card(
+    parent: ModelVersion, spec: PreprocessSpec, limitation: str, *, version: str, command: str
+) -> ModelCard:
     tensor = image_to_tensor(parent.probe, spec)
     card = parent.card.model_copy(
         update={
@@ -87,8 +94,7 @@ def reread(
             "publish_command": command,
         }
     )
-    card = type(card).model_validate(card.model_dump())
-    return Reread(ModelVersion(card, parent.model, parent.probe), text)
+    return ModelCard.model_validate(card.model_dump())
 
 
 def describe(

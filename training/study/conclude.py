@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -74,24 +75,14 @@ def conclude(
     own = next(each.evaluations for each in rows if each.rule == study.assess.rule)
     found = _verdicts(study, radiographs, own)
     colour = colour_features(study, radiographs, run)
+    by_image = _by_image(study, retrained)
     leaks = leakage.in_order(
-        [
-            *leakage.chosen_rows(
-                study, tested, reading, _by_image(study, retrained), crossed[study.assess.rule]
-            ),
-            *leakage.frozen_rows(study, radiographs, colour),
-        ]
+        leakage.chosen_rows(study, tested, reading, by_image, crossed[study.assess.rule])
+        + leakage.frozen_rows(study, radiographs, colour)
     )
     assert reading.review is not None
     results = Results(
-        title=study.title,
-        created=datetime.now(UTC).replace(microsecond=0).isoformat(),
-        command=command,
-        config=study.model_dump(mode="json"),
-        environment=environment(),
-        data=hashes(study, radiographs),
-        kappa=agreement(study),
-        flow=tuple(flow(study, radiographs)),
+        **_provenance(study, radiographs, command),
         children=study.finetune.children,
         candidates=tuple(each.found for each in trained),
         comparisons=pooled_comparisons([each.found for each in trained]),
@@ -118,6 +109,20 @@ def conclude(
     draw(study, radiographs, results, softened(chosen), run / "figures")
     write(results, run)
     return results
+
+
+def _provenance(study: Study, radiographs: Radiographs, command: str) -> dict[str, Any]:
+    """Of what, by what and from what these results are."""
+    return {
+        "title": study.title,
+        "created": datetime.now(UTC).replace(microsecond=0).isoformat(),
+        "command": command,
+        "config": study.model_dump(mode="json"),
+        "environment": environment(),
+        "data": hashes(study, radiographs),
+        "kappa": agreement(study),
+        "flow": tuple(flow(study, radiographs)),
+    }
 
 
 def _crossed(

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from typing import Any
 
-from model_store import ModelCard
+from model_store import ModelCard, View
 from service.backfill.results.rows import ItemError, Names, Outcome, Row, SourceError
 from service.imaging import ImageError, Origin, Radiograph, ViewHeader, tidy
 from service.inference import UnavailableError
@@ -63,7 +64,6 @@ def row_of(
     if rendered is not None:
         radiograph = _named(radiograph, rendered)
     decision = card.decide(pfi, doubtful=radiograph.doubtful)
-    header = radiograph.header or ViewHeader(None)
     origin = radiograph.origin or Origin()
     return Row(
         locator=locator,
@@ -82,15 +82,7 @@ def row_of(
         pfi=pfi,
         threshold=card.threshold,
         review=decision.review,
-        view_position=tidy(header.view_position),
-        view_position_agrees=header.agrees(decision.view),
-        patient_orientation=header.patient_orientation,
-        patient_orientation_agrees=header.patient_orientation_agrees(decision.view),
-        view_code=header.view_code,
-        view_code_agrees=header.view_code_agrees(decision.view),
-        described_view=header.described_view,
-        claimed_by=header.claimed_by,
-        described_view_agrees=header.described_view_agrees(decision.view),
+        **_claims(radiograph.header or ViewHeader(None), decision.view),
         warnings=" ".join(radiograph.warnings),
         bytes=size,
         seconds=seconds,
@@ -98,6 +90,21 @@ def row_of(
         model=f"{card.name}/{card.version}",
         model_sha256=card.model_sha256,
     )
+
+
+def _claims(header: ViewHeader, view: View) -> dict[str, Any]:
+    """What the header claims, and whether it agrees with the answer."""
+    return {
+        "view_position": tidy(header.view_position),
+        "view_position_agrees": header.agrees(view),
+        "patient_orientation": header.patient_orientation,
+        "patient_orientation_agrees": header.patient_orientation_agrees(view),
+        "view_code": header.view_code,
+        "view_code_agrees": header.view_code_agrees(view),
+        "described_view": header.described_view,
+        "claimed_by": header.claimed_by,
+        "described_view_agrees": header.described_view_agrees(view),
+    }
 
 
 def _named(radiograph: Radiograph, rendered: Names) -> Radiograph:
