@@ -168,8 +168,8 @@ class Settings(BaseSettings):
     ends it at once. In Kubernetes, choose some seconds more than endpoints take to be updated.
     """
     latency_budget_seconds: PositiveFloat = 2
-    """The latency budget of an interactive image. One that would take longer gets 503 with Retry-
-    After before its body is read.
+    """The latency budget of an interactive image. One that would take longer gets 503 with
+    Retry-After before its body is read.
     """
 
     @field_validator("max_batch_images")

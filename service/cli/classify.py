@@ -149,7 +149,7 @@ class Summary:
             codes = ", ".join(f"{code} {count}" for code, count in self._failed.most_common())
             words.append(f"{failed} failed ({codes})")
         if self._skipped:
-            words.append(f"{self._skipped} skipped, which are no images")
+            words.append(f"{self._skipped} skipped (no images)")
         Console(stderr=True).print(", ".join(words), highlight=False, soft_wrap=True)
         return FAILED if failed else DONE
 

@@ -78,7 +78,7 @@ class Rendered:
 
 
 class Source(Protocol):
-    """An archive. Both methods are called from several threads at the same time."""
+    """An archive. Its methods are called from several threads at the same time."""
 
     def find(self) -> Iterator[str]:
         """The locators of all images, in an order of the source, while it lists them.
