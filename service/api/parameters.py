@@ -6,7 +6,7 @@ from fastapi import Depends, Request
 from fastapi.exceptions import RequestValidationError
 
 
-def _check(request: Request) -> None:
+async def _check(request: Request) -> None:  # without await: others would take a thread
     """Check a request's query against the parameters that the API describes for its endpoint.
 
     Raises:

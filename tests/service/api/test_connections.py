@@ -275,7 +275,7 @@ def test_a_refusal_is_the_same_from_middleware_and_route(
     try:
         with served.client() as client:
             # The middleware leaves any other query to the route
-            usual = client.post("/v1/classify?lane=interactive&more", content=body)
+            usual = client.post("/v1/classify?lane=%69nteractive", content=body)
         with Client(served) as client:
             client.send(post(body, *header))
             status, problem = client.response()

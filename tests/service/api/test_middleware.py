@@ -90,7 +90,8 @@ def test_the_access_log_is_json_and_says_nothing_of_patients(tmp_path: Path) -> 
     with serving(tmp_path / "log", model="swift/1.0.0", **settings) as live:
         url = live.url
         httpx2.post(f"{url}/v1/classify", content=JPEG, headers=headers)
-        httpx2.post(f"{url}/v1/classify?name=Zebra", content=marked, headers=headers)
+        httpx2.post(f"{url}/v1/classify?lane=interactive", content=marked, headers=headers)
+        httpx2.post(f"{url}/v1/classify?name=Zebra", content=JPEG, headers=headers)
         httpx2.post(f"{url}/v1/classify/batch", content=JPEG, headers=headers)
         httpx2.get(f"{url}/v1/patients/Zebra^Quagga", headers=headers)
         httpx2.get(f"{url}/v1/model")
@@ -104,13 +105,14 @@ def test_the_access_log_is_json_and_says_nothing_of_patients(tmp_path: Path) -> 
     assert [tuple(each[name] for name in shown) for each in requests] == [
         ("POST", "/v1/classify", 200, None, "pacs"),
         ("POST", "/v1/classify", 422, "no_pixel_data", "pacs"),
+        ("POST", "/v1/classify", 422, "invalid_request", "pacs"),
         ("POST", "/v1/classify/batch", 403, "not_permitted", "pacs"),
         ("GET", "elsewhere", 404, "not_found", None),
         ("GET", "/v1/model", 401, "not_authenticated", None),
         ("OTHER", "/docs", 405, "method_not_allowed", None),
     ]
-    assert {each["request_id"] for each in requests[:4]} == {"r-1"}
-    assert {each["trace_id"] for each in requests[:4]} == {TRACE}
+    assert {each["request_id"] for each in requests[:5]} == {"r-1"}
+    assert {each["trace_id"] for each in requests[:5]} == {TRACE}
     assert all(each["level"] == "INFO" and each["time"] for each in requests)
     assert not any("color_message" in each for each in lines)
     assert 0 < requests[0]["seconds"] < 10

@@ -299,9 +299,12 @@ def test_a_damaged_part_is_an_error_and_no_crash(tmp_path: Path) -> None:
 
 
 def test_an_archive_without_images_is_certified(tmp_path: Path) -> None:
-    """None found, none done: that is right, if the job says so; a folder alone proves nothing."""
+    """None found, none done: that is right, if it was expected; a folder alone proves nothing."""
     (tmp_path / "results").mkdir()
-    assert of([], tmp_path, Known(0, [])).valid
+    assert of([], tmp_path, Known(0, [], may_be_empty=True)).valid
+    certificate = of([], tmp_path, Known(0, [], source="/archive", left_out={"hidden": 2}))
+    assert certificate.errors == ("no image was found in /archive; left out: 2 hidden",)
+    assert certificate.empty
     assert of([], tmp_path).errors == ("there are no parts",)
     with pytest.raises(NotADirectoryError):
         audit(tmp_path / "elsewhere", tmp_path)
