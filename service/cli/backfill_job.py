@@ -26,6 +26,7 @@ from service.backfill.report.write import PAGE, audit
 from service.backfill.results.rows import RemoteSource, Source, SourceError
 from service.backfill.sources.opening import open_source
 from service.backfill.sources.options import OptionsError
+from service.cli.console import complain
 from service.inference import NetworkError, open_pipeline
 
 REFRESH_SECONDS = 0.25
@@ -39,12 +40,11 @@ class RefusedError(Exception):
 
 def run_audit(options: argparse.Namespace) -> int:
     """Write certificate and header audit again, from the results alone."""
-    console = Console(stderr=True)
     try:
         certificate = audit(options.results, options.out)
     except (OSError, ValueError) as error:
-        return _refuse(console, error)
-    return _conclude(console, certificate, options.out)
+        return _refuse(error)
+    return _conclude(Console(stderr=True), certificate, options.out)
 
 
 def run_backfill(options: argparse.Namespace) -> int:
@@ -73,9 +73,9 @@ def run_backfill(options: argparse.Namespace) -> int:
                 return DONE
             certificate = conclude(ledger, job, options.out, may_be_empty=options.allow_empty)
     except (OptionsError, SourceError, TooManyFailuresError, RefusedError, LedgerError) as error:
-        return _refuse(console, error)
+        return _refuse(error)
     except (StoreError, NetworkError, ClusterError, OSError) as error:
-        return _refuse(console, error)
+        return _refuse(error)
     return _conclude(console, certificate, options.out)
 
 
@@ -294,7 +294,7 @@ def _bar(console: Console) -> Iterator[Callable[[Engine, Job], None]]:
 def _conclude(console: Console, certificate: Certificate, out: Path) -> int:
     """Print the summary of a certificate; returns the exit code."""
     for reason in certificate.errors:
-        console.print(f"error: {reason}", style="red", highlight=False, markup=False)
+        complain(reason)
     if rendered := certificate.inputs["rendered"]:
         stored = certificate.inputs["stored"]
         text = f"the model saw {rendered:,} images as rendered by the archive, {stored:,} as stored"
@@ -306,6 +306,6 @@ def _conclude(console: Console, certificate: Certificate, out: Path) -> int:
     return EMPTY if certificate.empty else INCOMPLETE
 
 
-def _refuse(console: Console, error: Exception) -> int:
-    console.print(f"error: {error}", style="red", highlight=False, markup=False)
+def _refuse(error: Exception) -> int:
+    complain(str(error))
     return REFUSED

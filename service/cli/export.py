@@ -9,7 +9,7 @@ from rich.console import Console
 
 from service.backfill.results.atomic_files import publish, write
 from service.backfill.results.columns import SCHEMA
-from service.backfill.results.sinks import RESULTS, SINKS, PartError, read_rows
+from service.backfill.results.sinks import SINKS, PartError, read_rows, results_in
 from service.cli.console import complain
 
 DONE, REFUSED = 0, 2  # exit codes
@@ -17,12 +17,12 @@ DONE, REFUSED = 0, 2  # exit codes
 
 def run(options: argparse.Namespace) -> int:
     """Write all rows into one file, sorted by locator; they must fit into memory."""
-    results = options.results / RESULTS if (options.results / RESULTS).is_dir() else options.results
     form = options.out.suffix.removeprefix(".")
     try:
         if form not in SINKS:
             raise ValueError(f"{options.out}: its name must end with one of {', '.join(SINKS)}")
-        table = pa.Table.from_batches(read_rows(results), SCHEMA).sort_by("locator")
+        rows = read_rows(results_in(options.results))
+        table = pa.Table.from_batches(rows, SCHEMA).sort_by("locator")
         publish(write(options.out, SINKS[form].encode(table)))
     except (OSError, PartError, ValueError) as error:
         complain(str(error))

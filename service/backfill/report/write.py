@@ -17,7 +17,7 @@ from service.backfill.report.certificate import Certificate, CertifiedPart
 from service.backfill.report.counts import CertificateCounts, rate
 from service.backfill.report.header_audit import HeaderAudit
 from service.backfill.results import atomic_files
-from service.backfill.results.sinks import RESULTS, PartError, PartFile, parts
+from service.backfill.results.sinks import PartError, PartFile, parts, results_in
 
 CERTIFICATE = "certificate.json"
 PAGE = "certificate.html"
@@ -53,7 +53,7 @@ def audit(folder: Path, out: Path, known: Known | None = None) -> Certificate:
         OSError: A file cannot be read or written.
         ValueError: `out` is within the folder, where its files would be taken for parts.
     """
-    folder = folder / RESULTS if (folder / RESULTS).is_dir() else folder
+    folder = results_in(folder)
     if out.resolve().is_relative_to(folder.resolve()):
         raise ValueError(f"{out} lies within the results; choose another folder")
     (out / HEADERS).mkdir(parents=True, exist_ok=True)

@@ -200,6 +200,11 @@ class Part:
         return sink.decode(self.data)
 
 
+def results_in(folder: Path) -> Path:
+    """The folder with the parts of a job: `results` in the given one, else the given one itself."""
+    return folder / RESULTS if (folder / RESULTS).is_dir() else folder
+
+
 def parts(folder: Path) -> Iterator[Part]:
     """All published parts of a folder of results, by name.
 
