@@ -145,10 +145,13 @@ def with_more(stream: Stream, more: bytes) -> bytes:
 
 def has_lost_bytes(stream: Stream) -> bool:
     """Whether the last scan has a stretch of zeros. Data of a flat picture may have one as well."""
+    words = np.frombuffer(stream, np.uint64, len(stream) // 8)
+    zeros, whole = np.flatnonzero(words == 0), LOST_BYTES // 8 - 1  # words, wherever it begins
+    starts = zeros[: 1 - whole][zeros[whole - 1 :] - zeros[: 1 - whole] == whole - 1]
+    if not len(starts):
+        return False
     scan = _frames_and_scans(stream)[1][-1]
-    words = np.frombuffer(stream, np.uint64, (scan.end - scan.start) // 8, scan.start)
-    zeros, run = np.flatnonzero(words == 0), LOST_BYTES // 8 - 1
-    return bool((zeros[run - 1 :] - zeros[: 1 - run] == run - 1).any())
+    return bool(((8 * starts >= scan.start) & (8 * (starts + whole) <= scan.end)).any())
 
 
 def with_other_end(stream: Stream, count: int) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+from pathlib import Path
 
 import pytest
 from conftest import ROOT
@@ -50,3 +51,11 @@ def test_orthanc_brings_its_libraries(name: str) -> None:
     found = dict(re.findall(r"(\S+) => (.*?)(?: \(0x|$)", listed, re.MULTILINE))
     assert "libdcmdata.so.17" in found
     assert {name for name, at in found.items() if not at.startswith(own)} <= SYSTEM, listed
+
+
+@pytest.mark.parametrize("path", [*(ROOT / ".ci").iterdir(), *ROOT.glob("deploy/*.sh")], ids=str)
+def test_no_script_ends_because_a_reader_has_read_enough(path: Path) -> None:
+    """`writer | head` ends with 141 under pipefail, if the writer writes its next line too late."""
+    script = path.read_text()
+    assert "pipefail" in script
+    assert not re.findall(r"\|\s*(?:head|grep -\S*[mq]|sed [^|]*\bq\b).*", script)

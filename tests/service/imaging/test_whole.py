@@ -17,7 +17,7 @@ from pydicom import uid
 from model_store import PreprocessSpec
 from service.imaging import CorruptImageError, read_radiograph
 from service.imaging.decoders import decode_frame
-from service.imaging.jpeg import has_lost_bytes, with_more, without_zero
+from service.imaging.jpeg import LOST_BYTES, has_lost_bytes, with_more, without_zero
 from service.imaging.raster import read_raster
 from service.imaging.whole import MORE
 
@@ -125,6 +125,18 @@ def test_zeros_that_are_a_flat_picture_are_read():
     assert has_lost_bytes(stream)
     for data in (stream, stream[:-2] + b"\0" + END):
         np.testing.assert_array_equal(decode_frame(data, FULL_SIZE).samples, flat)
+
+
+@pytest.mark.parametrize("offset", range(8))
+def test_a_stretch_of_zeros_counts_wherever_it_begins_in_the_scan(offset):
+    """But not before the scan, as in a profile, and not behind the end of the image."""
+    scan = STREAMS["baseline"]
+    place = len(scan) // 2 + offset
+    assert not has_lost_bytes(scan)
+    assert has_lost_bytes(scan[:place] + bytes(LOST_BYTES) + scan[place:])
+    assert not has_lost_bytes(scan[:place] + bytes(LOST_BYTES - 16) + b"\1" + scan[place:])
+    profile = marker(0xFFE1, bytes(offset + 2 * LOST_BYTES))
+    assert not has_lost_bytes(scan[:2] + profile + scan[2:] + bytes(2 * LOST_BYTES))
 
 
 @pytest.mark.parametrize("value", [0, 128, 255])
