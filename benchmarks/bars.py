@@ -15,7 +15,7 @@ from model_store import Store
 
 Results = dict[str, Any]
 
-NETWORK, SMALL = "googlenet/1.0.0", "swift/1.0.0"
+NETWORK, SMALL = "googlenet/1.1.0", "swift/1.1.0"
 MODELS = tuple(model for model in (NETWORK, SMALL) if model in Store().list())
 DECODE = {  # CPU seconds an image, the plain stack's over ours
     "jpeg2000": 15.0,

@@ -64,7 +64,7 @@ class Book:
 
 def measure(bench: Bench, sections: list[str], minutes: float, book: Book) -> None:
     """The sections, in their order."""
-    published = tuple(Store().list())
+    newest = tuple({model.partition("/")[0]: model for model in Store().list()}.values())
     by_model: dict[str, Callable[[Bench, str], dict[str, Any]]] = {
         "lanes": stress.lanes,
         "overload": stress.overload,
@@ -76,7 +76,7 @@ def measure(bench: Bench, sections: list[str], minutes: float, book: Book) -> No
         if section == "decode":
             book.keep(section, decoding.decode(bench), began)
         elif section == "network":
-            book.keep(section, decoding.network(bench, published), began)
+            book.keep(section, decoding.network(bench, newest), began)
         elif section == "syntaxes":
             for name, found in syntaxes.syntaxes(bench):
                 book.keep(section, {name: found}, began)
