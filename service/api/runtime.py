@@ -14,7 +14,7 @@ from threading import Event
 import onnxruntime
 from fastapi import Request
 
-from model_store import ModelCard, ModelVersion, Store
+from model_store import ModelCard, ModelVersion
 from service.api import metrics
 from service.api.admission import Admission
 from service.api.body import unless_gone
@@ -111,7 +111,7 @@ class Runtime:
         )
         if classification.header is not None:
             metrics.count_header(classification.header.agrees)
-        metrics.observe_stage("respond", time.perf_counter() - image.answered)
+        metrics.observe_stage("respond", time.perf_counter() - image.answer.at)
         return classification
 
 
@@ -122,15 +122,14 @@ def runtime_of(request: Request) -> Runtime:
 
 
 @asynccontextmanager
-async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
-    """Load the model, replay its probe, warm up, start the pipeline; drain it at the end.
+async def open_runtime(settings: Settings, version: ModelVersion) -> AsyncIterator[Runtime]:
+    """Open the model, replay its probe, warm up, start the pipeline; drain it at the end.
 
     Raises:
-        StoreError, NetworkError: The model must not serve; the process must end.
+        NetworkError: The model must not serve; the process must end.
     """
     keep_freed_memory()
     prepare()
-    version = Store(settings.model_store).load(settings.model)
     network = await asyncio.to_thread(_open, version, settings)
     budget_seconds = settings.latency_budget_seconds
     batcher = Batcher(

@@ -163,6 +163,35 @@ def test_bodies_go_with_their_answers(served, monkeypatch) -> None:
         served.until(lambda: not any(body() is not None for body in bodies))
 
 
+def test_the_body_of_an_image_that_is_refused_when_it_is_whole_goes_too(
+    served, monkeypatch
+) -> None:
+    """Its slot had lapsed and was taken: 503 without an answer, which alone would let it go."""
+    made, empty = [], np.empty
+
+    def recorded(*args, **kwargs):
+        made.append((array := empty(*args, **kwargs)).nbytes > 2**20 and weakref.ref(array))
+        return array
+
+    admission, whole = served.runtime.admission, post(LARGE)
+    most = served.runtime.settings.max_queue_images
+    with no_search_for_garbage(), Client(served) as client:
+        monkeypatch.setattr(np, "empty", recorded)
+        client.send(whole[:1000])
+        sent = 1000
+        served.until(lambda: admission.images("interactive") == 1)
+        while admission.images("interactive"):
+            client.send(whole[sent : (sent := sent + 1000)])
+            time.sleep(0.05)
+        admission.count("interactive", most)
+        client.send(whole[sent:])
+        status, problem = client.response()
+        admission.count("interactive", -most)
+        assert (status, problem["code"]) == (503, "queue_full")
+        (body,) = (found for found in made if found)
+        served.until(lambda: body() is None)
+
+
 def test_requests_leave_no_circles(served, monkeypatch) -> None:
     """To find those of thousands of requests, the search for garbage stopped all for 200 ms."""
     connections, begin = [], BoundedProtocol.connection_made

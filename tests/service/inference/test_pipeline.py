@@ -101,7 +101,7 @@ def test_bytes_become_a_pfi(lane: Lane) -> None:
         assert image.answer.result(5) == pytest.approx(expected, abs=1e-5)
         assert image.radiograph is not None
         assert image.radiograph.format == "png"
-        assert image.since < image.answered <= time.perf_counter()
+        assert image.since < image.answer.at <= time.perf_counter()
 
 
 def test_a_bad_file_is_its_own_problem() -> None:
@@ -238,6 +238,13 @@ def test_an_answered_image_goes_at_once() -> None:
         del image
         submit(pipeline).answer.result(5)  # which takes the first one's place in its decode thread
         until(lambda: gone() is None)
+
+
+def test_an_image_that_is_never_submitted_goes_at_once() -> None:
+    """As one that is refused after it was read."""
+    with no_search_for_garbage():
+        gone = weakref.ref(Image(PICTURE, "interactive"))
+        assert gone() is None
 
 
 def test_batches_fill_up_while_there_is_enough_to_decode() -> None:
