@@ -11,8 +11,8 @@ import torch
 from training.data.manifest import LabelledImages, Row
 from training.networks.googlenet import GoogLeNet
 from training.study.data import ChildBatches, Radiographs
-from training.study.epochs import run_epochs
 from training.train import processes
+from training.train.loop import run_training
 from training.train.trainer import Recipe, Trainer
 
 STEPS = 1  # after more, a rounding error has turned over some maximum of a pool: no more law
@@ -38,7 +38,7 @@ def main() -> None:
     network = GoogLeNet(auxiliary=False, drop=False)  # each process would drop other units
     recipe = Recipe(steps=STEPS, rate=0.001, decay_steps=9, autocast=False)  # rounds less
     trainer = Trainer(network, batches, recipe, device)
-    run_epochs(trainer, STEPS, 1, lambda _: 1.0, Path(sys.argv[1]))
+    run_training(trainer, lambda _: 1.0, Path(sys.argv[1]), STEPS)
     processes.leave()
 
 

@@ -18,12 +18,14 @@ from training.export import recalibrate, reread
 from training.export.publish import STORE, PublishError, how_to_serve, publish
 from training.export.quantize import derive
 from training.export.test_report import cross_source, test_run
+from training.networks import pretrained
 from training.study.config import read_study
-from training.study.report import write
+from training.study.report.write import write
 from training.study.reproduce import reproduce
 from training.study.results import Results
 from training.train import distil, processes
-from training.train.fit import CHECKPOINT, fit
+from training.train.fit import fit
+from training.train.loop import CHECKPOINT
 from training.train.settings import COMMAND, SETTINGS, FitSettings
 
 
@@ -53,6 +55,7 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("run", type=Path, help="holds results.json and figures")
     command.set_defaults(run_command=_report)
 
+    pretrained.add_command(commands)
     make_manifest.add_command(commands)
     readers.add_command(commands)
     recalibrate.add_command(commands)
@@ -138,7 +141,9 @@ def _add_fit_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("run", type=Path, help="folder for checkpoints and results")
     command.add_argument("--manifest", type=Path, required=True, help="CSV of labelled images")
     command.add_argument("--images", type=Path, required=True, help="zip or folder they lie in")
-    command.add_argument("--weights", type=Path, help="bvlc_googlenet.npz; else from scratch")
+    command.add_argument(
+        "--weights", type=Path, help="npz of the command `weights`; else from scratch"
+    )
     command.add_argument("--steps", type=int, default=default["steps"], help="of one batch")
     command.add_argument("--batch", type=int, default=default["batch"], help="images")
     command.add_argument("--rate", type=float, default=default["rate"], help="peak of one cycle")

@@ -10,9 +10,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from training.study.augmented_views import CHILDREN, NOISE, ORIENTATIONS, SPREAD, as_table, children
-from training.study.medians import median_2x2, median_5x5, merge_exchange, ranked
-from training.study.randomness import bits, keys
+from training.augmentation.augmented_views import (
+    CHILDREN,
+    NOISE,
+    ORIENTATIONS,
+    SPREAD,
+    as_table,
+    children,
+)
+from training.augmentation.medians import median_2x2, median_5x5, merge_exchange, ranked
+from training.augmentation.randomness import bits, keys
 
 KINDS = torch.arange(len(CHILDREN))
 BY_NAME = {child.name: kind for kind, child in enumerate(CHILDREN)}

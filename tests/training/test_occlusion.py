@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.special import expit
 
-from training.study.occlusion import occlusion_map
+from training.study.figures.occlusion import occlusion_map
 
 SIDE = 64
 

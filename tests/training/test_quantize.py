@@ -35,7 +35,8 @@ from training.export.test_report import TestReport
 from training.networks.googlenet import GoogLeNet
 from training.train.evaluation_rows import crossing_rows, fitted_plateau
 from training.train.evaluation_rows import test_rows as held_out_rows
-from training.train.fit import BEST, CUTOFF
+from training.train.fit import CUTOFF
+from training.train.loop import BEST
 from training.train.settings import COMMAND, FitSettings, rows_of
 
 PATIENTS = 6  # of each view in each of two sources

@@ -16,11 +16,12 @@ from images import radiograph
 from PIL import Image
 from study_example import example
 
-from training.study import figures, plots
-from training.study.document import Table, bounded, p_value, percent, share_cell
-from training.study.figures import Picture, save
-from training.study.flow import fig1_flow
-from training.study.report import as_markdown, markdown_table, write
+from training.study.figures import plots, radiographs
+from training.study.figures.flow import fig1_flow
+from training.study.figures.radiographs import Picture
+from training.study.figures.style import save
+from training.study.report.document import Table, bounded, p_value, percent, share_cell
+from training.study.report.write import as_markdown, markdown_table, write
 from training.study.results import Results
 
 RADIOGRAPHS = ("fig4-examples", "fig6-transformed", "fig8-gallery")
@@ -69,11 +70,11 @@ def drawn(results: Results, folder: Path) -> list[tuple[Path, Path]]:
         "fig1-flow": fig1_flow(results.flow),
         "fig2-candidates": plots.fig2_candidates(results.candidates, results.chosen),
         "fig3-pfi": plots.fig3_pfi(results.test_images, middle, results.review.band),
-        "fig4-examples": figures.fig4_examples(pictures),
+        "fig4-examples": radiographs.fig4_examples(pictures),
         "fig5-youden": plots.fig5_youden(results.curves, results.plateau, middle, high),
-        "fig6-transformed": figures.fig6_transformed([pictures]),
+        "fig6-transformed": radiographs.fig6_transformed([pictures]),
         "fig7-reliability": plots.fig7_reliability(*bins, 0.0204, 0.0243),
-        "fig8-gallery": figures.fig8_gallery(pictures),
+        "fig8-gallery": radiographs.fig8_gallery(pictures),
         "fig9-leakage": plots.fig9_leakage(results.leakage),
     }
     return [save(figure, folder, name) for name, figure in named.items()]
@@ -123,7 +124,7 @@ def both_kinds(folder: Path) -> list[str]:
     """Digests of a plot with hatches and of radiographs with contours."""
     results = example()
     plot = plots.fig3_pfi(results.test_images, 0.5, results.review.band)
-    files = save(plot, folder, "a") + save(figures.fig8_gallery([picture(1)]), folder, "b")
+    files = save(plot, folder, "a") + save(radiographs.fig8_gallery([picture(1)]), folder, "b")
     return [sha256(file.read_bytes()).hexdigest() for file in files]
 
 
@@ -139,7 +140,7 @@ def test_a_wrong_image_is_marked_in_words(run) -> None:
 def test_radiographs_that_make_no_grid_are_refused(rows) -> None:
     """No picture, or rows of different lengths."""
     with pytest.raises(ValueError, match="figure of"):
-        figures.fig6_transformed(rows)
+        radiographs.fig6_transformed(rows)
 
 
 def test_both_reports_hold_every_number(run, texts) -> None:

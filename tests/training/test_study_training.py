@@ -20,14 +20,13 @@ from training.data.manifest import LabelledImages, ManifestError, Row
 from training.networks.googlenet import GoogLeNet
 from training.study.config import Data, read_study
 from training.study.data import ChildBatches, Radiographs, made, pairs_of
-from training.study.epochs import run_epochs
 from training.study.frozen import Features, fit_head
 from training.study.photographs import PhotoBatches, list_photographs, middle, read_photographs
 from training.study.pretrain import pretrain
 from training.study.records import agreement, flow
 from training.study.reproduce import read_radiographs
 from training.train import processes
-from training.train.fit import BEST, CHECKPOINT, LOG
+from training.train.loop import BEST, CHECKPOINT, LOG, run_training
 from training.train.trainer import Recipe, Trainer
 
 CONFIGS = ROOT / "training/study/configs"
@@ -267,7 +266,7 @@ def test_ctrl_c_leaves_a_checkpoint_that_goes_on_bit_exactly(tmp_path: Path) -> 
     """Stopped in the midst of an epoch, a run ends with the weights of an unbroken one."""
     before = signal.getsignal(signal.SIGINT)  # a runner in the background ignores it
     unbroken, stopped = tmp_path / "unbroken", tmp_path / "stopped"
-    run_epochs(trainer(), 3, 2, lambda _: 1.0, unbroken)
+    run_training(trainer(), lambda _: 1.0, unbroken, 3)
     broken = trainer()
     step = broken.train_step
 
@@ -279,10 +278,10 @@ def test_ctrl_c_leaves_a_checkpoint_that_goes_on_bit_exactly(tmp_path: Path) -> 
 
     broken.train_step = interrupted  # type: ignore[method-assign]
     with pytest.raises(KeyboardInterrupt):
-        run_epochs(broken, 3, 2, lambda _: 1.0, stopped)
+        run_training(broken, lambda _: 1.0, stopped, 3)
     assert signal.getsignal(signal.SIGINT) is before
     assert torch.load(stopped / CHECKPOINT, weights_only=True)["step"] == 2
-    run_epochs(trainer(), 3, 2, lambda _: 1.0, stopped)
+    run_training(trainer(), lambda _: 1.0, stopped, 3)
     whole, resumed = (weights_of(each / CHECKPOINT) for each in (unbroken, stopped))
     assert whole["step"] == resumed["step"] == 6
     for name, value in whole["network"].items():  # type: ignore[union-attr]
@@ -298,7 +297,7 @@ def test_the_strictly_best_epoch_is_kept(tmp_path: Path) -> None:
         kept.append((tmp_path / BEST).exists() and (tmp_path / BEST).read_bytes())
         return next(scores)
 
-    run_epochs(trainer(3), 1, 3, judge, tmp_path)
+    run_training(trainer(3), judge, tmp_path, 1)
     assert kept[0] is False
     assert kept[1] == kept[2] == (tmp_path / BEST).read_bytes()
     assert len((tmp_path / LOG).read_text().splitlines()) == 3

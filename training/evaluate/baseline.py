@@ -21,7 +21,7 @@ from service.imaging import ViewHeader
 from service.imaging.data_set import offset_of
 from service.imaging.elements import read_elements
 from training.data.manifest import LabelledImages, Row, image_reader
-from training.evaluate.metrics import OperatingPoint, Pfi, evaluate
+from training.evaluate.metrics import OperatingPoint, Pfi, evaluate, forward
 from training.networks.googlenet import GoogLeNet, load_pretrained
 
 # The regression's own cutoff; nothing is tuned, so there is no band
@@ -37,12 +37,9 @@ def frozen_features(
     network = GoogLeNet()
     load_pretrained(network, weights)
     network = network.to(device).eval()
-    with torch.inference_mode():
-        parts = [
-            network.features(chunk.to(device).float()).cpu().numpy()
-            for chunk in torch.split(torch.from_numpy(tensors), batch)
-        ]
-    return np.concatenate(parts)
+    chunks = torch.split(torch.from_numpy(tensors), batch)
+    batches = (chunk.to(device).float() for chunk in chunks)
+    return forward(network.features, batches, len(chunks))
 
 
 def baseline_pfi(

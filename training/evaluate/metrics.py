@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 from scipy.stats import binomtest
 from sklearn.metrics import roc_auc_score
-from torch import nn
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from model_store import Evaluation, Interval, Proportion
@@ -37,13 +37,24 @@ def predict(
     temperature: float = 1.0,
 ) -> Pfi:
     """(N, 1, S, S) uint8 -> (N,) PFI in full precision, with a progress bar."""
-    model: nn.Module = PfiNetwork(network, temperature).eval()
-    parts = []
+    chunks = torch.split(torch.from_numpy(tensors), batch)
+    model = PfiNetwork(network, temperature).eval()
+    return forward(model, (chunk.to(device) for chunk in chunks), len(chunks))
+
+
+def forward(
+    network: Callable[[Tensor], Tensor], batches: Iterable[Tensor], count: int
+) -> npt.NDArray[np.float32]:
+    """The outputs for all batches, one after the other, without gradients.
+
+    Args:
+        network: In evaluation mode; (B, ...) -> (B, ...).
+        batches: On the network's device.
+        count: Of batches, for the progress bar.
+    """
     with torch.inference_mode():
-        for start in tqdm(range(0, len(tensors), batch), "predict", unit="batch", leave=False):
-            chunk = torch.from_numpy(tensors[start : start + batch]).to(device)
-            parts.append(model(chunk).cpu().numpy())
-    return np.concatenate(parts)
+        bar = tqdm(batches, "predict", count, unit="batch", leave=False)
+        return np.concatenate([network(batch).cpu().numpy() for batch in bar])
 
 
 def balanced_loss(pfi: npt.NDArray[np.floating], labels: npt.NDArray[np.int64]) -> float:

@@ -3,12 +3,12 @@
 In reading order:
 
 config      one TOML file, and what it may say
-reproduce   the way of a study; crossing splits its radiographs otherwise
-data        radiographs, their children (children, medians, randomness) and batches of them
+reproduce   the steps of a study
+data        radiographs, their splits, and batches of their children
 pretrain    colour to grey, on photographs
-candidates  the nine: all layers (epochs) or fully connected ones on frozen features (frozen)
-conclude    what follows training: assess, rivals, leakage, verdict, statistics, records
+candidates  the nine: all layers trained, or fully connected ones on frozen features (frozen)
+conclude    what follows training: assess, baselines, leakage, model_comparison, statistics, records
 results     everything found, as data: results.json
-pictures    the figures: flow, plots, figures of radiographs (figures, occlusion)
-report      report.md and report.html out of sections, findings, tested and document
+figures     draw draws all: flow, plots, radiographs (with maps by occlusion)
+report      write writes report.md and report.html from sections, findings, test_rows and document
 """

@@ -18,8 +18,7 @@ from training.evaluate.baseline import (
 from training.evaluate.metrics import Pfi, evaluate
 from training.study.candidates import cached_features
 from training.study.config import Study
-from training.study.crossing import read_otherwise
-from training.study.data import Indices, Radiographs, pairs_of
+from training.study.data import Indices, Radiographs, pairs_of, read_otherwise
 from training.study.frozen import Features, features, fit_head, trunk
 from training.study.pretrain import Pretrained
 from training.train.evaluation_rows import mixed_sources

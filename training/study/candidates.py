@@ -9,11 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
-from tqdm import tqdm
 
-from training.evaluate.metrics import Pfi, balanced_loss, proportion
+from training.evaluate.metrics import Pfi, balanced_loss, forward, proportion
 from training.networks.googlenet import GoogLeNet, PfiNetwork, load_pretrained
 from training.study.config import Study
 from training.study.data import (
@@ -23,12 +21,12 @@ from training.study.data import (
     made,
     pairs_of,
 )
-from training.study.epochs import run_epochs
-from training.study.frozen import Features, features, fit_head, trunk
+from training.study.frozen import BATCH, Features, features, fit_head, trunk
 from training.study.pretrain import AUXILIARY_SIDES, Pretrained
 from training.study.results import Candidate, Method
 from training.train import processes
-from training.train.fit import BEST, load_best
+from training.train.fit import load_best
+from training.train.loop import BEST, run_training
 from training.train.trainer import Recipe, Trainer
 
 CANDIDATE, VALIDATION = "candidate.json", "validation.npy"
@@ -108,7 +106,7 @@ def _train_all(
     def judge(network: GoogLeNet) -> float:
         return balanced_loss(pfi_of(network, radiographs, pairs, study.seed, device), labels)
 
-    run_epochs(trainer, batches.steps, options.epochs, judge, folder)
+    run_training(trainer, judge, folder, batches.steps)
     seen = trainer.step * batches.count
     return {
         "training_images": seen,
@@ -193,10 +191,6 @@ def pfi_of(
     network: GoogLeNet, radiographs: Radiographs, pairs: Pairs, seed: int, device: torch.device
 ) -> Pfi:
     """(M,) PFI of children, in full precision."""
-    model = PfiNetwork(network).eval()
-    parts: list[npt.NDArray[np.float32]] = []
-    with torch.inference_mode():
-        for start in tqdm(range(0, len(pairs), 32), "predict", unit="batch", leave=False):
-            children = made(radiographs, pairs[start : start + 32], seed, device)
-            parts.append(model(children).cpu().numpy())
-    return np.concatenate(parts)
+    starts = range(0, len(pairs), BATCH)
+    children = (made(radiographs, pairs[at : at + BATCH], seed, device) for at in starts)
+    return forward(PfiNetwork(network).eval(), children, len(starts))

@@ -34,10 +34,10 @@ from training.study.baselines import baselines, colour_features, windows
 from training.study.candidates import Trained, validation_pairs
 from training.study.config import Study
 from training.study.data import Radiographs
+from training.study.figures.draw import draw
 from training.study.model_comparison import incumbent_rows, verdicts
-from training.study.pictures import draw
 from training.study.records import agreement, environment, flow, hashes, speed
-from training.study.report import write
+from training.study.report.write import write
 from training.study.results import Curve, Results, Verdict
 from training.study.statistics import choose, pooled_comparisons, youden_curve
 from training.train.fit import load_best

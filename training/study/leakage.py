@@ -16,8 +16,7 @@ from training.evaluate.cutoff import choose_threshold, youden_plateau
 from training.evaluate.metrics import Pfi, evaluate, proportion
 from training.study.assess import Reading, Tested
 from training.study.config import Study
-from training.study.crossing import only_source, resplit
-from training.study.data import Indices, Radiographs
+from training.study.data import Indices, Radiographs, only_source, resplit
 from training.study.frozen import Features, fit_head
 from training.study.results import LeakageRow
 from training.study.statistics import bootstrap, clustered_bootstrap

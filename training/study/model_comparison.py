@@ -10,8 +10,7 @@ from service.inference import open_network
 from training.evaluate.metrics import OperatingPoint, in_batches
 from training.study.assess import test_images
 from training.study.config import Study
-from training.study.crossing import read_otherwise
-from training.study.data import Radiographs
+from training.study.data import Radiographs, read_otherwise
 from training.study.results import Verdict
 
 

@@ -13,7 +13,6 @@ from torch.nn.functional import cross_entropy
 
 from training.networks.googlenet import GoogLeNet, load_pretrained
 from training.study.config import Pretrain, Study
-from training.study.epochs import run_epochs
 from training.study.photographs import (
     Grey,
     PhotoBatches,
@@ -24,6 +23,7 @@ from training.study.photographs import (
 )
 from training.study.results import Pretraining
 from training.train import processes
+from training.train.loop import run_training
 from training.train.trainer import Recipe, Trainer
 
 COLOUR_IMAGES = 1_281_167  # ILSVRC-2012's training set, which the colour weights have seen
@@ -87,7 +87,7 @@ def _train(study: Study, photos: list[Photograph], folder: Path, cache: Path) ->
             csv.writer(file).writerow((trainer.step, f"{loss:.5f}", f"{right:.5f}"))
         return loss
 
-    run_epochs(trainer, batches.steps, options.epochs, judge, folder)
+    run_training(trainer, judge, folder, batches.steps)
     if processes.rank() == 0:
         state = torch.load(folder / "best.pt", map_location="cpu", weights_only=True)
         np.savez(folder / WEIGHTS, **{n: v.numpy() for n, v in state.items() if "aux" not in n})

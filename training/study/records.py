@@ -14,10 +14,10 @@ from pathlib import Path
 
 import torch
 
+from training.augmentation.augmented_views import CHILDREN
 from training.data.manifest import Part, Row
 from training.data.readers import Agreement
 from training.study.assess import Tested
-from training.study.augmented_views import CHILDREN
 from training.study.candidates import Trained
 from training.study.config import Study
 from training.study.data import Radiographs

@@ -13,8 +13,7 @@ from training.evaluate.calibration import images_needed
 from training.study.candidates import Trained, train_candidate
 from training.study.conclude import Retrained, conclude
 from training.study.config import CONFIG, Study
-from training.study.crossing import only_source, resplit
-from training.study.data import Radiographs
+from training.study.data import Radiographs, only_source, resplit
 from training.study.photographs import list_photographs
 from training.study.pretrain import Pretrained, pretrain
 from training.study.results import Candidate, Results

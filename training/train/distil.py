@@ -33,9 +33,9 @@ from training.train.fit import (
     Judge,
     load_best,
     load_weights,
-    train_to_end,
     validation_images,
 )
+from training.train.loop import run_training
 from training.train.processes import pick_device
 from training.train.sampling import RandomBatches, sampling_weights
 from training.train.settings import COMMAND, FitSettings, rows_of, save_settings
@@ -93,7 +93,8 @@ def distil(settings: DistilSettings, run: Path) -> None:
     device = pick_device()
     trainer = make_student(settings, transfer_set(settings, run, device), device)
     checked = replace(FitSettings.load(settings.teacher), size=settings.size)
-    train_to_end(trainer, Judge(validation_images(checked), device), run, settings.check_every)
+    judge = Judge(validation_images(checked), device)
+    run_training(trainer, judge.loss, run, settings.check_every)
     student = load_weights(Swift(), run, device)
     plateau = fitted_plateau(lambda tensors: predict(student, tensors, device), settings.of_student)
     (run / CUTOFF).write_text(plateau.model_dump_json(indent=2) + "\n")

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import nn
-from tqdm import tqdm
 
 from model_store import Plateau
 from training.augmentation.augment import Augmentation
@@ -17,13 +15,14 @@ from training.data.manifest import LabelledImages, read_and_check, read_images
 from training.evaluate.cutoff import youden_plateau
 from training.evaluate.metrics import balanced_loss, predict
 from training.networks.googlenet import GoogLeNet, load_pretrained
+from training.train.loop import BEST, run_training
 from training.train.processes import pick_device
 from training.train.sampling import RandomBatches
 from training.train.settings import FitSettings, rows_of
 from training.train.trainer import Net, Recipe, Trainer
 
 AVERAGE_DECAY = 0.995  # the published weights are a running mean over about 200 steps
-CHECKPOINT, BEST, LOG, CUTOFF = "checkpoint.pt", "best.pt", "log.csv", "cutoff.json"
+CUTOFF = "cutoff.json"
 
 
 def fit(settings: FitSettings, run: Path) -> None:
@@ -38,27 +37,10 @@ def fit(settings: FitSettings, run: Path) -> None:
     train = read_images(rows_of(settings, "train"), settings.images, settings.double_spec)
     judge = Judge(validation_images(settings), pick_device())
     trainer = make_trainer(settings, train, pick_device())
-    train_to_end(trainer, judge, run, settings.check_every)
+    run_training(trainer, judge.loss, run, settings.check_every)
     network = load_best(run, pick_device())
     plateau = judge.plateau(network, f"validation images and {settings.children} children of each")
     (run / CUTOFF).write_text(plateau.model_dump_json(indent=2) + "\n")
-
-
-def train_to_end(trainer: Trainer[Net], judge: Judge, run: Path, check_every: int) -> None:
-    """Go on from the run's last checkpoint, if there is one; leave the best weights in best.pt.
-
-    Raises:
-        FloatingPointError: The loss is no longer a number.
-    """
-    trainer.resume(run / CHECKPOINT)
-    steps = trainer.recipe.steps
-    with tqdm(total=steps, initial=trainer.step, desc="fit", unit="step") as progress:
-        while trainer.step < steps:
-            loss = trainer.train_step()
-            progress.update()
-            progress.set_postfix(loss=f"{loss:.3f}", best=f"{trainer.best:.4f}")
-            if trainer.step % check_every == 0 or trainer.step == steps:
-                _check(trainer, judge, run, loss)
 
 
 def make_trainer(
@@ -81,16 +63,6 @@ def make_trainer(
         train, size=settings.size, batch=settings.batch, seed=settings.seed, device=device
     )
     return Trainer(network, batches, recipe, device)
-
-
-def _check(trainer: Trainer[Net], judge: Judge, run: Path, loss: float) -> None:
-    score = judge.loss(trainer.result)
-    if score < trainer.best:  # strictly: of equals the earlier one stays
-        trainer.best = score
-        torch.save(trainer.result.state_dict(), run / BEST)
-    trainer.save(run / CHECKPOINT)
-    with (run / LOG).open("a", newline="") as file:
-        csv.writer(file).writerow((trainer.step, f"{loss:.5f}", f"{score:.5f}"))
 
 
 def load_best(run: Path, device: torch.device) -> GoogLeNet:

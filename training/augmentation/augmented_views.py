@@ -25,8 +25,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from training.study.medians import median_2x2, median_5x5
-from training.study.randomness import bits, keys, normal_table
+from training.augmentation.medians import median_2x2, median_5x5
+from training.augmentation.randomness import bits, keys, normal_table
 
 SPREAD = 3  # pixels: each is taken from the square of 2 * 3 + 1 pixels around it
 NOISE = 10.0  # standard deviation in grey levels of 255

@@ -15,13 +15,19 @@ from training.augmentation.figure6 import FIGURE_6, transform
 from training.data.manifest import image_reader
 from training.evaluate.cutoff import logit
 from training.evaluate.metrics import Predict
-from training.study import figures, plots
 from training.study.config import Study
 from training.study.data import Radiographs
-from training.study.document import bounded
-from training.study.figures import Picture
-from training.study.flow import fig1_flow
-from training.study.occlusion import occlusion_map
+from training.study.figures import plots
+from training.study.figures.flow import fig1_flow
+from training.study.figures.occlusion import occlusion_map
+from training.study.figures.radiographs import (
+    Picture,
+    fig4_examples,
+    fig6_transformed,
+    fig8_gallery,
+)
+from training.study.figures.style import save
+from training.study.report.document import bounded
 from training.study.results import Results, TestImage
 
 EXAMPLES = 8  # radiographs of Figure 4
@@ -55,14 +61,12 @@ def draw(
     if shown:
         gallery = _gallery(study, radiographs, shown, predict, point.threshold)
         found |= {
-            "fig4-examples": figures.fig4_examples(_examples(radiographs, shown)),
-            "fig6-transformed": figures.fig6_transformed(
-                _transformed(study, shown, point.threshold)
-            ),
-            "fig8-gallery": figures.fig8_gallery(gallery),
+            "fig4-examples": fig4_examples(_examples(radiographs, shown)),
+            "fig6-transformed": fig6_transformed(_transformed(study, shown, point.threshold)),
+            "fig8-gallery": fig8_gallery(gallery),
         }
     for name, figure in found.items():
-        figures.save(figure, folder, name)
+        save(figure, folder, name)
 
 
 def _examples(radiographs: Radiographs, shown: Sequence[TestImage]) -> list[Picture]:

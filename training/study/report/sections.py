@@ -9,9 +9,9 @@ from collections.abc import Iterator
 import tomli_w
 
 from model_store import Evaluation
+from training.augmentation.augmented_views import CHILDREN
 from training.evaluate.metrics import proportion
-from training.study.augmented_views import CHILDREN
-from training.study.document import (
+from training.study.report.document import (
     NOTHING,
     Cell,
     Code,
@@ -26,9 +26,9 @@ from training.study.document import (
     share,
     share_cell,
 )
-from training.study.findings import findings
+from training.study.report.findings import findings
+from training.study.report.test_rows import main_row
 from training.study.results import Assessed, Results, TestImage, Verdict
-from training.study.tested import main_row
 
 
 def sections(results: Results) -> list[Section]:

@@ -1,4 +1,4 @@
-"""Epochs: train, judge, keep the strictly best, write a checkpoint; again after a stop."""
+"""The training loop: train, validate, keep the best weights, write checkpoints; resume."""
 
 from __future__ import annotations
 
@@ -14,31 +14,35 @@ import torch
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
-from training.networks.googlenet import GoogLeNet
 from training.train import processes
-from training.train.fit import BEST, CHECKPOINT, LOG
-from training.train.trainer import Trainer
+from training.train.trainer import Net, Trainer
+
+CHECKPOINT, BEST, LOG = "checkpoint.pt", "best.pt", "log.csv"
 
 
-def run_epochs(
-    trainer: Trainer[GoogLeNet],
-    epoch_steps: int,
-    epochs: int,
-    judge: Callable[[GoogLeNet], float],
-    folder: Path,
+def run_training(
+    trainer: Trainer[Net], validate: Callable[[Net], float], folder: Path, check_every: int
 ) -> None:
-    """Train up to `epochs`, going on from the last checkpoint; leave best.pt in `folder`.
+    """Train all steps of the recipe, from the last checkpoint on; leave best.pt in `folder`.
 
-    After each epoch process 0 asks `judge` for a loss, keeps the weights if it is strictly the
-    best, and writes a checkpoint. Ctrl-C writes one as well, of the step where it came.
+    Every `check_every` steps and at the end, process 0 validates, keeps the weights if their loss
+    is strictly the lowest, and writes a checkpoint. Ctrl-C writes a checkpoint after its step.
+
+    Args:
+        trainer: At step 0.
+        validate: The validation loss of a network.
+        folder: Also receives log.csv (step, training loss, validation loss, loading share) and
+            the scalars for TensorBoard.
+        check_every: Steps between validations.
 
     Raises:
+        KeyboardInterrupt: Stopped by Ctrl-C.
         FloatingPointError: The loss is no longer a number.
     """
     folder.mkdir(parents=True, exist_ok=True)
     trainer.resume(folder / CHECKPOINT)
     first = processes.rank() == 0
-    total = epochs * epoch_steps
+    total = trainer.recipe.steps
     with (
         _Stop() as stop,
         SummaryWriter(str(folder), write_to_disk=first) as scalars,
@@ -52,9 +56,9 @@ def run_epochs(
             bar.set_postfix(loss=f"{loss:.3f}", best=f"{trainer.best:.4f}")
             scalars.add_scalar("loss/train", loss, trainer.step)
             scalars.add_scalar("rate", trainer.optimizer.param_groups[0]["lr"], trainer.step)
-            if trainer.step % epoch_steps == 0:
+            if trainer.step % check_every == 0 or trainer.step == total:
                 if first:
-                    score = _end_epoch(trainer, judge, folder, loss)
+                    score = _check(trainer, validate, folder, loss)
                     scalars.add_scalar("loss/validation", score, trainer.step)
                 processes.wait()
             if stop.asked:
@@ -87,10 +91,10 @@ class _Stop:
         self.asked = True
 
 
-def _end_epoch(
-    trainer: Trainer[GoogLeNet], judge: Callable[[GoogLeNet], float], folder: Path, loss: float
+def _check(
+    trainer: Trainer[Net], validate: Callable[[Net], float], folder: Path, loss: float
 ) -> float:
-    score = judge(trainer.result)
+    score = validate(trainer.result)
     if score < trainer.best:  # strictly: of equals the earlier one stays
         trainer.best = score
         torch.save(trainer.result.state_dict(), folder / BEST)

@@ -14,7 +14,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from model_store import Interval, Plateau, View
 from training.evaluate.cutoff import logit
 from training.evaluate.records import ReliabilityBin
-from training.study.figures import BLUE, GREEN, GREY, ORANGE, PALE, VERMILION, blank, styled
+from training.study.figures.style import BLUE, GREEN, GREY, ORANGE, PALE, VERMILION, blank, styled
 from training.study.results import (
     Candidate,
     Curve,

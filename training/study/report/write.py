@@ -10,9 +10,9 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 from PIL import Image
 
-from training.study.document import Figure, Table
+from training.study.report.document import Figure, Table
+from training.study.report.sections import sections
 from training.study.results import Results
-from training.study.sections import sections
 
 FIGURES = "figures"
 

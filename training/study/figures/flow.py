@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from training.study.figures import GREY, PALE, blank, styled
+from training.study.figures.style import GREY, PALE, blank, styled
 from training.study.results import FlowStep
 
 BRANCHES = {"train": 1 / 6, "validation": 1 / 2, "test": 5 / 6}  # where each part stands

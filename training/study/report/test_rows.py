@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from model_store import Evaluation
 from training.evaluate.cutoff import logit
-from training.study.document import (
+from training.study.report.document import (
     Cell,
     Figure,
     Section,

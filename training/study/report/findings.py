@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from training.study.document import (
+from training.study.report.document import (
     NOTHING,
     Block,
     Cell,
@@ -19,8 +19,8 @@ from training.study.document import (
     share,
     share_cell,
 )
+from training.study.report.test_rows import gallery, robustness, tests, window
 from training.study.results import Candidate, Comparison, Results
-from training.study.tested import gallery, robustness, tests, window
 
 
 def findings(results: Results) -> list[Section]:
