@@ -52,6 +52,10 @@ def backfill() -> Dashboard:
 
 
 def _jobs() -> list[Row]:
+    return [_job_numbers(), _job_lines()]
+
+
+def _job_numbers() -> Row:
     part = number(
         "Job: share done",
         "Share of the images found so far in the running job that are done, skipped or failed.",
@@ -86,6 +90,10 @@ def _jobs() -> list[Row]:
         runbook=["CxrviewBackfillStopped"],
         decimals=0,
     )
+    return 5, [(6, part), (6, left), (6, speed), (6, stopped)]
+
+
+def _job_lines() -> Row:
     images = lines(
         "Images of the job by state",
         "Images of the running job. Open: found, without an outcome yet.",
@@ -115,10 +123,7 @@ def _jobs() -> list[Row]:
         stacked=True,
         runbook=["CxrviewBackfillStopped"],
     )
-    return [
-        (5, [(6, part), (6, left), (6, speed), (6, stopped)]),
-        (9, [(6, images), (6, codes), (6, received), (6, jobs)]),
-    ]
+    return 9, [(6, images), (6, codes), (6, received), (6, jobs)]
 
 
 def _progress() -> list[Row]:

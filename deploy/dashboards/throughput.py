@@ -66,6 +66,10 @@ def _images() -> list[Row]:
 
 
 def _answers() -> list[Row]:
+    return [_answer_numbers(), _answer_lines()]
+
+
+def _answer_numbers() -> Row:
     against = number(
         "p99 of the budget",
         "The 99th percentile of interactive answers as a share of the latency budget.",
@@ -92,6 +96,10 @@ def _answers() -> list[Row]:
         runbook=["CxrviewDown", "CxrviewRestarts"],
         decimals=0,
     )
+    return 4, [(8, against), (8, ready), (8, scraped)]
+
+
+def _answer_lines() -> Row:
     percentiles = lines(
         "Time of an answer, interactive",
         "Time from the head of a request for one image to its answer, and the latency budget.",
@@ -112,10 +120,7 @@ def _answers() -> list[Row]:
         stacked=True,
         runbook=["CxrviewFull", "CxrviewFails", "CxrviewRefusesMore"],
     )
-    return [
-        (4, [(8, against), (8, ready), (8, scraped)]),
-        (9, [(12, percentiles), (12, refused)]),
-    ]
+    return 9, [(12, percentiles), (12, refused)]
 
 
 def _stages() -> list[Row]:
@@ -197,6 +202,10 @@ def _saturation() -> list[Row]:
 
 
 def _pods() -> list[Row]:
+    return [_pod_use(), _pod_versions()]
+
+
+def _pod_use() -> Row:
     cpu = lines(
         "CPU by pod",
         "CPU cores in use.",
@@ -231,6 +240,10 @@ def _pods() -> list[Row]:
             f"{{{{kind}}}} {POD}",
         ),
     )
+    return 8, [(6, cpu), (6, memory), (6, gpu), (6, gpu_memory)]
+
+
+def _pod_versions() -> Row:
     models = rows(
         "Models",
         "Pods by model and execution provider. There is more than one line during a rollout.",
@@ -244,7 +257,4 @@ def _pods() -> list[Row]:
         f"sum by (version, onnxruntime) ({of('cxrview_build_info')})",
         {"version": "cxrview", "onnxruntime": "ONNX Runtime", "Value": "Pods"},
     )
-    return [
-        (8, [(6, cpu), (6, memory), (6, gpu), (6, gpu_memory)]),
-        (5, [(14, models), (10, builds)]),
-    ]
+    return 5, [(14, models), (10, builds)]

@@ -21,9 +21,10 @@ from conftest import DATA, ROOT
 from images import BAD, kinds
 
 from deploy import observe
-from deploy.dashboards import make, render
-from deploy.dashboards.drawing import Span, shown
+from deploy.dashboards import make
 from deploy.load_client import offered, send
+from docs.pictures import render
+from docs.pictures.drawing import Span, shown
 
 DASHBOARDS = observe.dashboards()
 PANELS = [

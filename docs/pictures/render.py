@@ -1,6 +1,6 @@
 """Draw the dashboards without Grafana: the same layout, the same queries, one picture each.
 
-    python -m deploy.dashboards.render http://127.0.0.1:9090 [--minutes 60] [--end SECONDS]
+    python -m docs.pictures.render http://127.0.0.1:9090 [--minutes 60] [--end SECONDS]
 
 `--end` is in seconds since 1970; `--images` is the number of images in the archive. The pictures go
 to docs/, or to `--out`. Those in docs/ show the service on two cores, under the load of
@@ -19,8 +19,8 @@ import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from deploy.dashboards.drawing import DRAWN, GRID, INK, MUTED, POINTS, Span
 from deploy.observe import ROOT, Prometheus, dashboards, panels, variables
+from docs.pictures.drawing import DRAWN, GRID, INK, MUTED, POINTS, Span
 
 COLUMN, ROW, MARGIN = 0.62, 0.36, 0.3  # inches of Grafana's grid, and around it
 SCRAPES_OF_A_RATE = 4
