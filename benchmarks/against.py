@@ -21,7 +21,6 @@ import servers
 from bench import Bench, Measured, Plan, middle, rounded, say
 from companion import load_generator
 from machine import machine, moment
-from syntaxes import AMPLE_LIMITS
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "against.json"
@@ -30,7 +29,7 @@ MODELS = ("googlenet/1.0.0", "swift/1.0.0")
 
 def checkout(root: Path, model: str, settings: dict[str, str]) -> servers.Command:
     """`cxrview serve` of another checkout."""
-    words, environment, ready, target = servers.service(model, **AMPLE_LIMITS, **settings)
+    words, environment, ready, target = servers.service(model, **servers.AMPLE_LIMITS, **settings)
     # Without the second, Python would take the modules of the folder it is started in
     paths = {"PYTHONPATH": str(root.resolve()), "PYTHONSAFEPATH": "1"}
     return words, environment | paths, ready, target

@@ -32,7 +32,9 @@ def scaling(bench: Bench, model: str) -> dict[str, Row]:
     with ExitStack() as stack:
         running = {
             shape: [
-                stack.enter_context(servers.running(servers.service(model), cpus))
+                stack.enter_context(
+                    servers.running(servers.service(model, **servers.AMPLE_LIMITS), cpus)
+                )
                 for cpus in processes
             ]
             for shape, processes in shapes.items()

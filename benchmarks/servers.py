@@ -26,6 +26,8 @@ HERE = Path(__file__).parent
 READY_SECONDS = 120
 STOP_SECONDS = 20
 SAMPLE_SECONDS = 0.05
+# 32 concurrent images of 13 MB stay below these limits. Another section measures the limits
+AMPLE_LIMITS = {"latency_budget_seconds": 120, "max_held_bytes": 2**30}
 
 Command = tuple[list[str], dict[str, str], str, str]  # words, environment, readiness, target
 

@@ -12,8 +12,6 @@ from bench import CONNECTIONS, RIVAL_CONNECTIONS, Bench, Measured, Row, middle, 
 from companion import Companion, parts
 from servers import Server
 
-# 32 concurrent images of 13 MB stay below these limits. Another section measures the limits
-AMPLE_LIMITS = {"latency_budget_seconds": 120, "max_held_bytes": 2**30}
 LITSERVE_CONNECTIONS = (8, 32)
 
 Cost = dict[str, list[float]]  # CPU seconds an image by part, a value a round
@@ -66,7 +64,7 @@ def _field(bench: Bench) -> Iterator[Field]:
         receiver = start(servers.receiver())
         systems, workers = [], {}
         for model in bench.models:
-            own = start(servers.service(model, **AMPLE_LIMITS))
+            own = start(servers.service(model, **servers.AMPLE_LIMITS))
             systems.append(System("service", model, own, CONNECTIONS))
             plain = start(servers.plain(python, model))
             systems.append(System("plain", model, plain, RIVAL_CONNECTIONS))

@@ -47,10 +47,9 @@ client on another machine would not do.
       the packets, which no process is charged for.
     - Decoding is one thread.
     - The network runs one batch after another, as in a busy service: batches of 2 in one thread, or
-      of 8 for a network as small as `swift`. The syntaxes measured at b11adfb, before batches ran
-      on single cores, have batches of 8 on all cores for `googlenet`, here and in the service.
-    - A value over 1 is possible: the service reads large bodies directly into their buffer, which
-      costs less than the bare application.
+      of 8 for a network as small as `swift`.
+    - One thread, the event loop, receives all bodies of a process. Where images/s comes near to
+      receiving alone, that thread is the limit, and a core may be idle: then more processes help.
 - **limits**: throughput was measured with limits that refuse nothing
   (`CXRVIEW_LATENCY_BUDGET_SECONDS=120`, `CXRVIEW_MAX_HELD_BYTES` of 1 GiB), and defaults otherwise.
   Images/s counts from the first image sent to the last answer.
@@ -82,20 +81,18 @@ def document(results: Results) -> str:
         if section in results:
             for write in writers:
                 parts += write(results)
-    return "\n".join([*parts, *_since(results), METHOD, *_end_to_end(results)])
+    return "\n".join([*parts, *_earlier(results), METHOD, *_end_to_end(results)])
 
 
-def _since(results: Results) -> Iterator[str]:
-    """The cost of the present server, compared with the servers of the other sections."""
+def _earlier(results: Results) -> Iterator[str]:
+    """The cost of the present server, compared with an earlier one."""
     before, stock = results["against"], results["against-h11"]
     machine = before["machine"]
     yield (
-        "## Since then: uvicorn and h11, decoding in processes\n\n"
-        "All other sections were measured on another machine, with an earlier server and\n"
-        "decoding in threads. Now the server is uvicorn with h11, and processes decode. This\n"
-        "section compares the present service with the previous one, which read bodies past the\n"
-        "HTTP parser, and with the previous one under uvicorn's own h11. They took turns on one\n"
-        "machine "
+        "## What uvicorn's h11 and decoding in processes cost\n\n"
+        "An earlier server read bodies past the HTTP parser, and decoded in threads. This section\n"
+        "compares the present service with it, and with it under uvicorn's own h11. They took\n"
+        "turns on another machine "
         f"({machine['processor']}, {machine['cores']} cores)\n"
         "at concurrency 8. The cost of h11 is copies: h11 and uvicorn copy a body five times, so\n"
         "large bodies cost most. `benchmarks/against.py` measures it.\n"
@@ -180,13 +177,16 @@ def _costs(results: Results) -> Iterator[str]:
                 row["network_cpu_s"],
             )
             whole = [row["service"][each]["cpu_s"] for each in row["service"]]
+            receiving = f"{middle(syntax['receive']['images_s']):.0f}"
             shares = [f"{middle(each):.2f}" for each in row["efficiency"].values()]
             of_all = [f"{middle(each):.2f}" for each in row["efficiency_of_all_cores"].values()]
-            rows.append((name, *map(ms, parts), *map(ms, whole), *shares, " / ".join(of_all)))
+            rows.append(
+                (name, *map(ms, parts), *map(ms, whole), receiving, *shares, " / ".join(of_all))
+            )
         at = next(row["service"].keys() for _, _, row in _of_model(results, model))
         heads = ["stored as", "receive", "its interrupts", "decode", "decode, all cores at once"]
         heads += ["network"]
-        heads += [*(f"end to end, at {each}" for each in at)]
+        heads += [*(f"end to end, at {each}" for each in at), "images/s, receiving alone"]
         heads += [*(f"efficiency at {each}" for each in at), "of all cores"]
         yield f"`{model}`:\n"
         yield table(heads, rows)
