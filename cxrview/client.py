@@ -86,13 +86,14 @@ class Client:
             ImageError, UploadError, TypeError: The source cannot be read or sent.
         """
         body = _body(source, photometric)
-        for attempt in range(self._retries + 1):
+        attempt = 0
+        while True:
             try:
                 return _classification(self._http.post(CLASSIFY, content=body))
             except (httpx2.TransportError, _BusyError) as error:
                 seconds = _wait_seconds(error, attempt, self._retries)
             time.sleep(seconds)
-        raise AssertionError
+            attempt += 1
 
     def classify_many(
         self,
@@ -182,13 +183,14 @@ class AsyncClient:
     ) -> Classification:
         """Classify one radiograph; see `Client.classify`."""
         body = await asyncio.to_thread(_body, source, photometric)
-        for attempt in range(self._retries + 1):
+        attempt = 0
+        while True:
             try:
                 return _classification(await self._http.post(CLASSIFY, content=body))
             except (httpx2.TransportError, _BusyError) as error:
                 seconds = _wait_seconds(error, attempt, self._retries)
             await asyncio.sleep(seconds)
-        raise AssertionError
+            attempt += 1
 
     async def classify_many(
         self,

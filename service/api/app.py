@@ -10,6 +10,7 @@ from importlib.metadata import version
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
+from model_store import Store
 from service.api import openapi, problems
 from service.api.audit import Audit, AuditError
 from service.api.auth.access import Access
@@ -52,9 +53,11 @@ def create_app(settings: Settings | None = None, operations_port: int | None = N
     Raises:
         KeyFileError, AuditError: A file cannot be used.
         TracingError, BackfillExtraError: A package is missing.
+        StoreError: The model version cannot be used.
     """
     settings = settings or Settings()
     require_extra(settings)
+    model_version = Store(settings.model_store).load(settings.model)
     access, audit = Access.of(settings), _audit_of(settings)
     if settings.tracing:
         send_traces()
@@ -62,7 +65,7 @@ def create_app(settings: Settings | None = None, operations_port: int | None = N
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with (
-            open_runtime(settings) as runtime,
+            open_runtime(settings, model_version) as runtime,
             open_backfills(settings, runtime) as app.state.backfills,
         ):
             app.state.runtime = runtime

@@ -18,87 +18,86 @@ AGREEMENTS: tuple[Agreement, ...] = get_args(Agreement)
 
 IMAGES = Counter(
     "cxrview_images_total",
-    "Images classified, by the endpoint that they came through.",
+    "Images classified, by view, lane and source.",
     ["view", "lane", "source"],
 )
 REVIEW = Counter(
     "cxrview_images_review_total",
-    "Images classified and marked for review: the PFI is uncertain, or the picture.",
+    "Images classified and marked for review, because the PFI or the picture is uncertain.",
     ["view"],
 )
 HEADERS = Counter(
     "cxrview_headers_total",
-    "DICOM images classified, by what their header says of the view; silent: neither view, or"
-    " nothing.",
+    "DICOM images classified, by whether the view in their header agrees; silent: the header names"
+    " no view.",
     ["agreement"],
 )
-RECEIVED_BYTES = Counter("cxrview_received_bytes_total", "Bytes of bodies taken.", ["lane"])
+RECEIVED_BYTES = Counter(
+    "cxrview_received_bytes_total", "Bytes of request bodies received.", ["lane"]
+)
 REFUSED = Counter("cxrview_images_refused_total", "Images refused, by problem code.", ["reason"])
 FALLBACKS = Counter(
     "cxrview_decoder_fallbacks_total",
-    "Images that this decoder could not read, and the next one was asked.",
+    "Images that this decoder could not read, so that the next one was tried.",
     ["decoder"],
 )
 RESTARTS = Counter(
     "cxrview_decoder_restarts_total",
-    "Decode workers that a file has ended, and that were replaced: they crashed, took too long"
-    " (deadline) or needed too much memory.",
+    "Decode workers replaced, by cause: the file crashed them, exceeded their deadline or their"
+    " memory limit.",
     ["cause"],
 )
 STAGES = ("receive", "wait_decode", "decode", "queue", "inference", "respond")
 STAGE_SECONDS = Histogram(
     "cxrview_stage_seconds",
-    "Time of one image in one stage: receive (its body), wait_decode (for a decode thread), decode,"
-    " queue (for its batch), inference (of its batch), respond. Where the waiting is longest before"
-    " is the bottleneck.",
+    "Time of an image in each stage: receive (its body), wait_decode (for a decode worker), decode,"
+    " queue (for its batch), inference (of its batch), respond. The stage with the longest wait"
+    " before it is the bottleneck.",
     ["stage"],
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
 )
 ANSWER_SECONDS = Histogram(
     "cxrview_answer_seconds",
-    "Time of one image of POST /v1/classify, from the head of its request to its answer.",
+    "Time of an image of POST /v1/classify, from the head of its request to its response.",
     ["lane"],
     buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10, 30),
 )
 BUDGET_SECONDS = Gauge(
-    "cxrview_latency_budget_seconds", "Interactive images that would take longer are refused."
+    "cxrview_latency_budget_seconds",
+    "Latency budget; interactive images that would take longer are refused.",
 )
 BATCH_IMAGES = Histogram(
-    "cxrview_batch_images", "Images per ONNX call.", buckets=(1, 2, 4, 8, 16, 32, 64)
+    "cxrview_batch_images", "Images per ONNX Runtime call.", buckets=(1, 2, 4, 8, 16, 32, 64)
 )
-QUEUE_IMAGES = Gauge("cxrview_queue_images", "Images waiting for the network.", ["lane"])
+QUEUE_IMAGES = Gauge("cxrview_queue_images", "Images waiting for inference.", ["lane"])
 INSIDE_IMAGES = Gauge(
-    "cxrview_inside_images", "Images arriving, waiting or being worked on.", ["lane"]
+    "cxrview_inside_images", "Images in flight: arriving, waiting or being processed.", ["lane"]
 )
-READY = Gauge("cxrview_ready", "1 while images are taken, as /readyz says; else 0.")
-DECODING = Gauge("cxrview_decode_workers_busy", "Images being decoded now.")
-DECODE_WORKERS = Gauge(
-    "cxrview_decode_workers", "Images that can be decoded at the same time, of both lanes."
-)
+READY = Gauge("cxrview_ready", "1 while images are accepted, as /readyz reports; else 0.")
+DECODING = Gauge("cxrview_decode_workers_busy", "Decode workers that are busy.")
+DECODE_WORKERS = Gauge("cxrview_decode_workers", "Decode workers of both lanes.")
 CAPACITY = Gauge(
     "cxrview_capacity_images_per_second",
-    "What a lane answers while it is busy, as measured over its last hundred images or so.",
+    "Capacity of a lane, measured over about its last hundred images while busy.",
     ["lane"],
 )
-HELD_BYTES = Gauge("cxrview_held_bytes", "Bytes of bodies in memory.")
+HELD_BYTES = Gauge("cxrview_held_bytes", "Bytes of request bodies in memory.")
 HELD_LIMIT_BYTES = Gauge(
-    "cxrview_held_limit_bytes", "Bodies that would need more memory are refused."
+    "cxrview_held_limit_bytes", "Byte budget; request bodies that would exceed it are refused."
 )
 BACKFILL_IMAGES = Gauge(
     "cxrview_backfill_images",
-    "Images of the archive job that is being worked on: found so far, done, skipped, failed.",
+    "Images of the running archive job, by state; found: listed so far.",
     ["state"],
 )
-BACKFILL_JOBS = Gauge("cxrview_backfill_jobs", "Archive jobs, by their state.", ["state"])
+BACKFILL_JOBS = Gauge("cxrview_backfill_jobs", "Archive jobs, by state.", ["state"])
 BACKFILL_REFUSED = Gauge(
     "cxrview_backfill_refused_images",
-    "Images of the archive job that is being worked on: skipped or failed since it was begun or"
-    " resumed, by problem code, `duplicate` or `crashed`.",
+    "Images of the running archive job skipped or failed since its start or resume, by problem"
+    " code, `duplicate` or `crashed`.",
     ["reason"],
 )
-BACKFILL_BYTES = Counter(
-    "cxrview_backfill_bytes_total", "Bytes of the files that archive jobs have read."
-)
+BACKFILL_BYTES = Counter("cxrview_backfill_bytes_total", "Bytes of files read by archive jobs.")
 PFI = Histogram(
     "cxrview_pfi_ratio",
     "PFI, the probability of a frontal image.",
@@ -106,15 +105,15 @@ PFI = Histogram(
 )
 MODEL_INFO = Gauge(
     "cxrview_model_info",
-    "Always 1; the labels say which model answers, and where it runs.",
+    "Always 1; the labels are the model and its execution provider.",
     ["name", "version", "sha256", "provider"],
 )
 CPU_FALLBACK = Gauge(
-    "cxrview_cpu_fallback", "1 where a GPU was asked for, and the CPU answers; else 0."
+    "cxrview_cpu_fallback", "1 if a GPU is configured but the CPU is used; else 0."
 )
 BUILD_INFO = Gauge(
     "cxrview_build_info",
-    "Always 1; the labels say what answers.",
+    "Always 1; the labels are the versions of the service and of ONNX Runtime.",
     ["version", "onnxruntime"],
 )
 

@@ -73,7 +73,7 @@ def _kinds(*rows: tuple[type[Exception], HTTPStatus, str]) -> dict[type[Exceptio
 
 KINDS: dict[type[Exception], Kind] = {
     **_kinds(
-        (imaging.EmptyImageError, BAD, "No image"),
+        (imaging.EmptyImageError, BAD, "Empty file"),
         (imaging.UnrecognisedFormatError, UNSUPPORTED, "Not an image"),
         (imaging.CorruptImageError, UNPROCESSABLE, "Damaged image"),
         (imaging.DecoderFailedError, UNPROCESSABLE, "Decoder failed"),
@@ -82,7 +82,7 @@ KINDS: dict[type[Exception], Kind] = {
         (imaging.ImageTooLargeError, UNPROCESSABLE, "Too many pixels"),
         (imaging.BlankImageError, UNPROCESSABLE, "Blank image"),
         (imaging.UnsupportedSopClassError, UNSUPPORTED, "SOP class not accepted"),
-        (imaging.UnsupportedTransferSyntaxError, UNSUPPORTED, "No decoder"),
+        (imaging.UnsupportedTransferSyntaxError, UNSUPPORTED, "Unsupported transfer syntax"),
         (imaging.UnsupportedPixelFormatError, UNSUPPORTED, "Unsupported pixel format"),
         (imaging.ColourImageError, UNSUPPORTED, "Colour image"),
         (imaging.MultiFrameError, UNSUPPORTED, "More than one frame"),
@@ -91,12 +91,16 @@ KINDS: dict[type[Exception], Kind] = {
         (clients.IssuerUnreachableError, UNAVAILABLE, "Identity provider unreachable"),
         (RateLimitedError, HTTPStatus.TOO_MANY_REQUESTS, "Too many images"),
         (AuditError, UNAVAILABLE, "Answer cannot be recorded"),
-        (requests.HeadTooLargeError, HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "Head too large"),
-        (requests.AmbiguousLengthError, BAD, "Two lengths of one body"),
-        (requests.BodyLengthError, BAD, "Body of another length"),
+        (
+            requests.HeadTooLargeError,
+            HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
+            "Request head too large",
+        ),
+        (requests.AmbiguousLengthError, BAD, "Conflicting body lengths"),
+        (requests.BodyLengthError, BAD, "Body length mismatch"),
         (requests.BodyTooLargeError, TOO_LARGE, "Body too large"),
-        (requests.BodyTimeoutError, HTTPStatus.REQUEST_TIMEOUT, "Body incomplete"),
-        (requests.ClientGoneError, HTTPStatus.REQUEST_TIMEOUT, "Client has gone"),
+        (requests.BodyTimeoutError, HTTPStatus.REQUEST_TIMEOUT, "Body timeout"),
+        (requests.ClientGoneError, HTTPStatus.REQUEST_TIMEOUT, "Client disconnected"),
         (ServiceFullError, UNAVAILABLE, "Too many uploads at once"),
         (uploads.MalformedMultipartError, BAD, "Malformed multipart body"),
         (uploads.UnknownArchiveError, UNSUPPORTED, "Neither zip nor tar"),
@@ -104,13 +108,13 @@ KINDS: dict[type[Exception], Kind] = {
         (uploads.TooManyEntriesError, TOO_LARGE, "Too many files"),
         (uploads.ArchiveTooLargeError, TOO_LARGE, "Archive too large"),
         (uploads.EntryTooLargeError, TOO_LARGE, "File too large"),
-        (uploads.EntryRatioError, UNPROCESSABLE, "Suspicious compression"),
+        (uploads.EntryRatioError, UNPROCESSABLE, "Compression ratio too high"),
         (uploads.EntryNameError, UNPROCESSABLE, "Unsafe file name"),
         (uploads.NestedArchiveError, UNSUPPORTED, "Archive within an archive"),
-        (uploads.EntryKindError, UNSUPPORTED, "Not a plain file"),
+        (uploads.EntryKindError, UNSUPPORTED, "Not a regular file"),
         (uploads.UnreadableFileError, UNPROCESSABLE, "File cannot be read"),
         (QueueFullError, UNAVAILABLE, "Queue full"),
-        (BatcherClosedError, UNAVAILABLE, "Service is stopping"),
+        (BatcherClosedError, UNAVAILABLE, "Service stopping"),
     ),
     # Errors without a `code` attribute
     RequestValidationError: Kind("invalid_request", UNPROCESSABLE, "Invalid request"),
@@ -129,9 +133,9 @@ JOB_KINDS = _kinds(
     (SourceNotAllowedError, HTTPStatus.FORBIDDEN, "Source not allowed"),
     (OptionsError, UNPROCESSABLE, "Source cannot be opened"),
     (SourceError, UNPROCESSABLE, "Source cannot be opened"),
-    (jobs.JobConflictError, HTTPStatus.CONFLICT, "Key of another job"),
+    (jobs.JobConflictError, HTTPStatus.CONFLICT, "Job key already in use"),
     (jobs.LedgerAwayError, UNAVAILABLE, "Ledger cannot be used"),
-    (jobs.JobStateError, HTTPStatus.CONFLICT, "Not in this state"),
+    (jobs.JobStateError, HTTPStatus.CONFLICT, "Not possible in this job state"),
 )
 ALL_KINDS = KINDS | JOB_KINDS
 HTTP_KINDS = {

@@ -9,8 +9,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from model_store import DEFAULT_MODEL, DEFAULT_ROOT
 from service.cli.console import complain
+from service.cli.model_options import add_model_options
 
 FORMATS = ("parquet", "ndjson", "csv")
 ENGINES = ("local", "ray")
@@ -19,15 +19,19 @@ REFUSED = 2  # exit code: the command cannot be run
 
 def add_command(commands: Any) -> None:
     """`backfill [SOURCE] --out FOLDER [options]`, `audit RESULTS --out FOLDER`, and `export`."""
-    backfill = commands.add_parser("backfill", help="classify an archive, every image once")
+    backfill = commands.add_parser(
+        "backfill", help="classify all images of an archive, each exactly once"
+    )
     add_backfill_options(backfill)
     backfill.set_defaults(run_command=partial(_run, "backfill_job", "run_backfill"))
     audit = commands.add_parser(
-        "audit", help="certificate and header audit of a backfill's results"
+        "audit", help="write a backfill's certificate and header audit from its results"
     )
     _add_audit_options(audit)
     audit.set_defaults(run_command=partial(_run, "backfill_job", "run_audit"))
-    export = commands.add_parser("export", help="the results of a backfill as one sorted file")
+    export = commands.add_parser(
+        "export", help="write the results of a backfill into one sorted file"
+    )
     _add_export_options(export)
     export.set_defaults(run_command=partial(_run, "export", "run"))
 
@@ -50,29 +54,55 @@ def add_backfill_options(parser: argparse.ArgumentParser) -> None:
         "source",
         nargs="?",
         metavar="SOURCE",
-        help="folder, list, zip, tar, s3://... or DICOMweb: https://...; --resume needs none",
+        help="folder, manifest, zip, tar, s3://... or DICOMweb at https://...; not with --resume",
     )
     add("--out", type=Path, required=True, help="folder of results, ledger and certificate")
-    add("--option", action="append", metavar="NAME=VALUE", help="of the source")
-    add("--format", choices=FORMATS, help="of the results; default: parquet")
+    add(
+        "--option",
+        action="append",
+        dest="options",
+        metavar="NAME=VALUE",
+        help="an option of the source; may be repeated",
+    )
+    add("--format", choices=FORMATS, help="file format of the results; default: parquet")
     add(
         "--ledger",
         metavar="URL",
         default=os.environ.get("CXRVIEW_BACKFILL_LEDGER"),
-        help="a database for several workers; default: CXRVIEW_BACKFILL_LEDGER, or a file in --out",
+        help="database that workers share; default: CXRVIEW_BACKFILL_LEDGER or a file in --out",
     )
-    add("--engine", choices=ENGINES, default="local", help="this process, or a Ray cluster")
-    add("--model", help=f"name/version; default: {DEFAULT_MODEL}")
-    add("--model-store", type=Path, default=DEFAULT_ROOT)
-    add("--provider", choices=("cpu", "cuda", "tensorrt"), default="cpu")
-    add("--resume", action="store_true", help="go on with the job that is in --out")
-    add("--allow-empty", action="store_true", help="an archive without images is no error")
-    add("--retry-failed", action="store_true", help="as --resume, and try again what failed")
-    add("--limit", type=int, metavar="N", help="stop after so many images; --resume goes on")
-    add("--max-errors", type=_share, default=1.0, metavar="1%", help="stop where more fail")
-    add("--chunk", type=int, default=1000, metavar="N", help="images of one lease and one file")
-    add("--lease-seconds", type=float, default=60, help="until others take what a dead worker had")
-    add("--fetchers", type=int, default=4, metavar="N", help="files that are read at a time")
+    add(
+        "--engine",
+        choices=ENGINES,
+        default="local",
+        help="run in this process or on a Ray cluster; default: local",
+    )
+    add_model_options(parser, None)
+    add("--resume", action="store_true", help="resume the job in --out")
+    add("--allow-empty", action="store_true", help="accept an archive without images")
+    add("--retry-failed", action="store_true", help="resume, and retry failed images")
+    add("--limit", type=int, metavar="N", help="pause after N images")
+    add(
+        "--max-errors",
+        type=_share,
+        default=1.0,
+        metavar="1%",
+        help="stop if a larger share of images fails",
+    )
+    add(
+        "--chunk",
+        type=int,
+        default=1000,
+        metavar="N",
+        help="images per lease and per file of results",
+    )
+    add(
+        "--lease-seconds",
+        type=float,
+        default=60,
+        help="seconds until the images of a dead worker are leased again",
+    )
+    add("--fetchers", type=int, default=4, metavar="N", help="files read at the same time")
 
 
 def _share(text: str) -> float:
@@ -83,19 +113,28 @@ def _share(text: str) -> float:
 
 
 def _add_audit_options(parser: argparse.ArgumentParser) -> None:
+    _add_results(parser)
     parser.add_argument(
-        "results", type=Path, metavar="RESULTS", help="of a backfill: its --out, or results in it"
-    )
-    parser.add_argument(
-        "--out", type=Path, required=True, metavar="FOLDER", help="where to write the pages"
+        "--out", type=Path, required=True, metavar="FOLDER", help="folder for certificate and audit"
     )
 
 
 def _add_export_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "results", type=Path, metavar="RESULTS", help="of a backfill: its --out, or results in it"
-    )
+    _add_results(parser)
     endings = ", ".join(f".{form}" for form in FORMATS)
     parser.add_argument(
-        "--out", type=Path, required=True, metavar="FILE", help=f"its ending says which: {endings}"
+        "--out",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help=f"output file; its suffix chooses the format: {endings}",
+    )
+
+
+def _add_results(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "results",
+        type=Path,
+        metavar="RESULTS",
+        help="the --out of a backfill, or the folder of results in it",
     )

@@ -92,7 +92,7 @@ def _check(source: RemoteSource, name: str) -> None:
 
 
 def _source_options(options: argparse.Namespace) -> dict[str, str]:
-    return dict(_pair(each) for each in options.option)
+    return dict(_pair(each) for each in options.options)
 
 
 def _pair(text: str) -> tuple[str, str]:
@@ -140,14 +140,18 @@ def _fill_in(options: argparse.Namespace, before: Mapping[str, Any]) -> None:
     """
     if options.source is not None:
         options.source = _spelt(options.source)
-    if options.option is not None:
-        options.option = sorted(options.option)
-    names = {"source": "source", "options": "option", "format": "format", "model": "model"}
-    defaults = {"options": [], "format": "parquet", "model": DEFAULT_MODEL}
-    for name, option in names.items():
-        given, was = getattr(options, option), before.get(name)
+    if options.options is not None:
+        options.options = sorted(options.options)
+    defaults: dict[str, Any] = {
+        "source": None,
+        "options": [],
+        "format": "parquet",
+        "model": DEFAULT_MODEL,
+    }
+    for name, default in defaults.items():
+        given, was = getattr(options, name), before.get(name)
         if given is None:
-            setattr(options, option, defaults.get(name) if was is None else was)
+            setattr(options, name, default if was is None else was)
         elif was is not None and given != (_spelt(was) if name == "source" else was):
             raise RefusedError(f"the job began with the {name} {_shown(was)}, not {_shown(given)}")
     if before:
@@ -172,7 +176,7 @@ def _opened_job(ledger: Ledger, options: argparse.Namespace, version: ModelVersi
     card = version.card
     description = {
         "source": options.source,
-        "options": sorted(options.option),
+        "options": sorted(options.options),
         "format": options.format,
         "model": f"{card.name}/{card.version}",
         "model_sha256": card.model_sha256,

@@ -18,12 +18,13 @@ from rich.console import Console
 
 from cxrview import Classifier, Result, Source
 from cxrview.results import COLUMNS, as_table
-from model_store import DEFAULT_MODEL, DEFAULT_ROOT, StoreError
+from model_store import DEFAULT_MODEL, StoreError
 from service.api.ndjson import line_of
 from service.api.problems import problem_of
 from service.api.settings import SettingsError, read_settings
 from service.backfill.results.formulas import marked
 from service.cli.console import complain
+from service.cli.model_options import add_model_options
 from service.inference import NetworkError
 
 STANDARD_INPUT = "-"
@@ -35,20 +36,27 @@ DONE, FAILED, REFUSED, INTERRUPTED = 0, 1, 2, 130
 
 def add_command(commands: Any) -> None:
     """`classify PATH... [options]`."""
-    parser = commands.add_parser("classify", help="classify files and folders, without a service")
+    parser = commands.add_parser("classify", help="classify files and folders in this process")
     add = parser.add_argument
-    add("paths", nargs="+", metavar="PATH", help="file or folder; - for one file on standard input")
-    form = parser.add_mutually_exclusive_group()
-    form.add_argument("--json", action="store_const", dest="form", const=Lines, help="NDJSON")
-    form.add_argument("--csv", action="store_const", dest="form", const=Csv, help="with a header")
-    form.add_argument(
-        "--parquet", action="store_const", dest="form", const=Parquet, help="needs --out"
+    add(
+        "paths",
+        nargs="+",
+        metavar="PATH",
+        help="file or folder; - reads one file from standard input",
     )
-    add("--out", type=Path, metavar="FILE", help="write there; default: standard output")
-    add("--model", default=DEFAULT_MODEL, help=f"name/version; default: {DEFAULT_MODEL}")
-    add("--model-store", type=Path, default=DEFAULT_ROOT)
-    add("--provider", choices=("cpu", "cuda", "tensorrt"), default="cpu")
-    add("--jobs", type=int, default=0, metavar="N", help="files decoded at a time; default: cores")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_const", dest="form", const=Lines, help="write NDJSON")
+    form.add_argument("--csv", action="store_const", dest="form", const=Csv, help="write CSV")
+    form.add_argument(
+        "--parquet",
+        action="store_const",
+        dest="form",
+        const=Parquet,
+        help="write Parquet; requires --out",
+    )
+    add("--out", type=Path, metavar="FILE", help="output file; default: standard output")
+    add_model_options(parser, DEFAULT_MODEL)
+    add("--jobs", type=int, default=0, metavar="N", help="decode workers; default: number of cores")
     parser.set_defaults(run_command=run, form=Text)
 
 

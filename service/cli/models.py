@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from model_store import DEFAULT_MODEL, DEFAULT_ROOT, ModelCard, Store, StoreError
+from model_store import DEFAULT_MODEL, ModelCard, Store, StoreError
 from service.cli.console import complain
+from service.cli.model_options import add_model_store
 
 
 def add_command(commands: Any) -> None:
     """`models [--model-store FOLDER]`."""
-    parser = commands.add_parser("models", help="list the model versions, with their figures")
-    parser.add_argument("--model-store", type=Path, default=DEFAULT_ROOT)
+    parser = commands.add_parser("models", help="list model versions and their accuracy")
+    add_model_store(parser)
     parser.set_defaults(run_command=run)
 
 

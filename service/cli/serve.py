@@ -8,7 +8,7 @@ from contextlib import suppress
 from logging.config import dictConfig
 from typing import Any
 
-from model_store import Store, StoreError
+from model_store import StoreError
 from service.api.app import create_app
 from service.api.audit import AuditError
 from service.api.auth.keys import KeyFileError
@@ -26,14 +26,18 @@ MAX_PORT = 65535  # the C library would wrap larger numbers
 
 def add_command(commands: Any) -> None:
     """`serve [--model MODEL] [--host HOST] [--port PORT] [--operations-port PORT]`."""
-    parser = commands.add_parser("serve", help="serve HTTP; settings are CXRVIEW_* variables")
-    parser.add_argument("--model", help="name/version; default: CXRVIEW_MODEL")
-    parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument("--port", type=port, default=8000, help="8000; 0 for any that is free")
+    parser = commands.add_parser(
+        "serve", help="run the HTTP service; its settings are CXRVIEW_* variables"
+    )
+    parser.add_argument("--model", help="model as name/version; default: CXRVIEW_MODEL")
+    parser.add_argument("--host", default="127.0.0.1", help="address; default: 127.0.0.1")
+    parser.add_argument(
+        "--port", type=port, default=8000, help="port; default: 8000; 0: any free port"
+    )
     parser.add_argument(
         "--operations-port",
         type=_fixed_port,
-        help="for /livez, /readyz and /metrics; by default --port",
+        help="separate port of /livez, /readyz and /metrics; default: --port",
     )
     parser.set_defaults(run_command=run)
 
@@ -48,7 +52,6 @@ def run(options: argparse.Namespace) -> int:
         if reason := _refusal(settings, options.host, ports):
             complain(reason)
             return REFUSED
-        Store(settings.model_store).load(settings.model)  # before the port is opened
         app = create_app(settings, options.operations_port)
     except (SettingsError, KeyFileError, AuditError, TracingError, BackfillExtraError) as error:
         complain(str(error))

@@ -25,7 +25,6 @@ from service.api.gpu import GPU
 from service.api.metrics import AGREEMENTS, SOURCES, STAGES
 from service.api.problems import CODES, KINDS
 from service.api.routes.backfills import OF_JOBS
-from service.api.runtime import open_runtime
 from service.api.settings import Settings
 from service.imaging import Decoder
 from service.inference import LANES, STUCK_SECONDS, Reason
@@ -286,13 +285,8 @@ def test_what_kubernetes_sets_is_not_ours(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_a_missing_model_ends_the_start() -> None:
     """The process fails with the reason, and never becomes ready."""
-
-    async def start() -> None:
-        async with open_runtime(Settings(model="googlenet/9.9.9")):
-            raise AssertionError
-
     with pytest.raises(ModelNotFoundError, match=r"googlenet/9\.9\.9"):
-        asyncio.run(start())
+        create_app(Settings(model="googlenet/9.9.9"))
 
 
 def test_it_is_not_ready_once_it_stops() -> None:
