@@ -14,13 +14,12 @@ import argparse
 import json
 import statistics
 import sys
-import threading
 import time
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
@@ -28,7 +27,7 @@ import inputs
 import psutil
 from companion import Companion, load_generator
 from load import Outcome, percentile
-from servers import Server, running
+from servers import Sampler, Server, running
 
 ROOT = Path(__file__).parent.parent
 CONNECTIONS = 8
@@ -124,31 +123,21 @@ def throughput(options: argparse.Namespace) -> dict[str, Any]:
     return found
 
 
-class Attacker:
+class Attacker(Sampler):
     """One client that sends a file over and over, and counts what it is told."""
 
     def __init__(self, port: int, word: str) -> None:
+        super().__init__(self._attack, 0)
         self.url = f"http://127.0.0.1:{port}/v1/classify"
         self.word = word
         self.codes: Counter[str] = Counter()
-        self._done = threading.Event()
-        self._thread = threading.Thread(target=self._run)
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._done.set()
-        self._thread.join()
-
-    def _run(self) -> None:
-        while not self._done.is_set():
-            try:
-                with urlopen(Request(self.url, self.word.encode()), timeout=60):
-                    self.codes["answered"] += 1
-            except HTTPError as error:
-                self.codes[json.load(error)["code"]] += 1
+    def _attack(self) -> None:
+        try:
+            with urlopen(Request(self.url, self.word.encode()), timeout=60):
+                self.codes["answered"] += 1
+        except HTTPError as error:
+            self.codes[json.load(error)["code"]] += 1
 
 
 def crashes(options: argparse.Namespace) -> dict[str, Any]:

@@ -13,11 +13,11 @@ from typing import Self
 import numpy as np
 
 from cxrview.results import Result, Results
-from cxrview.sources import MAX_BYTES, Photometric, Source, each_of, read
+from cxrview.sources import Photometric, Source, each_of, read
 from model_store import DEFAULT_MODEL, DEFAULT_ROOT, ModelCard, Store
 from service.imaging import read_array
 from service.inference import Classification, Image, Provider, open_pipeline, usable_cpus
-from service.uploads.files import UnreadableEntry
+from service.uploads.files import LARGEST_FILE, UnreadableEntry
 
 AHEAD = 8  # images in progress for each job: read, decoded or waiting for the network
 
@@ -46,7 +46,7 @@ class Classifier:
         model_store: Path | str = DEFAULT_ROOT,
         provider: Provider = "cpu",
         jobs: int = 0,
-        max_bytes: int = MAX_BYTES,
+        max_bytes: int = LARGEST_FILE,
     ) -> None:
         version = Store(Path(model_store)).load(model)
         self.card: ModelCard = version.card

@@ -12,15 +12,13 @@ import numpy.typing as npt
 import pydicom
 
 from service.imaging import sniff
-from service.uploads.files import UnreadableEntry, files_below, read_regular
+from service.uploads.files import LARGEST_FILE, UnreadableEntry, files_below, read_regular
 from service.uploads.upload import UnreadableFileError
 
 # A path names a file; a folder stands for all files below it
 Source = str | os.PathLike[str] | bytes | pydicom.Dataset | npt.NDArray[Any]
 Photometric = Literal["MONOCHROME1", "MONOCHROME2"]
 Read = bytes | npt.NDArray[Any]
-
-MAX_BYTES = 64 * 2**20  # the largest file, as in the service
 
 
 def each_of(sources: Iterable[Source]) -> Iterator[tuple[str, Source | UnreadableEntry]]:
@@ -52,7 +50,7 @@ def shown(path: str) -> str:
     return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
-def read(source: object, max_bytes: int = MAX_BYTES) -> Read:
+def read(source: object, max_bytes: int = LARGEST_FILE) -> Read:
     """The bytes of a file, or the array.
 
     Args:

@@ -14,6 +14,8 @@ from service.api.app import create_app
 from service.api.settings import Settings
 
 ROOT = Path(__file__).parent.parent
+# Pages of the site, and where links in the repository find them
+ELSEWHERE = {"deploy/runbook.md": "runbook.md", "helm/cxrview/README.md": "chart.md"}
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
@@ -31,6 +33,9 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     """Links to what is only in the repository become names, as the site has its own pages only."""
     folder = Path(page.file.src_uri).parent
+    for path, name in ELSEWHERE.items():
+        source = os.path.relpath(path, folder)
+        markdown = markdown.replace(f"(../{source}", f"({os.path.relpath(name, folder)}")
 
     def kept(link: re.Match[str]) -> str:
         text, target = link[1], link[2].partition("#")[0]

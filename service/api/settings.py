@@ -29,6 +29,7 @@ from service.api.logs import LogFormat
 from service.backfill.allowed_sources import AllowedSources
 from service.inference import Provider, usable_cpus
 from service.uploads.budget import BACKFILL_SHARE
+from service.uploads.files import LARGEST_FILE
 
 PREFIX = "CXRVIEW_"
 # Beside settings: what a backfill's DICOMweb source signs in with, and what tests are told
@@ -72,8 +73,8 @@ class Settings(BaseSettings):
     limit.
     """
 
-    max_upload_bytes: PositiveInt = 64 * 2**20
-    """The largest image. Uncompressed CR reaches 30 MB."""
+    max_upload_bytes: PositiveInt = LARGEST_FILE
+    """The largest image. Uncompressed CR reaches 30 MB; twice that leaves room for others."""
     max_batch_body_bytes: PositiveInt = 128 * 2**20
     """The largest batch body; it is held in memory."""
     max_held_bytes: PositiveInt = 256 * 2**20

@@ -54,7 +54,7 @@ def add_backfill_options(parser: argparse.ArgumentParser) -> None:
         "source",
         nargs="?",
         metavar="SOURCE",
-        help="folder, manifest, zip, tar, s3://... or DICOMweb at https://...; not with --resume",
+        help="folder, list, zip, tar, s3://... or DICOMweb at https://...; not with --resume",
     )
     add("--out", type=Path, required=True, help="folder of results, ledger and certificate")
     add(

@@ -48,7 +48,7 @@ class ImageTooLargeError(ImageError):
 
 
 class BlankImageError(ImageError):
-    """Every pixel has the same value."""
+    """Every pixel, or nearly every one, has the same value."""
 
     code = "blank_image"
 

@@ -47,7 +47,7 @@ def exif_orientation(exif: bytes) -> int:
 def upright(
     pixels: Pixels, size: tuple[int, int], orientation: int
 ) -> tuple[Pixels, tuple[int, int]]:
-    """The pixels turned upright, and their size."""
+    """Rotate and mirror the pixels as EXIF or TIFF says; returns them and their size."""
     turns, mirrored = TURNS.get(orientation, (0, False))
     pixels = np.rot90(pixels, turns)
     return pixels[:, ::-1] if mirrored else pixels, size[::-1] if turns % 2 else size

@@ -156,7 +156,10 @@ def open_network(
         onnxruntime.preload_dlls()  # loads CUDA libraries that pip has installed
     available = onnxruntime.get_available_providers()
     if wanted not in available and not allow_cpu_fallback:
-        raise ProviderError(f"{wanted} is not in this ONNX Runtime, which has {available}")
+        raise ProviderError(
+            f"{wanted} is not in this ONNX Runtime, which has {available}: replace onnxruntime by "
+            "onnxruntime-gpu as in docs/deployment.md, or choose the provider cpu"
+        )
     providers = [
         (name, options)
         for name, options in _wanted_providers(provider, engine_cache)
@@ -185,7 +188,10 @@ def _open(
     # An available provider may still fail to load: ONNX Runtime then falls back without an error
     first = session.get_providers()[0]
     if first != wanted and not allow_cpu_fallback:
-        raise ProviderError(f"asked for {wanted}, but ONNX Runtime fell back to {first}")
+        raise ProviderError(
+            f"{wanted} cannot be loaded; ONNX Runtime names the missing library or driver above. "
+            "Install it (docs/deployment.md, A GPU), or choose the provider cpu"
+        )
     actual = next(key for key, name in PROVIDERS.items() if name == first)
     return Network(version, session, actual, threads)
 

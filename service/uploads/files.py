@@ -12,6 +12,7 @@ from typing import NamedTuple
 from service.uploads.upload import EntryTooLargeError, UnreadableFileError
 
 START_BYTES = 1024  # enough to recognise the format
+LARGEST_FILE = 64 * 2**20  # bytes; uncompressed CR reaches 30 MB, and memory is limited
 
 
 def read_regular(

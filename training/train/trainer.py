@@ -1,7 +1,7 @@
 """One network in training: what a step does, and all that a checkpoint holds.
 
 Everything random in a step depends on the seed, the step and the process alone, never on what came
-before: a resumed run therefore goes on as the unbroken one would have, and needs no saved state.
+before: a resumed run therefore goes on as the unbroken one would have, without saved random state.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def loss_of(logits: Logits, labels: Tensor, smoothing: float) -> Tensor:
 
 
 class Trainer(Generic[Net]):
-    """The network, its running mean and its optimiser: all that a checkpoint holds.
+    """One network in training: its weights, their running mean, optimiser, schedule and counters.
 
     Args:
         network: Trained in all layers. With several processes, each holds an equal copy.

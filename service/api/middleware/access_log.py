@@ -7,32 +7,26 @@ import time
 from http import HTTPStatus
 
 from opentelemetry.trace import format_trace_id, get_current_span
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
+from service.api.middleware.http import HttpMiddleware
 from service.api.paths import OPERATIONS, method_of, name_of
 from service.api.request_context import context_of
 
 LOG = logging.getLogger("cxrview.access")
 
 
-class AccessLog:
-    """ASGI middleware: logs each request after its answer, except for probes and metrics.
+class AccessLog(HttpMiddleware):
+    """ASGI middleware: logs each request after its answer, except for probes and metrics."""
 
-    Args:
-        app: The application.
-    """
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def http(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, and log it."""
-        if scope["type"] != "http" or scope["path"] in OPERATIONS:
-            await self._app(scope, receive, send)
+        if scope["path"] in OPERATIONS:
+            await self.app(scope, receive, send)
             return
         begin = time.perf_counter()
         try:
-            await self._app(scope, receive, send)
+            await self.app(scope, receive, send)
         finally:
             _log(scope, time.perf_counter() - begin)
 

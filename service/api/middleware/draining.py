@@ -2,29 +2,18 @@
 
 from __future__ import annotations
 
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
+from service.api.middleware.http import HttpMiddleware, with_headers
 from service.api.runtime import Runtime
 
 
-class Draining:
-    """ASGI middleware: adds `Connection: close` to answers while the process drains.
+class Draining(HttpMiddleware):
+    """ASGI middleware: adds `Connection: close` to answers while the process drains."""
 
-    Args:
-        app: The application.
-    """
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def http(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on."""
-
-        async def answer(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                message["headers"] = [*message.get("headers", ()), (b"connection", b"close")]
-            await send(message)
-
         runtime: Runtime | None = getattr(scope["app"].state, "runtime", None)
-        draining = scope["type"] == "http" and runtime is not None and runtime.draining.is_set()
-        await self._app(scope, receive, answer if draining else send)
+        if runtime is not None and runtime.draining.is_set():
+            send = with_headers(send, [(b"connection", b"close")])
+        await self.app(scope, receive, send)

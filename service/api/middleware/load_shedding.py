@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from service.api import problems
+from service.api.middleware.http import HttpMiddleware
 from service.api.paths import CLASSIFY
 from service.api.runtime import Runtime
 from service.inference import Lane
@@ -17,20 +18,14 @@ LANES_OF_QUERIES: dict[bytes, Lane] = {
 }
 
 
-class LoadShedding:
+class LoadShedding(HttpMiddleware):
     """ASGI middleware: answers POST /v1/classify with 503 while its lane has no free slot.
 
     It runs before authentication, because a refusal must be cheap. The route reserves the slot, so
     it may still refuse a request that passes here.
-
-    Args:
-        app: The application.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def http(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or answer 503 with Retry-After."""
         lane = lane_of(scope)
         if lane is not None:
@@ -39,11 +34,11 @@ class LoadShedding:
                 error = runtime.admission.refusal(lane)
                 await problems.answer_to(error, scope)(scope, receive, send)
                 return
-        await self._app(scope, receive, send)
+        await self.app(scope, receive, send)
 
 
 def lane_of(scope: Scope) -> Lane | None:
     """The lane of a request for one image; None for any other request."""
-    if scope["type"] != "http" or scope["path"] != CLASSIFY or scope["method"] != "POST":
+    if scope["path"] != CLASSIFY or scope["method"] != "POST":
         return None
     return LANES_OF_QUERIES.get(scope["query_string"])

@@ -5,10 +5,11 @@ from __future__ import annotations
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.api import problems
+from service.api.middleware.http import HttpMiddleware
 from service.api.paths import OPERATIONS
 
 
-class OperationsPort:
+class OperationsPort(HttpMiddleware):
     """ASGI middleware: serves probes and metrics on one port only, and nothing else there.
 
     Args:
@@ -17,14 +18,13 @@ class OperationsPort:
     """
 
     def __init__(self, app: ASGIApp, port: int) -> None:
-        self._app = app
+        super().__init__(app)
         self._port = port
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def http(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or answer 404."""
-        if scope["type"] == "http":
-            of_operations = scope["path"] in OPERATIONS
-            if of_operations != (scope["server"][1] == self._port):
-                await problems.not_found()(scope, receive, send)
-                return
-        await self._app(scope, receive, send)
+        of_operations = scope["path"] in OPERATIONS
+        if of_operations != (scope["server"][1] == self._port):
+            await problems.not_found()(scope, receive, send)
+            return
+        await self.app(scope, receive, send)

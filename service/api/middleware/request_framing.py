@@ -2,34 +2,27 @@
 
 from __future__ import annotations
 
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from service.api import problems
+from service.api.middleware.http import HttpMiddleware
 from service.api.request_errors import AmbiguousLengthError, HeadError, HeadTooLargeError
 
 MAX_HEAD_FIELDS = 100  # browsers behind two proxies send about 40
 
 
-class RequestFraming:
-    """ASGI middleware: removes scheme and host from a target; answers 431 or 400 to bad heads.
+class RequestFraming(HttpMiddleware):
+    """ASGI middleware: removes scheme and host from a target; answers 431 or 400 to bad heads."""
 
-    Args:
-        app: The application.
-    """
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def http(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or refuse it."""
-        if scope["type"] == "http":
-            if (error := _fault(scope)) is not None:
-                await problems.answer_to(error, scope)(scope, receive, send)
-                return
-            # RFC 9112 3.2.2: a target may name scheme and host, as for a proxy
-            if scope["path"].startswith(("http://", "https://")):
-                scope["path"] = "/" + scope["path"].partition("://")[2].partition("/")[2]
-        await self._app(scope, receive, send)
+        if (error := _fault(scope)) is not None:
+            await problems.answer_to(error, scope)(scope, receive, send)
+            return
+        # RFC 9112 3.2.2: a target may name scheme and host, as for a proxy
+        if scope["path"].startswith(("http://", "https://")):
+            scope["path"] = "/" + scope["path"].partition("://")[2].partition("/")[2]
+        await self.app(scope, receive, send)
 
 
 def _fault(scope: Scope) -> HeadError | None:

@@ -10,13 +10,14 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.api.audit import Audit
+from service.api.middleware.http import HttpMiddleware
 from service.api.request_context import CONTEXT, RequestContext
 
 # Other identifiers are replaced, because they are written to logs
 ACCEPTED_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 
-class RequestId:
+class RequestId(HttpMiddleware):
     """ASGI middleware: creates the request's context, and answers with X-Request-ID.
 
     Args:
@@ -25,14 +26,11 @@ class RequestId:
     """
 
     def __init__(self, app: ASGIApp, audit: Audit | None) -> None:
-        self._app = app
+        super().__init__(app)
         self._audit = audit
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def http(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
         given = Headers(scope=scope).get("x-request-id", "")
         request_id = given if ACCEPTED_ID.fullmatch(given) else secrets.token_hex(16)
         context = scope[CONTEXT] = RequestContext(request_id, address_of(scope), self._audit)
@@ -43,7 +41,7 @@ class RequestId:
                 MutableHeaders(scope=message)["x-request-id"] = request_id
             await send(message)
 
-        await self._app(scope, receive, answer)
+        await self.app(scope, receive, answer)
 
 
 def address_of(scope: Scope) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
+
+from service.api.middleware.http import HttpMiddleware, with_headers
 
 # The pages of /docs have inline scripts and styles
 POLICY = (
@@ -17,22 +19,9 @@ SECURITY_HEADERS = [
 ]
 
 
-class SecurityHeaders:
-    """ASGI middleware: adds `SECURITY_HEADERS` to every answer.
+class SecurityHeaders(HttpMiddleware):
+    """ASGI middleware: adds `SECURITY_HEADERS` to every answer."""
 
-    Args:
-        app: The application.
-    """
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def http(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on."""
-
-        async def answer(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                message["headers"] = [*message.get("headers", ()), *SECURITY_HEADERS]
-            await send(message)
-
-        await self._app(scope, receive, answer if scope["type"] == "http" else send)
+        await self.app(scope, receive, with_headers(send, SECURITY_HEADERS))

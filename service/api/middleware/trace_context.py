@@ -7,11 +7,12 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from service.api.middleware.http import HttpMiddleware
 from service.api.paths import method_of, name_of
 from service.api.request_context import context_of
 
 
-class TraceContext:
+class TraceContext(HttpMiddleware):
     """ASGI middleware: opens a span. Without an OpenTelemetry SDK it costs microseconds.
 
     Args:
@@ -19,22 +20,19 @@ class TraceContext:
     """
 
     def __init__(self, app: ASGIApp) -> None:
-        self._app = app
+        super().__init__(app)
         self._tracer = get_tracer("cxrview")
         self._propagator = TraceContextTextMapPropagator()
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def http(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on within its span."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
         name, method = name_of(scope["path"]), method_of(scope)
         parent = self._propagator.extract(Headers(scope=scope))
         with self._tracer.start_as_current_span(
             f"{method} {name}", parent, SpanKind.SERVER, record_exception=False
         ) as span:
             try:
-                await self._app(scope, receive, send)
+                await self.app(scope, receive, send)
             finally:
                 span.set_attributes({"http.route": name, "http.request.method": method})
                 span.set_attribute("http.response.status_code", context_of(scope).status)

@@ -6,32 +6,23 @@ import asyncio
 import logging
 from traceback import format_tb
 
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from service.api import problems
+from service.api.middleware.http import HttpMiddleware
 from service.api.request_context import context_of
 from service.inference import BatcherClosedError
 
 LOG = logging.getLogger(__name__)
 
 
-class UnforeseenErrors:
-    """ASGI middleware: answers 500 after an unforeseen error.
+class UnforeseenErrors(HttpMiddleware):
+    """ASGI middleware: answers 500 after an unforeseen error."""
 
-    Args:
-        app: The application.
-    """
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def http(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
         try:
-            await self._app(scope, receive, send)
+            await self.app(scope, receive, send)
         except asyncio.CancelledError:  # at the end of the process
             if not context_of(scope).status:
                 error = BatcherClosedError("the service is stopping")

@@ -13,6 +13,7 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.api.body import discard
+from service.api.middleware.http import HttpMiddleware
 from service.api.request_errors import BodyError
 from service.api.settings import Settings
 
@@ -20,7 +21,7 @@ from service.api.settings import Settings
 BROKEN = frozenset({400, 408, 431})
 
 
-class UnreadBody:
+class UnreadBody(HttpMiddleware):
     """ASGI middleware: reads and drops the rest of a body before such an answer.
 
     A client that has sent `Expect: 100-continue` is answered at once.
@@ -31,14 +32,11 @@ class UnreadBody:
     """
 
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
-        self._app = app
+        super().__init__(app)
         self._settings = settings
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def http(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
         more = True
 
         async def read() -> Message:
@@ -53,7 +51,7 @@ class UnreadBody:
                     await discard(Request(scope, read), self._settings)
             await send(message)
 
-        await self._app(scope, read, answer)
+        await self.app(scope, read, answer)
 
 
 def _closes(scope: Scope, message: Message) -> bool:

@@ -39,7 +39,12 @@ async def livez(request: Request, response: Response) -> Health:
 @router.get(
     "/readyz",
     summary="Readiness",
-    responses={503: {"model": Health, "description": "It starts, stops, or is stuck"}},
+    responses={
+        503: {
+            "model": Health,
+            "description": "It stops, or is stuck; while it starts, connections are refused",
+        }
+    },
     response_model_exclude_defaults=True,
 )
 async def readyz(request: Request, response: Response) -> Health:

@@ -7,6 +7,8 @@ from typing import ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, PositiveInt, model_validator
 
+from service.uploads.files import LARGEST_FILE
+
 
 class OptionsError(ValueError):
     """The text names no source, or an option is unknown or invalid."""
@@ -19,7 +21,7 @@ class Options(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    max_image_bytes: PositiveInt = 64 * 2**20  # no radiograph is larger, and memory is limited
+    max_image_bytes: PositiveInt = LARGEST_FILE
 
 
 class PeriodOptions(Options):
