@@ -74,7 +74,7 @@ class Settings(BaseSettings):
     """
 
     max_upload_bytes: PositiveInt = LARGEST_FILE
-    """The largest image. Uncompressed CR reaches 30 MB; twice that leaves room for others."""
+    """The largest image. Uncompressed CR reaches 30 MB; this is twice that."""
     max_batch_body_bytes: PositiveInt = 128 * 2**20
     """The largest batch body; it is held in memory."""
     max_held_bytes: PositiveInt = 256 * 2**20
