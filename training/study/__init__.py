@@ -10,5 +10,5 @@ candidates  the nine: all layers trained, or fully connected ones on frozen feat
 conclude    what follows training: assess, baselines, leakage, model_comparison, statistics, records
 results     everything found, as data: results.json
 figures     draw draws all: flow, plots, radiographs (with maps by occlusion)
-report      write writes report.md and report.html from sections, findings, test_rows and document
+report      write writes report.md and report.html from sections, findings, held_out and document
 """

@@ -19,7 +19,7 @@ from training.study.report.document import (
     share,
     share_cell,
 )
-from training.study.report.test_rows import gallery, robustness, tests, window
+from training.study.report.held_out import gallery, robustness, tests, window
 from training.study.results import Candidate, Comparison, Results
 
 

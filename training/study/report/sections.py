@@ -27,7 +27,7 @@ from training.study.report.document import (
     share_cell,
 )
 from training.study.report.findings import findings
-from training.study.report.test_rows import main_row
+from training.study.report.held_out import main_row
 from training.study.results import Assessed, Results, TestImage, Verdict
 
 
