@@ -1,0 +1,181 @@
+"""The header audit of Open-I's chest radiographs: what headers say, what the pixels show.
+
+    python benchmarks/open_i.py FOLDER  # with manifest.csv and images.zip
+    python benchmarks/open_i.py  # writes the page again from benchmarks/results/open_i.csv
+
+The manifest has file, kind (lateral, frontal), source, view_detail ("DICOM ViewPosition=PA; ...").
+"""
+
+from __future__ import annotations
+
+import csv
+import sys
+import zipfile
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from functools import cache
+from pathlib import Path
+
+from machine import moment
+from tables import table
+
+from cxrview import Classifier
+from model_store import ModelCard, Store
+from service.imaging import ViewHeader
+from training.evaluate.metrics import proportion
+
+HERE = Path(__file__).parent
+RESULTS, PAGE = HERE / "results" / "open_i.csv", HERE.parent / "docs" / "open-i.md"
+MODELS = ("googlenet/1.1.0", "swift/1.1.0")
+TAG = "DICOM ViewPosition="
+VIEWS = ("lateral", "frontal")
+Row = dict[str, str]
+HEAD = """# Headers and pixels of Open-I
+
+The Open-I collection of Indiana University is the public test set of the paper. For {n:,} of its
+chest radiographs, {laterals:,} laterals and {frontals} frontals, this page compares View Position
+(0018,5101), the pixels by two published models, and checked labels: these began as DICOM tags, an
+independent list and a classifier, and then every lateral was looked at. None of the images has
+trained the models. They are copies of 256 x 256 pixels, and are not part of this project
+(CC BY-NC-ND 4.0). `python benchmarks/open_i.py` makes the page from
+[benchmarks/results/open_i.csv](../benchmarks/results/open_i.csv), measured on {date}.
+"""
+
+
+def measure(folder: Path) -> list[Row]:
+    """The answers of all models to each image of Open-I."""
+    with (folder / "manifest.csv").open(newline="") as file:
+        listed = [
+            row
+            for row in csv.DictReader(file)
+            if row["source"] == "open-i" and row["kind"] in VIEWS
+        ]
+    with zipfile.ZipFile(folder / "images.zip") as archive:
+        images = [archive.read(row["file"]) for row in listed]
+    rows: list[Row] = []
+    now = moment()
+    for row in listed:
+        parts = row["view_detail"].split("; ")
+        tags = [part.removeprefix(TAG) for part in parts if part.startswith(TAG)]
+        note = "; ".join(part for part in parts if part and not part.startswith(TAG))
+        name = Path(row["file"]).stem
+        rows.append(
+            {"image": name, "view": row["kind"], "header": "".join(tags), "note": note} | now
+        )
+    for model in MODELS:
+        for row, result in zip(rows, Classifier(model).classify_many(images), strict=True):
+            found = result.classification
+            row[model] = f"{found.pfi:.6f}" if found else str(result.error_code)
+    return rows
+
+
+@cache
+def card_of(model: str) -> ModelCard:
+    """The card of a published model."""
+    return Store().load(model).card
+
+
+def view_of(pfi: str, model: str) -> str:
+    """The view by the model's cutoff."""
+    return card_of(model).decide(float(pfi)).view
+
+
+def page(rows: Sequence[Row]) -> str:
+    """The whole page."""
+    counts = Counter(row["view"] for row in rows)
+    return "\n".join([
+        HEAD.format(
+            n=len(rows),
+            laterals=counts["lateral"],
+            frontals=counts["frontal"],
+            date=rows[0]["date"],
+        ),
+        *_headers(rows),
+        *_pixels(rows),
+        *_again(rows),
+    ])  # fmt: skip
+
+
+def _headers(rows: Sequence[Row]) -> Iterator[str]:
+    yield "## What the headers say\n"
+    lines = []
+    for view in VIEWS:
+        own = [row for row in rows if row["view"] == view]
+        said = Counter(row["header"] or "nothing" for row in own)
+        right, wrong = (
+            sum(ViewHeader(row["header"]).view == each for row in own if row["header"])
+            for each in (view, *set(VIEWS) - {view})
+        )
+        terms = ", ".join(f"{term} {count}" for term, count in said.most_common())
+        lines.append((view, f"{len(own):,}", f"{right:,}", share(wrong, len(own)), terms))
+    heads = ("view", "images", "header names it", "header names the other", "View Position")
+    yield table(heads, lines)
+    named = [row for row in rows if ViewHeader(row["header"] or None).view]
+    right = sum(ViewHeader(row["header"]).view == row["view"] for row in named)
+    yield f"Where the header names a view, it is right in {share(right, len(named))}.\n"
+
+
+def _pixels(rows: Sequence[Row]) -> Iterator[str]:
+    yield "## What the pixels show\n"
+    lines = []
+    for model in MODELS:
+        card = card_of(model)
+        right = {
+            view: sum(view_of(row[model], model) == view for row in rows if row["view"] == view)
+            for view in VIEWS
+        }
+        counts = Counter(row["view"] for row in rows)
+        review = sum(card.decide(float(row[model])).review for row in rows)
+        shares = (share(right[view], counts[view]) for view in VIEWS)
+        lines.append((
+            f"`{model}`", share(sum(right.values()), len(rows)), *shares, share(review, len(rows))
+        ))  # fmt: skip
+    yield table(("model", "right (95 % CI)", "laterals", "frontals", "for review"), lines)
+
+
+def _again(rows: Sequence[Row]) -> Iterator[str]:
+    yield "## Images to look at again\n"
+    yield "A model calls these otherwise than their label:\n"
+    lines = [
+        (row["image"], row["view"], row["header"], *(row[model] for model in MODELS), row["note"])
+        for row in rows
+        if any(view_of(row[model], model) != row["view"] for model in MODELS)
+    ]
+    yield table(("image", "label", "View Position", *MODELS, "note"), lines)
+    wrong = [
+        row for row in rows if ViewHeader(row["header"] or None).view not in {None, row["view"]}
+    ]
+    agreed = sum(all(view_of(row[m], m) == row["view"] for m in MODELS) for row in wrong)
+    yield (
+        f"The headers of {len(wrong)} images name the other view than their label. In {agreed} of\n"
+        "them both models agree with the label: an audit proposes to correct these headers. The\n"
+        "file of results lists them.\n"
+    )
+
+
+def share(count: int, n: int) -> str:
+    """`count` of n in percent, with the exact confidence interval."""
+    found = proportion(count, n)
+    low, high = found.ci95
+    return f"{count:,} of {n:,}, {found.value:.2%} ({low:.2%} to {high:.2%})"
+
+
+def main() -> None:
+    """Measure, if a folder is given; write the page."""
+    if len(sys.argv) > 1:
+        rows = measure(Path(sys.argv[1]))
+        with RESULTS.open("w", newline="") as file:
+            writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(rows)
+    PAGE.write_text(page(read()))
+
+
+def read() -> list[Row]:
+    """The results."""
+    with RESULTS.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+if __name__ == "__main__":
+    main()
