@@ -36,8 +36,8 @@ QUERIES = re.findall(
     r"^\| [^`|]* \| `([^`]*)`", (ROOT / "docs/metrics.md").read_text(), re.MULTILINE
 )
 SCRAPE_SECONDS, RATE_SECONDS = 0.5, 4
-JOBS, JOB_IMAGES = 30, 2500  # more than a lease holds, so that there is progress to see
-ANSWER_SECONDS = 30  # for all panels together, until everything has been scraped a few times
+JOBS, JOB_IMAGES = 60, 2500  # more than a lease holds, so that there is progress to see
+ANSWER_SECONDS = 90  # for all panels together, until everything has been scraped a few times
 OF_GPU = {"GPU utilisation by pod", "GPU memory by pod"}  # which is not here
 
 
