@@ -20,7 +20,7 @@ from machine import moment
 from tables import table
 
 from cxrview import Classifier
-from model_store import ModelCard, Store
+from model_store import ModelCard, Store, View
 from service.imaging import ViewHeader
 from training.evaluate.metrics import proportion
 
@@ -28,12 +28,12 @@ HERE = Path(__file__).parent
 RESULTS, PAGE = HERE / "results" / "open_i.csv", HERE.parent / "docs" / "open-i.md"
 MODELS = ("googlenet/1.1.0", "swift/1.1.0")
 TAG = "DICOM ViewPosition="
-VIEWS = ("lateral", "frontal")
+VIEWS: tuple[View, ...] = ("lateral", "frontal")
 Row = dict[str, str]
 HEAD = """# Headers and pixels of Open-I
 
-The Open-I collection of Indiana University is the public test set of the paper. For {n:,} of its
-chest radiographs, {laterals:,} laterals and {frontals} frontals, this page compares View Position
+The paper took its public test set from Indiana University's Open-I. For {n:,} of its chest
+radiographs, {laterals:,} laterals and {frontals} frontals, this page compares View Position
 (0018,5101), the pixels by two published models, and checked labels: these began as DICOM tags, an
 independent list and a classifier, and then every lateral was looked at. None of the images has
 trained the models. They are copies of 256 x 256 pixels, and are not part of this project
@@ -63,10 +63,15 @@ def measure(folder: Path) -> list[Row]:
             {"image": name, "view": row["kind"], "header": "".join(tags), "note": note} | now
         )
     for model in MODELS:
-        for row, result in zip(rows, Classifier(model).classify_many(images), strict=True):
-            found = result.classification
-            row[model] = f"{found.pfi:.6f}" if found else str(result.error_code)
+        classifier = Classifier(model)
+        for row, image in zip(rows, images, strict=True):
+            row[model] = f"{classifier.classify(image).pfi:.6f}"
     return rows
+
+
+def claimed(row: Row) -> View | None:
+    """The view that the header names."""
+    return ViewHeader(row["header"] or None).view
 
 
 @cache
@@ -102,16 +107,14 @@ def _headers(rows: Sequence[Row]) -> Iterator[str]:
     for view in VIEWS:
         own = [row for row in rows if row["view"] == view]
         said = Counter(row["header"] or "nothing" for row in own)
-        right, wrong = (
-            sum(ViewHeader(row["header"]).view == each for row in own if row["header"])
-            for each in (view, *set(VIEWS) - {view})
-        )
+        right = sum(claimed(row) == view for row in own)
+        wrong = sum(claimed(row) not in {None, view} for row in own)
         terms = ", ".join(f"{term} {count}" for term, count in said.most_common())
         lines.append((view, f"{len(own):,}", f"{right:,}", share(wrong, len(own)), terms))
     heads = ("view", "images", "header names it", "header names the other", "View Position")
     yield table(heads, lines)
-    named = [row for row in rows if ViewHeader(row["header"] or None).view]
-    right = sum(ViewHeader(row["header"]).view == row["view"] for row in named)
+    named = [row for row in rows if claimed(row)]
+    right = sum(claimed(row) == row["view"] for row in named)
     yield f"Where the header names a view, it is right in {share(right, len(named))}.\n"
 
 
@@ -142,9 +145,7 @@ def _again(rows: Sequence[Row]) -> Iterator[str]:
         if any(view_of(row[model], model) != row["view"] for model in MODELS)
     ]
     yield table(("image", "label", "View Position", *MODELS, "note"), lines)
-    wrong = [
-        row for row in rows if ViewHeader(row["header"] or None).view not in {None, row["view"]}
-    ]
+    wrong = [row for row in rows if claimed(row) not in {None, row["view"]}]
     agreed = sum(all(view_of(row[m], m) == row["view"] for m in MODELS) for row in wrong)
     yield (
         f"The headers of {len(wrong)} images name the other view than their label. In {agreed} of\n"

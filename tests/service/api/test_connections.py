@@ -142,41 +142,40 @@ def test_a_client_that_waits_for_leave_to_send_gets_it(served) -> None:
         assert client.response()[0] == 200
 
 
-def test_bodies_go_with_their_answers(served, monkeypatch) -> None:
-    """Good or bad: none waits in memory for a search for garbage, which comes too late."""
+@pytest.fixture
+def bodies(monkeypatch) -> list[weakref.ref]:
+    """References to all arrays of over a megabyte that are made from now on: bodies."""
     made, empty = [], np.empty
 
     def recorded(*args, **kwargs):
-        made.append((array := empty(*args, **kwargs)).nbytes > 2**20 and weakref.ref(array))
+        array = empty(*args, **kwargs)
+        if array.nbytes > 2**20:
+            made.append(weakref.ref(array))
         return array
 
+    monkeypatch.setattr(np, "empty", recorded)
+    return made
+
+
+def test_bodies_go_with_their_answers(served, bodies) -> None:
+    """Good or bad: none waits in memory for a search for garbage, which comes too late."""
     with no_search_for_garbage():
         with Client(served) as client:
             client.send(post(LARGE))  # what the first one leaves is not meant
             client.response()
-            monkeypatch.setattr(np, "empty", recorded)
+            bodies.clear()
             for body, status in ((LARGE, 200), (LARGE[: -(2**19)], 422), (bytes(2**21), 415)):
                 client.send(post(body))
                 assert client.response()[0] == status
-        bodies = [found for found in made if found]
         assert len(bodies) >= 3
         served.until(lambda: not any(body() is not None for body in bodies))
 
 
-def test_the_body_of_an_image_that_is_refused_when_it_is_whole_goes_too(
-    served, monkeypatch
-) -> None:
+def test_the_body_of_an_image_that_is_refused_when_it_is_whole_goes_too(served, bodies) -> None:
     """Its slot had lapsed and was taken: 503 without an answer, which alone would let it go."""
-    made, empty = [], np.empty
-
-    def recorded(*args, **kwargs):
-        made.append((array := empty(*args, **kwargs)).nbytes > 2**20 and weakref.ref(array))
-        return array
-
     admission, whole = served.runtime.admission, post(LARGE)
     most = served.runtime.settings.max_queue_images
     with no_search_for_garbage(), Client(served) as client:
-        monkeypatch.setattr(np, "empty", recorded)
         client.send(whole[:1000])
         sent = 1000
         served.until(lambda: admission.images("interactive") == 1)
@@ -188,7 +187,7 @@ def test_the_body_of_an_image_that_is_refused_when_it_is_whole_goes_too(
         status, problem = client.response()
         admission.count("interactive", -most)
         assert (status, problem["code"]) == (503, "queue_full")
-        (body,) = (found for found in made if found)
+        (body,) = bodies
         served.until(lambda: body() is None)
 
 
