@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from tables import table
 
-from model_store import ModelVersion
+from model_store import ModelVersion, Prediction
 
 Result = dict[str, Any]
 Z = 1.959964  # of 95 %
@@ -36,7 +36,10 @@ class Agreement:
         """Two answers to one image."""
         self.n += 1
         self.moved.append(abs(rendered - stored))
-        before, after = version.card.decide(stored), version.card.decide(rendered)
+        before, after = (
+            version.card.decide(Prediction(stored)),
+            version.card.decide(Prediction(rendered)),
+        )
         self.differ += before.view != after.view
         self.differ_unreviewed += before.view != after.view and not after.review
         self.review["stored"] += before.review

@@ -20,7 +20,7 @@ from machine import moment
 from tables import table
 
 from cxrview import Classifier
-from model_store import ModelCard, Store, View
+from model_store import ModelCard, Prediction, Store, View
 from service.imaging import ViewHeader
 from training.evaluate.metrics import proportion
 
@@ -82,7 +82,7 @@ def card_of(model: str) -> ModelCard:
 
 def view_of(pfi: str, model: str) -> str:
     """The view by the model's cutoff."""
-    return card_of(model).decide(float(pfi)).view
+    return card_of(model).decide(Prediction(float(pfi))).view
 
 
 def page(rows: Sequence[Row]) -> str:
@@ -128,7 +128,7 @@ def _pixels(rows: Sequence[Row]) -> Iterator[str]:
             for view in VIEWS
         }
         counts = Counter(row["view"] for row in rows)
-        review = sum(card.decide(float(row[model])).review for row in rows)
+        review = sum(card.decide(Prediction(float(row[model]))).review for row in rows)
         shares = (share(right[view], counts[view]) for view in VIEWS)
         lines.append((
             f"`{model}`", share(sum(right.values()), len(rows)), *shares, share(review, len(rows))

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Literal, NamedTuple, Self
+from typing import Annotated, Literal, NamedTuple, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 View = Literal["frontal", "lateral"]
+AnsweredView = Literal["frontal", "lateral", "not_chest"]  # what an answer says of an image
+Rotation = Literal[0, 90, 180, 270]  # degrees clockwise by which an image must be turned to stand
+ROTATIONS: tuple[Rotation, ...] = get_args(Rotation)
+Task = Literal["chest", "rotation", "inverted", "mirrored"]  # of a head beside that of the view
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=0)]
@@ -121,17 +125,88 @@ class DataSource(Frozen):
     note: str = ""
 
 
-class Decision(NamedTuple):
-    """The decision for one PFI."""
+class HeadCutoff(Frozen):
+    """Where a head with two classes says yes, and where it is uncertain."""
 
-    view: View
+    threshold: Probability = Field(description="yes when the probability >= threshold")
+    threshold_rule: str = Field(description="how the threshold was chosen, in words")
+    plateau: Plateau = Field(description="Youden's, whether or not the threshold lies on it")
+    review_band: Interval = Field(
+        description="a probability in here is uncertain; only that of `chest` marks for review"
+    )
+
+    @model_validator(mode="after")
+    def _threshold_lies_in_its_band(self) -> Self:
+        if not self.review_band.low <= self.threshold <= self.review_band.high:
+            raise ValueError(f"threshold {self.threshold} lies outside its review_band")
+        return self
+
+
+class Heads(Frozen):
+    """The heads of a network beside that of the view; null: the network has no such head."""
+
+    chest: HeadCutoff | None = Field(default=None, description="is it a chest radiograph")
+    rotation: bool = Field(default=False, description="needs no cutoff: the most probable of four")
+    inverted: HeadCutoff | None = Field(default=None, description="is bone dark")
+    mirrored: HeadCutoff | None = Field(
+        default=None, description="of frontal images: is left on the right"
+    )
+    evidence: bool = Field(default=False, description="the graph gives a map of what it saw")
+
+
+class HeadEvaluation(Frozen):
+    """One row of the results of a head other than that of the view."""
+
+    name: str
+    task: Task
+    images: Count
+    patients: Count
+    accuracy: Proportion
+    by_class: dict[str, Proportion] = Field(description="share answered rightly, by true class")
+    auroc: Probability | None = Field(default=None, description="null where it has four classes")
+    review: Proportion | None = Field(default=None, description="in the head's review band")
+    note: str = ""
+
+
+class Prediction(NamedTuple):
+    """What a network says of one image, before any cutoff. None: the network has no such head."""
+
+    pfi: float  # probability of a frontal image
+    chest: float | None = None  # probability of a chest radiograph
+    rotation: tuple[float, float, float, float] | None = None  # in the order of ROTATIONS
+    inverted: float | None = None  # probability that bone is dark
+    mirrored: float | None = None  # probability that left is on the right, if it is frontal
+
+
+class Orientation(Frozen):
+    """How an image lies. null: the model has no such head, or the question does not apply."""
+
+    rotation_degrees: Rotation | None = Field(
+        description="degrees clockwise by which the image must be turned to stand upright"
+    )
+    rotation_probability: Probability | None = Field(description="of this rotation")
+    inverted: bool | None = Field(description="bone is dark, as in a negative")
+    inverted_probability: Probability | None = Field(description="that it is inverted")
+    mirrored: bool | None = Field(
+        description="left is on the right, once it stands upright; frontal images only"
+    )
+    mirrored_probability: Probability | None = Field(description="that it is mirrored")
+
+
+class Decision(NamedTuple):
+    """The decision for one image."""
+
+    view: AnsweredView
     review: bool
+    orientation: Orientation | None = None  # None: no such head, or no chest radiograph
 
 
 class ModelCard(Frozen):
     """A model version's card; `ModelCard.model_json_schema()` documents every key."""
 
-    card_version: Literal[1] = 1
+    card_version: Literal[1, 2] = Field(
+        default=1, description="2 where the network has heads beside that of the view"
+    )
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
     version: Annotated[str, Field(pattern=r"^\d+\.\d+\.\d+$")]
     created: datetime
@@ -165,6 +240,10 @@ class ModelCard(Frozen):
         description="name/version that taught it, or whose weights it holds, in other numbers or "
         "behind another preprocessing",
     )
+    heads: Heads = Field(default=Heads(), description="since card version 2")
+    head_evaluations: tuple[HeadEvaluation, ...] = Field(
+        default=(), description="since card version 2"
+    )
     evaluations: tuple[Evaluation, ...]
     data: tuple[DataSource, ...]
     training_command: str
@@ -173,6 +252,9 @@ class ModelCard(Frozen):
     model_sha256: Sha256
     probe_sha256: Sha256
     probe_pfi: Probability
+    probe_outputs: dict[str, tuple[float, ...]] = Field(
+        default={}, description="what the heads beside that of the view answer to the probe"
+    )
     probe_tolerance: Annotated[float, Field(gt=0, le=0.01)] = 1e-3
     parity_max_abs_difference: Annotated[float, Field(ge=0)] = Field(
         description="largest |PFI(torch) - PFI(ONNX Runtime)| seen when it was published; "
@@ -186,9 +268,40 @@ class ModelCard(Frozen):
                 raise ValueError(f"threshold {self.threshold} lies outside its {name}")
         return self
 
-    def decide(self, pfi: float, *, doubtful: bool = False) -> Decision:
-        """Apply the stored cutoff to one PFI (0..1); `doubtful` images are reviewed in any case."""
-        return Decision(
-            view="frontal" if pfi >= self.threshold else "lateral",
-            review=doubtful or self.review_band.low <= pfi <= self.review_band.high,
+    @model_validator(mode="after")
+    def _heads_need_card_version_2(self) -> Self:
+        if self.card_version == 1 and (
+            self.heads != Heads() or self.head_evaluations or self.probe_outputs
+        ):
+            raise ValueError("heads, head_evaluations and probe_outputs need card_version 2")
+        return self
+
+    def decide(self, prediction: Prediction, *, doubtful: bool = False) -> Decision:
+        """Apply the stored cutoffs; `doubtful` images are reviewed in any case."""
+        band, chest, heads = self.review_band, prediction.chest, self.heads
+        review = doubtful or band.low <= prediction.pfi <= band.high
+        if heads.chest is not None and chest is not None:
+            uncertain = heads.chest.review_band.low <= chest <= heads.chest.review_band.high
+            if chest < heads.chest.threshold:
+                return Decision("not_chest", doubtful or uncertain)
+            review = review or uncertain
+        view: View = "frontal" if prediction.pfi >= self.threshold else "lateral"
+        return Decision(view, review, self._orientation(prediction, view))
+
+    def _orientation(self, prediction: Prediction, view: View) -> Orientation | None:
+        heads, rotation = self.heads, prediction.rotation
+        mirrored = prediction.mirrored if view == "frontal" else None
+        if rotation is None and prediction.inverted is None and mirrored is None:
+            return None
+        return Orientation(
+            rotation_degrees=ROTATIONS[rotation.index(max(rotation))] if rotation else None,
+            rotation_probability=max(rotation) if rotation else None,
+            inverted=_exceeds(prediction.inverted, heads.inverted),
+            inverted_probability=prediction.inverted,
+            mirrored=_exceeds(mirrored, heads.mirrored),
+            mirrored_probability=mirrored,
         )
+
+
+def _exceeds(probability: float | None, cutoff: HeadCutoff | None) -> bool | None:
+    return None if probability is None or cutoff is None else probability >= cutoff.threshold

@@ -7,7 +7,7 @@ from typing import Literal, get_args
 
 from prometheus_client import Counter, Gauge, Histogram
 
-from model_store import View
+from model_store import AnsweredView
 from service.imaging import Decoder
 from service.inference import LANES, BatchReport, Lane, Reason
 
@@ -119,9 +119,11 @@ BUILD_INFO = Gauge(
 
 # Looked up once: finding a labelled child costs more than incrementing it
 _STAGES = {stage: STAGE_SECONDS.labels(stage) for stage in STAGES}
-_IMAGES = {labels: IMAGES.labels(*labels) for labels in product(get_args(View), LANES, SOURCES)}
+_IMAGES = {
+    labels: IMAGES.labels(*labels) for labels in product(get_args(AnsweredView), LANES, SOURCES)
+}
 _ANSWER_SECONDS = {lane: ANSWER_SECONDS.labels(lane) for lane in LANES}
-_REVIEW = {view: REVIEW.labels(view) for view in get_args(View)}
+_REVIEW = {view: REVIEW.labels(view) for view in get_args(AnsweredView)}
 _HEADERS = {agreement: HEADERS.labels(agreement) for agreement in AGREEMENTS}
 _AGREEMENT_OF: dict[bool | None, Agreement] = {True: "agrees", False: "disagrees", None: "silent"}
 _RECEIVED_BYTES = {lane: RECEIVED_BYTES.labels(lane) for lane in LANES}
@@ -156,7 +158,7 @@ def count_bytes(lane: Lane, received: int) -> None:
 
 
 def count_answer(
-    view: View, lane: Lane, source: Source, fallbacks: tuple[Decoder, ...], *, review: bool
+    view: AnsweredView, lane: Lane, source: Source, fallbacks: tuple[Decoder, ...], *, review: bool
 ) -> None:
     """Count one answered image, and the decoders that could not read it."""
     _IMAGES[view, lane, source].inc()

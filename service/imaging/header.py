@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
-from model_store import View
+from model_store import AnsweredView, View
 from service.imaging.view_terms import view_named
 
 # PS3.3 C.8.1.1 (CR Series) and C.8.11.1 (DX) Defined Terms. The decubitus positions LLD and RLD are
@@ -82,25 +82,29 @@ class ViewHeader:
             return "lateral"
         return None
 
-    def agrees(self, view: View) -> bool | None:
-        """Whether View Position claims this view; None if it claims none."""
+    def agrees(self, view: AnsweredView) -> bool | None:
+        """Whether View Position claims this view; None if it claims none.
+
+        None as well for an image that is no chest radiograph, which has no view to compare; so do
+        the other comparisons.
+        """
         return _agrees(self.view, view)
 
-    def patient_orientation_agrees(self, view: View) -> bool | None:
+    def patient_orientation_agrees(self, view: AnsweredView) -> bool | None:
         """Whether Patient Orientation claims this view; None if it claims none."""
         return _agrees(self.view_by_orientation, view)
 
-    def view_code_agrees(self, view: View) -> bool | None:
+    def view_code_agrees(self, view: AnsweredView) -> bool | None:
         """Whether View Code Sequence claims this view; None if it claims none."""
         return _agrees(self.view_by_code, view)
 
-    def described_view_agrees(self, view: View) -> bool | None:
+    def described_view_agrees(self, view: AnsweredView) -> bool | None:
         """Whether a description claims this view; None if no description claims a view."""
         return _agrees(self.described_view, view)
 
 
-def _agrees(claimed: View | None, view: View) -> bool | None:
-    return None if claimed is None else claimed == view
+def _agrees(claimed: View | None, view: AnsweredView) -> bool | None:
+    return None if claimed is None or view == "not_chest" else claimed == view
 
 
 def _main_axis(direction: str) -> str:

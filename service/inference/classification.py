@@ -6,7 +6,7 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from model_store import ModelCard, View
+from model_store import AnsweredView, ModelCard, Prediction
 from service.imaging import Radiograph
 
 
@@ -50,7 +50,7 @@ class Classification(BaseModel):
         }
     )
 
-    view: View
+    view: AnsweredView
     pfi: float = Field(ge=0, le=1, description="probability of a frontal image")
     threshold: float = Field(description="frontal when pfi >= threshold")
     review: bool = Field(
@@ -64,7 +64,10 @@ class Classification(BaseModel):
     @classmethod
     def of(cls, radiograph: Radiograph, pfi: float, card: ModelCard) -> Self:
         """Apply the card's cutoff to a PFI."""
-        decision, claimed = card.decide(pfi, doubtful=radiograph.doubtful), radiograph.header
+        decision, claimed = (
+            card.decide(Prediction(pfi), doubtful=radiograph.doubtful),
+            radiograph.header,
+        )
         header = None
         if claimed is not None:
             agrees = claimed.agrees(decision.view)

@@ -7,7 +7,16 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from model_store import Interval, ModelCard, ModelVersion, Plateau, PreprocessSpec
+from model_store import (
+    HeadCutoff,
+    Heads,
+    Interval,
+    ModelCard,
+    ModelVersion,
+    Plateau,
+    Prediction,
+    PreprocessSpec,
+)
 
 BOUND: dict[str, Any] = {
     "error_bound": 0.05,
@@ -18,10 +27,28 @@ BOUND: dict[str, Any] = {
 }
 
 
+PLATEAU = Plateau(low=0.2, high=0.6, youden_j=1.0, measured_on="test", images=10)
+
+
+def cutoff(threshold: float, low: float, high: float) -> HeadCutoff:
+    band = Interval(low=low, high=high)
+    return HeadCutoff(
+        threshold=threshold, threshold_rule="middle", plateau=PLATEAU, review_band=band
+    )
+
+
+HEADS = Heads(
+    chest=cutoff(0.3, 0.1, 0.5),
+    rotation=True,
+    inverted=cutoff(0.5, 0.4, 0.6),
+    mirrored=cutoff(0.5, 0.2, 0.8),
+)
+UPRIGHT = (0.9, 0.05, 0.03, 0.02)
+
+
 @pytest.fixture
 def card(version: ModelVersion) -> ModelCard:
-    plateau = Plateau(low=0.2, high=0.6, youden_j=1.0, measured_on="test", images=10)
-    changes = {"plateau": plateau, "threshold": 0.4, "review_band": Interval(low=0.2, high=0.6)}
+    changes = {"plateau": PLATEAU, "threshold": 0.4, "review_band": Interval(low=0.2, high=0.6)}
     return version.card.model_copy(update=changes)
 
 
@@ -42,7 +69,7 @@ def test_the_cutoff_decides_and_the_band_marks(
     card: ModelCard, pfi: float, view: str, review: bool
 ) -> None:
     """Frontal from the threshold on, upwards; review within the band, ends included."""
-    assert card.decide(pfi) == (view, review)
+    assert card.decide(Prediction(pfi)) == (view, review, None)
 
 
 @pytest.mark.parametrize(
@@ -55,7 +82,9 @@ def test_the_cutoff_decides_and_the_band_marks(
         ({"name": "../evil"}, "name"),
         ({"model_sha256": "abc"}, "model_sha256"),
         ({"threshhold": 0.5}, "threshhold"),
-        ({"card_version": 2}, "card_version"),
+        ({"card_version": 3}, "card_version"),
+        ({"heads": {"rotation": True}}, "need card_version 2"),
+        ({"probe_outputs": {"chest": [0.9]}}, "need card_version 2"),
         ({"probe_tolerance": 0.5}, "probe_tolerance"),
         ({"temperature": 0}, "temperature"),
         ({"review_error_bound": BOUND | {"error_bound": 0.0}}, "error_bound"),
@@ -103,3 +132,66 @@ def test_the_default_window_is_the_papers() -> None:
     """Minimum to maximum, 256 pixels a side."""
     assert PreprocessSpec().window_percentiles == (0, 100)
     assert PreprocessSpec().size == 256
+
+
+@pytest.fixture
+def headed(card: ModelCard) -> ModelCard:
+    return card.model_copy(update={"card_version": 2, "heads": HEADS})
+
+
+@pytest.mark.parametrize(
+    ("chest", "view", "review"),
+    [
+        (0.05, "not_chest", False),
+        (0.1, "not_chest", True),
+        (0.29, "not_chest", True),
+        (0.3, "frontal", True),
+        (0.5, "frontal", True),
+        (0.51, "frontal", False),
+    ],
+)
+def test_an_image_that_is_no_chest_radiograph_has_no_view(
+    headed: ModelCard, chest: float, view: str, review: bool
+) -> None:
+    """Below the threshold of `chest`, whatever the PFI; its band marks on both sides."""
+    found = headed.decide(Prediction(0.99, chest, UPRIGHT, 0.1, 0.1))
+    assert (found.view, found.review) == (view, review)
+    assert (found.orientation is None) == (view == "not_chest")
+
+
+def test_the_band_of_the_view_does_not_mark_what_has_no_view(headed: ModelCard) -> None:
+    """A hand whose PFI is uncertain is a hand; but doubts about the file stay."""
+    hand = Prediction(0.4, 0.01, UPRIGHT, 0.1, 0.1)
+    assert headed.decide(hand) == ("not_chest", False, None)
+    assert headed.decide(hand, doubtful=True) == ("not_chest", True, None)
+
+
+@pytest.mark.parametrize("degrees", [0, 90, 180, 270])
+def test_the_most_probable_rotation_is_told(headed: ModelCard, degrees: int) -> None:
+    """With its probability, beside polarity and mirroring."""
+    shares = [0.1, 0.1, 0.1, 0.1]
+    shares[degrees // 90] = 0.7
+    found = headed.decide(Prediction(0.99, 0.9, tuple(shares), 0.7, 0.2)).orientation  # type: ignore[arg-type]
+    assert found is not None
+    assert (found.rotation_degrees, found.rotation_probability) == (degrees, 0.7)
+    assert (found.inverted, found.inverted_probability) == (True, 0.7)
+    assert (found.mirrored, found.mirrored_probability) == (False, 0.2)
+
+
+def test_a_lateral_is_never_called_mirrored(headed: ModelCard) -> None:
+    """Patients stand with either side to the detector."""
+    found = headed.decide(Prediction(0.01, 0.9, UPRIGHT, 0.1, 0.9)).orientation
+    assert found is not None
+    assert (found.mirrored, found.mirrored_probability) == (None, None)
+    assert found.rotation_degrees == 0
+
+
+def test_a_card_with_heads_survives_the_file(headed: ModelCard) -> None:
+    """Written and read again, it is equal."""
+    assert ModelCard.model_validate_json(headed.model_dump_json()) == headed
+
+
+def test_a_heads_threshold_lies_in_its_band() -> None:
+    """As that of the view does."""
+    with pytest.raises(ValidationError, match="outside its review_band"):
+        cutoff(0.7, 0.1, 0.5)

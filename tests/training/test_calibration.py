@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from images import png, radiograph
 from torch import Tensor, nn
 
-from model_store import ModelVersion, Store
+from model_store import ModelVersion, Prediction, Store
 from service.inference import open_network
 from training.data.manifest import ManifestError, read_images, read_manifest
 from training.evaluate.calibration import (
@@ -290,7 +290,10 @@ def test_a_calibrated_version_serves(calibrated: Store, site: Path, version: Mod
     frontal = pfi > np.median(pfi)
     assert (card.plateau.low, card.plateau.high) == (pfi[~frontal].max(), pfi[frontal].min())
     assert card.threshold == choose_threshold(card.plateau, "middle")
-    assert all((card.decide(p).view == "frontal") == f for p, f in zip(pfi, frontal, strict=True))
+    assert all(
+        (card.decide(Prediction(p)).view == "frontal") == f
+        for p, f in zip(pfi, frontal, strict=True)
+    )
     assert card.calibrated_from == "googlenet/1.1.0"
     assert card.limitations[:-1] == old.limitations
     assert "64 images of clinic" in card.limitations[-1]

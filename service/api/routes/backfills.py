@@ -16,6 +16,7 @@ from fastapi.responses import StreamingResponse
 from pydantic import ValidationError
 from starlette.concurrency import run_in_threadpool
 
+from model_store import Prediction
 from service.api import metrics, openapi
 from service.api.auth.permissions import authorise
 from service.api.body import length_of, receive
@@ -118,7 +119,7 @@ def _count(runtime: Runtime, image: Image, answer: Future[float]) -> None:
     if answer.cancelled() or answer.exception() is not None or image.radiograph is None:
         return
     found = image.radiograph
-    decision = runtime.card.decide(answer.result(), doubtful=found.doubtful)
+    decision = runtime.card.decide(Prediction(answer.result()), doubtful=found.doubtful)
     metrics.count_answer(
         decision.view, image.lane, "backfills", found.fallbacks, review=decision.review
     )

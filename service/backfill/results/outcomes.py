@@ -6,7 +6,7 @@ import re
 from dataclasses import replace
 from typing import Any
 
-from model_store import ModelCard, View
+from model_store import AnsweredView, ModelCard, Prediction
 from service.backfill.results.rows import ItemError, Names, Outcome, Row, SourceError
 from service.imaging import ImageError, Origin, Radiograph, ViewHeader, tidy
 from service.inference import UnavailableError
@@ -63,7 +63,7 @@ def row_of(
         raise ValueError(f"a PFI of {pfi}")
     if rendered is not None:
         radiograph = _named(radiograph, rendered)
-    decision = card.decide(pfi, doubtful=radiograph.doubtful)
+    decision = card.decide(Prediction(pfi), doubtful=radiograph.doubtful)
     origin = radiograph.origin or Origin()
     return Row(
         locator=locator,
@@ -92,7 +92,7 @@ def row_of(
     )
 
 
-def _claims(header: ViewHeader, view: View) -> dict[str, Any]:
+def _claims(header: ViewHeader, view: AnsweredView) -> dict[str, Any]:
     """What the header claims, and whether it agrees with the answer."""
     return {
         "view_position": tidy(header.view_position),

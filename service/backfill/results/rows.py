@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import ClassVar, Literal, Protocol, get_args, runtime_checkable
 
-from model_store import View
+from model_store import AnsweredView, View
 from service.inference import Buffer
 
 # done: classified. skipped: final, nothing to classify: a duplicate, not an image, or not a
@@ -38,7 +38,7 @@ class Row:
     format: str | None = None  # a value of imaging.Format
     transfer_syntax: str | None = None
     input: Input | None = None  # None: not classified
-    view: View | None = None
+    view: AnsweredView | None = None
     pfi: float | None = None
     threshold: float | None = None
     review: bool | None = None
