@@ -19,6 +19,7 @@ from training.export.publish import STORE, PublishError, how_to_serve, publish
 from training.export.quantize import derive
 from training.export.test_report import cross_source, test_run
 from training.networks import pretrained
+from training.networks.heads import HEADS
 from training.study.config import read_study
 from training.study.report.write import write
 from training.study.reproduce import reproduce
@@ -162,6 +163,20 @@ def _add_fit_options(command: argparse.ArgumentParser) -> None:
         help="augmented copies of each validation image",
     )
     command.add_argument("--test-share", type=float, default=SHARES["test"], help="of the patients")
+    command.add_argument(
+        "--heads",
+        nargs="+",
+        choices=HEADS[1:],
+        default=(),
+        help="ask these of an image, too; the manifest may then hold the view not_chest",
+    )
+    command.add_argument(
+        "--leave-out",
+        nargs="+",
+        default=(),
+        metavar="SOURCE",
+        help="sources of the manifest that neither train nor validate, but are the test",
+    )
 
 
 def _add_point_options(command: argparse.ArgumentParser) -> None:
@@ -191,6 +206,8 @@ def _settings(options: argparse.Namespace) -> FitSettings:
         check_every=options.check_every,
         children=options.children,
         test_share=options.test_share,
+        heads=("view", *options.heads) if options.heads else (),
+        left_out=tuple(options.leave_out),
     )
 
 

@@ -9,7 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from images import radiograph
 
-from training.augmentation.augment import MARKS, Augmentation, render_marks
+from training.augmentation.augment import (
+    ASKED,
+    MARKS,
+    UNKNOWN,
+    Augmentation,
+    orientation_of,
+    render_marks,
+)
+from training.augmentation.scenes import Scenes
 
 SIZE = 64
 
@@ -60,6 +68,7 @@ def test_every_step_spares_some_and_changes_some(step: str) -> None:
     augmentation = Augmentation(0, SIZE)
     tensors = batch(64, SIZE).float() / 255
     found = getattr(augmentation, step)(tensors.clone())
+    found = found[0] if step == "_move" else found  # which also says what it did
     changed = ((found - tensors).abs().amax(dim=(1, 2, 3)) > 1e-3).float().mean()
     assert changed > 0.2
     if step != "_move":  # which always moves a little
@@ -74,3 +83,76 @@ def test_marks_are_ink_on_nothing() -> None:
     inked = marks.mean(axis=(1, 2, 3))
     assert (inked < 0.6).all()
     assert (inked > 0).mean() > 0.9
+
+
+@pytest.mark.parametrize("quarter", range(4))
+@pytest.mark.parametrize("mirror", [1, -1])
+@pytest.mark.parametrize("flip", [1, -1])
+def test_orientation_says_how_to_undo_it(quarter: int, mirror: int, flip: int) -> None:
+    """Turned clockwise by what is told, and then mirrored if told so, it is the original."""
+    original = np.arange(12).reshape(3, 4)
+    moved = np.rot90(original, quarter)  # counter-clockwise
+    moved = moved[:, ::-1] if mirror < 0 else moved
+    moved = moved[::-1] if flip < 0 else moved
+    found = orientation_of(*(torch.tensor([float(v)]) for v in (90 * quarter, mirror, flip)))
+    quarters, mirrored = (int(each) for each in found)
+    undone = np.rot90(moved, -quarters)
+    np.testing.assert_array_equal(undone[:, ::-1] if mirrored else undone, original)
+
+
+@pytest.mark.parametrize(
+    ("degrees", "quarters"), [(29, 0), (31, UNKNOWN), (59, UNKNOWN), (61, 1), (-29, 0), (-61, 3)]
+)
+def test_between_two_quarters_it_is_not_known_which_way_is_up(degrees: int, quarters: int) -> None:
+    """Up to 30 degrees from a quarter it is."""
+    one = torch.ones(1)
+    assert orientation_of(degrees * one, one, one)[0].tolist() == [quarters]
+
+
+def test_what_is_told_of_a_transformed_picture_is_true() -> None:
+    """Undone as told, most pictures are more like the original than undone in any other way."""
+    y, x = np.mgrid[-1:1:128j, -1:1:128j]
+    picture = 120 + 100 * np.exp(-((x - 0.4) ** 2 + (y + 0.5) ** 2) / 0.05) - 60 * (x > 0) * (y > 0)
+    tensors = torch.from_numpy(np.stack([picture[np.newaxis].astype(np.uint8)] * 300))
+    varied = Augmentation(3, SIZE, chances=ASKED).vary(tensors)
+    original = torch.nn.functional.avg_pool2d(tensors[:1].float(), 2)[0, 0]
+    right = []
+    for found, quarters, mirrored, inverted in zip(*varied, strict=True):
+        if quarters == UNKNOWN:
+            continue
+        shown = 255 - found[0] if inverted else found[0]
+        likeness = {}
+        for turns in range(4):
+            upright = torch.rot90(shown, -turns)
+            for swapped in range(2):
+                undone = upright.flip(1) if swapped else upright
+                pair = torch.stack((undone.flatten(), original.flatten()))
+                likeness[turns, swapped] = float(torch.corrcoef(pair)[0, 1])
+        right.append(max(likeness, key=likeness.__getitem__) == (int(quarters), int(mirrored)))
+    assert len(right) > 200
+    assert np.mean(right) > 0.6  # of eight ways; crops and hidden parts leave too little of others
+
+
+@settings(max_examples=10, deadline=None)
+@given(seed=st.integers(0, 1000), level=st.sampled_from([0, 128, 255]))
+def test_scenes_keep_the_range(seed: int, level: int) -> None:
+    """With all scenes, any picture stays finite within 0..255."""
+    tensors = batch(16)
+    tensors[::2] = level
+    found = Augmentation(seed, SIZE, chances=ASKED, scenes=True)(tensors)
+    assert torch.isfinite(found).all()
+    assert found.min() >= 0
+    assert found.max() <= 255
+
+
+@pytest.mark.parametrize(
+    "scene", ["_arms", "_collimate", "_shrink", "_flatten", "_tilt", "_frame", "_plate", "_screen"]
+)
+def test_every_scene_changes_the_picture(scene: str) -> None:
+    """And keeps its shape."""
+    random = torch.Generator().manual_seed(1)
+    tensors = batch(8, SIZE).float() / 255
+    tensors[1::2] = tensors[1::2].flip(3)
+    found = getattr(Scenes(random, torch.device("cpu")), scene)(tensors.clone())
+    assert found.shape == tensors.shape
+    assert ((found - tensors).abs().amax(dim=(1, 2, 3)) > 1e-3).float().mean() > 0.6

@@ -19,7 +19,8 @@ from model_store import PreprocessSpec, Store
 from service.imaging import ImageError, image_to_tensor
 from service.inference import open_network
 from training.__main__ import main
-from training.augmentation.figure6 import FIGURE_6, transform
+from training.augmentation.figure6 import FIGURE_6, top_half_hidden
+from training.augmentation.image_files import transform
 from training.data.manifest import Row, read_images
 from training.export.publish import INTENDED_USE, LIMITATIONS
 from training.train.fit import make_trainer
@@ -256,7 +257,7 @@ def test_figure_6_changes_the_image_itself(name: str, depth: int) -> None:
     picture = radiograph(bits=depth)
     data = png(picture if depth == 16 else picture.astype(np.uint8))
     before = image_to_tensor(data, PreprocessSpec()).astype(int)
-    after = image_to_tensor(transform(data, name), PreprocessSpec()).astype(int)
+    after = image_to_tensor(transform(data, FIGURE_6[name]), PreprocessSpec()).astype(int)
     changed = (np.abs(after - before) > 8).mean()
     assert changed > (0.01 if name == "text label" else 0.2)
 
@@ -265,8 +266,8 @@ def test_figure_6_takes_dicom() -> None:
     """Of DICOM, the service's own rendering is transformed; what no reader knows is told apart."""
     picture = radiograph()
     spec = PreprocessSpec()
-    from_dicom = image_to_tensor(transform(dicom(picture), "top half hidden"), spec).astype(int)
-    from_png = image_to_tensor(transform(png(picture), "top half hidden"), spec).astype(int)
+    from_dicom = image_to_tensor(transform(dicom(picture), top_half_hidden), spec).astype(int)
+    from_png = image_to_tensor(transform(png(picture), top_half_hidden), spec).astype(int)
     assert np.abs(from_dicom - from_png).mean() < 4
     with pytest.raises(ImageError):
-        transform(b"DICM", "text label")
+        transform(b"DICM", top_half_hidden)

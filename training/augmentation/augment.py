@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import random
 import string
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -17,8 +18,34 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 from torch.nn.functional import affine_grid, avg_pool2d, grid_sample, interpolate
 
+from training.augmentation.scenes import Scenes
+
 MARKS = 128  # rendered once; each use is moved, scaled and dimmed at random
 MARK_SIDE = 96  # pixels
+NEAR_QUARTER = 30.0  # degrees; farther from a quarter turn, which way is up cannot be asked
+UNKNOWN = -1
+
+
+class Chances(NamedTuple):
+    """How often an image is turned and inverted; the rest is turned by a few degrees at most."""
+
+    free: float = 0.25  # by up to 60 degrees
+    quarter: float = 0.25  # by 0, 90, 180 or 270 degrees
+    inverted: float = 0.12
+
+
+USUAL = Chances()
+# Where turning and inversion are also asked of the network
+ASKED = Chances(free=0.2, quarter=0.5, inverted=0.3)
+
+
+class Varied(NamedTuple):
+    """A transformed batch, and how its images now lie; `mirrored` and `inverted` are 0 or 1."""
+
+    tensors: Tensor  # (B, 1, S, S) float32 of 0..255
+    quarters: Tensor  # (B,) int64: quarter turns clockwise to upright, 0..3, or UNKNOWN
+    mirrored: Tensor  # (B,) int64
+    inverted: Tensor  # (B,) int64
 
 
 class Augmentation:
@@ -29,25 +56,46 @@ class Augmentation:
         size: S of the batches that come out. Put in tensors of twice the size, so that a crop is
             as sharp as that of a file: enlarged from S, it would teach that crops are blurred.
         device: Where the batches are and stay.
+        chances: How often images are turned and inverted.
+        scenes: Also show images in the surroundings of `training.augmentation.scenes`.
     """
 
-    def __init__(self, seed: int, size: int, device: torch.device | str = "cpu") -> None:
+    def __init__(
+        self,
+        seed: int,
+        size: int,
+        device: torch.device | str = "cpu",
+        *,
+        chances: Chances = USUAL,
+        scenes: bool = False,
+    ) -> None:
+        self.chances = chances
         self.size = size
         self.random = torch.Generator(device)
         self.random.manual_seed(seed)
         self.device = torch.device(device)
         self.marks = torch.from_numpy(render_marks(seed)).to(self.device)
+        self.scenes = Scenes(self.random, self.device) if scenes else None
 
     def __call__(self, tensors: Tensor) -> Tensor:
         """(B, 1, 2 S, 2 S) uint8 -> (B, 1, S, S) float32 of 0..255, each transformed by itself."""
+        return self.vary(tensors).tensors
+
+    def vary(self, tensors: Tensor) -> Varied:
+        """As a call, with what was done to each image."""
         batch = tensors.to(self.device).float() / 255
-        batch = self._move(batch)
+        batch, quarters, mirrored = self._move(batch)
+        if self.scenes:
+            batch = self.scenes.before_exposure(batch)
         batch = self._expose(batch)
         batch = self._hide(batch)
         batch = self._write(batch)
         batch = self._degrade(batch)
-        batch = torch.where(self._chance(len(batch), 0.12), 1 - batch, batch)
-        return batch.clamp(0, 1) * 255
+        inverted = self._chance(len(batch), self.chances.inverted)
+        batch = torch.where(inverted, 1 - batch, batch).clamp(0, 1)
+        if self.scenes:
+            batch = self.scenes.after_exposure(batch)
+        return Varied(batch * 255, quarters, mirrored, inverted.flatten().long())
 
     def _uniform(self, low: float, high: float, *shape: int) -> Tensor:
         noise = torch.rand(shape, generator=self.random, device=self.device)
@@ -71,14 +119,23 @@ class Augmentation:
         exposed = ((batch - low) / (high - low)).clamp(0, 1).clamp(min=1e-6) ** gamma
         return torch.where(self._chance(count, 0.8), exposed, batch)
 
-    def _move(self, batch: Tensor) -> Tensor:
-        """One affine transformation: each output pixel asks the input where it came from."""
+    def _move(self, batch: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """One affine transformation: each output pixel asks the input where it came from.
+
+        Returns:
+            The batch, and `quarters` and `mirrored` of `Varied`.
+        """
         count = len(batch)
+        likely = self.chances
         chance = self._uniform(0, 1, count)
         free = self._uniform(-60, 60, count)
         quarter = 90 * torch.floor(self._uniform(0, 4, count))
         small = self._uniform(-8, 8, count)
-        degrees = torch.where(chance < 0.25, free, torch.where(chance < 0.5, quarter, small))
+        degrees = torch.where(
+            chance < likely.free,
+            free,
+            torch.where(chance < likely.free + likely.quarter, quarter, small),
+        )
         angle = torch.deg2rad(degrees)
         side = torch.where(
             self._uniform(0, 1, count) < 0.45,
@@ -100,7 +157,8 @@ class Augmentation:
         grid = affine_grid(theta, [count, 1, self.size, self.size], align_corners=False)
         dark = grid_sample(batch, grid, padding_mode="zeros", align_corners=False)
         edge = grid_sample(batch, grid, padding_mode="border", align_corners=False)
-        return torch.where(self._chance(count, 0.6), dark, edge)
+        moved = torch.where(self._chance(count, 0.6), dark, edge)
+        return moved, *orientation_of(degrees, mirror, flip)
 
     def _hide(self, batch: Tensor) -> Tensor:
         """A black, white, grey or noisy rectangle: a shield, a lost tile, half an image."""
@@ -153,6 +211,27 @@ class Augmentation:
         noise = torch.randn(batch.shape, generator=self.random, device=self.device)
         strength = self._uniform(0, 0.08, count, 1, 1, 1) * self._chance(count, 0.4)
         return batch + noise * strength
+
+
+def orientation_of(degrees: Tensor, mirror: Tensor, flip: Tensor) -> tuple[Tensor, Tensor]:
+    """How an image lies that was turned and then reflected.
+
+    Args:
+        degrees: (B,) turned counter-clockwise.
+        mirror: (B,) of -1 and 1; -1: left and right were swapped afterwards.
+        flip: (B,) of -1 and 1; -1: top and bottom were swapped afterwards.
+
+    Returns:
+        (B,) int64 quarter turns clockwise to upright, or UNKNOWN; (B,) int64 0 or 1, mirrored: left
+        and right are swapped once it stands upright.
+    """
+    # To swap top and bottom is to swap left and right, and to turn by 180 degrees. A turn before a
+    # reflection is the opposite turn after it
+    clockwise = mirror * flip * degrees + 180 * (flip < 0)
+    nearest = torch.round(clockwise / 90)
+    near = (clockwise - 90 * nearest).abs() <= NEAR_QUARTER
+    quarters = torch.where(near, nearest.remainder(4), torch.full_like(nearest, UNKNOWN))
+    return quarters.long(), (mirror * flip < 0).long()
 
 
 def render_marks(seed: int) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:

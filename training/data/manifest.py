@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from model_store import PreprocessSpec, View
+from model_store import AnsweredView, PreprocessSpec, View
 from service.imaging import ImageError, Tensor, image_to_tensor
 
 Part = Literal["train", "validation", "test"]
@@ -45,7 +45,7 @@ class Row:
     """One labelled image."""
 
     file: str
-    view: View
+    view: AnsweredView
     patient_id: str
     source: str
     train_only: bool = False
@@ -54,6 +54,8 @@ class Row:
     line: int = 0  # of the manifest; 0 where the row is from elsewhere
     part: Part | None = None  # where the manifest itself says how to split
     header: str = ""  # what the file's DICOM header says of the view, verbatim
+    projection: str = ""  # PA or AP, where it is known
+    is_upright: bool = True  # upright, not mirrored, bone bright; else nothing is known of these
 
 
 @dataclass(frozen=True)
@@ -65,42 +67,56 @@ class LabelledImages:
 
     @property
     def labels(self) -> npt.NDArray[np.int64]:
-        """(N,) in {0: lateral, 1: frontal}."""
+        """(N,) in {0: lateral, 1: frontal}; none may be not_chest."""
         return labels_of(self.rows)
 
 
 def labels_of(rows: Sequence[Row]) -> npt.NDArray[np.int64]:
-    """(N,) in {0: lateral, 1: frontal}."""
+    """(N,) in {0: lateral, 1: frontal}.
+
+    Raises:
+        ValueError: An image is not_chest, and has no view.
+    """
+    if any(row.view == "not_chest" for row in rows):
+        raise ValueError("an image that is not_chest has no label of a view")
     return np.array([row.view == "frontal" for row in rows], dtype=np.int64)
 
 
-def read_manifest(path: Path) -> list[Row]:
+def read_manifest(path: Path, *, negatives: bool = False) -> list[Row]:
     """Read a CSV with the columns file, view, patient_id, source and, if it has them, pool
     (`train`: never validation or test), split (train, validation or test: then in every line),
-    header_view_position, licence and source_repo.
+    header_view_position, projection (PA or AP), upright (`no` where an image lies on its side, is
+    mirrored or inverted), licence and source_repo.
+
+    Args:
+        path: The file.
+        negatives: Also allow the view not_chest, of images that are no chest radiograph.
 
     Raises:
         ManifestError: A column is missing, a line contradicts itself or another one, or no line
             is frontal, or none lateral; it has all problems of the file.
     """
-    rows, problems = _parse(path)
+    rows, problems = _parse(path, negatives)
     if problems:
         raise ManifestError(*problems)
     return rows
 
 
-def read_and_check(path: Path, images: Path, spec: PreprocessSpec) -> LabelledImages:
+def read_and_check(
+    path: Path, images: Path, spec: PreprocessSpec, *, negatives: bool = False
+) -> LabelledImages:
     """Read a manifest and every image it names, so that a run never stops at a bad one later.
 
     Args:
         path: The manifest, as `read_manifest` takes it.
         images: Zip or folder that the manifest's files lie in.
         spec: How tensors are made of them.
+        negatives: As in `read_manifest`.
 
     Raises:
         ManifestError: With all problems of the manifest, and of the images of its sound lines.
     """
-    rows, problems = _parse(path)
+    rows, problems = _parse(path, negatives)
     tensors = []
     try:
         for tensor, problem in _examine(rows, images, spec):
@@ -113,18 +129,18 @@ def read_and_check(path: Path, images: Path, spec: PreprocessSpec) -> LabelledIm
     return LabelledImages(tuple(rows), np.stack([t for t in tensors if t is not None]))
 
 
-def _parse(path: Path) -> tuple[list[Row], list[str]]:
+def _parse(path: Path, negatives: bool) -> tuple[list[Row], list[str]]:
     with path.open(newline="", encoding="utf-8-sig") as file:  # spreadsheets write a mark
         table = csv.DictReader(file, restval="")
         missing = [name for name in COLUMNS if name not in (table.fieldnames or ())]
         if missing:
             return [], [f"{path.name} has no column {', '.join(missing)}"]
         rows = [_row(table.line_num, record) for record in table]
-    problems = [
-        f"{path.name} line {row.line}: {problem}" for row in rows for problem in _in_line(row)
-    ]
+    views = get_args(AnsweredView) if negatives else get_args(View)
+    found = {row.line: list(_in_line(row, views)) for row in rows}
+    problems = [f"{path.name} line {line}: {each}" for line, own in found.items() for each in own]
     problems += [f"{path.name} {problem}" for problem in _between_lines(rows)]
-    return [row for row in rows if not any(_in_line(row))], problems
+    return [row for row in rows if not found[row.line]], problems
 
 
 def _row(line: int, record: dict[str, str]) -> Row:
@@ -139,12 +155,14 @@ def _row(line: int, record: dict[str, str]) -> Row:
         line=line,
         part=record.get("split") or None,  # type: ignore[arg-type]  # `_in_line` checks it
         header=record.get("header_view_position", ""),
+        projection=record.get("projection", ""),
+        is_upright=record.get("upright", "") != "no",
     )
 
 
-def _in_line(row: Row) -> Iterator[str]:
-    if row.view not in get_args(View):
-        yield f"view is {row.view!r}, not frontal or lateral"
+def _in_line(row: Row, views: Sequence[str]) -> Iterator[str]:
+    if row.view not in views:
+        yield f"view is {row.view!r}, not {', '.join(views[:-1])} or {views[-1]}"
     for name in ("file", "patient_id"):
         if not getattr(row, name):
             yield f"{name} is empty"
@@ -296,8 +314,10 @@ def split(
     return tuple(parts[unit] for unit in units)
 
 
-def _strata(of_unit: dict[str, list[Row]]) -> dict[tuple[str, tuple[View, ...]], list[str]]:
-    strata: dict[tuple[str, tuple[View, ...]], list[str]] = defaultdict(list)
+def _strata(
+    of_unit: dict[str, list[Row]],
+) -> dict[tuple[str, tuple[AnsweredView, ...]], list[str]]:
+    strata: dict[tuple[str, tuple[AnsweredView, ...]], list[str]] = defaultdict(list)
     for unit, own in of_unit.items():
         views = tuple(sorted({row.view for row in own}))
         strata[min(row.source for row in own), views].append(unit)

@@ -96,10 +96,10 @@ class AuxiliaryHead(nn.Module):
 
 
 class GoogLeNet(nn.Module):
-    """(B, 1, S, S) grey values 0..255 -> logits for lateral and frontal.
+    """(B, 1, S, S) grey values 0..255 -> logits for lateral and frontal, or of several heads.
 
     Args:
-        classes: 2; in pre-training, those of the photographs.
+        classes: 2; those of all heads; in pre-training, those of the photographs.
         auxiliary: Train the two auxiliary heads as well; they need 224 <= S <= 256.
         drop: Drop out in training: 0.4 before the classifier, 0.7 in the auxiliary heads.
     """
@@ -142,10 +142,13 @@ class GoogLeNet(nn.Module):
         last = self.inc5b(self.inc5a(_pool(self.inc4e(second))))
         return first, second, last
 
+    def maps(self, x: Tensor) -> Tensor:
+        """(B, 1, S, S) -> (B, 1024, S/32, S/32), the last maps."""
+        return self.stages(x)[2]
+
     def features(self, x: Tensor) -> Tensor:
         """(B, 1, S, S) -> (B, 1024), the globally averaged last maps."""
-        last = self.stages(x)[2]
-        return last.mean(dim=(2, 3))
+        return self.maps(x).mean(dim=(2, 3))
 
     def forward(self, x: Tensor) -> Logits:
         """(B, 1, S, S) of 0..255 -> logits."""

@@ -47,9 +47,12 @@ class Swift(nn.Module):
     """(B, 1, S, S) grey values 0..255 -> logits for lateral and frontal, for any S from 32 on.
 
     While training, one auxiliary output guesses the teacher's features from its own.
+
+    Args:
+        classes: 2, or those of all heads.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, classes: int = 2) -> None:
         super().__init__()
         self.stem = nn.Sequential(
             nn.Conv2d(1, STEM, 3, 2, 1, bias=False), nn.BatchNorm2d(STEM), nn.ReLU()
@@ -61,10 +64,15 @@ class Swift(nn.Module):
                 for inputs, (outputs, stride) in zip(widths, BLOCKS, strict=False)
             )
         )
-        self.fc = nn.Linear(widths[-1], 2)
+        self.fc = nn.Linear(widths[-1], classes)
         self.hint = nn.Linear(widths[-1], TEACHER_FEATURES)
+
+    def maps(self, x: Tensor) -> Tensor:
+        """(B, 1, S, S) -> (B, 224, S/16, S/16), the last maps."""
+        maps: Tensor = self.blocks(self.stem((x - MEAN) / SPREAD))
+        return maps
 
     def forward(self, x: Tensor) -> Logits:
         """(B, 1, S, S) of 0..255 -> logits."""
-        features = self.blocks(self.stem((x - MEAN) / SPREAD)).mean(dim=(2, 3))
+        features = self.maps(x).mean(dim=(2, 3))
         return Logits(self.fc(features), (self.hint(features),) if self.training else ())

@@ -5,14 +5,16 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
 import onnxruntime
 import torch
 
-from model_store import Evaluation, Interval, Plateau
-from training.augmentation.figure6 import FIGURE_6, transformed
+from model_store import Evaluation, Interval, Plateau, View
+from training.augmentation.figure6 import FIGURE_6
+from training.augmentation.image_files import transformed
 from training.data.manifest import Row, labels_of
 from training.evaluate.calibration import (
     expected_calibration_error,
@@ -163,7 +165,7 @@ class Tested:
                 patient_id=row.patient_id,
                 licence=row.licence,
                 origin=row.origin,
-                view=row.view,
+                view=cast("View", row.view),  # a study reads no manifest with others
                 pfi=float(self.pfi[i]),
                 transformed={name: float(pfi[i]) for name, pfi in self.transformed.items()},
             )
@@ -181,8 +183,8 @@ def test_images(study: Study, radiographs: Radiographs, served: Predict) -> Test
     pfi = served(tensors)
     seconds = time.perf_counter() - began
     grid = {
-        name: served(transformed(rows, study.data.images, study.preprocess, name))
-        for name in FIGURE_6
+        name: served(transformed(rows, study.data.images, study.preprocess, change))
+        for name, change in FIGURE_6.items()
     }
     return Tested(tuple(rows), pfi, grid, len(rows) / seconds)
 

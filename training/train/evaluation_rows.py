@@ -11,7 +11,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from model_store import Evaluation, Plateau
-from training.augmentation.figure6 import FIGURE_6, transformed
+from training.augmentation.figure6 import FIGURE_6
+from training.augmentation.image_files import transformed
 from training.data.manifest import Row, read_images, read_manifest
 from training.evaluate.cutoff import youden_plateau
 from training.evaluate.metrics import OperatingPoint, Predict, by_source, evaluate, sources_of
@@ -93,7 +94,8 @@ def _figure6_rows(
     predict: Predict, settings: FitSettings, rows: Sequence[Row], point: OperatingPoint
 ) -> list[Evaluation]:
     grid = {
-        name: predict(transformed(rows, settings.images, settings.spec, name)) for name in FIGURE_6
+        name: predict(transformed(rows, settings.images, settings.spec, change))
+        for name, change in FIGURE_6.items()
     }
     together = np.concatenate(list(grid.values()))
     return [

@@ -4,39 +4,56 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import numpy as np
+import numpy.typing as npt
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 
 from model_store import Plateau
 from training.augmentation.augment import Augmentation
 from training.data.manifest import LabelledImages, read_and_check, read_images
 from training.evaluate.cutoff import youden_plateau
-from training.evaluate.metrics import balanced_loss, predict
+from training.evaluate.metrics import balanced_loss, forward, predict
 from training.networks.googlenet import GoogLeNet, load_pretrained
-from training.train.loop import BEST, run_training
+from training.networks.heads import NOT_ASKED, Head, by_head, classes_of
+from training.train.heads import after_variation, answers_of, loss_of_heads
+from training.train.loop import BEST, CHECKPOINT, run_training
 from training.train.processes import pick_device
-from training.train.sampling import RandomBatches
+from training.train.sampling import RandomBatches, augmentation_for
 from training.train.settings import FitSettings, rows_of
-from training.train.trainer import Net, Recipe, Trainer
+from training.train.trainer import Net, Recipe, Trainer, loss_of
 
 AVERAGE_DECAY = 0.995  # the published weights are a running mean over about 200 steps
 CUTOFF = "cutoff.json"
+JUDGED_AT_ONCE = 48  # images
+# Of the heads' losses, beside that of the view: 1
+HEAD_WEIGHTS: dict[Head, float] = {"chest": 0.5, "rotation": 0.5, "inverted": 0.25, "mirrored": 0.5}
 
 
 def fit(settings: FitSettings, run: Path) -> None:
     """Train, or go on where the last checkpoint ended; leave best.pt and cutoff.json in `run`.
+
+    A network of several heads has its cutoffs chosen when it is tested, and leaves best.pt only.
 
     Raises:
         FloatingPointError: The loss is no longer a number.
         ManifestError, ValueError: The data or the settings cannot be used.
     """
     settings.save(run)
-    read_and_check(settings.manifest, settings.images, settings.spec)
+    if not (run / CHECKPOINT).exists():  # a run that goes on has checked them
+        read_and_check(
+            settings.manifest, settings.images, settings.spec, negatives=bool(settings.heads)
+        )
     train = read_images(rows_of(settings, "train"), settings.images, settings.double_spec)
-    judge = Judge(validation_images(settings), pick_device())
     trainer = make_trainer(settings, train, pick_device())
+    if settings.heads:
+        heads_judge = HeadsJudge.of(settings, pick_device())
+        run_training(trainer, heads_judge.loss, run, settings.check_every)
+        return
+    judge = Judge(validation_images(settings), pick_device())
     run_training(trainer, judge.loss, run, settings.check_every)
     network = load_best(run, pick_device())
     plateau = judge.plateau(network, f"validation images and {settings.children} children of each")
@@ -48,7 +65,7 @@ def make_trainer(
 ) -> Trainer[GoogLeNet]:
     """A trainer at step 0 of a run; `train` holds tensors of twice the run's size."""
     torch.manual_seed(settings.seed)
-    network = GoogLeNet()
+    network = network_of(settings)
     if settings.weights is not None:
         load_pretrained(network, settings.weights)
     recipe = Recipe(
@@ -60,14 +77,25 @@ def make_trainer(
         seed=settings.seed,
     )
     batches = RandomBatches(
-        train, size=settings.size, batch=settings.batch, seed=settings.seed, device=device
+        train,
+        size=settings.size,
+        batch=settings.batch,
+        seed=settings.seed,
+        device=device,
+        heads=settings.heads,
     )
-    return Trainer(network, batches, recipe, device)
+    loss = loss_of_heads(settings.heads, HEAD_WEIGHTS) if settings.heads else loss_of
+    return Trainer(network, batches, recipe, device, loss)
+
+
+def network_of(settings: FitSettings) -> GoogLeNet:
+    """A fresh network with the heads of a run."""
+    return GoogLeNet(classes_of(settings.heads) if settings.heads else 2)
 
 
 def load_best(run: Path, device: torch.device) -> GoogLeNet:
     """The best weights of a run, in evaluation mode."""
-    return load_weights(GoogLeNet(), run, device)
+    return load_weights(network_of(FitSettings.load(run)), run, device)
 
 
 def load_weights(network: Net, run: Path, device: torch.device) -> Net:
@@ -104,3 +132,45 @@ class Judge:
         """Youden's plateau on these images."""
         pfi = predict(network, self.images.tensors, self.device)
         return youden_plateau(pfi, self.images.labels, measured_on)
+
+
+@dataclass(frozen=True)
+class HeadsJudge:
+    """Validation images as they are and transformed, and what all heads are worth on them."""
+
+    tensors: npt.NDArray[np.uint8]  # (N, 1, S, S)
+    answers: Tensor  # (N, heads) int64, or NOT_ASKED
+    heads: tuple[Head, ...]
+    device: torch.device
+
+    @classmethod
+    def of(cls, settings: FitSettings, device: torch.device) -> Self:
+        """The validation images of a run and `settings.children` augmented copies of each."""
+        rows = rows_of(settings, "validation")
+        tensors = [read_images(rows, settings.images, settings.spec).tensors]
+        upright = answers_of(rows, settings.heads)
+        answers = [upright]
+        parents = torch.from_numpy(read_images(rows, settings.images, settings.double_spec).tensors)
+        augmentation = augmentation_for(settings.heads, settings.seed + 1, settings.size)
+        for _ in range(settings.children):
+            parts = zip(torch.split(parents, 64), torch.split(upright, 64), strict=True)
+            for batch, asked in parts:
+                varied = augmentation.vary(batch)
+                tensors.append(varied.tensors.round().to(torch.uint8).numpy())
+                answers.append(after_variation(asked, varied, settings.heads))
+        return cls(np.concatenate(tensors), torch.cat(answers), settings.heads, device)
+
+    def loss(self, network: nn.Module) -> float:
+        """The sum of all heads' cross-entropies; within a head, its classes weigh the same."""
+        chunks = torch.split(torch.from_numpy(self.tensors), JUDGED_AT_ONCE)
+        batches = (chunk.to(self.device).float() for chunk in chunks)
+        network.eval()
+        logits = torch.from_numpy(forward(lambda x: network(x).main, batches, len(chunks)))
+        total = 0.0
+        for column, (head, own) in enumerate(by_head(logits, self.heads).items()):
+            truth = self.answers[:, column]
+            losses = cross_entropy(own, truth, ignore_index=NOT_ASKED, reduction="none")
+            classes = [each for each in range(own.shape[1]) if bool((truth == each).any())]
+            of_classes = [losses[truth == each].mean() for each in classes]
+            total += HEAD_WEIGHTS.get(head, 1.0) * float(torch.stack(of_classes).mean())
+        return total

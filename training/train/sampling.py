@@ -9,21 +9,41 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from training.augmentation.augment import Augmentation
+from training.augmentation.augment import ASKED, Augmentation
 from training.data.manifest import LabelledImages, Row
+from training.networks.heads import Head
 from training.train import processes
+from training.train.heads import after_variation, answers_of
 from training.train.trainer import step_seed
 
 ONE_VIEW_SHARE = 0.2  # of a batch, from sources that hold one view and so teach nothing about it
+NEGATIVE_SHARE = 0.3  # of a batch, images that are no chest radiograph, where there are any
 
 
 def sampling_weights(rows: Sequence[Row]) -> npt.NDArray[np.float64]:
     """(N,) probabilities that balance the views within each source that holds both.
 
     Without this a network can score by recognising the source. Sources of one view share
-    ONE_VIEW_SHARE by the root of their size; the others share the rest equally.
+    ONE_VIEW_SHARE by the root of their size; the others share the rest equally. Images that are no
+    chest radiograph have NEGATIVE_SHARE of all, which their sources share equally.
     """
     sources = np.array([row.source for row in rows])
+    negative = np.array([row.view == "not_chest" for row in rows])
+    weights = np.zeros(len(rows))
+    if not negative.any():
+        return _weights_of_views(rows, sources)
+    radiographs = [row for row in rows if row.view != "not_chest"]
+    weights[~negative] = (1 - NEGATIVE_SHARE) * _weights_of_views(radiographs, sources[~negative])
+    names = np.unique(sources[negative])
+    for name in names:
+        own = negative & (sources == name)
+        weights[own] = NEGATIVE_SHARE / len(names) / own.sum()
+    return weights
+
+
+def _weights_of_views(
+    rows: Sequence[Row], sources: npt.NDArray[np.str_]
+) -> npt.NDArray[np.float64]:
     frontal = np.array([row.view == "frontal" for row in rows])
     weights = np.zeros(len(rows))
     mixed: list[npt.NDArray[np.bool_]] = []
@@ -51,14 +71,24 @@ class RandomBatches:
         batch: Images of one step, over all processes.
         seed: Equal seeds give equal batches.
         device: Where batches are made, and stay.
+        heads: What is asked of each image; none: its view alone, with labels (B,).
     """
 
     def __init__(
-        self, train: LabelledImages, *, size: int, batch: int, seed: int, device: torch.device
+        self,
+        train: LabelledImages,
+        *,
+        size: int,
+        batch: int,
+        seed: int,
+        device: torch.device,
+        heads: Sequence[Head] = (),
     ) -> None:
-        self.tensors, self.labels = torch.from_numpy(train.tensors), torch.from_numpy(train.labels)
+        self.heads = tuple(heads)
+        self.tensors = torch.from_numpy(train.tensors)
+        self.labels = answers_of(train.rows, heads) if heads else torch.from_numpy(train.labels)
         self.weights = torch.from_numpy(sampling_weights(train.rows))
-        self.augment = Augmentation(seed, size, device)
+        self.augment = augmentation_for(self.heads, seed, size, device)
         self.count, self.seed, self.device = batch, seed, device
 
     def batch(self, step: int) -> tuple[Tensor, Tensor]:
@@ -67,4 +97,17 @@ class RandomBatches:
         picked = torch.multinomial(self.weights, self.count, replacement=True, generator=picker)
         own = picked[processes.rank() :: processes.count()]
         self.augment.random.manual_seed(step_seed(self.seed, step))
-        return self.augment(self.tensors[own]), self.labels[own].to(self.device)
+        varied = self.augment.vary(self.tensors[own])
+        labels = self.labels[own].to(self.device)
+        if self.heads:
+            labels = after_variation(labels, varied, self.heads)
+        return varied.tensors, labels
+
+
+def augmentation_for(
+    heads: Sequence[Head], seed: int, size: int, device: torch.device | str = "cpu"
+) -> Augmentation:
+    """The augmentation of a network with these heads; none: of the published protocol."""
+    if not heads:
+        return Augmentation(seed, size, device)
+    return Augmentation(seed, size, device, chances=ASKED, scenes=True)

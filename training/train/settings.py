@@ -9,6 +9,7 @@ from typing import Any
 
 from model_store import PreprocessSpec
 from training.data.manifest import SHARES, Part, Row, read_manifest, split
+from training.networks.heads import Head
 
 SETTINGS, COMMAND = "settings.json", "command.txt"
 
@@ -32,6 +33,8 @@ class FitSettings:
     children: int = 4  # augmented copies of a validation image, for choosing weights and cutoff
     size: int = 256
     window_percentiles: tuple[float, float] = (0.5, 99.5)
+    heads: tuple[Head, ...] = ()  # none: the view alone, as published; else `view` first
+    left_out: tuple[str, ...] = ()  # sources that neither train nor validate; they are the test
 
     @property
     def spec(self) -> PreprocessSpec:
@@ -58,6 +61,7 @@ class FitSettings:
         raw |= {name: Path(raw[name]) for name in ("manifest", "images")}
         raw["weights"] = Path(raw["weights"]) if raw["weights"] else None
         raw |= {name: tuple(raw[name]) for name in ("sources", "window_percentiles")}
+        raw |= {name: tuple(raw.get(name, ())) for name in ("heads", "left_out")}
         return cls(**raw)
 
 
@@ -80,9 +84,17 @@ def save_settings(settings: Any, file: Path) -> None:
 
 
 def rows_of(settings: FitSettings, part: Part) -> list[Row]:
-    """The manifest's rows of one part of this run's split."""
-    rows = read_manifest(settings.manifest)
+    """The manifest's rows of one part of this run's split.
+
+    With sources that are left out, these are the test, whole; the others train and validate.
+    """
+    rows = read_manifest(settings.manifest, negatives=bool(settings.heads))
     if settings.sources:
         rows = [row for row in rows if row.source in settings.sources]
-    parts = split(rows, settings.seed, test=settings.test_share)
+    if settings.left_out:
+        out = [row for row in rows if row.source in settings.left_out]
+        if part == "test":
+            return out
+        rows = [row for row in rows if row.source not in settings.left_out]
+    parts = split(rows, settings.seed, test=0 if settings.left_out else settings.test_share)
     return [row for row, own in zip(rows, parts, strict=True) if own == part]

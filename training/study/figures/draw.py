@@ -11,7 +11,8 @@ import numpy.typing as npt
 from matplotlib.figure import Figure
 
 from service.imaging import image_to_tensor
-from training.augmentation.figure6 import FIGURE_6, transform
+from training.augmentation.figure6 import FIGURE_6
+from training.augmentation.image_files import transform
 from training.data.manifest import image_reader
 from training.evaluate.cutoff import logit
 from training.evaluate.metrics import Predict
@@ -116,10 +117,10 @@ def _transformed(study: Study, shown: Sequence[TestImage], threshold: float) -> 
     for image in chosen:
         data = read(image.file)
         row = [_picture(image, image_to_tensor(data, study.preprocess)[0])]
-        for name in FIGURE_6:
+        for name, change in FIGURE_6.items():
             pfi = image.transformed[name]
             wrong = (pfi >= threshold) != (image.view == "frontal")
-            pixels = image_to_tensor(transform(data, name), study.preprocess)[0]
+            pixels = image_to_tensor(transform(data, change), study.preprocess)[0]
             row.append(Picture(name, pixels, f"PFI {bounded(pfi, 4)}", None, wrong))
         rows.append(row)
     return rows
