@@ -122,6 +122,7 @@ class DataSource(Frozen):
     origin: str
     frontal: Count = 0
     lateral: Count = 0
+    not_chest: Count = Field(default=0, description="since card version 2")
     note: str = ""
 
 

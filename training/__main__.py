@@ -13,6 +13,7 @@ from model_store import Store, StoreError
 from service.inference import NetworkError
 from training.data import make_manifest, readers
 from training.data.manifest import SHARES, By, ManifestError
+from training.evaluate.heads import as_heads_table
 from training.evaluate.metrics import as_table
 from training.export import recalibrate, reread
 from training.export.publish import STORE, PublishError, how_to_serve, publish
@@ -145,6 +146,10 @@ def _add_fit_options(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--weights", type=Path, help="npz of the command `weights`; else from scratch"
     )
+    command.add_argument(
+        "--network", choices=("googlenet", "swift"), default=default["network"], help="which one"
+    )
+    command.add_argument("--size", type=int, default=default["size"], help="pixels of its input")
     command.add_argument("--steps", type=int, default=default["steps"], help="of one batch")
     command.add_argument("--batch", type=int, default=default["batch"], help="images")
     command.add_argument("--rate", type=float, default=default["rate"], help="peak of one cycle")
@@ -208,6 +213,8 @@ def _settings(options: argparse.Namespace) -> FitSettings:
         test_share=options.test_share,
         heads=("view", *options.heads) if options.heads else (),
         left_out=tuple(options.leave_out),
+        network=options.network,
+        size=options.size,
     )
 
 
@@ -242,7 +249,10 @@ def _fit(options: argparse.Namespace) -> None:
 
 
 def _test(options: argparse.Namespace) -> None:
-    print(as_table(test_run(options.run, options.rule, options.margin).evaluations))
+    report = test_run(options.run, options.rule, options.margin)
+    print(as_table(report.evaluations))
+    if report.head_evaluations:
+        print(as_heads_table(report.head_evaluations))
 
 
 def _cross_source(options: argparse.Namespace) -> None:

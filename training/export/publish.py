@@ -16,13 +16,15 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime
 import torch
+from torch import nn
 
 from model_store import DataSource, Evaluation, ModelCard, ModelVersion, PreprocessSpec
 from model_store.store import sha256
 from service.imaging import image_to_tensor
 from training.data.manifest import Row, read_images
-from training.export.test_report import TestReport
+from training.export.test_report import TEST, TestReport
 from training.networks.googlenet import PfiNetwork
+from training.networks.heads import PredictionNetwork
 from training.train.finished import open_run
 from training.train.settings import rows_of
 
@@ -45,10 +47,18 @@ INTENDED_USE = (
     "and finding view labels in headers that disagree with the pixels. Not a medical device: not "
     "for diagnosis, and no clinical decision may rest on it alone."
 )
-LIMITATIONS = (  # of every model of this kind; those of its data are given when it is published
+# Of every model of a kind; those of its data are given when it is published
+OBLIQUES = "Obliques are answered as one of the two views."
+LIMITATIONS = (
     "Answers frontal or lateral for any image it can read; others are not recognised as such.",
-    "Obliques are answered as one of the two views.",
+    OBLIQUES,
     "Tells neither PA from AP nor left from right lateral, nor whether an image is rotated.",
+)
+LIMITATIONS_OF_HEADS = (
+    OBLIQUES,
+    "Tells neither PA from AP nor left from right lateral.",
+    "Orientation is told of the image as it is stored: a display may turn, mirror or invert it.",
+    "Mirrored: told by the heart and the great vessels, so wrong in dextrocardia.",
 )
 
 
@@ -91,36 +101,48 @@ def publish(
     finished = open_run(run, torch.device("cpu"))
     settings = finished.settings
     crossed = _crossings(crossing)
+    heads: dict[str, Any] = {}
+    network: nn.Module = PfiNetwork(finished.network)
+    if settings.heads:
+        network = PredictionNetwork(finished.network, settings.heads)
+        rows_of_heads = (row for each in crossed for row in each.head_evaluations)
+        heads = {
+            "card_version": 2,
+            "heads": report.heads,
+            "head_evaluations": (*report.head_evaluations, *rows_of_heads),
+        }
+    general = LIMITATIONS_OF_HEADS if settings.heads else LIMITATIONS
     rows = rows_of(settings, "train") + rows_of(settings, "validation")
     return build_version(
-        network=PfiNetwork(finished.network),
+        network=network,
         images=read_images(rows_of(settings, "test"), settings.images, settings.spec).tensors,
         probe=probe,
         name=name,
         version=version,
         architecture=finished.architecture,
         derived_from=derived_from,
-        limitations=LIMITATIONS + limitations,
+        limitations=general + limitations,
         preprocess=settings.spec,
         threshold=report.point.threshold,
         threshold_rule=report.rule,
         plateau=report.plateau,
         review_margin_logits=report.margin_logits,
         review_band=report.point.band,
-        evaluations=report.evaluations + crossed,
+        evaluations=(*report.evaluations, *(row for each in crossed for row in each.evaluations)),
         data=data_sources(rows, pretrained_source(settings.weights)),
         training_command=training_command,
         publish_command=publish_command,
+        **heads,
     )
 
 
 def build_version(
-    *, network: PfiNetwork, images: npt.NDArray[np.uint8], probe: bytes, **card: Any
+    *, network: nn.Module, images: npt.NDArray[np.uint8], probe: bytes, **card: Any
 ) -> ModelVersion:
     """Export a network and write its card: `card` holds what cannot be found out here.
 
     Args:
-        network: On the CPU.
+        network: On the CPU; a PfiNetwork or a PredictionNetwork.
         images: (N, 1, S, S) to compare torch with ONNX Runtime on.
         probe: An image file that may be shared; its PFI is replayed before the service is ready.
         card: Keys of ModelCard.
@@ -130,12 +152,14 @@ def build_version(
         ImageError: The probe cannot be read.
     """
     spec: PreprocessSpec = card["preprocess"]
+    outputs = outputs_of(network)
     onnx = export(network.eval(), spec.size)
     session = onnxruntime.InferenceSession(onnx, providers=["CPUExecutionProvider"])
     difference = parity(network, session, images)
     if difference > PARITY_LIMIT:
-        raise PublishError(f"ONNX Runtime differs from torch by {difference:.1e} in PFI")
-    tensor = image_to_tensor(probe, spec)
+        raise PublishError(f"ONNX Runtime differs from torch by {difference:.1e} in a probability")
+    found = session.run(outputs, {"tensors": image_to_tensor(probe, spec)[np.newaxis]})
+    answers = {name: np.ravel(own).tolist() for name, own in zip(outputs, found, strict=True)}
     software = ("torch", "onnx", "onnxruntime", "numpy")
     whole = ModelCard(
         created=datetime.now(UTC).replace(microsecond=0),
@@ -144,15 +168,27 @@ def build_version(
         software={"python": platform.python_version()} | {p: version_of(p) for p in software},
         model_sha256=sha256(onnx),
         probe_sha256=sha256(probe),
-        probe_pfi=float(session.run(None, {"tensors": tensor[np.newaxis]})[0][0]),
+        probe_pfi=answers.pop("pfi")[0],
+        probe_outputs=answers,
         parity_max_abs_difference=difference,
         **card,
     )
     return ModelVersion(whole, onnx, probe)
 
 
-def export(network: PfiNetwork, size: int) -> bytes:
-    """The ONNX model: input `tensors` (B, 1, S, S) uint8, output `pfi` (B,) float32, any B."""
+def outputs_of(network: nn.Module) -> list[str]:
+    """The probabilities that a network to be exported gives, in their order; no evidence."""
+    if isinstance(network, PredictionNetwork):
+        return [name for name in network.outputs if name != "evidence"]
+    return ["pfi"]
+
+
+def export(network: nn.Module, size: int) -> bytes:
+    """The ONNX model: input `tensors` (B, 1, S, S) uint8, any B.
+
+    The output is `pfi` (B,) float32; of a PredictionNetwork, its `outputs`.
+    """
+    names = network.outputs if isinstance(network, PredictionNetwork) else ["pfi"]
     example = torch.zeros(2, 1, size, size, dtype=torch.uint8)
     # The exporter warns of its own deprecated calls into torch and of packages that nothing here
     # needs; none of it is ours
@@ -163,7 +199,7 @@ def export(network: PfiNetwork, size: int) -> bytes:
             network,
             (example,),
             input_names=["tensors"],
-            output_names=["pfi"],
+            output_names=names,
             dynamic_shapes={"tensors": {0: torch.export.Dim("batch")}},
             dynamo=True,
             verbose=False,
@@ -174,16 +210,21 @@ def export(network: PfiNetwork, size: int) -> bytes:
 
 
 def parity(
-    network: PfiNetwork, session: onnxruntime.InferenceSession, tensors: npt.NDArray[np.uint8]
+    network: nn.Module, session: onnxruntime.InferenceSession, tensors: npt.NDArray[np.uint8]
 ) -> float:
-    """The largest |PFI| difference between torch and ONNX Runtime, at several batch sizes."""
-    worst = 0.0
+    """The largest difference of any probability between torch and ONNX Runtime.
+
+    It is the largest of several batch sizes.
+    """
+    worst, names = 0.0, outputs_of(network)
     for batch in PARITY_BATCHES:
         chunk = np.resize(tensors, (batch, *tensors.shape[1:]))
         with torch.inference_mode():
-            expected = network(torch.from_numpy(chunk)).numpy()
-        found = session.run(None, {"tensors": chunk})[0]
-        worst = max(worst, float(np.abs(expected - found).max()))
+            expected = network(torch.from_numpy(chunk))
+        expected = expected if isinstance(expected, tuple) else (expected,)
+        found = session.run(names, {"tensors": chunk})
+        pairs = zip(expected, found, strict=False)  # the map of evidence comes last
+        worst = max(worst, *(float(np.abs(a.numpy() - b).max()) for a, b in pairs))
     return worst
 
 
@@ -208,19 +249,20 @@ def data_sources(
             origin="; ".join(sorted({row.origin for row in own})),
             frontal=sum(row.view == "frontal" for row in own),
             lateral=sum(row.view == "lateral" for row in own),
+            not_chest=sum(row.view == "not_chest" for row in own),
             note="images of train and validation",
         )
         for source, own in sorted(grouped.items())
     )
 
 
-def _crossings(run: Path | None) -> tuple[Evaluation, ...]:
+def _crossings(run: Path | None) -> tuple[TestReport, ...]:
     if run is None:
         return ()
-    folders = sorted(run.glob("fit-on-*"))
+    folders = sorted(test.parent for test in run.glob(f"*/{TEST}"))
     if not folders:
         raise PublishError(f"{run} holds no finished cross-source test")
-    return tuple(row for folder in folders for row in TestReport.load(folder).evaluations)
+    return tuple(TestReport.load(folder) for folder in folders)
 
 
 def _check_floors(evaluations: Sequence[Evaluation]) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
-from model_store import Evaluation, Plateau
+from model_store import Evaluation, HeadEvaluation, Heads, Plateau
 from training.data.manifest import (
     LabelledImages,
     ManifestError,
@@ -17,10 +17,17 @@ from training.data.manifest import (
 )
 from training.evaluate.baseline import HALF, baseline_pfi
 from training.evaluate.cutoff import Rule, choose_threshold, review_band
-from training.evaluate.metrics import OperatingPoint, evaluate
-from training.train.evaluation_rows import crossing_rows, mixed_sources, test_rows
-from training.train.finished import open_run
-from training.train.fit import CUTOFF, fit
+from training.evaluate.heads import head_rows
+from training.evaluate.metrics import OperatingPoint, by_source, evaluate
+from training.train.evaluation_rows import (
+    corruption_rows,
+    crossing_rows,
+    mixed_sources,
+    test_rows,
+    views_of,
+)
+from training.train.finished import FinishedRun, open_run
+from training.train.fit import CUTOFF, HEADS_CUTOFFS, fit
 from training.train.processes import pick_device
 from training.train.settings import FitSettings, rows_of
 
@@ -37,6 +44,8 @@ class TestReport(BaseModel):
     margin_logits: float
     plateau: Plateau
     evaluations: tuple[Evaluation, ...]
+    heads: Heads = Heads()
+    head_evaluations: tuple[HeadEvaluation, ...] = ()
 
     @property
     def point(self) -> OperatingPoint:
@@ -61,7 +70,8 @@ class TestReport(BaseModel):
 def test_run(run: Path, rule: Rule, margin_logits: float) -> TestReport:
     """Test the run's held-out patients: as they are, and transformed as in Figure 6.
 
-    A run that was fitted on one source is tested on the others instead.
+    A run that was fitted on one source is tested on the others instead, and one that left sources
+    out on these. With several heads, the corruptions and the other heads are tested as well.
 
     Raises:
         ValueError: The run was tested before; a second look would be a choice by the test set.
@@ -69,6 +79,8 @@ def test_run(run: Path, rule: Rule, margin_logits: float) -> TestReport:
     _refuse_second_test(run)
     untested, finished = _untested(run, rule, margin_logits), open_run(run, pick_device())
     settings, point = finished.settings, untested.point
+    if settings.heads:
+        return _test_heads(finished, untested, run)
     if settings.sources:
         report = crossing_rows(finished.predict, settings, point)
     else:
@@ -82,6 +94,33 @@ def test_run(run: Path, rule: Rule, margin_logits: float) -> TestReport:
 
 
 test_run.__test__ = False  # type: ignore[attr-defined]  # a name that pytest would collect
+
+
+def _test_heads(finished: FinishedRun, untested: TestReport, run: Path) -> TestReport:
+    settings = finished.settings
+    heads = Heads.model_validate_json((run / HEADS_CUTOFFS).read_bytes())
+    rows = rows_of(settings, "test")
+    views = views_of(rows)
+    name = f"left out: {', '.join(settings.left_out)}" if settings.left_out else "test"
+    report = list[Evaluation]()
+    if not settings.left_out:
+        report = test_rows(finished.predict, settings, untested.point)
+        report += corruption_rows(finished.predict, settings, views, untested.point)
+    elif views:
+        pfi = finished.predict(read_images(views, settings.images, settings.spec).tensors)
+        report = by_source(name, pfi, views, untested.point)
+    tensors = read_images(rows, settings.images, settings.spec).tensors
+    result = untested.model_copy(
+        update={
+            "evaluations": tuple(report),
+            "heads": heads,
+            "head_evaluations": tuple(
+                head_rows(name, finished.predict_heads, tensors, rows, heads)
+            ),
+        }
+    )
+    result.save(run)
+    return result
 
 
 def cross_source(

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from training.networks.googlenet import MEAN, Logits
 
-ARCHITECTURE = "Swift: separable convolutions with shortcuts, distilled from GoogLeNet"
+ARCHITECTURE = "Swift: separable convolutions with shortcuts"
 
 SIDE = 128  # S of its input, in pixels: at 96, corners and halves were too coarse to tell
 SPREAD = 60.0  # grey levels: about the standard deviation of windowed radiographs
@@ -46,13 +46,12 @@ class Separable(nn.Module):
 class Swift(nn.Module):
     """(B, 1, S, S) grey values 0..255 -> logits for lateral and frontal, for any S from 32 on.
 
-    While training, one auxiliary output guesses the teacher's features from its own.
-
     Args:
         classes: 2, or those of all heads.
+        hint: While training, one auxiliary output guesses a teacher's features from its own.
     """
 
-    def __init__(self, classes: int = 2) -> None:
+    def __init__(self, classes: int = 2, *, hint: bool = True) -> None:
         super().__init__()
         self.stem = nn.Sequential(
             nn.Conv2d(1, STEM, 3, 2, 1, bias=False), nn.BatchNorm2d(STEM), nn.ReLU()
@@ -65,7 +64,7 @@ class Swift(nn.Module):
             )
         )
         self.fc = nn.Linear(widths[-1], classes)
-        self.hint = nn.Linear(widths[-1], TEACHER_FEATURES)
+        self.hint = nn.Linear(widths[-1], TEACHER_FEATURES) if hint else None
 
     def maps(self, x: Tensor) -> Tensor:
         """(B, 1, S, S) -> (B, 224, S/16, S/16), the last maps."""
@@ -75,4 +74,5 @@ class Swift(nn.Module):
     def forward(self, x: Tensor) -> Logits:
         """(B, 1, S, S) of 0..255 -> logits."""
         features = self.maps(x).mean(dim=(2, 3))
-        return Logits(self.fc(features), (self.hint(features),) if self.training else ())
+        guessed = (self.hint(features),) if self.hint is not None and self.training else ()
+        return Logits(self.fc(features), guessed)

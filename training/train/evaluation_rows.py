@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from model_store import Evaluation, Plateau
+from training.augmentation.corruptions import CORRUPTIONS
 from training.augmentation.figure6 import FIGURE_6
 from training.augmentation.image_files import transformed
 from training.data.manifest import Row, read_images, read_manifest
@@ -51,12 +52,40 @@ def test_rows(predict: Predict, settings: FitSettings, point: OperatingPoint) ->
     Raises:
         ManifestError: The data cannot be used.
     """
-    rows = rows_of(settings, "test")
+    rows = views_of(rows_of(settings, "test"))
     pfi = predict(read_images(rows, settings.images, settings.spec).tensors)
     return [*by_source("test", pfi, rows, point), *_figure6_rows(predict, settings, rows, point)]
 
 
 test_rows.__test__ = False  # type: ignore[attr-defined]  # a name that pytest would collect
+
+
+def views_of(rows: Sequence[Row]) -> list[Row]:
+    """The radiographs, which have a view."""
+    return [row for row in rows if row.view != "not_chest"]
+
+
+def corruption_rows(
+    predict: Predict, settings: FitSettings, rows: Sequence[Row], point: OperatingPoint
+) -> list[Evaluation]:
+    """The views of all images after each of CORRUPTIONS, made on the image itself.
+
+    Args:
+        predict: (N, 1, S, S) uint8 -> (N,) PFI, for any N; S is `settings.size`.
+        settings: Of the run whose split this is.
+        rows: Radiographs of its test.
+        point: Fixed before.
+    """
+    found = {
+        name: predict(transformed(rows, settings.images, settings.spec, change))
+        for name, change in CORRUPTIONS.items()
+    }
+    together = np.concatenate(list(found.values()))
+    name = "test, corruptions"
+    return [
+        evaluate(name, together, list(rows) * len(found), point, GRID_NOTE),
+        *(evaluate(f"{name}: {each}", pfi, rows, point) for each, pfi in found.items()),
+    ]
 
 
 def crossing_rows(

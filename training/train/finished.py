@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from torch import nn
 
+from training.evaluate.heads import PredictHeads, predict_heads
 from training.evaluate.metrics import Predict, predict
 from training.networks import googlenet, swift
 from training.train import distil
-from training.train.fit import load_best, load_weights
+from training.train.fit import load_weights, network_of
 from training.train.settings import FitSettings
 
 
@@ -27,7 +29,14 @@ class FinishedRun(NamedTuple):
     @property
     def predict(self) -> Predict:
         """(N, 1, S, S) uint8 -> (N,) PFI."""
+        if self.settings.heads:
+            return lambda tensors: self.predict_heads(tensors)["pfi"]
         return lambda tensors: predict(self.network, tensors, self.device)
+
+    @property
+    def predict_heads(self) -> PredictHeads:
+        """(N, 1, S, S) uint8 -> the probabilities of all heads, of a run that has several."""
+        return partial(predict_heads, self.network, self.settings.heads, device=self.device)
 
 
 def open_run(run: Path, device: torch.device) -> FinishedRun:
@@ -35,6 +44,16 @@ def open_run(run: Path, device: torch.device) -> FinishedRun:
     if (run / distil.SETTINGS).exists():
         settings = distil.DistilSettings.load(run).of_student
         network: nn.Module = load_weights(swift.Swift(), run, device)
-        return FinishedRun(settings, network, swift.ARCHITECTURE, is_student=True, device=device)
-    settings, network = FitSettings.load(run), load_best(run, device)
-    return FinishedRun(settings, network, googlenet.ARCHITECTURE, is_student=False, device=device)
+        return FinishedRun(
+            settings,
+            network,
+            f"{swift.ARCHITECTURE}, distilled from GoogLeNet",
+            is_student=True,
+            device=device,
+        )
+    settings = FitSettings.load(run)
+    network = load_weights(network_of(settings), run, device)
+    architecture = {"googlenet": googlenet.ARCHITECTURE, "swift": swift.ARCHITECTURE}
+    return FinishedRun(
+        settings, network, architecture[settings.network], is_student=False, device=device
+    )

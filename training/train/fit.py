@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Self
 
@@ -16,9 +17,11 @@ from model_store import Plateau
 from training.augmentation.augment import Augmentation
 from training.data.manifest import LabelledImages, read_and_check, read_images
 from training.evaluate.cutoff import youden_plateau
+from training.evaluate.heads import fit_heads, predict_heads
 from training.evaluate.metrics import balanced_loss, forward, predict
 from training.networks.googlenet import GoogLeNet, load_pretrained
 from training.networks.heads import NOT_ASKED, Head, by_head, classes_of
+from training.networks.swift import Swift
 from training.train.heads import after_variation, answers_of, loss_of_heads
 from training.train.loop import BEST, CHECKPOINT, run_training
 from training.train.processes import pick_device
@@ -27,7 +30,8 @@ from training.train.settings import FitSettings, rows_of
 from training.train.trainer import Net, Recipe, Trainer, loss_of
 
 AVERAGE_DECAY = 0.995  # the published weights are a running mean over about 200 steps
-CUTOFF = "cutoff.json"
+CUTOFF, HEADS_CUTOFFS = "cutoff.json", "heads.json"
+HEADS_MARGIN = 1.0  # logits: the review bands reach at least so far to both sides
 JUDGED_AT_ONCE = 48  # images
 # Of the heads' losses, beside that of the view: 1
 HEAD_WEIGHTS: dict[Head, float] = {"chest": 0.5, "rotation": 0.5, "inverted": 0.25, "mirrored": 0.5}
@@ -36,7 +40,7 @@ HEAD_WEIGHTS: dict[Head, float] = {"chest": 0.5, "rotation": 0.5, "inverted": 0.
 def fit(settings: FitSettings, run: Path) -> None:
     """Train, or go on where the last checkpoint ended; leave best.pt and cutoff.json in `run`.
 
-    A network of several heads has its cutoffs chosen when it is tested, and leaves best.pt only.
+    A network of several heads leaves the cutoffs of the others in heads.json.
 
     Raises:
         FloatingPointError: The loss is no longer a number.
@@ -50,23 +54,38 @@ def fit(settings: FitSettings, run: Path) -> None:
     train = read_images(rows_of(settings, "train"), settings.images, settings.double_spec)
     trainer = make_trainer(settings, train, pick_device())
     if settings.heads:
-        heads_judge = HeadsJudge.of(settings, pick_device())
-        run_training(trainer, heads_judge.loss, run, settings.check_every)
+        _fit_heads(settings, trainer, run)
         return
     judge = Judge(validation_images(settings), pick_device())
     run_training(trainer, judge.loss, run, settings.check_every)
-    network = load_best(run, pick_device())
+    network = load_weights(network_of(settings), run, pick_device())
     plateau = judge.plateau(network, f"validation images and {settings.children} children of each")
     (run / CUTOFF).write_text(plateau.model_dump_json(indent=2) + "\n")
 
 
+def _fit_heads(settings: FitSettings, trainer: Trainer[GoogLeNet | Swift], run: Path) -> None:
+    device, heads = pick_device(), settings.heads
+    judge = HeadsJudge.of(settings, device)
+    run_training(trainer, judge.loss, run, settings.check_every)
+    network = load_weights(network_of(settings), run, device)
+    asked = (judge.answers[:, 0] != NOT_ASKED).numpy()
+    pfi = predict_heads(network, heads, judge.tensors[asked], device)["pfi"]
+    copies = f"validation images and {settings.children} children of each"
+    plateau = youden_plateau(pfi, judge.answers[asked, 0].numpy(), copies)
+    (run / CUTOFF).write_text(plateau.model_dump_json(indent=2) + "\n")
+    rows = rows_of(settings, "validation")
+    predict = partial(predict_heads, network, heads, device=device)
+    found = fit_heads(predict, judge.tensors[: len(rows)], rows, HEADS_MARGIN)
+    (run / HEADS_CUTOFFS).write_text(found.model_dump_json(indent=2) + "\n")
+
+
 def make_trainer(
     settings: FitSettings, train: LabelledImages, device: torch.device
-) -> Trainer[GoogLeNet]:
+) -> Trainer[GoogLeNet | Swift]:
     """A trainer at step 0 of a run; `train` holds tensors of twice the run's size."""
     torch.manual_seed(settings.seed)
     network = network_of(settings)
-    if settings.weights is not None:
+    if settings.weights is not None and isinstance(network, GoogLeNet):
         load_pretrained(network, settings.weights)
     recipe = Recipe(
         steps=settings.steps,
@@ -88,14 +107,15 @@ def make_trainer(
     return Trainer(network, batches, recipe, device, loss)
 
 
-def network_of(settings: FitSettings) -> GoogLeNet:
+def network_of(settings: FitSettings) -> GoogLeNet | Swift:
     """A fresh network with the heads of a run."""
-    return GoogLeNet(classes_of(settings.heads) if settings.heads else 2)
+    classes = classes_of(settings.heads) if settings.heads else 2
+    return Swift(classes, hint=False) if settings.network == "swift" else GoogLeNet(classes)
 
 
 def load_best(run: Path, device: torch.device) -> GoogLeNet:
-    """The best weights of a run, in evaluation mode."""
-    return load_weights(network_of(FitSettings.load(run)), run, device)
+    """The best weights of a run of the published protocol, in evaluation mode."""
+    return load_weights(GoogLeNet(), run, device)
 
 
 def load_weights(network: Net, run: Path, device: torch.device) -> Net:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from model_store import PreprocessSpec
 from training.data.manifest import SHARES, Part, Row, read_manifest, split
@@ -33,6 +33,7 @@ class FitSettings:
     children: int = 4  # augmented copies of a validation image, for choosing weights and cutoff
     size: int = 256
     window_percentiles: tuple[float, float] = (0.5, 99.5)
+    network: Literal["googlenet", "swift"] = "googlenet"
     heads: tuple[Head, ...] = ()  # none: the view alone, as published; else `view` first
     left_out: tuple[str, ...] = ()  # sources that neither train nor validate; they are the test
 

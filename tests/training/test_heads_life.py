@@ -1,0 +1,204 @@
+"""The life of a network with several heads in miniature: fit, resume, test, leave out, publish."""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from conftest import DATA
+from images import png, radiograph
+from resuming import assert_resumes_exactly
+
+from model_store import HeadEvaluation, Heads, Store
+from service.imaging import image_to_tensor
+from training.__main__ import main
+from training.augmentation.corruptions import CORRUPTIONS
+from training.data.manifest import read_images
+from training.evaluate.heads import FLAGGED_CHESTS, chest_cutoff, oriented
+from training.export.publish import LIMITATIONS_OF_HEADS
+from training.train.fit import HeadsJudge, make_trainer
+from training.train.settings import FitSettings, rows_of
+
+PATIENTS = 10
+TASKS = ("chest", "rotation", "inverted", "mirrored")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two sources of radiographs, the synthetic thorax and half of it, and two of noise."""
+    folder = tmp_path_factory.mktemp("data")
+    rows = []
+    for number in range(PATIENTS):
+        for source in ("one", "two"):
+            picture = radiograph(140, 128, bits=8, seed=number).astype(np.uint8)
+            for view, pixels in (("frontal", picture), ("lateral", picture[:, :64])):
+                rows.append((f"{source}-{view}-{number}.png", view, source, pixels))
+        for source in ("hands", "knees"):
+            noise = np.random.default_rng(number + len(source)).integers(0, 256, (90, 80))
+            rows.append((f"{source}-{number}.png", "not_chest", source, noise.astype(np.uint8)))
+    with (folder / "manifest.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(("file", "view", "patient_id", "source"))
+        for name, view, source, pixels in rows:
+            (folder / name).write_bytes(png(np.ascontiguousarray(pixels)))
+            writer.writerow((name, view, name, source))
+    return folder
+
+
+def options(data: Path) -> list[str]:
+    paths = ["--manifest", str(data / "manifest.csv"), "--images", str(data)]
+    small = ["--network", "swift", "--size", "64", "--steps", "2", "--batch", "4"]
+    return [*paths, *small, "--check-every", "1", "--children", "1", "--heads", *TASKS]
+
+
+@pytest.fixture(scope="module")
+def tested(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of two steps, from scratch, tested."""
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    assert main(["fit", str(folder), *options(data)]) == 0
+    assert main(["test", str(folder)]) == 0
+    return folder
+
+
+def test_a_run_leaves_the_cutoffs_of_all_heads(tested: Path) -> None:
+    """Of validation images alone; that of the view as always."""
+    heads = Heads.model_validate_json((tested / "heads.json").read_bytes())
+    assert heads.chest is not None
+    assert heads.inverted is not None
+    assert heads.mirrored is not None
+    assert (heads.rotation, heads.evidence) == (True, True)
+    rows = rows_of(FitSettings.load(tested), "validation")
+    radiographs = [row for row in rows if row.view != "not_chest"]
+    assert heads.chest.plateau.images == 16 * len(rows)
+    assert heads.inverted.plateau.images == 16 * len(radiographs)
+    assert heads.mirrored.plateau.images == 8 * len(radiographs)
+    assert json.loads((tested / "cutoff.json").read_text())["images"] == 2 * len(radiographs)
+
+
+def test_a_test_reports_all_heads_and_all_corruptions(tested: Path) -> None:
+    """Views of radiographs only; `chest` of all images; orientation of radiographs in 16 ways."""
+    report = json.loads((tested / "test.json").read_text())
+    names = [row["name"] for row in report["evaluations"]]
+    assert names[:3] == ["test", "test: one", "test: two"]
+    assert [f"test, corruptions: {name}" for name in CORRUPTIONS] == names[-len(CORRUPTIONS) :]
+    rows = [HeadEvaluation.model_validate(row) for row in report["head_evaluations"]]
+    named = {(row.task, row.name): row for row in rows}
+    test = rows_of(FitSettings.load(tested), "test")
+    frontal = sum(row.view == "frontal" for row in test)
+    radiographs = sum(row.view != "not_chest" for row in test)
+    assert named["chest", "test"].images == len(test)
+    assert set(named["chest", "test: hands"].by_class) == {"not_chest"}
+    assert named["rotation", "test"].accuracy.n == 16 * radiographs
+    assert set(named["rotation", "test"].by_class) == {"0", "90", "180", "270"}
+    assert named["mirrored", "test"].accuracy.n == 16 * frontal
+    assert ("rotation", "test: hands") not in named
+
+
+def test_a_published_run_gives_all_outputs_under_a_card_of_version_2(
+    tested: Path, tmp_path: Path
+) -> None:
+    """Each output as the card says of the probe; the map of evidence adds up to the PFI."""
+    probe = DATA / "frontal-0003.jpg"
+    command = ["publish", str(tested), "--name", "tiny", "--version", "2.0.0", "--force"]
+    assert main([*command, "--probe", str(probe), "--store", str(tmp_path)]) == 0
+    version = Store(tmp_path).load("tiny/2.0.0")
+    card = version.card
+    assert card.card_version == 2
+    assert card.heads == Heads.model_validate_json((tested / "heads.json").read_bytes())
+    assert card.limitations == LIMITATIONS_OF_HEADS
+    assert {row.task for row in card.head_evaluations} == set(TASKS)
+    assert {source.name: source.not_chest for source in card.data}["hands"] == 8
+    session = onnxruntime.InferenceSession(version.model)
+    names = [output.name for output in session.get_outputs()]
+    assert names == ["pfi", *TASKS, "evidence"]
+    tensors = image_to_tensor(probe.read_bytes(), card.preprocess)[np.newaxis]
+    found = dict(zip(names, session.run(names, {"tensors": tensors}), strict=True))
+    assert found["pfi"][0] == pytest.approx(card.probe_pfi, abs=1e-5)
+    for name in TASKS:
+        np.testing.assert_allclose(np.ravel(found[name]), card.probe_outputs[name], atol=1e-5)
+    logit = np.log(card.probe_pfi / (1 - card.probe_pfi))
+    assert found["evidence"].mean() == pytest.approx(logit, abs=1e-3)
+
+
+def test_what_is_left_out_is_the_test(data: Path, tmp_path: Path) -> None:
+    """A source of radiographs and one of others; neither trains nor validates."""
+    command = ["fit", str(tmp_path / "run"), *options(data), "--leave-out", "two", "knees"]
+    assert main(command) == 0
+    settings = FitSettings.load(tmp_path / "run")
+    for part in ("train", "validation"):
+        assert {row.source for row in rows_of(settings, part)} == {"one", "hands"}
+    assert main(["test", str(tmp_path / "run")]) == 0
+    report = json.loads((tmp_path / "run" / "test.json").read_text())
+    assert [row["name"] for row in report["evaluations"]] == [
+        "left out: two, knees",
+        "left out: two, knees: two",
+    ]
+    assert report["evaluations"][0]["images"] == 2 * PATIENTS
+    chest = [row for row in report["head_evaluations"] if row["task"] == "chest"]
+    assert [row["images"] for row in chest] == [3 * PATIENTS, PATIENTS, 2 * PATIENTS]
+
+
+def test_a_resumed_run_ends_where_an_unbroken_one_does(tested: Path, tmp_path: Path) -> None:
+    """Bit by bit, as that of the view alone."""
+    settings = replace(FitSettings.load(tested), steps=3)
+    train = read_images(rows_of(settings, "train"), settings.images, settings.double_spec)
+    make = partial(make_trainer, settings, train, torch.device("cpu"))
+    assert_resumes_exactly(make, tmp_path / "checkpoint.pt")
+
+
+def test_weights_are_judged_by_all_heads(tested: Path) -> None:
+    """Uniform answers cost the logarithm of the classes, however many images ask each."""
+    settings = FitSettings.load(tested)
+    trainer = make_trainer(
+        settings,
+        read_images(rows_of(settings, "train"), settings.images, settings.double_spec),
+        torch.device("cpu"),
+    )
+    with torch.no_grad():
+        trainer.network.fc.weight.zero_()
+        trainer.network.fc.bias.zero_()
+    two, four = np.log(2), np.log(4)
+    expected = two + 0.5 * two + 0.5 * four + 0.25 * two + 0.5 * two
+    judge = HeadsJudge.of(settings, torch.device("cpu"))
+    assert judge.loss(trainer.network) == pytest.approx(expected, rel=1e-4)
+
+
+def test_without_heads_a_manifest_with_negatives_is_refused(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The published protocol knows two views; an image of neither must not count as lateral."""
+    command = options(data)[: options(data).index("--heads")]
+    assert main(["fit", str(tmp_path / "run"), *command]) == 1
+    assert "view is 'not_chest', not frontal or lateral" in capsys.readouterr().err
+
+
+def test_the_sixteen_ways_to_lie_are_told_rightly() -> None:
+    """Turned clockwise and mirrored as told, every image is the original again."""
+    original = np.random.default_rng(0).integers(0, 256, (2, 1, 8, 8), dtype=np.uint8)
+    ways = list(oriented(original))
+    assert len({shown.tobytes() for shown, _ in ways}) == len(ways) == 16
+    for shown, right in ways:
+        undone = 255 - shown if right["inverted"] else shown
+        undone = np.rot90(undone, -right["rotation"], axes=(2, 3))
+        undone = undone[..., ::-1] if right["mirrored"] else undone
+        np.testing.assert_array_equal(undone, original)
+
+
+def test_few_chests_are_called_something_else() -> None:
+    """Where negatives lie among radiographs, the cutoff spares the radiographs."""
+    random = np.random.default_rng(0)
+    chest = np.concatenate((random.beta(9, 2, 5000), random.beta(2, 9, 5000))).astype(np.float32)
+    truth = np.arange(10_000) < 5000
+    found = chest_cutoff(chest, truth, 1.0, "made")
+    assert found.threshold < found.plateau.low
+    assert (chest[truth] < found.threshold).mean() <= FLAGGED_CHESTS
+    apart = chest_cutoff(np.where(truth, 0.9, 0.1).astype(np.float32), truth, 1.0, "made")
+    assert apart.threshold == pytest.approx(0.5)
+    assert apart.review_band.low < 0.5 < apart.review_band.high
