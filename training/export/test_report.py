@@ -17,8 +17,8 @@ from training.data.manifest import (
 )
 from training.evaluate.baseline import HALF, baseline_pfi
 from training.evaluate.cutoff import Rule, choose_threshold, review_band
-from training.evaluate.heads import head_rows
-from training.evaluate.metrics import OperatingPoint, by_source, evaluate
+from training.evaluate.heads import PredictHeads, head_rows
+from training.evaluate.metrics import OperatingPoint, Predict, by_source, evaluate
 from training.train.evaluation_rows import (
     corruption_rows,
     crossing_rows,
@@ -26,7 +26,7 @@ from training.train.evaluation_rows import (
     test_rows,
     views_of,
 )
-from training.train.finished import FinishedRun, open_run
+from training.train.finished import open_run
 from training.train.fit import CUTOFF, HEADS_CUTOFFS, fit
 from training.train.processes import pick_device
 from training.train.settings import FitSettings, rows_of
@@ -53,9 +53,12 @@ class TestReport(BaseModel):
         threshold = choose_threshold(self.plateau, self.rule)
         return OperatingPoint(threshold, review_band(self.plateau, threshold, self.margin_logits))
 
-    def with_rows(self, evaluations: Sequence[Evaluation]) -> TestReport:
+    def with_rows(
+        self, evaluations: Sequence[Evaluation], of_heads: Sequence[HeadEvaluation] = ()
+    ) -> TestReport:
         """The same operating point, and what it was worth."""
-        return self.model_copy(update={"evaluations": tuple(evaluations)})
+        rows = {"evaluations": tuple(evaluations), "head_evaluations": tuple(of_heads)}
+        return self.model_copy(update=rows)
 
     def save(self, run: Path) -> None:
         """Write test.json."""
@@ -80,7 +83,9 @@ def test_run(run: Path, rule: Rule, margin_logits: float) -> TestReport:
     untested, finished = _untested(run, rule, margin_logits), open_run(run, pick_device())
     settings, point = finished.settings, untested.point
     if settings.heads:
-        return _test_heads(finished, untested, run)
+        result = heads_report(finished.predict_heads, settings, untested)
+        result.save(run)
+        return result
     if settings.sources:
         report = crossing_rows(finished.predict, settings, point)
     else:
@@ -96,31 +101,30 @@ def test_run(run: Path, rule: Rule, margin_logits: float) -> TestReport:
 test_run.__test__ = False  # type: ignore[attr-defined]  # a name that pytest would collect
 
 
-def _test_heads(finished: FinishedRun, untested: TestReport, run: Path) -> TestReport:
-    settings = finished.settings
-    heads = Heads.model_validate_json((run / HEADS_CUTOFFS).read_bytes())
+def heads_report(
+    predict_heads: PredictHeads, settings: FitSettings, untested: TestReport
+) -> TestReport:
+    """What a network of several heads is worth on the test images of its run.
+
+    Args:
+        predict_heads: Of the network, in whatever form.
+        settings: Of the run.
+        untested: The cutoffs, fixed before.
+    """
+    predict: Predict = lambda tensors: predict_heads(tensors)["pfi"]  # noqa: E731
     rows = rows_of(settings, "test")
     views = views_of(rows)
     name = f"left out: {', '.join(settings.left_out)}" if settings.left_out else "test"
     report = list[Evaluation]()
     if not settings.left_out:
-        report = test_rows(finished.predict, settings, untested.point)
-        report += corruption_rows(finished.predict, settings, views, untested.point)
+        report = test_rows(predict, settings, untested.point)
+        report += corruption_rows(predict, settings, views, untested.point)
     elif views:
-        pfi = finished.predict(read_images(views, settings.images, settings.spec).tensors)
+        pfi = predict(read_images(views, settings.images, settings.spec).tensors)
         report = by_source(name, pfi, views, untested.point)
     tensors = read_images(rows, settings.images, settings.spec).tensors
-    result = untested.model_copy(
-        update={
-            "evaluations": tuple(report),
-            "heads": heads,
-            "head_evaluations": tuple(
-                head_rows(name, finished.predict_heads, tensors, rows, heads)
-            ),
-        }
-    )
-    result.save(run)
-    return result
+    of_heads = head_rows(name, predict_heads, tensors, rows, untested.heads)
+    return untested.with_rows(report, of_heads)
 
 
 def cross_source(
@@ -174,4 +178,9 @@ def _refuse_second_test(run: Path) -> None:
 def _untested(run: Path, rule: Rule, margin_logits: float) -> TestReport:
     """The operating point alone, fixed before the test."""
     plateau = Plateau.model_validate_json((run / CUTOFF).read_bytes())
-    return TestReport(rule=rule, margin_logits=margin_logits, plateau=plateau, evaluations=())
+    heads = Heads()
+    if (run / HEADS_CUTOFFS).exists():
+        heads = Heads.model_validate_json((run / HEADS_CUTOFFS).read_bytes())
+    return TestReport(
+        rule=rule, margin_logits=margin_logits, plateau=plateau, evaluations=(), heads=heads
+    )

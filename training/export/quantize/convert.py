@@ -10,11 +10,13 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime
 import torch
+from tqdm import tqdm
 
-from model_store import View
+from model_store import AnsweredView
 from training.augmentation.augment import Augmentation
 from training.data.manifest import read_images
-from training.evaluate.metrics import Pfi, Predict, in_batches
+from training.evaluate.heads import Outputs, PredictHeads
+from training.evaluate.metrics import SERVING_BATCH, Pfi, Predict, in_batches
 from training.export.quantize.fp16 import to_fp16
 from training.export.quantize.int8 import INPUT, to_int8
 from training.train.fit import validation_images
@@ -41,7 +43,7 @@ def calibration_images(settings: FitSettings) -> Tensors:
     draw = random.Random(settings.seed)
     train = rows_of(settings, "train")
     rows = []
-    for view in get_args(View):
+    for view in get_args(AnsweredView):  # not_chest occurs in runs of several heads only
         own = [row for row in train if row.view == view]
         rows += draw.sample(own, min(len(own), CALIBRATION))
     draw.shuffle(rows)
@@ -61,6 +63,23 @@ def predictor(model: bytes) -> Predict:
         return found
 
     return partial(in_batches, run)
+
+
+def heads_predictor(model: bytes) -> PredictHeads:
+    """(N, 1, S, S) uint8 -> the probabilities of all heads, as the service would answer."""
+    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+    names = [each.name for each in session.get_outputs() if each.name != "evidence"]
+
+    def run(tensors: Tensors) -> Outputs:
+        starts = range(0, len(tensors), SERVING_BATCH)
+        parts = [
+            session.run(names, {INPUT: tensors[at : at + SERVING_BATCH]})
+            for at in tqdm(starts, "classify", unit="batch", leave=False)
+        ]
+        columns = zip(*parts, strict=True)
+        return {name: np.concatenate(own) for name, own in zip(names, columns, strict=True)}
+
+    return run
 
 
 def differences(parent: bytes, converted: bytes, settings: FitSettings) -> Pfi:

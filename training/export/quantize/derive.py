@@ -22,13 +22,21 @@ from model_store import (
 )
 from model_store.store import sha256
 from service.imaging import image_to_tensor
-from training.evaluate.metrics import OperatingPoint, Pfi, as_table
+from training.evaluate.metrics import Pfi, as_table
 from training.export.publish import STORE, PublishError, export
-from training.export.quantize.convert import Form, convert, differences, predictor
-from training.export.test_report import TEST, TestReport
+from training.export.quantize.convert import (
+    Form,
+    convert,
+    differences,
+    heads_predictor,
+    predictor,
+)
+from training.export.test_report import TEST, TestReport, heads_report
 from training.networks.googlenet import PfiNetwork
+from training.networks.heads import PredictionNetwork
 from training.train.evaluation_rows import crossing_rows, test_rows
 from training.train.finished import open_run
+from training.train.settings import FitSettings
 
 IN_WORDS: dict[Form, str] = {
     "int8": "8-bit integers (weights 7) but for first convolution and normalisations",
@@ -70,16 +78,14 @@ def derive(
         PublishError: The run is not the parent's, or `crossing` holds no runs that were tested.
         ManifestError: The run's data cannot be used.
     """
-    point = _tested_at(parent, run)
+    tested = _tested_report(parent, run)
     finished = open_run(run, torch.device("cpu"))
     converted = convert(parent.model, form, finished.settings)
-    rows = test_rows(predictor(converted), finished.settings, point)
-    for each in _crossings(crossing):
-        rows += _crossed(form, each)
+    report = _retested(converted, form, finished.settings, tested, crossing)
     difference = differences(parent.model, converted, finished.settings)
     card = _card(
         parent,
-        rows,
+        report,
         converted,
         (*limitations, _difference_in_words(parent, difference)),
         float(difference.max()),
@@ -130,17 +136,33 @@ def _run(options: argparse.Namespace) -> None:
     print(f"published {version.reference} in {store.add(version)}")  # noqa: T201
 
 
-def _tested_at(parent: ModelVersion, run: Path) -> OperatingPoint:
+def _retested(
+    model: bytes, form: Form, settings: FitSettings, tested: TestReport, crossing: Path | None
+) -> TestReport:
+    """The converted network tested as its parent was, and the crossing runs' in the same form."""
+    if settings.heads:
+        report = heads_report(heads_predictor(model), settings, tested)
+        folds = [report, *(_crossed_heads(form, each) for each in _crossings(crossing))]
+        rows = [row for each in folds for row in each.evaluations]
+        of_heads = [row for each in folds for row in each.head_evaluations]
+        return report.with_rows(rows, of_heads)
+    rows = test_rows(predictor(model), settings, tested.point)
+    for each in _crossings(crossing):
+        rows += _crossed(form, each)
+    return tested.with_rows(rows)
+
+
+def _tested_report(parent: ModelVersion, run: Path) -> TestReport:
     report = TestReport.load(run)
     if report.plateau != parent.card.plateau:
         raise PublishError(f"{parent.reference} was not published from {run}: cutoffs differ")
-    return report.point
+    return report
 
 
 def _crossings(folder: Path | None) -> Iterator[Path]:
     if folder is None:
         return
-    runs = sorted(folder.glob(f"fit-on-*/{TEST}"))
+    runs = sorted(folder.glob(f"*/{TEST}"))
     if not runs:
         raise PublishError(f"{folder} holds no tested run of `cross-source`")
     for test in runs:
@@ -155,6 +177,14 @@ def _crossed(form: Form, run: Path) -> list[Evaluation]:
     return crossing_rows(predict, settings, TestReport.load(run).point)
 
 
+def _crossed_heads(form: Form, run: Path) -> TestReport:
+    finished = open_run(run, torch.device("cpu"))
+    settings = finished.settings
+    model = export(PredictionNetwork(finished.network, settings.heads).eval(), settings.size)
+    predict = heads_predictor(convert(model, form, settings))
+    return heads_report(predict, settings, TestReport.load(run))
+
+
 def _difference_in_words(parent: ModelVersion, difference: Pfi) -> str:
     median, most, highest = np.quantile(difference, (0.5, 0.99, 1))
     return (
@@ -166,7 +196,7 @@ def _difference_in_words(parent: ModelVersion, difference: Pfi) -> str:
 
 def _card(
     parent: ModelVersion,
-    evaluations: list[Evaluation],
+    report: TestReport,
     model: bytes,
     limitations: tuple[str, ...],
     difference: float,
@@ -174,15 +204,18 @@ def _card(
 ) -> ModelCard:
     old = parent.card
     tensor = image_to_tensor(parent.probe, old.preprocess)
+    answers = heads_predictor(model)(tensor[np.newaxis])
     software = ("torch", "onnx", "onnxruntime", "numpy")
     changes = {
         "created": datetime.now(UTC).replace(microsecond=0),
         "limitations": (*old.limitations, *limitations),
         "derived_from": parent.reference,
-        "evaluations": tuple(row.model_dump() for row in evaluations),
+        "evaluations": tuple(row.model_dump() for row in report.evaluations),
+        "head_evaluations": tuple(row.model_dump() for row in report.head_evaluations),
         "software": {"python": platform.python_version()} | {p: version_of(p) for p in software},
         "model_sha256": sha256(model),
-        "probe_pfi": float(predictor(model)(tensor[np.newaxis])[0]),
+        "probe_pfi": float(answers.pop("pfi")[0]),
+        "probe_outputs": {name: np.ravel(own).tolist() for name, own in answers.items()},
         "probe_tolerance": PROBE_TOLERANCE,
         "parity_max_abs_difference": difference,
     }
