@@ -46,7 +46,7 @@ def test_a_real_radiograph_has_one_row(swift):
     """Answered by the model: a lateral whose View Position says PA."""
     data = (DATA / "lateral-0013-header-says-pa.dcm").read_bytes()
     image = read_radiograph(data, swift.card.preprocess)
-    pfi = float(open_network(swift).run(image.tensor[None])[0])
+    pfi = float(open_network(swift).pfi(image.tensor[None])[0])
     found = row_of("0013.dcm", image, pfi, swift.card, size=len(data), seconds=0.5, attempts=2)
     assert found == Row(
         locator="0013.dcm",
