@@ -9,52 +9,32 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 from model_store import AnsweredView, ModelCard, Orientation, Prediction
 from service.imaging import Radiograph, ViewHeader
 
-# Of a model with all heads, and of one of card version 1, which has none
-EXAMPLES: list[JsonValue] = [
-    {
-        "view": "frontal",
-        "pfi": 0.9971,
-        "threshold": 0.5,
-        "chest": 0.9994,
-        "chest_threshold": 0.4,
-        "orientation": {
-            "rotation_degrees": 90,
-            "rotation_probability": 0.9987,
-            "inverted": False,
-            "inverted_probability": 0.0021,
-            "mirrored": False,
-            "mirrored_probability": 0.0413,
-        },
-        "review": False,
-        "header": {
-            "view_position": "LL",
-            "agrees": False,
-            "body_part_examined": "CHEST",
-            "body_part_agrees": True,
-        },
-        "sop_instance_uid": "1.2.826.0.1.3680043.8.498.1",
-        "model": {"name": "swift", "version": "2.0.0", "sha256": "5f3c..."},
-        "warnings": [],
+# Of a model with all heads. An example with nulls would lose them: FastAPI leaves them out
+EXAMPLE: JsonValue = {
+    "view": "frontal",
+    "pfi": 0.9971,
+    "threshold": 0.5,
+    "chest": 0.9994,
+    "chest_threshold": 0.4,
+    "orientation": {
+        "rotation_degrees": 90,
+        "rotation_probability": 0.9987,
+        "inverted": False,
+        "inverted_probability": 0.0021,
+        "mirrored": False,
+        "mirrored_probability": 0.0413,
     },
-    {
-        "view": "lateral",
-        "pfi": 0.0123,
-        "threshold": 0.5,
-        "chest": None,
-        "chest_threshold": None,
-        "orientation": None,
-        "review": False,
-        "header": {
-            "view_position": "PA",
-            "agrees": False,
-            "body_part_examined": "CHEST",
-            "body_part_agrees": None,
-        },
-        "sop_instance_uid": "1.2.826.0.1.3680043.8.498.1",
-        "model": {"name": "googlenet", "version": "1.1.0", "sha256": "5f3c..."},
-        "warnings": [],
+    "review": False,
+    "header": {
+        "view_position": "LL",
+        "agrees": False,
+        "body_part_examined": "CHEST",
+        "body_part_agrees": True,
     },
-]
+    "sop_instance_uid": "1.2.826.0.1.3680043.8.498.1",
+    "model": {"name": "swift", "version": "2.0.0", "sha256": "5f3c..."},
+    "warnings": [],
+}
 
 
 class Header(BaseModel):
@@ -103,7 +83,7 @@ class Classification(BaseModel):
     """The answer for one radiograph."""
 
     model_config = ConfigDict(
-        json_schema_extra={"examples": EXAMPLES}, json_schema_serialization_defaults_required=True
+        json_schema_extra={"examples": [EXAMPLE]}, json_schema_serialization_defaults_required=True
     )
 
     view: AnsweredView
