@@ -53,7 +53,7 @@ def main() -> None:
             0.98 - number / (len(lines) + 1),
             line,
             family="monospace",
-            fontsize=9,
+            fontsize=8,
             va="top",
             color=ACCENT if telling else INK,
             weight="bold" if telling else "normal",
