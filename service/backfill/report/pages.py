@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from service.backfill.report.certificate import Certificate, Shares
-from service.backfill.report.counts import HEADER
+from service.backfill.report.bounded_counter import BoundedCounter
+from service.backfill.report.certificate import Certificate, Orientations, Shares
+from service.backfill.report.counts import CLAIMS
 from service.backfill.report.header_audit import HeaderAudit, Line
 
 Counted = tuple[str | None, int]
@@ -22,12 +23,14 @@ WORDS = {
     "patient_orientation": "Patient Orientation",
     "view_code": "View Code",
     "described_view": "Descriptions",
+    "body_part_examined": "Body Part",
 }
 # Lines of the certificate's tables, so that it stays on one page; a list of errors takes some
 MOST_LINES, MOST_LINES_BESIDE_ERRORS = 19, 9
 MOST_MODALITIES = 5  # another table is below it
 MOST_STATIONS = 15  # this and the next: lines of the header audit
 MOST_MONTHS = 18
+MOST_PARTS = 4
 LONGEST = 40  # characters of a name
 
 
@@ -41,6 +44,7 @@ def certificate(certificate: Certificate) -> str:
         "certificate",
         certificate=certificate,
         words=WORDS,
+        lies=_lies(certificate.orientation),
         stations=_lines(certificate.stations, most),
         modalities=_lines(certificate.modalities, MOST_MODALITIES),
         codes=_shortened(codes, 0, most - MOST_MODALITIES - 2),
@@ -56,7 +60,8 @@ def header_audit(headers: HeaderAudit) -> str:
     return _page(
         "header-audit",
         headers=headers,
-        words=[WORDS[name] for name in HEADER],
+        words=[WORDS[name] for name in headers.claims],
+        parts=[_part_lines(counter) for counter in (headers.not_chest, headers.chest)],
         whole=Line("all", *_sum(months)),
         stations=stations[:MOST_STATIONS],
         more_stations=len(stations) - MOST_STATIONS,
@@ -66,8 +71,25 @@ def header_audit(headers: HeaderAudit) -> str:
 
 
 def _sum(lines: Sequence[Line]) -> tuple[int, Any]:
-    counts = sum((line.counts for line in lines), start=np.zeros((len(HEADER), 3), np.int64))
+    counts = sum((line.counts for line in lines), start=np.zeros((len(CLAIMS), 3), np.int64))
     return sum(line.images for line in lines), counts
+
+
+def _lies(orientation: Orientations | None) -> list[tuple[str, int, int]]:
+    """What is unusual in how images lie: its name, images with it, and images that were asked."""
+    if orientation is None:
+        return []
+    turned, asked = orientation.rotation, sum(orientation.rotation.values())
+    answers = {"inverted": orientation.inverted, "mirrored": orientation.mirrored}
+    return [
+        ("not upright", asked - turned["0"], asked),
+        *((name, counts["yes"], sum(counts.values())) for name, counts in answers.items()),
+    ]
+
+
+def _part_lines(counter: BoundedCounter) -> list[Counted]:
+    counts, others = counter.largest(MOST_PARTS)
+    return [*counts.items(), *([("others", others)] if others else [])]
 
 
 def _lines(shares: Shares, most: int) -> list[Counted]:

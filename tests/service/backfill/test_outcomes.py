@@ -12,7 +12,7 @@ from pydicom import uid
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 
-from model_store import ModelVersion, PreprocessSpec, Store
+from model_store import ModelVersion, Prediction, PreprocessSpec, Store
 from service.api.admission import QueueFullError
 from service.api.problems import CODES, KINDS
 from service.backfill.results.outcomes import SKIPPED, row_of, row_of_error, uid_of
@@ -39,7 +39,7 @@ def coded(value: str) -> Sequence:
 
 
 def row(data: bytes, version: ModelVersion, pfi: float = 0.99, **more: Any) -> Row:
-    return row_of("a/b.dcm", read_radiograph(data, SPEC), pfi, version.card, size=len(data), **more)
+    return row_of("a/b.dcm", read_radiograph(data, SPEC), Prediction(pfi), version.card, size=len(data), **more)
 
 
 def test_a_real_radiograph_has_one_row(swift):
@@ -47,7 +47,7 @@ def test_a_real_radiograph_has_one_row(swift):
     data = (DATA / "lateral-0013-header-says-pa.dcm").read_bytes()
     image = read_radiograph(data, swift.card.preprocess)
     pfi = float(open_network(swift).run(image.tensor[None])[0])
-    found = row_of("0013.dcm", image, pfi, swift.card, size=len(data), seconds=0.5, attempts=2)
+    found = row_of("0013.dcm", image, Prediction(pfi), swift.card, size=len(data), seconds=0.5, attempts=2)
     assert found == Row(
         locator="0013.dcm",
         outcome="done",
@@ -141,7 +141,7 @@ def test_a_picture_that_an_archive_rendered_has_the_names_of_its_instance(data, 
 def test_what_is_no_uid_is_no_key(said, kept, known, swift):
     """A text that anonymisers give to all images would make duplicates of them."""
     image = replace(read_radiograph(dicom(PIXELS), SPEC), sop_instance_uid=said)
-    found = row_of("x", image, 0.5, swift.card, size=1, sha256=HASH)
+    found = row_of("x", image, Prediction(0.5), swift.card, size=1, sha256=HASH)
     assert uid_of(image) == known
     assert found.sop_instance_uid == kept
     assert found.key == (known or f"sha256:{HASH}")
@@ -152,7 +152,7 @@ def test_a_view_position_can_be_stored(position, swift):
     """What the answer of the service shows as it stands, a database may not take."""
     image = read_radiograph(dicom(PIXELS), SPEC)
     image = replace(image, header=replace(image.header, view_position=position))
-    found = row_of("x", image, 0.5, swift.card, size=1).view_position
+    found = row_of("x", image, Prediction(0.5), swift.card, size=1).view_position
     assert found is None or (len(found) <= 64 and found.isprintable())
 
 
