@@ -13,7 +13,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from service.backfill.report.bounded_counter import BoundedCounter
 from service.backfill.report.certificate import Certificate, Orientations, Shares
-from service.backfill.report.counts import CLAIMS
+from service.backfill.report.counts import BODY_PART, CLAIMS
 from service.backfill.report.header_audit import HeaderAudit, Line
 
 Counted = tuple[str | None, int]
@@ -27,6 +27,7 @@ WORDS = {
 }
 # Lines of the certificate's tables, so that it stays on one page; a list of errors takes some
 MOST_LINES, MOST_LINES_BESIDE_ERRORS = 19, 9
+LINES_OF_HEADS = 3  # that the answers of heads beside the view take
 MOST_MODALITIES = 5  # another table is below it
 MOST_STATIONS = 15  # this and the next: lines of the header audit
 MOST_MONTHS = 18
@@ -37,6 +38,9 @@ LONGEST = 40  # characters of a name
 def certificate(certificate: Certificate) -> str:
     """The certificate as one page of HTML."""
     most = MOST_LINES if certificate.valid else MOST_LINES_BESIDE_ERRORS
+    if "not_chest" in certificate.views:
+        most -= LINES_OF_HEADS
+    modalities = min(MOST_MODALITIES, most - 4)
     years = len(certificate.months) > most
     months = [(month or None, count) for month, count in certificate.months.items()]
     codes = sorted(certificate.codes.items(), key=lambda one: (-one[1], one[0]))
@@ -46,8 +50,8 @@ def certificate(certificate: Certificate) -> str:
         words=WORDS,
         lies=_lies(certificate.orientation),
         stations=_lines(certificate.stations, most),
-        modalities=_lines(certificate.modalities, MOST_MODALITIES),
-        codes=_shortened(codes, 0, most - MOST_MODALITIES - 2),
+        modalities=_lines(certificate.modalities, modalities),
+        codes=_shortened(codes, 0, most - modalities - 2),
         times=_shortened(_years(certificate.months) if years else months, 0, most),
         by="year" if years else "month",
     )
@@ -57,16 +61,19 @@ def header_audit(headers: HeaderAudit) -> str:
     """The header audit as HTML: how often each attribute is wrong, by station and month."""
     stations = sorted(headers.lines(0), key=lambda line: -line.counts[:, 1].sum())
     months = headers.lines(1)
+    most_stations, most_months = MOST_STATIONS, MOST_MONTHS
+    if BODY_PART in headers.claims:  # its tables are below
+        most_stations, most_months = MOST_STATIONS - MOST_PARTS, MOST_MONTHS - MOST_PARTS
     return _page(
         "header-audit",
         headers=headers,
         words=[WORDS[name] for name in headers.claims],
         parts=[_part_lines(counter) for counter in (headers.not_chest, headers.chest)],
         whole=Line("all", *_sum(months)),
-        stations=stations[:MOST_STATIONS],
-        more_stations=len(stations) - MOST_STATIONS,
-        months=months[::-1][:MOST_MONTHS],
-        more_months=len(months) - MOST_MONTHS,
+        stations=stations[:most_stations],
+        more_stations=len(stations) - most_stations,
+        months=months[::-1][:most_months],
+        more_months=len(months) - most_months,
     )
 
 
