@@ -27,6 +27,7 @@ from service.backfill.report.write import Known, audit
 from service.backfill.results.atomic_files import temporary
 from service.backfill.results.columns import LATER
 from service.backfill.results.sinks import SINKS, Parquet
+from service.cli import main
 
 MIXED = [
     done(1, view_position="PA", view_position_agrees=True),
@@ -171,6 +172,15 @@ def test_parts_of_earlier_versions_are_counted(sink, lacking, tmp_path: Path) ->
     assert found.inputs == {"stored": 1, "rendered": 0}
     assert found.outcomes == {"done": 1, "skipped": 0, "failed": 1}
     assert vars(found.header["described_view"]) == {"agrees": 0, "disagrees": 0, "silent": 1}
+    assert (found.valid, found.views, found.orientation) == (
+        True,
+        {"frontal": 1, "lateral": 0},
+        None,
+    )
+    table = tmp_path / "all.ndjson"
+    assert main(["export", str(tmp_path), f"--out={table}"]) == 0
+    (first, _) = map(json.loads, table.read_text().splitlines())
+    assert (first["view"], first["chest"], first["body_part_agrees"]) == ("frontal", None, None)
 
 
 def test_the_file_is_the_certificate(tmp_path: Path) -> None:
