@@ -38,6 +38,25 @@ def done(number: int, **others) -> Row:
     return replace(Row(f"images/{number}.dcm", "done"), **values | others)
 
 
+# What a model with all heads says of an upright chest radiograph
+CHEST = {
+    "chest": 0.98,
+    "chest_threshold": 0.5,
+    "rotation_degrees": 0,
+    "rotation_probability": 0.9,
+    "inverted": False,
+    "inverted_probability": 0.1,
+    "mirrored": False,
+    "mirrored_probability": 0.2,
+}
+
+
+def not_chest(number: int, **others) -> Row:
+    """An image that is no chest radiograph, by a model that can say so."""
+    values = {"view": "not_chest", "chest": 0.02, "chest_threshold": 0.5, "pfi": 0.6}
+    return done(number, **values | others)
+
+
 def refused(number: int, outcome="failed", code="corrupt_image", **others) -> Row:
     return replace(Row(f"images/{number}.dcm", outcome, code), finished=NOON, **others)
 

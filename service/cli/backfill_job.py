@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from model_store import DEFAULT_MODEL, ModelVersion, Store, StoreError
+from service.backfill.engines.local import Progress as Counts
 from service.backfill.engines.local import TooManyFailuresError
 from service.backfill.engines.ray_placement import ClusterError
 from service.backfill.engines.task import Engine, Task
@@ -289,10 +290,16 @@ def _bar(console: Console) -> Iterator[Callable[[Engine, Job], None]]:
                 total=found if job.complete else None,
                 found=f"{found:,}" if job.complete else f"{found:,} found so far",
                 speed=f"{rate:.1f} images/s, {megabytes:.1f} MB/s",
-                codes=", ".join(f"{name} {count}" for name, count in done.codes.most_common(3)),
+                codes=", ".join(_apart(done)),
             )
 
         yield show
+
+
+def _apart(done: Counts) -> list[str]:
+    """What the progress line counts apart: no chest radiographs, and the most frequent codes."""
+    counts = [("not_chest", done.not_chest)] if done.not_chest else []
+    return [f"{name} {count:,}" for name, count in (*counts, *done.codes.most_common(3))]
 
 
 def _conclude(console: Console, certificate: Certificate, out: Path) -> int:
@@ -302,6 +309,9 @@ def _conclude(console: Console, certificate: Certificate, out: Path) -> int:
     if rendered := certificate.inputs["rendered"]:
         stored = certificate.inputs["stored"]
         text = f"the model saw {rendered:,} images as rendered by the archive, {stored:,} as stored"
+        console.print(text, highlight=False)
+    if others := certificate.views.get("not_chest"):
+        text = f"{others:,} of the images that are done are no chest radiographs: not_chest"
         console.print(text, highlight=False)
     counts = ", ".join(f"{count:,} {name}" for name, count in certificate.outcomes.items())
     console.print(f"{counts} of {certificate.found:,} images: {out / PAGE}", highlight=False)

@@ -42,6 +42,7 @@ TOLD = {
         "AcquisitionDate",
         "ContentDate",
         "Modality",
+        "BodyPartExamined",
         "StationName",
         "StudyInstanceUID",
         "SeriesInstanceUID",

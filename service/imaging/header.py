@@ -1,4 +1,4 @@
-"""The view that a DICOM header claims; compared with the answer, never used for it."""
+"""What a DICOM header claims of an image; compared with the answer, never used for it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 from model_store import AnsweredView, View
+from service.imaging.body_part_terms import is_chest_named
 from service.imaging.view_terms import view_named
 
 # PS3.3 C.8.1.1 (CR Series) and C.8.11.1 (DX) Defined Terms. The decubitus positions LLD and RLD are
@@ -54,6 +55,7 @@ class ViewHeader:
     view_code: str | None = field(default=None, repr=False)
     described_view: View | None = None  # the view that a description names
     claimed_by: ClaimedBy | None = None  # the description that names it
+    body_part_examined: str | None = None  # (0018,0015)
 
     @property
     def view(self) -> View | None:
@@ -101,6 +103,18 @@ class ViewHeader:
     def described_view_agrees(self, view: AnsweredView) -> bool | None:
         """Whether a description claims this view; None if no description claims a view."""
         return _agrees(self.described_view, view)
+
+    def body_part_agrees(self, is_chest: bool | None) -> bool | None:
+        """Whether Body Part Examined claims a chest, as the answer does, or another part.
+
+        Args:
+            is_chest: Whether the answer is a chest radiograph; None: the model does not say.
+
+        Returns:
+            None if the model does not say, or if the attribute is empty or names no known part.
+        """
+        claimed = is_chest_named(self.body_part_examined)
+        return None if is_chest is None or claimed is None else claimed == is_chest
 
 
 def _agrees(claimed: View | None, view: AnsweredView) -> bool | None:

@@ -43,7 +43,7 @@ def origin_of(elements: Elements) -> Origin:
 
 
 def view_header_of(elements: Elements) -> ViewHeader:
-    """The header's claims about the view; View Position is not cleaned."""
+    """The header's claims about view and body part; View Position is not cleaned."""
     orientation = tidy(elements.text("PatientOrientation"))
     if orientation and "\\" in orientation:
         orientation = "\\".join(value.strip() for value in orientation.split("\\"))
@@ -54,6 +54,7 @@ def view_header_of(elements: Elements) -> ViewHeader:
         _view_code(elements),
         described_view,
         claimed_by,
+        tidy(elements.text("BodyPartExamined")),
     )
 
 

@@ -12,7 +12,7 @@ from functools import partial
 from queue import Empty, SimpleQueue
 from threading import Event, Thread
 
-from model_store import ModelCard
+from model_store import ModelCard, Prediction
 from service.backfill.engines.in_flight import InFlightLimiter
 from service.backfill.ledger.jobs import Item, Lease
 from service.backfill.results.outcomes import row_of, row_of_error
@@ -158,13 +158,13 @@ class Fetchers:
         image = Image(data, self._lane)
         del data  # so that the bytes are freed once they are decoded
 
-        def row(pfi: float) -> Row:
-            assert image.radiograph is not None  # there is no PFI without it
+        def row(prediction: Prediction) -> Row:
+            assert image.radiograph is not None  # there is no answer without it
             seconds = time.perf_counter() - begin
             return row_of(
                 item.locator,
                 image.radiograph,
-                pfi,
+                prediction,
                 self._card,
                 size=size,
                 sha256=sha256,
@@ -181,7 +181,7 @@ class Fetchers:
         chunk: Chunk,
         item: Item,
         image: Image,
-        row: Callable[[float], Row],
+        row: Callable[[Prediction], Row],
         size: int,
         _: object,
     ) -> None:

@@ -52,6 +52,7 @@ class Progress:
 
     images: int = 0
     bytes: int = 0
+    not_chest: int = 0  # images that are done, and no chest radiographs
     codes: Counter[str] = field(default_factory=Counter)  # of images skipped or failed
     since: float = field(default_factory=time.monotonic)
 
@@ -266,6 +267,8 @@ class LocalEngine:
         if part is not None:
             self._results.publish(part)
         self.progress.codes.update(row.code for row in rows if row.code is not None)
+        done = (row for row in rows if row.outcome == "done")
+        self.progress.not_chest += sum(row.view == "not_chest" for row in done)
         self._check_failures()
 
     def _without_duplicates(self, rows: list[Row]) -> list[Row]:

@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from socket import gethostname
 from threading import Event
-from typing import Any
+from typing import Any, NamedTuple
 
 import ray
 from ray.exceptions import RayError, RayTaskError
@@ -44,10 +44,16 @@ CALLS = 3  # concurrent calls of a worker: run, pause, progress
 # after fewer deaths, so the cause must be another one
 MOST_DEATHS = 20
 
-# Progress of a worker: images, bytes, and codes of images skipped or failed
-Said = tuple[int, int, Counter[str]]
-
 LOG = logging.getLogger(__name__)
+
+
+class Said(NamedTuple):
+    """The progress of a worker, as `Progress`."""
+
+    images: int
+    bytes: int
+    not_chest: int
+    codes: Counter[str]
 
 
 class RayWorker:
@@ -92,7 +98,7 @@ class RayWorker:
     def progress(self) -> Said:
         """What this worker has done so far."""
         found = self._work.progress if self._work is not None else Progress()
-        return found.images, found.bytes, found.codes
+        return Said(found.images, found.bytes, found.not_chest, found.codes)
 
 
 @dataclass(eq=False)
@@ -101,7 +107,7 @@ class WorkerHandle:
 
     placement: Placement
     actor: Any
-    said: Said = field(default_factory=lambda: (0, 0, Counter()))
+    said: Said = field(default_factory=lambda: Said(0, 0, 0, Counter()))
     asked: Any = None  # Ray's reference of a progress call that has not returned yet
     ending: bool = False
 
@@ -222,11 +228,14 @@ class RayEngine:
                 with suppress(RayError):  # it has died; `_returned` reports that
                     handle.said = ray.get(handle.asked)
                 handle.asked = None
-        images, sizes, codes = 0, 0, Counter[str]()
-        for handle in (*self._workers.values(), *self._gone):
-            images, sizes = images + handle.said[0], sizes + handle.said[1]
-            codes.update(handle.said[2])
-        self.progress.images, self.progress.bytes, self.progress.codes = images, sizes, codes
+        said = [handle.said for handle in (*self._workers.values(), *self._gone)]
+        codes = Counter[str]()
+        for each in said:
+            codes.update(each.codes)
+        self.progress.images = sum(each.images for each in said)
+        self.progress.bytes = sum(each.bytes for each in said)
+        self.progress.not_chest = sum(each.not_chest for each in said)
+        self.progress.codes = codes
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from model_store import View
+from model_store import AnsweredView
 from service.backfill.results.rows import Input, Outcome
 
 Count = Annotated[int, Field(ge=0)]
@@ -34,11 +34,26 @@ class Shares(Frozen):
 
 
 class Agreement(Frozen):
-    """One header attribute's view compared with the view from the pixels, in images."""
+    """One header attribute compared with the answer from the pixels, in images."""
 
     agrees: Count
     disagrees: Count
-    silent: Count = Field(description="no header, no such attribute, or it claims neither view")
+    silent: Count = Field(
+        description="no header, no such attribute, or it claims nothing that can be compared; of "
+        "the view, also images that are no chest radiographs"
+    )
+
+
+class Orientations(Frozen):
+    """How the images lie. Only images of which the model says so are counted."""
+
+    rotation: dict[Literal["0", "90", "180", "270"], Count] = Field(
+        description="by the degrees clockwise by which an image must be turned to stand upright"
+    )
+    inverted: dict[Literal["yes", "no"], Count] = Field(description="bone is dark")
+    mirrored: dict[Literal["yes", "no"], Count] = Field(
+        description="left is on the right; of frontal images"
+    )
 
 
 class Model(Frozen):
@@ -61,6 +76,7 @@ class CertifiedPart(Frozen):
 class Certificate(Frozen):
     """The outcome of an archive. Counts by a property are of images that are done."""
 
+    # Changes when a key is removed or changes its meaning, not when a key or a view is added
     certificate_version: Literal[1] = 1
     cxrview: str = Field(description="the version that wrote this")
     created: datetime
@@ -78,13 +94,19 @@ class Certificate(Frozen):
     )
     outcomes: dict[Outcome, Count]
     codes: dict[str, Count] = Field(description="of what was skipped or failed")
-    views: dict[View, Count]
+    views: dict[AnsweredView, Count] = Field(
+        description="`not_chest` only where the model can say so"
+    )
+    orientation: Orientations | None = Field(
+        default=None, description="null where no model says how an image lies"
+    )
     inputs: dict[Input, Count] = Field(
         description="what the model saw: files as they are stored, or as the archive renders them"
     )
     review: Count = Field(description="images within the uncertain band, or doubtful by a warning")
     header: dict[str, Agreement] = Field(
-        description="by claim: view_position, patient_orientation, view_code, described_view"
+        description="by claim: view_position, patient_orientation, view_code, described_view; "
+        "body_part_examined only where the model can say whether an image shows a chest"
     )
     modalities: Shares
     stations: Shares

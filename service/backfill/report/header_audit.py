@@ -6,7 +6,7 @@ import csv
 import heapq
 import io
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -16,7 +16,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from service.backfill.report.counts import HEADER
+from service.backfill.report.bounded_counter import BoundedCounter
+from service.backfill.report.counts import AGREES, BODY_PART, CLAIMS, VIEW_CLAIMS
 from service.backfill.results import atomic_files
 from service.backfill.results.formulas import marked
 
@@ -32,8 +33,8 @@ LEAST_PFI = 1e-7
 GROUP_COLUMNS = ("station", "month", "attribute", "agrees", "disagrees", "silent", "share")
 WORKLIST_COLUMNS = (
     "locator", "sop_instance_uid", "study_instance_uid", "series_instance_uid", "modality",
-    "station", "month", "disagrees", *HEADER, "claimed_by",
-    "view", "pfi", "threshold", "certainty", "review",
+    "station", "month", "disagrees", *CLAIMS, "claimed_by",
+    "view", "pfi", "threshold", "chest", "chest_threshold", "certainty", "review",
 )  # fmt: skip
 
 # Sort order of the worklist: review cases last, and the most certain first
@@ -53,16 +54,16 @@ class Line:
     counts: Counts
 
     def disagrees(self, attribute: int) -> int:
-        """Images whose header attribute claims another view than their pixels show."""
+        """Images whose header attribute claims another view or part than their pixels show."""
         return int(self.counts[attribute, 1])
 
     def share(self, attribute: int) -> float | None:
-        """The share of these, 0..1, of images whose attribute claims a view; None of none."""
+        """The share of these, 0..1, of images whose attribute is compared; None of none."""
         return share(*self.counts[attribute, :2].tolist())
 
 
 def share(agrees: int, disagrees: int) -> float | None:
-    """The share of disagreeing images, 0..1, of those that claim a view; None of none."""
+    """The share of disagreeing images, 0..1, of those that are compared; None of none."""
     compared = agrees + disagrees
     return disagrees / compared if compared else None
 
@@ -82,6 +83,14 @@ class HeaderAudit:
         self._unsorted: list[pa.Table] = []
         self.groups: dict[Group, Counts] = {}
         self.disagreements = 0
+        self._asked = 0  # images of which the model says whether they show a chest
+        # Wrong body parts, by what the header says
+        self.not_chest, self.chest = BoundedCounter(), BoundedCounter()
+
+    @property
+    def claims(self) -> tuple[str, ...]:
+        """The attributes that are audited: the body part only where a model can say it."""
+        return CLAIMS if self._asked else VIEW_CLAIMS
 
     def close(self) -> None:
         """Close the temporary files."""
@@ -92,10 +101,7 @@ class HeaderAudit:
         """Count the rows that are done, and keep the rows that disagree."""
         done = pa.Table.from_batches([batch.filter(pc.equal(batch["outcome"], "done"))])
         self._count(done)
-        disagrees = pc.fill_null(pc.invert(done[f"{HEADER[0]}_agrees"]), False)
-        for name in HEADER[1:]:
-            disagrees = pc.or_(disagrees, pc.fill_null(pc.invert(done[f"{name}_agrees"]), False))
-        found = done.filter(disagrees)
+        found = done.filter(_any_disagrees(done, CLAIMS))
         if found.num_rows:
             self._unsorted.append(_worked(found))
             self.disagreements += found.num_rows
@@ -103,9 +109,14 @@ class HeaderAudit:
             self._sort_run()
 
     def _count(self, done: pa.Table) -> None:
+        self._asked += done.num_rows - done["chest"].null_count
+        wrong = done.filter(_any_disagrees(done, (BODY_PART,)))
+        is_chest = pc.not_equal(wrong["view"], "not_chest")
+        self.chest.add(wrong.filter(is_chest)[BODY_PART])
+        self.not_chest.add(wrong.filter(pc.invert(is_chest))[BODY_PART])
         flags = []
-        for name in HEADER:
-            column = done[f"{name}_agrees"]
+        for name in AGREES.values():
+            column = done[name]
             flags += [pc.fill_null(column, False), pc.fill_null(pc.invert(column), False)]
             flags += [pc.is_null(column)]
         names = [str(at) for at in range(len(flags))]
@@ -115,7 +126,7 @@ class HeaderAudit:
             group = row["station"], row["month"]
             if group not in self.groups and len(self.groups) >= MOST_GROUPS:
                 group = OTHERS
-            counts = np.array([row[f"{each}_sum"] for each in names]).reshape(len(HEADER), 3)
+            counts = np.array([row[f"{each}_sum"] for each in names]).reshape(len(CLAIMS), 3)
             self.groups[group] = self.groups.get(group, 0) + counts
 
     def _sort_run(self) -> None:
@@ -157,7 +168,8 @@ class HeaderAudit:
         writer = csv.writer(buffer)
         writer.writerow(GROUP_COLUMNS)
         for station, month in sorted(self.groups, key=lambda one: (one[0] or "", one[1] or "")):
-            for name, counts in zip(HEADER, self.groups[station, month].tolist(), strict=True):
+            shown = self.groups[station, month][: len(self.claims)].tolist()
+            for name, counts in zip(self.claims, shown, strict=True):
                 of_compared = share(counts[0], counts[1])
                 writer.writerow(map(_cell, (station, month, name, *counts, of_compared)))
         return buffer.getvalue().encode()
@@ -166,19 +178,37 @@ class HeaderAudit:
 def _worked(disagreeing: pa.Table) -> pa.Table:
     """The columns of `WORKLIST_COLUMNS`, and those that they are sorted by."""
     names = [
-        pc.if_else(
-            pc.equal(disagreeing[f"{name}_agrees"], False), name, pa.scalar(None, pa.string())
-        )
-        for name in HEADER
+        pc.if_else(pc.equal(disagreeing[column], False), name, pa.scalar(None, pa.string()))
+        for name, column in AGREES.items()
     ]
     disagrees = pc.binary_join_element_wise(*names, " ", null_handling="skip")
-    distance = _logit(disagreeing["pfi"]) - _logit(disagreeing["threshold"])
-    certainty = pa.chunked_array([pa.array(np.abs(distance))])
+    certainty = pa.chunked_array([pa.array(_certainty(disagreeing))])
     columns = {"disagrees": disagrees, "certainty": certainty}
     table = disagreeing.select([name for name in WORKLIST_COLUMNS if name not in columns])
     for name, column in columns.items():
         table = table.append_column(name, column)
     return table.append_column("uncertainty", pc.negate(certainty))
+
+
+def _any_disagrees(rows: pa.Table, claims: Sequence[str]) -> pa.ChunkedArray:
+    """Whether one of these attributes disagrees, by row."""
+    found = pc.fill_null(pc.invert(rows[AGREES[claims[0]]]), False)
+    for name in claims[1:]:
+        found = pc.or_(found, pc.fill_null(pc.invert(rows[AGREES[name]]), False))
+    return found
+
+
+def _certainty(disagreeing: pa.Table) -> npt.NDArray[np.float64]:
+    """The distance in logits from the threshold of the answer that disagrees; of two, the less."""
+    distances = []
+    for claims, name, threshold in (
+        (VIEW_CLAIMS, "pfi", "threshold"),
+        ((BODY_PART,), "chest", "chest_threshold"),
+    ):
+        distance = np.abs(_logit(disagreeing[name]) - _logit(disagreeing[threshold]))
+        concerned = _any_disagrees(disagreeing, claims).to_numpy()
+        distances.append(np.where(concerned, distance, np.inf))
+    return np.minimum(*distances)
 
 
 def _logit(pfi: pa.ChunkedArray) -> npt.NDArray[np.float64]:

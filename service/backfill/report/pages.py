@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from service.backfill.report.certificate import Certificate, Shares
-from service.backfill.report.counts import HEADER
+from service.backfill.report.bounded_counter import BoundedCounter
+from service.backfill.report.certificate import Certificate, Orientations, Shares
+from service.backfill.report.counts import BODY_PART, CLAIMS
 from service.backfill.report.header_audit import HeaderAudit, Line
 
 Counted = tuple[str | None, int]
@@ -22,18 +23,24 @@ WORDS = {
     "patient_orientation": "Patient Orientation",
     "view_code": "View Code",
     "described_view": "Descriptions",
+    "body_part_examined": "Body Part",
 }
 # Lines of the certificate's tables, so that it stays on one page; a list of errors takes some
 MOST_LINES, MOST_LINES_BESIDE_ERRORS = 19, 9
+LINES_OF_HEADS = 3  # that the answers of heads beside the view take
 MOST_MODALITIES = 5  # another table is below it
 MOST_STATIONS = 15  # this and the next: lines of the header audit
 MOST_MONTHS = 18
+MOST_PARTS = 4
 LONGEST = 40  # characters of a name
 
 
 def certificate(certificate: Certificate) -> str:
     """The certificate as one page of HTML."""
     most = MOST_LINES if certificate.valid else MOST_LINES_BESIDE_ERRORS
+    if "not_chest" in certificate.views:
+        most -= LINES_OF_HEADS
+    modalities = min(MOST_MODALITIES, most - 4)
     years = len(certificate.months) > most
     months = [(month or None, count) for month, count in certificate.months.items()]
     codes = sorted(certificate.codes.items(), key=lambda one: (-one[1], one[0]))
@@ -41,9 +48,10 @@ def certificate(certificate: Certificate) -> str:
         "certificate",
         certificate=certificate,
         words=WORDS,
+        lies=_lies(certificate.orientation),
         stations=_lines(certificate.stations, most),
-        modalities=_lines(certificate.modalities, MOST_MODALITIES),
-        codes=_shortened(codes, 0, most - MOST_MODALITIES - 2),
+        modalities=_lines(certificate.modalities, modalities),
+        codes=_shortened(codes, 0, most - modalities - 2),
         times=_shortened(_years(certificate.months) if years else months, 0, most),
         by="year" if years else "month",
     )
@@ -53,21 +61,42 @@ def header_audit(headers: HeaderAudit) -> str:
     """The header audit as HTML: how often each attribute is wrong, by station and month."""
     stations = sorted(headers.lines(0), key=lambda line: -line.counts[:, 1].sum())
     months = headers.lines(1)
+    most_stations, most_months = MOST_STATIONS, MOST_MONTHS
+    if BODY_PART in headers.claims:  # its tables are below
+        most_stations, most_months = MOST_STATIONS - MOST_PARTS, MOST_MONTHS - MOST_PARTS
     return _page(
         "header-audit",
         headers=headers,
-        words=[WORDS[name] for name in HEADER],
+        words=[WORDS[name] for name in headers.claims],
+        parts=[_part_lines(counter) for counter in (headers.not_chest, headers.chest)],
         whole=Line("all", *_sum(months)),
-        stations=stations[:MOST_STATIONS],
-        more_stations=len(stations) - MOST_STATIONS,
-        months=months[::-1][:MOST_MONTHS],
-        more_months=len(months) - MOST_MONTHS,
+        stations=stations[:most_stations],
+        more_stations=len(stations) - most_stations,
+        months=months[::-1][:most_months],
+        more_months=len(months) - most_months,
     )
 
 
 def _sum(lines: Sequence[Line]) -> tuple[int, Any]:
-    counts = sum((line.counts for line in lines), start=np.zeros((len(HEADER), 3), np.int64))
+    counts = sum((line.counts for line in lines), start=np.zeros((len(CLAIMS), 3), np.int64))
     return sum(line.images for line in lines), counts
+
+
+def _lies(orientation: Orientations | None) -> list[tuple[str, int, int]]:
+    """What is unusual in how images lie: its name, images with it, and images that were asked."""
+    if orientation is None:
+        return []
+    turned, asked = orientation.rotation, sum(orientation.rotation.values())
+    answers = {"inverted": orientation.inverted, "mirrored": orientation.mirrored}
+    return [
+        ("not upright", asked - turned["0"], asked),
+        *((name, counts["yes"], sum(counts.values())) for name, counts in answers.items()),
+    ]
+
+
+def _part_lines(counter: BoundedCounter) -> list[Counted]:
+    counts, others = counter.largest(MOST_PARTS)
+    return [*counts.items(), *([("others", others)] if others else [])]
 
 
 def _lines(shares: Shares, most: int) -> list[Counted]:

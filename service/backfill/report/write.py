@@ -107,6 +107,7 @@ def _certificate(
         codes=account.counts("code"),
         views=account.counts("view"),
         inputs=account.counts("input"),
+        orientation=account.orientation(),
         review=account.review,
         header=account.header(),
         modalities=account.shares("modality"),

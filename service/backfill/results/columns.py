@@ -13,16 +13,21 @@ import pyarrow as pa
 
 from service.backfill.results.rows import Row
 
-# Changes when a column is removed or changes its meaning, not when one is added
+# Changes when a column is removed or changes its meaning, not when a column or a view is added
 SCHEMA_VERSION = "1"
 # Columns with few distinct values
 REPETITIVE = (
     "outcome", "code", "modality", "station", "month", "format", "transfer_syntax", "input",
     "view", "view_position", "patient_orientation", "view_code", "described_view",
-    "claimed_by", "warnings", "model", "model_sha256",
+    "claimed_by", "body_part_examined", "warnings", "model", "model_sha256",
 )  # fmt: skip
 # Columns that parts of earlier versions lack
-LATER = ("input", "described_view", "claimed_by", "described_view_agrees")
+LATER = (
+    "input", "described_view", "claimed_by", "described_view_agrees",
+    "chest", "chest_threshold", "rotation_degrees", "rotation_probability",
+    "inverted", "inverted_probability", "mirrored", "mirrored_probability",
+    "body_part_examined", "body_part_agrees",
+)  # fmt: skip
 TYPES: dict[Any, pa.DataType] = {
     str: pa.string(),
     int: pa.int64(),
@@ -41,7 +46,7 @@ def _schema() -> pa.Schema:
 def _field(name: str, hint: Any) -> pa.Field:
     nullable = NoneType in get_args(hint)
     plain = next(one for one in get_args(hint) if one is not NoneType) if nullable else hint
-    kind = str if get_origin(plain) is Literal else plain
+    kind = type(get_args(plain)[0]) if get_origin(plain) is Literal else plain
     return pa.field(name, TYPES[kind], nullable=nullable)
 
 

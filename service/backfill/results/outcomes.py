@@ -6,7 +6,7 @@ import re
 from dataclasses import replace
 from typing import Any
 
-from model_store import AnsweredView, ModelCard, Prediction
+from model_store import AnsweredView, Decision, ModelCard, Orientation, Prediction
 from service.backfill.results.rows import ItemError, Names, Outcome, Row, SourceError
 from service.imaging import ImageError, Origin, Radiograph, ViewHeader, tidy
 from service.inference import UnavailableError
@@ -33,7 +33,7 @@ UID = re.compile(r"\d+(\.\d+)+", re.ASCII)
 def row_of(
     locator: str,
     radiograph: Radiograph,
-    pfi: float,
+    prediction: Prediction,
     card: ModelCard,
     *,
     size: int,
@@ -47,7 +47,7 @@ def row_of(
     Args:
         locator: The image's locator in its source.
         radiograph: The image as it was read.
-        pfi: The model's answer, 0..1.
+        prediction: The model's answer; each probability is 0..1.
         card: The card of the model.
         size: Bytes of the file.
         sha256: Hash of the file, in hexadecimal; needed only if `uid_of` returns None.
@@ -57,13 +57,12 @@ def row_of(
             is the file itself.
 
     Raises:
-        ValueError: The PFI is not within 0..1.
+        ValueError: A probability is not within 0..1.
     """
-    if not 0 <= pfi <= 1:  # also true of NaN, which would be called lateral
-        raise ValueError(f"a PFI of {pfi}")
+    _check(prediction)
     if rendered is not None:
         radiograph = _named(radiograph, rendered)
-    decision = card.decide(Prediction(pfi), doubtful=radiograph.doubtful)
+    decision = card.decide(prediction, doubtful=radiograph.doubtful)
     origin = radiograph.origin or Origin()
     return Row(
         locator=locator,
@@ -78,11 +77,8 @@ def row_of(
         format=radiograph.format,
         transfer_syntax=radiograph.transfer_syntax,
         input="stored" if rendered is None else "rendered",
-        view=decision.view,
-        pfi=pfi,
-        threshold=card.threshold,
-        review=decision.review,
-        **_claims(radiograph.header or ViewHeader(None), decision.view),
+        **_answer(prediction, decision, card),
+        **_claims(radiograph.header or ViewHeader(None), decision.view, asked=prediction.chest),
         warnings=" ".join(radiograph.warnings),
         bytes=size,
         seconds=seconds,
@@ -92,8 +88,38 @@ def row_of(
     )
 
 
-def _claims(header: ViewHeader, view: AnsweredView) -> dict[str, Any]:
-    """What the header claims, and whether it agrees with the answer."""
+def _check(prediction: Prediction) -> None:
+    """Refuse what is no probability: NaN is below every threshold, and would be called lateral."""
+    heads = (prediction.chest, prediction.inverted, prediction.mirrored)
+    given = [each for each in heads if each is not None]
+    for each in (prediction.pfi, *given, *(prediction.rotation or ())):
+        if not 0 <= each <= 1:  # also true of NaN
+            raise ValueError(f"a PFI, or another head's probability, of {each}")
+
+
+def _answer(prediction: Prediction, decision: Decision, card: ModelCard) -> dict[str, Any]:
+    """The answers of all heads, with the cutoffs by which a reader can check the view."""
+    unknown = dict.fromkeys(Orientation.model_fields)
+    return {
+        "view": decision.view,
+        "pfi": prediction.pfi,
+        "threshold": card.threshold,
+        "chest": prediction.chest,
+        "chest_threshold": card.heads.chest.threshold if card.heads.chest else None,
+        "review": decision.review,
+        **(decision.orientation.model_dump() if decision.orientation else unknown),
+    }
+
+
+def _claims(header: ViewHeader, view: AnsweredView, asked: float | None) -> dict[str, Any]:
+    """What the header claims, and whether it agrees with the answer.
+
+    Args:
+        header: The header; without values, if there is none.
+        view: The answer.
+        asked: The probability of a chest radiograph; None: the model does not say.
+    """
+    is_chest = None if asked is None else view != "not_chest"
     return {
         "view_position": tidy(header.view_position),
         "view_position_agrees": header.agrees(view),
@@ -104,6 +130,8 @@ def _claims(header: ViewHeader, view: AnsweredView) -> dict[str, Any]:
         "described_view": header.described_view,
         "claimed_by": header.claimed_by,
         "described_view_agrees": header.described_view_agrees(view),
+        "body_part_examined": header.body_part_examined,
+        "body_part_agrees": header.body_part_agrees(is_chest),
     }
 
 

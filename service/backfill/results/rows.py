@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import ClassVar, Literal, Protocol, get_args, runtime_checkable
 
-from model_store import AnsweredView, View
+from model_store import AnsweredView, Rotation, View
 from service.inference import Buffer
 
 # done: classified. skipped: final, nothing to classify: a duplicate, not an image, or not a
@@ -41,9 +41,19 @@ class Row:
     view: AnsweredView | None = None
     pfi: float | None = None
     threshold: float | None = None
+    # This and all answers below: None where the model has no such head
+    chest: float | None = None  # probability of a chest radiograph
+    chest_threshold: float | None = None  # below it, the view is not_chest
     review: bool | None = None
+    # How it lies, as in model_store.Orientation; None as well if it is no chest radiograph
+    rotation_degrees: Rotation | None = None
+    rotation_probability: float | None = None
+    inverted: bool | None = None
+    inverted_probability: float | None = None
+    mirrored: bool | None = None  # None as well for laterals
+    mirrored_probability: float | None = None
     view_position: str | None = None  # (0018,5101)
-    view_position_agrees: bool | None = None  # None: it claims neither view
+    view_position_agrees: bool | None = None  # None: it claims neither view, or there is none
     patient_orientation: str | None = None  # (0020,0020), with its backslash
     patient_orientation_agrees: bool | None = None
     view_code: str | None = None  # of View Code Sequence (0054,0220): scheme and value
@@ -51,6 +61,8 @@ class Row:
     described_view: View | None = None  # the view that Series Description or another text names
     claimed_by: str | None = None  # the keyword of that attribute; never its text
     described_view_agrees: bool | None = None
+    body_part_examined: str | None = None  # (0018,0015)
+    body_part_agrees: bool | None = None  # None: it names no known part
     warnings: str = ""  # joined by spaces
     bytes: int | None = None  # of the file
     seconds: float | None = None  # from its bytes to its answer, waiting included

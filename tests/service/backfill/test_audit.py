@@ -18,7 +18,7 @@ import pytest
 from conftest import ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from results import NOON, done, published, refused
+from results import CHEST, NOON, done, not_chest, published, refused
 
 from service.backfill.report import bounded_counter
 from service.backfill.report.bounded_counter import BoundedCounter, Repetitions
@@ -27,6 +27,7 @@ from service.backfill.report.write import Known, audit
 from service.backfill.results.atomic_files import temporary
 from service.backfill.results.columns import LATER
 from service.backfill.results.sinks import SINKS, Parquet
+from service.cli import main
 
 MIXED = [
     done(1, view_position="PA", view_position_agrees=True),
@@ -100,7 +101,53 @@ def test_results_of_two_jobs_say_that_they_differ(tmp_path: Path) -> None:
     assert found.errors == ("done rows that repeat the key of another: 1, as 1.2.3.1 (2 times)",)
 
 
-@pytest.mark.parametrize("lacking", [LATER, LATER[1:]], ids=["input", "descriptions"])
+HEADED = [
+    done(1, **CHEST | {"rotation_degrees": 180}, body_part_agrees=True),
+    done(2, **CHEST, body_part_agrees=False),
+    done(3, view="lateral", pfi=0.1, **CHEST | {"mirrored": None, "inverted": True}),
+    not_chest(4, body_part_agrees=False),
+    not_chest(5, pfi=0.2, review=True),
+]
+
+
+def test_what_is_no_chest_radiograph_is_certified_apart(tmp_path: Path) -> None:
+    """It is done, it has no view, and its header's body part is compared."""
+    found = of([*HEADED, refused(6)], tmp_path)
+    assert found.valid, found.errors
+    assert found.outcomes == {"done": 5, "skipped": 0, "failed": 1}
+    assert found.views == {"frontal": 2, "lateral": 1, "not_chest": 2}
+    assert vars(found.header["body_part_examined"]) == {"agrees": 1, "disagrees": 2, "silent": 2}
+    assert found.review == 1
+
+
+def test_how_images_lie_is_certified(tmp_path: Path) -> None:
+    """Of those of which the model says it: no laterals where it is about mirroring."""
+    found = of(HEADED, tmp_path).orientation
+    assert found is not None
+    assert found.rotation == {"0": 2, "90": 0, "180": 1, "270": 0}
+    assert found.inverted == {"yes": 1, "no": 2}
+    assert found.mirrored == {"yes": 0, "no": 2}
+
+
+def test_what_the_model_cannot_say_is_not_certified(tmp_path: Path) -> None:
+    """No zero stands for images that were never asked."""
+    found = of([done(1, body_part_examined="HAND")], tmp_path)
+    assert found.views == {"frontal": 1, "lateral": 0}
+    assert found.orientation is None
+    assert "body_part_examined" not in found.header
+    assert found.valid
+
+
+def test_a_certificate_of_an_earlier_version_is_read(tmp_path: Path) -> None:
+    """Without what models with heads have added."""
+    written = json.loads(of(MIXED, tmp_path).model_dump_json())
+    del written["orientation"]
+    assert Certificate.model_validate(written).views == {"frontal": 2, "lateral": 1}
+
+
+@pytest.mark.parametrize(
+    "lacking", [LATER, LATER[1:], LATER[4:]], ids=["input", "descriptions", "heads"]
+)
 @pytest.mark.parametrize("sink", SINKS.values(), ids=SINKS)
 def test_parts_of_earlier_versions_are_counted(sink, lacking, tmp_path: Path) -> None:
     """They lack columns: then images were stored ones, and descriptions silent; the job goes on."""
@@ -125,6 +172,15 @@ def test_parts_of_earlier_versions_are_counted(sink, lacking, tmp_path: Path) ->
     assert found.inputs == {"stored": 1, "rendered": 0}
     assert found.outcomes == {"done": 1, "skipped": 0, "failed": 1}
     assert vars(found.header["described_view"]) == {"agrees": 0, "disagrees": 0, "silent": 1}
+    assert (found.valid, found.views, found.orientation) == (
+        True,
+        {"frontal": 1, "lateral": 0},
+        None,
+    )
+    table = tmp_path / "all.ndjson"
+    assert main(["export", str(tmp_path), f"--out={table}"]) == 0
+    (first, _) = map(json.loads, table.read_text().splitlines())
+    assert (first["view"], first["chest"], first["body_part_agrees"]) == ("frontal", None, None)
 
 
 def test_the_file_is_the_certificate(tmp_path: Path) -> None:
@@ -245,6 +301,11 @@ def test_values_that_are_all_different_do_not_fill_the_memory() -> None:
         (done(1, code="blank_image"), "with a code"),
         (done(1, pfi=0.2), "contradict"),
         (done(1, view="lateral"), "contradict"),
+        (done(1, view="not_chest"), "contradict"),
+        (not_chest(1, view="frontal"), "contradict"),
+        (not_chest(1, chest=0.5), "contradict"),
+        (not_chest(1, chest_threshold=None), "contradict"),
+        (not_chest(1, pfi=None), "without an answer"),
         (refused(1, code=None), "without a code"),
         (refused(1, "skipped", None), "without a code"),
     ],

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 from conftest import DATA
 from images import dicom, radiograph
+from results import CHEST, done, not_chest, published, refused
 
 from service.backfill.job_folder import alone
 from service.backfill.results.sinks import SINKS, read_rows
@@ -80,6 +81,17 @@ def test_what_is_left_out_is_certified(archive: Path, tmp_path: Path) -> None:
     words[1] = str(listed)
     assert main([*words, f"--out={tmp_path / 'other'}", f"--option=root={archive}"]) == 0
     assert json.loads((tmp_path / "other" / "certificate.json").read_text())["left_out"] is None
+
+
+def test_what_is_no_chest_radiograph_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In a line of its own, if there is any."""
+    published([done(1, **CHEST), not_chest(2), refused(3)], tmp_path)
+    assert main(["audit", str(tmp_path), f"--out={tmp_path}"]) == 0
+    told = said(capsys)
+    assert "1 of the images that are done are no chest radiographs" in told
+    assert "2 done, 0 skipped, 1 failed of 3 images" in told
 
 
 def test_formats_are_those_of_the_sinks() -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from results import done, published, refused
+from results import CHEST, done, not_chest, published, refused
 
 from service.backfill.report.header_audit import WORKLIST_COLUMNS, HeaderAudit
 from service.backfill.report.write import audit
@@ -82,6 +82,28 @@ def test_which_attributes_disagree_is_said(tmp_path: Path) -> None:
     assert found["disagrees"] == "view_position patient_orientation"
     assert found["patient_orientation"] == r"A\F"
     assert found["view_code"] == "SCT:399067008"
+
+
+def test_wrong_body_parts_are_listed(tmp_path: Path) -> None:
+    """Both ways, by the certainty of `chest`; an image without a view gets none proposed."""
+    rows = [
+        not_chest(1, view_position="PA", body_part_examined="CHEST", body_part_agrees=False),
+        done(2, **CHEST, body_part_examined="HAND", body_part_agrees=False),
+        not_chest(3, view_position="LL", body_part_examined="HAND", body_part_agrees=True),
+        not_chest(4, body_part_examined="ZEBRA"),
+        disagreeing(5, 0.6, **CHEST | {"chest": 0.9999}, body_part_agrees=False),
+    ]
+    first, second, third = audited(rows, tmp_path)
+    told = ("locator", "view", "body_part_examined")
+    assert [first[name] for name in told] == ["images/1.dcm", "not_chest", "CHEST"]
+    assert [second[name] for name in told] == ["images/2.dcm", "frontal", "HAND"]
+    assert float(first["certainty"]) == pytest.approx(math.log(0.98 / 0.02), rel=1e-4)
+    assert (first["disagrees"], first["chest"]) == ("body_part_examined", "0.02")
+    assert third["disagrees"] == "view_position body_part_examined"
+    assert float(third["certainty"]) == pytest.approx(math.log(0.6 / 0.4), rel=1e-4)
+    groups = {row["attribute"]: row for row in table(tmp_path / "header-audit.csv")}
+    assert list(groups["body_part_examined"].values())[3:] == ["1", "3", "1", "0.75"]
+    assert list(groups["view_position"].values())[3:] == ["0", "1", "4", "1"]
 
 
 @pytest.mark.parametrize("begin", ["=", "+", "-", "@", "\t", "\r", "\n", "'"])

@@ -12,7 +12,16 @@ from pydicom import uid
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 
-from model_store import ModelVersion, PreprocessSpec, Store
+from model_store import (
+    HeadCutoff,
+    Heads,
+    Interval,
+    ModelVersion,
+    Plateau,
+    Prediction,
+    PreprocessSpec,
+    Store,
+)
 from service.api.admission import QueueFullError
 from service.api.problems import CODES, KINDS
 from service.backfill.results.outcomes import SKIPPED, row_of, row_of_error, uid_of
@@ -25,6 +34,7 @@ PIXELS = radiograph(64, 64)
 GREY = (PIXELS >> 4).astype(np.uint8)
 HASH = "0a" * 32
 SWIFT = "swift/1.0.0"
+FRONTAL = Prediction(0.99)
 
 
 @pytest.fixture(scope="module")
@@ -38,16 +48,20 @@ def coded(value: str) -> Sequence:
     return Sequence([item])
 
 
-def row(data: bytes, version: ModelVersion, pfi: float = 0.99, **more: Any) -> Row:
-    return row_of("a/b.dcm", read_radiograph(data, SPEC), pfi, version.card, size=len(data), **more)
+def row(data: bytes, version: ModelVersion, said: Prediction = FRONTAL, **more: Any) -> Row:
+    return row_of(
+        "a/b.dcm", read_radiograph(data, SPEC), said, version.card, size=len(data), **more
+    )
 
 
 def test_a_real_radiograph_has_one_row(swift):
     """Answered by the model: a lateral whose View Position says PA."""
     data = (DATA / "lateral-0013-header-says-pa.dcm").read_bytes()
     image = read_radiograph(data, swift.card.preprocess)
-    pfi = float(open_network(swift).run(image.tensor[None])[0])
-    found = row_of("0013.dcm", image, pfi, swift.card, size=len(data), seconds=0.5, attempts=2)
+    (prediction,) = open_network(swift).run(image.tensor[None])
+    found = row_of(
+        "0013.dcm", image, prediction, swift.card, size=len(data), seconds=0.5, attempts=2
+    )
     assert found == Row(
         locator="0013.dcm",
         outcome="done",
@@ -62,11 +76,12 @@ def test_a_real_radiograph_has_one_row(swift):
         transfer_syntax=image.transfer_syntax,
         input="stored",
         view="lateral",
-        pfi=pfi,
+        pfi=prediction.pfi,
         threshold=swift.card.threshold,
         review=False,
         view_position="PA",
         view_position_agrees=False,
+        body_part_examined="CHEST",
         bytes=len(data),
         seconds=0.5,
         attempts=2,
@@ -102,7 +117,64 @@ def test_a_row_holds_all_that_the_header_says(swift):
     assert found.described_view_agrees is False
     assert "zebra" not in repr(found).lower()
     assert found.warnings == "rescale_ignored"
-    assert row(data, swift, pfi=0.01).patient_orientation_agrees is True
+    assert row(data, swift, Prediction(0.01)).patient_orientation_agrees is True
+
+
+def cutoff(threshold: float) -> HeadCutoff:
+    return HeadCutoff(
+        threshold=threshold,
+        threshold_rule="middle",
+        plateau=Plateau(low=0.1, high=0.9, youden_j=1, measured_on="test", images=10),
+        review_band=Interval(low=threshold, high=threshold),
+    )
+
+
+@pytest.fixture(scope="module")
+def headed(swift) -> ModelVersion:
+    """A version whose card has all heads."""
+    cutoffs = {"chest": cutoff(0.3), "inverted": cutoff(0.5), "mirrored": cutoff(0.5)}
+    heads = {"card_version": 2, "heads": Heads(rotation=True, **cutoffs)}
+    return replace(swift, card=swift.card.model_copy(update=heads))
+
+
+OF_HEADS = (
+    "chest", "chest_threshold", "rotation_degrees", "rotation_probability", "inverted",
+    "inverted_probability", "mirrored", "mirrored_probability",
+)  # fmt: skip
+LYING = Prediction(0.99, 0.8, (0.1, 0.7, 0.1, 0.1), 0.9, 0.2)
+
+
+def test_a_row_holds_what_all_heads_say(headed):
+    """With the cutoff of `chest`; a header that names another body part disagrees."""
+    data = dicom(PIXELS, BodyPartExamined="HAND")
+    found = row(data, headed, LYING)
+    assert [getattr(found, name) for name in OF_HEADS] == [0.8, 0.3, 90, 0.7, True, 0.9, False, 0.2]
+    assert (found.view, found.pfi) == ("frontal", 0.99)
+    assert (found.body_part_examined, found.body_part_agrees) == ("HAND", False)
+    assert (found.view_position, found.view_position_agrees) == ("PA", True)
+
+
+def test_what_is_no_chest_radiograph_has_no_view_to_compare(headed):
+    """Whatever its header and its PFI say; the body part alone is compared."""
+    said = {"ViewPosition": "LL", "PatientOrientation": ["A", "F"], "SeriesDescription": "LAT"}
+    data = dicom(PIXELS, BodyPartExamined="CHEST", **said)
+    found = row(data, headed, LYING._replace(chest=0.2))
+    assert (found.outcome, found.code, found.view) == ("done", None, "not_chest")
+    assert (found.chest, found.chest_threshold, found.pfi) == (0.2, 0.3, 0.99)
+    assert {getattr(found, name) for name in OF_HEADS[2:]} == {None}
+    assert (found.view_position, found.described_view) == ("LL", "lateral")
+    claims = ("view_position", "patient_orientation", "view_code", "described_view")
+    assert {getattr(found, f"{claim}_agrees") for claim in claims} == {None}
+    assert found.body_part_agrees is False
+
+
+def test_a_model_without_heads_says_nothing_of_the_body_part(swift):
+    """The header's word is kept, and compared with nothing."""
+    found = row(dicom(PIXELS, BodyPartExamined="HAND"), swift)
+    assert {getattr(found, name) for name in OF_HEADS} == {None}
+    assert (found.view, found.body_part_examined, found.body_part_agrees) == (
+        "frontal", "HAND", None,
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("data", [png(GREY), jpeg(GREY)], ids=["png", "jpeg"])
@@ -141,7 +213,7 @@ def test_a_picture_that_an_archive_rendered_has_the_names_of_its_instance(data, 
 def test_what_is_no_uid_is_no_key(said, kept, known, swift):
     """A text that anonymisers give to all images would make duplicates of them."""
     image = replace(read_radiograph(dicom(PIXELS), SPEC), sop_instance_uid=said)
-    found = row_of("x", image, 0.5, swift.card, size=1, sha256=HASH)
+    found = row_of("x", image, Prediction(0.5), swift.card, size=1, sha256=HASH)
     assert uid_of(image) == known
     assert found.sop_instance_uid == kept
     assert found.key == (known or f"sha256:{HASH}")
@@ -152,15 +224,17 @@ def test_a_view_position_can_be_stored(position, swift):
     """What the answer of the service shows as it stands, a database may not take."""
     image = read_radiograph(dicom(PIXELS), SPEC)
     image = replace(image, header=replace(image.header, view_position=position))
-    found = row_of("x", image, 0.5, swift.card, size=1).view_position
+    found = row_of("x", image, Prediction(0.5), swift.card, size=1).view_position
     assert found is None or (len(found) <= 64 and found.isprintable())
 
 
-@pytest.mark.parametrize("pfi", [math.nan, math.inf, -0.1, 1.1])
-def test_what_is_no_probability_is_no_outcome(pfi, swift):
-    """A NaN is below every threshold, and would be called lateral."""
+@pytest.mark.parametrize("wrong", [math.nan, math.inf, -0.1, 1.1])
+@pytest.mark.parametrize("head", Prediction._fields)
+def test_what_is_no_probability_is_no_outcome(head, wrong, headed):
+    """A NaN is below every threshold, and would be called lateral, or no chest radiograph."""
+    value = (0.5, 0.5, wrong, 0.0) if head == "rotation" else wrong
     with pytest.raises(ValueError, match="PFI"):
-        row(dicom(PIXELS), swift, pfi=pfi)
+        row(dicom(PIXELS), headed, LYING._replace(**{head: value}))
 
 
 def refused(data: bytes) -> ImageError:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
 import needs
 import pytest
-from results import done, published, refused
+from results import CHEST, done, not_chest, published, refused
 
 from service.backfill.report.write import Known, audit
 
@@ -75,15 +76,32 @@ def many() -> list:
     return rows + [refused(1000 + n, code=f"code_{n}") for n in range(40)]
 
 
+def headed() -> list:
+    """As `many`, by a model that tells chest radiographs from others, with all that may be odd."""
+    parts = [f"BODY PART {n}" for n in range(10)]
+    lying = CHEST | {"rotation_degrees": 90, "inverted": True, "mirrored": True}
+    chests = [
+        replace(row, **lying, body_part_examined=parts[n % 10], body_part_agrees=n % 3 > 0)
+        for n, row in enumerate(many())
+        if row.outcome == "done"
+    ]
+    others = [
+        not_chest(2000 + n, body_part_examined=f"CHEST {n % 10}", body_part_agrees=False)
+        for n in range(30)
+    ]
+    return [*chests, *others, *(row for row in many() if row.outcome != "done")]
+
+
 def many_months() -> list:
     """As many as stand on a page one by one."""
     return [done(n, month=f"2025-{1 + n % 12:02d}", view_position_agrees=False) for n in range(60)]
 
 
-@pytest.fixture(params=["none", "few", "odd", "many", "many_months", "invalid"])
+@pytest.fixture(params=["none", "few", "odd", "many", "many_months", "headed", "invalid"])
 def out(request, tmp_path: Path) -> Path:
     """A folder with both pages."""
-    rows = {"few": few, "odd": odd, "many": many, "many_months": many_months, "invalid": many}
+    rows = {"few": few, "odd": odd, "many": many, "many_months": many_months, "headed": headed}
+    rows["invalid"] = headed
     (tmp_path / "results").mkdir()
     if request.param == "none":
         audit(tmp_path, tmp_path, Known(0, []))
@@ -129,6 +147,27 @@ def test_the_certificate_says_its_numbers(tmp_path: Path) -> None:
     words = Page((tmp_path / PAGES[0]).read_text()).words
     assert {"NOT VALID", "images found: 99; with an outcome: 41", "≠"} <= set(words)
     assert "VALID" not in words
+
+
+def test_what_is_no_chest_radiograph_stands_apart(tmp_path: Path) -> None:
+    """On both pages, with the body parts that headers say wrongly, and how images lie."""
+    published(headed(), tmp_path)
+    audit(tmp_path, tmp_path)
+    certificate, headers = (Page((tmp_path / name).read_text()).words for name in PAGES)
+    text = " ".join(certificate)
+    assert "30 are no chest radiographs: they have no view" in text
+    assert {"no chest", "not upright", "inverted", "mirrored", "Body Part"} <= set(certificate)
+    assert "Body Part" in headers
+    assert {"CHEST 0", "BODY PART 0", "others"} <= set(headers)
+
+
+def test_the_pages_of_a_model_without_heads_say_nothing_of_body_parts(tmp_path: Path) -> None:
+    """It cannot tell, and zeros would say that all are chest radiographs."""
+    published(few(), tmp_path)
+    audit(tmp_path, tmp_path)
+    for name in PAGES:
+        words = Page((tmp_path / name).read_text()).words
+        assert not {"Body Part", "no chest", "not upright"} & set(words)
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason=needs.CHROMIUM)

@@ -307,12 +307,12 @@ def test_a_worker_that_is_paused_before_it_begins_does_nothing(
         task, first, second = task_of(archive, tmp_path, job), RayWorker(), RayWorker()
         counts, before = ledger.job(job).counts, ledger.job(job).open
         first.pause()
-        assert first.run(task, 1)[0] == 0
+        assert first.run(task, 1).images == 0
         assert ledger.job(job).counts == counts
-        images, size, codes = second.run(task, 1)
-        assert (images, ledger.job(job).state) == (before, "done")
-        assert size > 1000 * images
-        assert codes == {"corrupt_image": 1, "unrecognised_format": 1}
+        said = second.run(task, 1)
+        assert (said.images, said.not_chest, ledger.job(job).state) == (before, 0, "done")
+        assert said.bytes > 1000 * said.images
+        assert said.codes == {"corrupt_image": 1, "unrecognised_format": 1}
     assert len(rows_in(tmp_path)) == IMAGES + 2
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import duckdb
 import pytest
 from conftest import ROOT
-from results import done, published, refused
+from results import done, not_chest, published, refused
 
 from service.backfill.report.certificate import Certificate
 from service.backfill.results.rows import Row
@@ -39,6 +39,7 @@ def out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         done(2, view_position="LL", view_position_agrees=False),
         done(3, view="lateral", pfi=0.1),
         refused(4),
+        not_chest(5, body_part_examined="HAND"),
     ]
     published(rows, tmp_path)
     monkeypatch.chdir(tmp_path)
@@ -57,11 +58,12 @@ def test_every_field_of_the_certificate_is_described() -> None:
 
 def test_the_queries_run(out) -> None:
     """As they stand there, on real parts."""
-    days, stations, copied = code("sql").split(";\n")[:3]
+    days, stations, parts, copied = code("sql").split(";\n")[:4]
     assert [row[1:] for row in duckdb.sql(days).fetchall()] == [
-        ("done", None, 3), ("failed", "corrupt_image", 1),
+        ("done", None, 4), ("failed", "corrupt_image", 1),
     ]  # fmt: skip
     assert duckdb.sql(stations).fetchall() == [("XRAY1", 1, 2)]
+    assert duckdb.sql(parts).fetchall() == [("HAND", 1)]
     duckdb.sql(copied)
     assert (out / "laterals.csv").read_text() == "locator,pfi\nimages/3.dcm,0.1\n"
 

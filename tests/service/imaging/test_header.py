@@ -79,3 +79,23 @@ def test_there_is_no_view_code_beyond_those_of_the_dictionary():
 def test_a_view_code_of_another_scheme_is_silent(code):
     """A code means nothing without its scheme."""
     assert ViewHeader(None, None, code).view_by_code is None
+
+
+@pytest.mark.parametrize(
+    ("said", "claimed"),
+    [
+        *((said, True) for said in ("CHEST", "CHESTABDOMEN", "CHESTABDPELVIS", "NECKCHEST")),
+        *((said, True) for said in ("THORAX", "TORAX", "TÓRAX", "LUNG", "MEDIASTINUM", "HEART")),
+        *((said, True) for said in ("CHEST PA", "AP PORT CHEST", "CHEST_TO_PELVIS", "CHEST/ABD")),
+        *((said, False) for said in ("HAND", "KNEES", "PELVIS", "ABDOMEN", "SKULL", "BREAST")),
+        *((said, False) for said in ("L-SPINE", "CSPINE", "LUMBAR SPINE", "LEFT HAND", "FOOT_R")),
+        *((said, None) for said in ("RIB", "STERNUM", "TSPINE", "T SPINE", "THORACIC SPINE")),
+        *((said, None) for said in ("WHOLEBODY", "UNKNOWN", "ZEBRA", "?", "", None)),
+    ],
+)
+def test_a_body_part_claims_a_chest_or_another_part(said, claimed):
+    """Regions with the chest are one; what shows much of the chest but is none claims nothing."""
+    header = ViewHeader("PA", body_part_examined=said)
+    assert header.body_part_agrees(True) is claimed
+    assert header.body_part_agrees(False) is (None if claimed is None else not claimed)
+    assert header.body_part_agrees(None) is None

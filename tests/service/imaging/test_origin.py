@@ -18,7 +18,7 @@ from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 from pydicom.tag import Tag
 
-from model_store import PreprocessSpec
+from model_store import Prediction, PreprocessSpec
 from service.imaging import Origin, ViewHeader, read_radiograph, tidy
 from service.imaging.dicom import read_dicom
 from service.imaging.errors import CorruptImageError
@@ -185,6 +185,23 @@ def test_the_first_view_code_is_taken_with_its_scheme(items, code, syntax):
     assert found.view_code == code
 
 
+@pytest.mark.parametrize("syntax", NATIVE)
+def test_a_body_part_is_read_in_every_encoding(syntax):
+    """Its case is not meant."""
+    found = header(dicom(PIXELS, syntax, BodyPartExamined="Chest"))
+    assert found == ViewHeader("PA", body_part_examined="CHEST")
+    assert found.body_part_agrees(False) is False
+
+
+@pytest.mark.parametrize(
+    ("value", "says"),
+    [(b"CHEST \0", "CHEST"), (b"CHE\1ST", "CHEST"), (b"  ", None), (b"CHEST" * 13, None)],
+)
+def test_a_body_part_is_tidy_or_left_out(value, says):
+    """It never refuses an image."""
+    assert header(with_raw(raw("BodyPartExamined", value, b"CS"))).body_part_examined == says
+
+
 ITEM = struct.pack("<HHL", 0xFFFE, 0xE000, 0xFFFFFFFF)
 CODE = raw("CodeValue", b"399348003 ", b"SH") + raw("CodingSchemeDesignator", b"SCT ", b"SH")
 LONG_MEANING = raw("CodeMeaning", b"x" * 2000) + raw("LongCodeValue", b"1234", b"LO")
@@ -349,7 +366,7 @@ def test_an_answer_does_not_say_whence_the_image_comes(version):
     radiograph = read_radiograph(data, PreprocessSpec())
     assert radiograph.origin is not None
     assert radiograph.origin.station == "Zebra"
-    answer = Classification.of(radiograph, 0.9, version.card).model_dump_json()
+    answer = Classification.of(radiograph, Prediction(0.9), version.card).model_dump_json()
     assert "zebra" not in answer.lower()
     assert "2019" not in answer
     assert "zebra" not in repr(radiograph).lower()
