@@ -18,11 +18,13 @@ from resuming import assert_resumes_exactly
 
 from model_store import HeadEvaluation, Heads, Store
 from service.imaging import image_to_tensor
+from service.inference import open_network
 from training.__main__ import main
 from training.augmentation.corruptions import CORRUPTIONS
-from training.data.manifest import read_images
+from training.data.manifest import read_images, read_manifest
 from training.evaluate.heads import FLAGGED_CHESTS, chest_cutoff, oriented
 from training.export.publish import LIMITATIONS_OF_HEADS
+from training.export.quantize.convert import heads_predictor
 from training.train.fit import HeadsJudge, make_trainer
 from training.train.settings import FitSettings, rows_of
 
@@ -37,7 +39,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rows = []
     for number in range(PATIENTS):
         for source in ("one", "two"):
-            picture = radiograph(140, 128, bits=8, seed=number).astype(np.uint8)
+            seed = number + 100 * (source == "two")
+            picture = radiograph(140, 128, bits=8, seed=seed).astype(np.uint8)
             for view, pixels in (("frontal", picture), ("lateral", picture[:, :64])):
                 rows.append((f"{source}-{view}-{number}.png", view, source, pixels))
         for source in ("hands", "knees"):
@@ -65,6 +68,16 @@ def tested(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert main(["fit", str(folder), *options(data)]) == 0
     assert main(["test", str(folder)]) == 0
     return folder
+
+
+@pytest.fixture(scope="module")
+def published(tested: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store with the run as tiny/2.0.0."""
+    store = tmp_path_factory.mktemp("store")
+    command = ["publish", str(tested), "--name", "tiny", "--version", "2.0.0", "--force"]
+    probe = DATA / "frontal-0003.jpg"
+    assert main([*command, "--probe", str(probe), "--store", str(store)]) == 0
+    return store
 
 
 def test_a_run_leaves_the_cutoffs_of_all_heads(tested: Path) -> None:
@@ -102,13 +115,11 @@ def test_a_test_reports_all_heads_and_all_corruptions(tested: Path) -> None:
 
 
 def test_a_published_run_gives_all_outputs_under_a_card_of_version_2(
-    tested: Path, tmp_path: Path
+    tested: Path, published: Path
 ) -> None:
     """Each output as the card says of the probe; the map of evidence adds up to the PFI."""
     probe = DATA / "frontal-0003.jpg"
-    command = ["publish", str(tested), "--name", "tiny", "--version", "2.0.0", "--force"]
-    assert main([*command, "--probe", str(probe), "--store", str(tmp_path)]) == 0
-    version = Store(tmp_path).load("tiny/2.0.0")
+    version = Store(published).load("tiny/2.0.0")
     card = version.card
     assert card.card_version == 2
     assert card.heads == Heads.model_validate_json((tested / "heads.json").read_bytes())
@@ -202,3 +213,53 @@ def test_few_chests_are_called_something_else() -> None:
     apart = chest_cutoff(np.where(truth, 0.9, 0.1).astype(np.float32), truth, 1.0, "made")
     assert apart.threshold == pytest.approx(0.5)
     assert apart.review_band.low < 0.5 < apart.review_band.high
+
+
+@pytest.mark.parametrize("negatives", [True, False])
+def test_a_site_refits_the_cutoffs_of_all_heads(
+    negatives: bool, data: Path, published: Path, tmp_path: Path
+) -> None:
+    """On its own images; without any that is not_chest, the cutoff of `chest` stays."""
+    store = Store(published)
+    model = store.load("tiny/2.0.0")
+    kept = read_manifest(data / "manifest.csv", negatives=True)
+    images = read_images(kept, data, model.card.preprocess)
+    # an untrained network's views are chance: a site's labels that it would get right
+    order = np.argsort(heads_predictor(model.model)(images.tensors)["pfi"])
+    rank = {int(at): place for place, at in enumerate(order)}
+    site = tmp_path / "site"
+    site.mkdir()
+    with (tmp_path / "manifest.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(("file", "view", "patient_id", "source"))
+        for at, row in enumerate(kept):
+            if row.view == "not_chest" and not negatives:
+                continue
+            view = "frontal" if rank[at] > len(kept) / 2 else "lateral"
+            view = row.view if row.view == "not_chest" else view
+            for copy in range(3):  # a site's images are at least fifty
+                name = f"{copy}-{row.file}"
+                (site / name).write_bytes((data / row.file).read_bytes())
+                writer.writerow((name, view, row.patient_id, row.source))
+    command = ["calibrate", "tiny/2.0.0", "--manifest", str(tmp_path / "manifest.csv")]
+    command += ["--images", str(site), "--version", f"2.0.{1 + negatives}"]
+    assert main([*command, "--error-bound", "0.3", "--store", str(published)]) == 0
+    old, new = (store.load(f"tiny/{v}").card for v in ("2.0.0", f"2.0.{1 + negatives}"))
+    assert new.heads.inverted is not None
+    assert new.heads.chest is not None
+    assert "images of the site" in new.heads.inverted.plateau.measured_on
+    assert (new.heads.chest == old.heads.chest) != negatives
+    assert all("these images chose the cutoff" in row.note for row in new.head_evaluations)
+
+
+def test_the_integer_form_has_all_heads(tested: Path, published: Path) -> None:
+    """Tested at its parent's cutoffs, with outputs of its own for the probe."""
+    command = ["derive", "tiny/2.0.0", "--form", "int8", "--run", str(tested)]
+    command += ["--name", "tiny-int8", "--version", "2.0.0", "--store", str(published)]
+    assert main(command) == 0
+    parent, version = (Store(published).load(f"{n}/2.0.0") for n in ("tiny", "tiny-int8"))
+    assert version.card.heads == parent.card.heads
+    assert {row.task for row in version.card.head_evaluations} == set(TASKS)
+    network = open_network(version)  # which replays the probe of all heads
+    tensor = image_to_tensor(version.probe, version.card.preprocess)
+    assert network.evidence(tensor).ndim == 2

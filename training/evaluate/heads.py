@@ -105,7 +105,11 @@ def predict_oriented(predict: PredictHeads, tensors: Tensors, rows: Sequence[Row
 
 
 def fit_heads(
-    predict: PredictHeads, tensors: Tensors, rows: Sequence[Row], margin_logits: float
+    predict: PredictHeads,
+    tensors: Tensors,
+    rows: Sequence[Row],
+    margin_logits: float,
+    images: str = "validation images",
 ) -> Heads:
     """Choose the cutoffs of all heads beside that of the view.
 
@@ -114,34 +118,42 @@ def fit_heads(
         tensors: (N, 1, S, S), of validation images.
         rows: (N,) theirs; upright radiographs answer for orientation, all for `chest`.
         margin_logits: Review bands reach at least so far to both sides of the threshold.
+        images: What they are, for the card.
+
+    Returns:
+        The cutoffs; that of `chest` only where some images are not_chest.
     """
     shown = predict_oriented(predict, tensors, rows)
     outputs = shown.outputs
     radiograph = np.array([row.view != "not_chest" for row in shown.rows])
     upright = radiograph & np.array([row.is_upright for row in shown.rows])
     frontal = upright & np.array([row.view == "frontal" for row in shown.rows])
-    where = f"{len(rows)} validation images, each turned, mirrored and inverted in all 16 ways"
+    where = f"{len(rows)} {images}, each turned, mirrored and inverted in all 16 ways"
 
-    def cutoff(task: Task, asked: npt.NDArray[np.bool_]) -> HeadCutoff | None:
-        if task not in outputs:
-            return None
-        truth = shown.answers[task][asked]
-        plateau = youden_plateau(outputs[task][asked], truth, where)
-        threshold = choose_threshold(plateau, "middle")
-        band = review_band(plateau, threshold, margin_logits)
-        rule = "middle of Youden's plateau in logits"
-        return HeadCutoff(
-            threshold=threshold, threshold_rule=rule, plateau=plateau, review_band=band
-        )
+    asked: dict[Task, npt.NDArray[np.bool_]] = {"inverted": upright, "mirrored": frontal}
+    cutoffs = {
+        task: _youden_cutoff(outputs[task][of], shown.answers[task][of], margin_logits, where)
+        for task, of in asked.items()
+        if task in outputs
+    }
+    if "chest" in outputs and not radiograph.all():
+        cutoffs["chest"] = chest_cutoff(outputs["chest"], radiograph, margin_logits, where)
+    return Heads(rotation="rotation" in outputs, evidence=True, **cutoffs)
 
-    return Heads(
-        chest=chest_cutoff(outputs["chest"], radiograph, margin_logits, where)
-        if "chest" in outputs
-        else None,
-        rotation="rotation" in outputs,
-        inverted=cutoff("inverted", upright),
-        mirrored=cutoff("mirrored", frontal),
-        evidence=True,
+
+def _youden_cutoff(
+    probability: npt.NDArray[np.float32],
+    truth: npt.NDArray[np.int64],
+    margin_logits: float,
+    measured_on: str,
+) -> HeadCutoff:
+    plateau = youden_plateau(probability, truth, measured_on)
+    threshold = choose_threshold(plateau, "middle")
+    return HeadCutoff(
+        threshold=threshold,
+        threshold_rule="middle of Youden's plateau in logits",
+        plateau=plateau,
+        review_band=review_band(plateau, threshold, margin_logits),
     )
 
 

@@ -15,6 +15,8 @@ from sklearn.model_selection import StratifiedGroupKFold
 
 from model_store import (
     Evaluation,
+    HeadEvaluation,
+    Heads,
     ModelCard,
     ModelVersion,
     Plateau,
@@ -35,6 +37,7 @@ from training.evaluate.calibration import (
     with_plateau,
 )
 from training.evaluate.cutoff import Rule, choose_threshold, youden_plateau
+from training.evaluate.heads import as_heads_table, fit_heads, head_rows
 from training.evaluate.metrics import (
     OperatingPoint,
     as_table,
@@ -45,6 +48,9 @@ from training.evaluate.metrics import (
 )
 from training.evaluate.records import ReviewBand
 from training.export.publish import STORE
+from training.export.quantize.convert import heads_predictor
+from training.train.evaluation_rows import views_of
+from training.train.fit import HEADS_MARGIN
 
 FEWEST_IMAGES = 50  # below it, the cutoff is one patient's more or less
 FEWEST_OF_A_VIEW = 10  # images and patients: one for each fold
@@ -55,6 +61,7 @@ NOTE = (
     "these images chose the cutoff: each is answered with a cutoff fitted on the patients of the "
     "other folds; `review` is of the published band. No test of an independent set"
 )
+CHOSEN_HERE = "these images chose the cutoff: no test"
 IN_SAMPLE = (
     "Cutoff and band were chosen on these very images: figures after the choice are optimistic. "
     "Believe the cross-fitted row, and test on other images."
@@ -108,7 +115,8 @@ def calibrate(
 ) -> Recalibrated:
     """Fit cutoff and review band of a published model on some 50 to 200 labelled images.
 
-    Weights, probe and temperature stay; nothing is trained.
+    Weights, probe and temperature stay; nothing is trained. Of a model with several heads, all
+    cutoffs are fitted: that of `chest` where the manifest holds images that are not_chest.
 
     Args:
         parent: As `Store.load` returned it.
@@ -126,15 +134,20 @@ def calibrate(
         ManifestError: The manifest or its images cannot be used.
         NetworkError: The parent does not answer its probe.
     """
-    rows = read_manifest(manifest)
+    given = read_manifest(manifest, negatives=parent.card.heads.chest is not None)
+    rows = views_of(given)
     _refuse_too_few(rows)
     refuse_unattainable(len(rows), error_bound, confidence)  # before all images are read
     labelled = read_images(rows, images, parent.card.preprocess)
     site = Site(rows, labelled.labels, pfi_of(parent, labelled.tensors))
     reading = _read(site, rule, error_bound, confidence)
     row = crossfitted_row(site, reading)
+    heads, of_heads = _read_heads(parent, given, images)
     card = _card(parent, site, reading, row, name=name, version=version, publish_command=command)
+    card = card.model_copy(update={"heads": heads, "head_evaluations": tuple(of_heads)})
     text = describe(parent, site, reading, row)
+    if of_heads:
+        text += f"\n{as_heads_table(of_heads)}"
     return Recalibrated(ModelVersion(card, parent.model, parent.probe), text)
 
 
@@ -249,6 +262,22 @@ def _read(site: Site, rule: Rule, error_bound: float, confidence: float) -> Read
         site.pfi, site.labels, threshold, error_bound, confidence, measured_on=site.name
     )
     return Reading(rule, plateau, threshold, with_plateau(review, plateau))
+
+
+def _read_heads(
+    parent: ModelVersion, rows: Sequence[Row], images: Path
+) -> tuple[Heads, list[HeadEvaluation]]:
+    """The cutoffs of all heads beside that of the view, and what they are worth on these images."""
+    old = parent.card.heads
+    if old == Heads():
+        return old, []
+    tensors = read_images(rows, images, parent.card.preprocess).tensors
+    predict = heads_predictor(parent.model)
+    found = fit_heads(predict, tensors, rows, HEADS_MARGIN, f"{len(rows)} images of the site")
+    if found.chest is None:  # no image here is not_chest
+        found = found.model_copy(update={"chest": old.chest})
+    report = head_rows("calibration images", predict, tensors, rows, found)
+    return found, [row.model_copy(update={"note": CHOSEN_HERE}) for row in report]
 
 
 def _card(

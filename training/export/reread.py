@@ -12,11 +12,11 @@ import numpy as np
 
 from model_store import ModelCard, ModelVersion, PreprocessSpec, Store, load_published
 from service.imaging import image_to_tensor
-from service.inference import open_network
 from training.data.manifest import Row, read_images, read_manifest
 from training.evaluate.calibration import Doubles
 from training.evaluate.metrics import sources_of
 from training.export.publish import STORE
+from training.export.quantize.convert import heads_predictor
 from training.export.recalibrate import pfi_of
 
 # Of a PFI. More, and the parent's figures are not those of the new version
@@ -82,7 +82,7 @@ def reread(
 def _card(
     parent: ModelVersion, spec: PreprocessSpec, limitation: str, *, version: str, command: str
 ) -> ModelCard:
-    tensor = image_to_tensor(parent.probe, spec)
+    answers = heads_predictor(parent.model)(image_to_tensor(parent.probe, spec)[np.newaxis])
     card = parent.card.model_copy(
         update={
             "version": version,
@@ -90,7 +90,8 @@ def _card(
             "preprocess": spec,
             "limitations": (*parent.card.limitations, limitation),
             "derived_from": parent.reference,
-            "probe_pfi": float(open_network(parent).pfi(tensor[np.newaxis])[0]),
+            "probe_pfi": float(answers.pop("pfi")[0]),
+            "probe_outputs": {name: np.ravel(own).tolist() for name, own in answers.items()},
             "publish_command": command,
         }
     )
