@@ -95,7 +95,7 @@ class Comparison:
             seconds = seconds or time.perf_counter() - begin
             key = at, tensor.tobytes()
             if key not in self._known:
-                self._known[key] = float(self._networks[at].run(tensor[None])[0])
+                self._known[key] = float(self._networks[at].pfi(tensor[None])[0])
             pfis.append(self._known[key])
         return Seen(data, pfis, seconds)
 

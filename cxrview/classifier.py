@@ -143,6 +143,6 @@ class Classifier:
         return image
 
     def _classification(self, image: Image) -> Classification:
-        pfi = image.answer.result()
-        assert image.radiograph is not None  # there is no PFI without it
-        return Classification.of(image.radiograph, pfi, self.card)
+        prediction = image.answer.result()
+        assert image.radiograph is not None  # there is no prediction without it
+        return Classification.of(image.radiograph, prediction, self.card)

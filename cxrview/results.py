@@ -18,9 +18,19 @@ COLUMNS = {
     "view": "string",
     "pfi": "float64",
     "threshold": "float64",
+    "chest": "float64",
+    "chest_threshold": "float64",
     "review": "boolean",
+    "rotation_degrees": "Int64",
+    "rotation_probability": "float64",
+    "inverted": "boolean",
+    "inverted_probability": "float64",
+    "mirrored": "boolean",
+    "mirrored_probability": "float64",
     "view_position": "string",
     "header_agrees": "boolean",
+    "body_part_examined": "string",
+    "body_part_agrees": "boolean",
     "sop_instance_uid": "string",
     "model": "string",
     "warnings": "string",
@@ -48,14 +58,22 @@ class Result:
         row["name"] = self.name
         if (found := self.classification) is None:
             return row | {"error": self.error_code, "detail": str(self.error)}
-        header = found.header
+        if found.orientation is not None:
+            row |= found.orientation.model_dump()
+        if (header := found.header) is not None:
+            row |= {
+                "view_position": header.view_position,
+                "header_agrees": header.agrees,
+                "body_part_examined": header.body_part_examined,
+                "body_part_agrees": header.body_part_agrees,
+            }
         return row | {
             "view": found.view,
             "pfi": found.pfi,
             "threshold": found.threshold,
+            "chest": found.chest,
+            "chest_threshold": found.chest_threshold,
             "review": found.review,
-            "view_position": header.view_position if header else None,
-            "header_agrees": header.agrees if header else None,
             "sop_instance_uid": found.sop_instance_uid,
             "model": f"{found.model.name}/{found.model.version}",
             "warnings": " ".join(found.warnings),
@@ -103,6 +121,11 @@ def as_table(results: Iterable[Result]) -> pa.Table:
     """
     import pyarrow as pa
 
-    types = {"string": pa.string(), "float64": pa.float64(), "boolean": pa.bool_()}
+    types = {
+        "string": pa.string(),
+        "float64": pa.float64(),
+        "boolean": pa.bool_(),
+        "Int64": pa.int64(),
+    }
     schema = pa.schema([(name, types[kind]) for name, kind in COLUMNS.items()])
     return pa.Table.from_pylist([each.row() for each in results], schema)

@@ -30,9 +30,9 @@ def main() -> None:
     network = open_network(Store().load(DEFAULT_MODEL))
     card = network.version.card
     radiograph = read_radiograph(data, card.preprocess)
-    pfi = float(network.run(radiograph.tensor[np.newaxis])[0])
-    answer = Classification.of(radiograph, pfi, card).model_dump()
-    answer["pfi"] = round(pfi, 6)
+    (prediction,) = network.run(radiograph.tensor[np.newaxis])
+    answer = Classification.of(radiograph, prediction, card).model_dump()
+    answer["pfi"] = round(prediction.pfi, 6)
     answer["threshold"] = round(card.threshold, 6)
     answer["sop_instance_uid"] = answer["sop_instance_uid"][:14] + "..."
     answer["model"]["sha256"] = answer["model"]["sha256"][:12] + "..."
@@ -53,7 +53,7 @@ def main() -> None:
             0.98 - number / (len(lines) + 1),
             line,
             family="monospace",
-            fontsize=9,
+            fontsize=8,
             va="top",
             color=ACCENT if telling else INK,
             weight="bold" if telling else "normal",

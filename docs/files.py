@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pydicom.data import get_testdata_files
 
-from model_store import Prediction, Store
+from model_store import Store
 from service.api.settings import Settings
 from service.imaging import ImageError, read_radiograph
 from service.inference import open_network
@@ -42,11 +42,11 @@ def main(folders: list[str]) -> None:
         except ImageError as error:
             found[f"`{error.code}`: {error}"].append(f"`{name}`")
             continue
-        pfi = float(network.run(radiograph.tensor[None])[0])
-        decision = version.card.decide(Prediction(pfi), doubtful=radiograph.doubtful)
+        (prediction,) = network.run(radiograph.tensor[None])
+        decision = version.card.decide(prediction, doubtful=radiograph.doubtful)
         review = ", review" if decision.review else ""
         warnings = "".join(f", `{each}`" for each in radiograph.warnings)
-        found[f"{decision.view}{review}{warnings}"].append(f"`{name}` {pfi:.3f}")
+        found[f"{decision.view}{review}{warnings}"].append(f"`{name}` {prediction.pfi:.3f}")
     lines = [
         f"| {answer} | {', '.join(sorted(names))} |" for answer, names in sorted(found.items())
     ]

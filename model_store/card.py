@@ -181,6 +181,8 @@ class Prediction(NamedTuple):
 class Orientation(Frozen):
     """How an image lies. null: the model has no such head, or the question does not apply."""
 
+    model_config = ConfigDict(extra="ignore")  # a client reads answers of newer services too
+
     rotation_degrees: Rotation | None = Field(
         description="degrees clockwise by which the image must be turned to stand upright"
     )

@@ -10,6 +10,7 @@ from types import ModuleType
 
 import needs
 import pytest
+from heads import with_heads
 
 from model_store import ModelVersion, Store
 
@@ -25,6 +26,14 @@ SLOW = frozenset(Path(__file__).with_name("slow.txt").read_text().split())
 def version() -> ModelVersion:
     """The shipped model version."""
     return Store().load(SHIPPED)
+
+
+@pytest.fixture(scope="session")
+def headed_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with `swift/2.0.0`, the model with heads beside that of the view (heads.py)."""
+    root = tmp_path_factory.mktemp("headed")
+    Store(root).add(with_heads())
+    return root
 
 
 @pytest.fixture(scope="session")

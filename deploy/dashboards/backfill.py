@@ -179,7 +179,7 @@ def _speed() -> list[Row]:
     )
     views = lines(
         "Answers by view",
-        "Images of the lane answered each second, by view.",
+        "Images of the lane answered each second, by view; not_chest: no chest radiograph.",
         IMAGES,
         ask(rate("cxrview_images_total", BACKFILL, by="view"), "{{view}}"),
         stacked=True,

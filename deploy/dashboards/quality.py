@@ -64,7 +64,8 @@ def _moved(record: str) -> str:
 def _now() -> list[Row]:
     review = number(
         "For review",
-        "Share of images marked for review within an hour: their PFI is in the review band.",
+        "Share of images marked for review within an hour: their PFI or chest probability is in its"
+        " review band, or the picture is doubtful.",
         "percentunit",
         ask(REVIEW),
         limit=(0.05, 0.15),
@@ -80,7 +81,8 @@ def _now() -> list[Row]:
     )
     frontals = number(
         "Share of frontals: moved by",
-        "Difference between the share of frontals of six hours and its mean of the week.",
+        "Difference between the share of frontals among frontals and laterals of six hours and its"
+        " mean of the week.",
         "percentunit",
         ask(_moved("cxrview:frontal_share:rate6h")),
         limit=(0.1, 0.2),
@@ -100,8 +102,8 @@ def _now() -> list[Row]:
 def _answers() -> list[Row]:
     histogram = heat(
         "PFI over time",
-        "Number of images with a PFI up to each bound. Normally both ends are dark. The middle"
-        " grows if images of another kind arrive.",
+        "Number of images with a PFI up to each bound, without not_chest. Normally both ends are"
+        " dark. The middle grows if images of another kind arrive.",
         "cxrview_pfi_ratio",
         runbook=PFI,
     )
@@ -116,7 +118,8 @@ def _answers() -> list[Row]:
     )
     frontals = lines(
         "Share of frontals",
-        "Share within six hours, and its weekly mean. The alert fires at a difference of 20 %.",
+        "Share of frontals among frontals and laterals within six hours, and its weekly mean. The"
+        " alert fires at a difference of 20 %.",
         "percentunit",
         ask(f"avg({of('cxrview:frontal_share:rate6h')})", "six hours"),
         ask(_baseline("cxrview:frontal_share:rate6h"), "mean of a week"),
@@ -126,23 +129,53 @@ def _answers() -> list[Row]:
     )
     review = lines(
         "For review, over time",
-        "Share of images with a PFI in the model's review band, within an hour.",
+        "Share of images marked for review, within an hour.",
         "percentunit",
         ask(REVIEW, "for review"),
         limit=(0.05, 0.15),
         runbook=PFI,
     )
-    return [(10, [(16, histogram), (8, middle)]), (8, [(12, frontals), (12, review)])]
+    views = lines(
+        "Answers by view, over time",
+        "Images answered each second, by view. not_chest: no chest radiograph. Only models with a"
+        " chest head give this answer.",
+        IMAGES,
+        ask(rate("cxrview_images_total", by="view"), "{{view}}"),
+        stacked=True,
+    )
+    orientation = lines(
+        "Orientation found",
+        "Images each second that do not lie as usual: they must be turned clockwise by so many"
+        " degrees, their bone is dark (inverted), or they are mirrored. 0 for models without these"
+        " heads.",
+        IMAGES,
+        ask(rate("cxrview_orientation_total", by="finding"), "{{finding}}"),
+    )
+    return [
+        (10, [(16, histogram), (8, middle)]),
+        (8, [(12, frontals), (12, review)]),
+        (8, [(12, views), (12, orientation)]),
+    ]
 
 
 def _images() -> list[Row]:
     headers = lines(
         "What headers say",
-        "DICOM images each second whose header agrees with the answer, disagrees, or is silent.",
+        "DICOM images each second whose View Position agrees with the answer, disagrees, or is"
+        " silent.",
         IMAGES,
         ask(rate("cxrview_headers_total", by="agreement"), "{{agreement}}"),
         stacked=True,
         runbook=HEADERS,
+    )
+    body_parts = lines(
+        "What Body Part Examined says",
+        "DICOM images each second whose Body Part Examined agrees with the answer, disagrees, or is"
+        " silent. It disagrees if it says chest and the answer is not_chest, or the reverse. 0 for"
+        " models without a chest head.",
+        IMAGES,
+        ask(rate("cxrview_body_parts_total", by="agreement"), "{{agreement}}"),
+        stacked=True,
     )
     fallbacks = lines(
         "Decoders that gave up",
@@ -163,4 +196,4 @@ def _images() -> list[Row]:
         stacked=True,
         runbook=["CxrviewRefusesMore"],
     )
-    return [(9, [(8, headers), (8, fallbacks), (8, refused)])]
+    return [(8, [(12, headers), (12, body_parts)]), (9, [(12, fallbacks), (12, refused)])]

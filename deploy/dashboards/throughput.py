@@ -56,7 +56,7 @@ def _images() -> list[Row]:
     )
     over_time = lines(
         "Images/s by view and lane",
-        "Images classified each second.",
+        "Images classified each second; not_chest: no chest radiograph.",
         IMAGES,
         ask(rate("cxrview_images_total", by="view, lane"), "{{view}}, {{lane}}"),
         stacked=True,

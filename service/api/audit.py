@@ -75,6 +75,7 @@ class Audit:
             "sop_instance_uid_hmac": None if uid is None else hash_of(uid, self._key),
             "view": answer.view,
             "pfi": answer.pfi,
+            "chest": answer.chest,
             "review": answer.review,
             "model": f"{answer.model.name}/{answer.model.version}",
             "model_sha256": answer.model.sha256,

@@ -7,14 +7,16 @@ from typing import Literal, get_args
 
 from prometheus_client import Counter, Gauge, Histogram
 
-from model_store import AnsweredView
+from model_store import AnsweredView, Orientation, Rotation
 from service.imaging import Decoder
-from service.inference import LANES, BatchReport, Lane, Reason
+from service.inference import LANES, BatchReport, Classification, Lane, Reason
 
 Source = Literal["classify", "batch", "backfills"]
 SOURCES: tuple[Source, ...] = get_args(Source)
 Agreement = Literal["agrees", "disagrees", "silent"]
 AGREEMENTS: tuple[Agreement, ...] = get_args(Agreement)
+Finding = Literal["turn_90", "turn_180", "turn_270", "inverted", "mirrored"]
+TURNS: dict[Rotation, Finding] = {90: "turn_90", 180: "turn_180", 270: "turn_270"}
 
 IMAGES = Counter(
     "cxrview_images_total",
@@ -23,14 +25,27 @@ IMAGES = Counter(
 )
 REVIEW = Counter(
     "cxrview_images_review_total",
-    "Images classified and marked for review, because the PFI or the picture is uncertain.",
+    "Images classified and marked for review, because the PFI, the chest probability or the picture"
+    " is uncertain.",
     ["view"],
 )
 HEADERS = Counter(
     "cxrview_headers_total",
     "DICOM images classified, by whether the view in their header agrees; silent: the header names"
-    " no view.",
+    " no view, or the image is not_chest.",
     ["agreement"],
+)
+BODY_PARTS = Counter(
+    "cxrview_body_parts_total",
+    "DICOM images classified by a model with a chest head, by whether Body Part Examined in their"
+    " header agrees; silent: it names no known part.",
+    ["agreement"],
+)
+ORIENTATION = Counter(
+    "cxrview_orientation_total",
+    "Images classified that do not lie as usual, by finding: turn_90, say, must be turned clockwise"
+    " by 90 degrees; inverted: bone is dark. An image may have several.",
+    ["finding"],
 )
 RECEIVED_BYTES = Counter(
     "cxrview_received_bytes_total", "Bytes of request bodies received.", ["lane"]
@@ -98,10 +113,16 @@ BACKFILL_REFUSED = Gauge(
     ["reason"],
 )
 BACKFILL_BYTES = Counter("cxrview_backfill_bytes_total", "Bytes of files read by archive jobs.")
+PROBABILITIES = (0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 0.999, 1)
 PFI = Histogram(
     "cxrview_pfi_ratio",
-    "PFI, the probability of a frontal image.",
-    buckets=(0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 0.999, 1),
+    "PFI, the probability of a frontal image; without images that are not_chest.",
+    buckets=PROBABILITIES,
+)
+CHEST = Histogram(
+    "cxrview_chest_ratio",
+    "Probability of a chest radiograph, of models with a chest head.",
+    buckets=PROBABILITIES,
 )
 MODEL_INFO = Gauge(
     "cxrview_model_info",
@@ -125,6 +146,8 @@ _IMAGES = {
 _ANSWER_SECONDS = {lane: ANSWER_SECONDS.labels(lane) for lane in LANES}
 _REVIEW = {view: REVIEW.labels(view) for view in get_args(AnsweredView)}
 _HEADERS = {agreement: HEADERS.labels(agreement) for agreement in AGREEMENTS}
+_BODY_PARTS = {agreement: BODY_PARTS.labels(agreement) for agreement in AGREEMENTS}
+_ORIENTATION = {finding: ORIENTATION.labels(finding) for finding in get_args(Finding)}
 _AGREEMENT_OF: dict[bool | None, Agreement] = {True: "agrees", False: "disagrees", None: "silent"}
 _RECEIVED_BYTES = {lane: RECEIVED_BYTES.labels(lane) for lane in LANES}
 # Created at the start with 0: `rate` does not see an increase of a series that begins with 1
@@ -140,10 +163,9 @@ def observe_stage(stage: str, seconds: float) -> None:
 
 def observe_batch(report: BatchReport) -> None:
     """Count one ONNX call."""
-    BATCH_IMAGES.observe(len(report.pfi))
+    BATCH_IMAGES.observe(len(report.waited_seconds))
     _STAGES["inference"].observe(report.run_seconds)
-    for pfi, waited in zip(report.pfi, report.waited_seconds, strict=True):
-        PFI.observe(pfi)
+    for waited in report.waited_seconds:
         _STAGES["queue"].observe(waited)
 
 
@@ -158,21 +180,35 @@ def count_bytes(lane: Lane, received: int) -> None:
 
 
 def count_answer(
-    view: AnsweredView, lane: Lane, source: Source, fallbacks: tuple[Decoder, ...], *, review: bool
+    answer: Classification, lane: Lane, source: Source, fallbacks: tuple[Decoder, ...]
 ) -> None:
-    """Count one answered image, and the decoders that could not read it."""
-    _IMAGES[view, lane, source].inc()
-    if review:
-        _REVIEW[view].inc()
+    """Count one answered image, its header, and the decoders that could not read it."""
+    _IMAGES[answer.view, lane, source].inc()
+    if answer.view != "not_chest":
+        PFI.observe(answer.pfi)
+    if answer.chest is not None:
+        CHEST.observe(answer.chest)
+    if answer.review:
+        _REVIEW[answer.view].inc()
+    if answer.orientation is not None:
+        _count_orientation(answer.orientation)
+    if answer.header is not None:
+        _HEADERS[_AGREEMENT_OF[answer.header.agrees]].inc()
+        if answer.chest is not None:  # without that head, no body part can agree
+            _BODY_PARTS[_AGREEMENT_OF[answer.header.body_part_agrees]].inc()
     for decoder in fallbacks:
         _FALLBACKS[decoder].inc()
+
+
+def _count_orientation(orientation: Orientation) -> None:
+    if orientation.rotation_degrees:
+        _ORIENTATION[TURNS[orientation.rotation_degrees]].inc()
+    if orientation.inverted:
+        _ORIENTATION["inverted"].inc()
+    if orientation.mirrored:
+        _ORIENTATION["mirrored"].inc()
 
 
 def count_decoder_restart(cause: Reason) -> None:
     """Count one decode worker that a file has ended."""
     _RESTARTS[cause].inc()
-
-
-def count_header(agrees: bool | None) -> None:
-    """Count the header of an answered DICOM image; None: it names neither view."""
-    _HEADERS[_AGREEMENT_OF[agrees]].inc()

@@ -44,9 +44,13 @@ NDJSON_ANSWER: dict[str, Any] = {
         "application/x-ndjson": {
             "schema": {"type": "string"},
             "example": (
-                '{"name":"a.dcm","view":"frontal","pfi":0.993,"threshold":0.5,"review":false,'
-                '"header":{"view_position":"PA","agrees":true},"sop_instance_uid":"1.2.3",'
-                '"model":{"name":"googlenet","version":"1.1.0","sha256":"5f3c..."},"warnings":[]}\n'
+                '{"name":"a.dcm","view":"frontal","pfi":0.993,"threshold":0.5,"chest":0.998,'
+                '"chest_threshold":0.4,"orientation":{"rotation_degrees":90,'
+                '"rotation_probability":0.99,"inverted":false,"inverted_probability":0.002,'
+                '"mirrored":false,"mirrored_probability":0.04},"review":false,'
+                '"header":{"view_position":"PA","agrees":true,"body_part_examined":"CHEST",'
+                '"body_part_agrees":true},"sop_instance_uid":"1.2.3",'
+                '"model":{"name":"swift","version":"2.0.0","sha256":"5f3c..."},"warnings":[]}\n'
                 '{"name":"b.txt","error":{"type":"urn:cxrview:problem:unrecognised_format",'
                 '"title":"Not an image","status":415,"detail":"neither DICOM, PNG, JPEG, '
                 'JPEG-LS, JPEG 2000 nor TIFF, by content","code":"unrecognised_format"}}\n'

@@ -99,18 +99,10 @@ class Runtime:
         self.pipeline.submit(image)
         answer = asyncio.wrap_future(image.answer)
         with unless_gone(request, answer) if request else nullcontext():
-            pfi = await answer
-        assert image.radiograph is not None  # there is no PFI without it
-        classification = Classification.of(image.radiograph, pfi, self.card)
-        metrics.count_answer(
-            classification.view,
-            image.lane,
-            source,
-            image.radiograph.fallbacks,
-            review=classification.review,
-        )
-        if classification.header is not None:
-            metrics.count_header(classification.header.agrees)
+            prediction = await answer
+        assert image.radiograph is not None  # there is no prediction without it
+        classification = Classification.of(image.radiograph, prediction, self.card)
+        metrics.count_answer(classification, image.lane, source, image.radiograph.fallbacks)
         metrics.observe_stage("respond", time.perf_counter() - image.answer.at)
         return classification
 

@@ -12,20 +12,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import IO, Any, Self
+from typing import IO, Any, Self, get_args
 
 from rich.console import Console
 
 from cxrview import Classifier, Result, Source
 from cxrview.results import COLUMNS, as_table
-from model_store import DEFAULT_MODEL, StoreError
+from model_store import DEFAULT_MODEL, AnsweredView, Orientation, StoreError, View
 from service.api.ndjson import line_of
 from service.api.problems import problem_of
 from service.api.settings import SettingsError, read_settings
 from service.backfill.results.formulas import marked
 from service.cli.console import complain
 from service.cli.model_options import add_model_options
-from service.inference import NetworkError
+from service.inference import Classification, NetworkError
 
 STANDARD_INPUT = "-"
 # The code of files that are skipped in folders; a file that was named itself must be an image
@@ -146,12 +146,14 @@ class Summary:
 
     def tell(self, paths: list[str]) -> int:
         """Print the last line; returns the exit code."""
-        answered = self._views["frontal"] + self._views["lateral"]
+        answered = sum(self._views[view] for view in get_args(AnsweredView))
         if not answered and not self._failed:
             what = f"{self._skipped} files, but no image" if self._skipped else "no files"
             complain(f"{what} in {', '.join(paths)}")
             return REFUSED
-        words = [f"{self._views[name]} {name}" for name in ("frontal", "lateral")]
+        words = [f"{self._views[view]} {view}" for view in get_args(View)]
+        if others := self._views["not_chest"]:
+            words.append(f"{others} not_chest")
         words.append(f"{self._views['review']} of them for review")
         if failed := self._failed.total():
             codes = ", ".join(f"{code} {count}" for code, count in self._failed.most_common())
@@ -189,14 +191,34 @@ class Text(Output):
             problem = problem_of(result.error)
             words = ("failed", "", name, _printable(f"{problem.code}: {problem.detail}"))
         else:
-            remarks = ["review"] * found.review + found.warnings
-            if found.header is not None and found.header.view_position is not None:
-                agrees = {True: "agrees", False: "DISAGREES", None: "names neither view"}
-                said = _printable(found.header.view_position)
-                remarks.append(f"header {said} {agrees[found.header.agrees]}")
-            words = (found.view, f"{found.pfi:.4f}", name, ", ".join(remarks))
-        self._file.write("{:8} {:6}  {}  {}".format(*words).rstrip() + "\n")
+            words = (found.view, f"{found.pfi:.4f}", name, ", ".join(_remarks(found)))
+        self._file.write("{:9} {:6}  {}  {}".format(*words).rstrip() + "\n")
         self._file.flush()
+
+
+def _remarks(found: Classification) -> Iterator[str]:
+    """What a person should know besides the view."""
+    if found.review:
+        yield "review"
+    yield from found.warnings
+    if found.orientation is not None:
+        yield from _lies(found.orientation)
+    if (header := found.header) is None:
+        return
+    if header.view_position is not None and found.view != "not_chest":
+        agrees = {True: "agrees", False: "DISAGREES", None: "names neither view"}
+        yield f"header {_printable(header.view_position)} {agrees[header.agrees]}"
+    if header.body_part_examined is not None and header.body_part_agrees is False:
+        yield f"body part {_printable(header.body_part_examined)} DISAGREES"
+
+
+def _lies(orientation: Orientation) -> Iterator[str]:
+    if orientation.rotation_degrees:
+        yield f"turn by {orientation.rotation_degrees}"
+    if orientation.inverted:
+        yield "inverted"
+    if orientation.mirrored:
+        yield "mirrored"
 
 
 class Lines(Output):

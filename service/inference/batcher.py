@@ -14,10 +14,11 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from model_store import Prediction
 from service.imaging import Tensor
 from service.inference.lanes import LANES, Lane, lower_priority
 
-Run = Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float32]]
+Run = Callable[[npt.NDArray[np.uint8]], Sequence[Prediction]]
 
 
 class UnavailableError(Exception):
@@ -35,8 +36,8 @@ class Runner:
     """Describes a thread that runs batches.
 
     `open` is called in that thread before its first batch, and returns the function that runs
-    batches: (B, 1, S, S) uint8 -> (B,) PFI. The thread, and threads that `open` starts, have the
-    priority `niceness`.
+    batches: (B, 1, S, S) uint8 -> B predictions. The thread, and threads that `open` starts, have
+    the priority `niceness`.
     """
 
     open: Callable[[], Run]
@@ -49,7 +50,6 @@ class BatchReport:
     """Measurements of one batch, for the metrics."""
 
     lane: Lane
-    pfi: tuple[float, ...]
     waited_seconds: tuple[float, ...]  # of each image, from submit to the start of its batch
     run_seconds: float
 
@@ -57,7 +57,7 @@ class BatchReport:
 @dataclass(frozen=True)
 class _Waiting:
     tensor: Tensor
-    answer: Future[float]
+    answer: Future[Prediction]
     more: bool
     since: float = field(default_factory=time.perf_counter)
 
@@ -68,10 +68,10 @@ class _Batch:
     entries: list[_Waiting]
     since: float = field(default_factory=time.perf_counter)
 
-    def answer(self, pfi: tuple[float, ...]) -> None:
-        for entry, value in zip(self.entries, pfi, strict=True):
+    def answer(self, predictions: Sequence[Prediction]) -> None:
+        for entry, prediction in zip(self.entries, predictions, strict=True):
             with suppress(InvalidStateError):  # its caller has cancelled it meanwhile
-                entry.answer.set_result(value)
+                entry.answer.set_result(prediction)
 
     def fail(self, error: Exception) -> None:
         for entry in self.entries:
@@ -80,7 +80,7 @@ class _Batch:
 
 
 class Batcher:
-    """Collects tensors, runs them in batches, and sets each caller's future to its PFI.
+    """Collects tensors, runs them in batches, and sets each caller's future to its prediction.
 
     A batch waits for more images only while more will follow soon, and at most `patience_seconds`.
     So an idle service answers at once, and a busy one has larger batches. Batches have fixed sizes
@@ -167,8 +167,10 @@ class Batcher:
             if thread.ident is not None:  # it was started
                 thread.join()
 
-    def submit(self, tensor: Tensor, lane: Lane, answer: Future[float], more: bool = False) -> None:
-        """Queue one (1, S, S) tensor; `answer` gets its PFI, or the error of its batch.
+    def submit(
+        self, tensor: Tensor, lane: Lane, answer: Future[Prediction], more: bool = False
+    ) -> None:
+        """Queue one (1, S, S) tensor; `answer` gets its prediction, or the error of its batch.
 
         An image whose `answer` is cancelled before its batch begins never reaches the network.
 
@@ -200,16 +202,16 @@ class Batcher:
             start = batch.since
             try:
                 run = run or runner.open()
-                pfi = tuple(map(float, run(np.stack([entry.tensor for entry in batch.entries]))))
+                predictions = run(np.stack([entry.tensor for entry in batch.entries]))
             except Exception as error:  # noqa: BLE001  # handed to every waiting caller; the loop goes on
                 batch.fail(error)
                 continue
             seconds = time.perf_counter() - start
-            latest = seconds / len(pfi)
+            latest = seconds / len(predictions)
             seconds_per_image += (0.2 if seconds_per_image else 1) * (latest - seconds_per_image)
             waited = tuple(start - entry.since for entry in batch.entries)
-            self._observe(BatchReport(batch.lane, pfi, waited, seconds))
-            batch.answer(pfi)
+            self._observe(BatchReport(batch.lane, waited, seconds))
+            batch.answer(predictions)
 
     def _next(
         self, runner: Runner, work: threading.Condition, seconds_per_image: float

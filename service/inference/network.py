@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Literal
@@ -11,10 +12,11 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import numpy.typing as npt
 
-from model_store import ModelVersion
+from model_store import ModelVersion, Prediction
 from service.imaging import Tensor, image_to_tensor
 from service.inference.binding import BoundRun
 from service.inference.cpus import usable_cpus
+from service.inference.outputs import EVIDENCE, Output, outputs_of, predictions_of
 
 if TYPE_CHECKING:  # decode workers load this package, and must stay small
     import onnxruntime
@@ -43,6 +45,10 @@ class ProviderError(NetworkError):
     """ONNX Runtime would run on another device than the requested one."""
 
 
+class OutputError(NetworkError):
+    """The model lacks an output of a head that its card declares."""
+
+
 class ProbeError(NetworkError):
     """The model's answer to its probe differs from the one in its card."""
 
@@ -56,30 +62,78 @@ class Network:
     provider: Provider  # the one in use, which may be a fall-back
     threads: int  # CPU threads that share a batch
 
-    def run(self, tensors: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    @cached_property
+    def outputs(self) -> tuple[Output, ...]:
+        """The outputs of the graph that make a prediction."""
+        return outputs_of(self.version.card)
+
+    def run(self, tensors: npt.NDArray[np.uint8]) -> list[Prediction]:
+        """(B, 1, S, S) uint8 -> the prediction of each image."""
+        return predictions_of(self.outputs, self.session.run(self.outputs, {"tensors": tensors}))
+
+    def pfi(self, tensors: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """(B, 1, S, S) uint8 -> (B,) PFI, the probability of a frontal image, within 0..1."""
         (pfi,) = self.session.run(["pfi"], {"tensors": tensors})
         return np.asarray(pfi, dtype=np.float32)
 
+    def evidence(self, tensor: Tensor) -> npt.NDArray[np.float32]:
+        """What the network saw in one image, as a class activation map of the view.
+
+        Args:
+            tensor: (1, S, S) uint8.
+
+        Returns:
+            (h, w) float32, over the whole tensor: positive values speak for a frontal image,
+            negative ones for a lateral, and their mean is the logit of the PFI.
+
+        Raises:
+            OutputError: The model has no such output.
+        """
+        if not self.version.card.heads.evidence:
+            raise OutputError(f"{self.version.reference} has no map of evidence")
+        (maps,) = self.session.run([EVIDENCE], {"tensors": tensor[np.newaxis]})
+        return np.asarray(maps[0], dtype=np.float32)
+
     def bound(self, max_batch_images: int) -> BoundRun:
         """Like `run`, with its own input buffer, for one thread; several keep a GPU busy."""
         shape = (max_batch_images, 1, *2 * (self.version.card.preprocess.size,))
-        return BoundRun(self.session, shape, pinned=self.provider != "cpu")
+        return BoundRun(self.session, self.outputs, shape, pinned=self.provider != "cpu")
+
+    def check_outputs(self) -> None:
+        """Check that the graph has each output of the heads that the card declares.
+
+        Raises:
+            OutputError: An output is missing.
+        """
+        wanted = {*self.outputs, *([EVIDENCE] if self.version.card.heads.evidence else [])}
+        missing = wanted - {output.name for output in self.session.get_outputs()}
+        if missing:
+            raise OutputError(
+                f"{self.version.reference} lacks the output of heads in its card: "
+                f"{', '.join(sorted(missing))}"
+            )
 
     def replay_probe(self) -> None:
         """Classify the probe image from its file, as for a request.
 
         Raises:
-            ProbeError: The PFI differs from the card's by more than its tolerance.
+            ProbeError: A probability differs from the card's by more than its tolerance, or the
+                card does not say what a head answers.
         """
         card = self.version.card
         tensor: Tensor = image_to_tensor(self.version.probe, card.preprocess)
-        found = float(self.run(tensor[np.newaxis])[0])
-        if not abs(found - card.probe_pfi) <= card.probe_tolerance:  # also true of NaN
-            raise ProbeError(
-                f"{self.version.reference} answers its probe with PFI {found:.6f}, "
-                f"but its card says {card.probe_pfi:.6f}"
-            )
+        (prediction,) = self.run(tensor[np.newaxis])
+        wanted = card.probe_outputs | {"pfi": (card.probe_pfi,)}
+        for output in self.outputs:
+            found = np.atleast_1d(getattr(prediction, output))
+            said = np.asarray(wanted.get(output, ()))
+            same = found.shape == said.shape and np.abs(found - said) <= card.probe_tolerance
+            if not np.all(same):  # also true of NaN
+                name = "PFI" if output == "pfi" else output
+                raise ProbeError(
+                    f"{self.version.reference} answers its probe with {name} {_decimals(found)}, "
+                    f"but its card says {_decimals(said) or 'nothing'}"
+                )
 
     def seconds_of_one(self) -> float:
         """The least time of four runs of one image."""
@@ -115,8 +169,8 @@ class Spread:
         self._lock = Lock()
         self._running = 0
 
-    def run(self, tensors: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        """(B, 1, S, S) uint8 -> (B,) PFI; called by as many threads as there are cores."""
+    def run(self, tensors: npt.NDArray[np.uint8]) -> list[Prediction]:
+        """As `Network.run`; called by as many threads as there are cores."""
         with self._lock:
             network = self._single if self._running else self._shared
             self._running += 1
@@ -147,6 +201,7 @@ def open_network(
 
     Raises:
         ProviderError: `provider` is not available, and no fall-back is allowed.
+        OutputError: The model lacks an output of a head that its card declares.
         ProbeError: The model's answer to its probe differs from its card.
     """
     import onnxruntime
@@ -166,11 +221,16 @@ def open_network(
         if name in available
     ]
     network = _open(version, wanted, providers, threads or usable_cpus(), allow_cpu_fallback)
+    network.check_outputs()
     free_to_choose = not threads and network.threads > 1 and network.provider == "cpu"
     if free_to_choose and network.seconds_of_one() < TOO_SHORT_TO_SHARE_SECONDS:
         network = _open(version, wanted, providers, 1, allow_cpu_fallback)
     network.replay_probe()
     return network
+
+
+def _decimals(values: npt.NDArray[np.float64]) -> str:
+    return ", ".join(f"{value:.6f}" for value in values)
 
 
 def _open(

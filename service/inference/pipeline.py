@@ -1,4 +1,4 @@
-"""The pipeline from a file's bytes to its PFI: decode workers of each lane, and a batcher."""
+"""The pipeline from a file's bytes to its prediction: decode workers and a batcher."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from threading import Event, Lock, Thread
 from traceback import clear_frames
 from typing import Literal
 
-from model_store import PreprocessSpec
+from model_store import Prediction, PreprocessSpec
 from service.imaging import DecoderFailedError, Radiograph, is_uncompressed, read_radiograph
 from service.inference.batcher import Batcher, BatcherClosedError
 from service.inference.decode_messages import Limits, Reason
@@ -44,18 +44,18 @@ Stage = Literal["wait_decode", "decode"]
 class Once:
     """Calls a function once, and drops it."""
 
-    def __init__(self, function: Callable[[Future[float]], object]) -> None:
-        self._function: Callable[[Future[float]], object] | None = function
+    def __init__(self, function: Callable[[Future[Prediction]], object]) -> None:
+        self._function: Callable[[Future[Prediction]], object] | None = function
 
-    def __call__(self, future: Future[float]) -> None:
+    def __call__(self, future: Future[Prediction]) -> None:
         """The one call."""
         function, self._function = self._function, None
         assert function is not None  # a future calls each callback once
         function(future)
 
 
-class Answer(Future[float]):
-    """Future for a PFI, with its time. Drops its callbacks after calling them.
+class Answer(Future[Prediction]):
+    """Future for a prediction, with its time. Drops its callbacks after calling them.
 
     A plain Future keeps its callbacks, and these refer to the image that owns it: a reference cycle
     of some forty objects. Collecting the cycles of thousands of images stopped the process for up
@@ -67,12 +67,12 @@ class Answer(Future[float]):
         super().__init__()
         self.at = 0.0  # by `time.perf_counter`
 
-    def set_result(self, result: float) -> None:
+    def set_result(self, result: Prediction) -> None:
         """As in `Future`."""
         self.at = time.perf_counter()
         super().set_result(result)
 
-    def add_done_callback(self, fn: Callable[[Future[float]], object]) -> None:
+    def add_done_callback(self, fn: Callable[[Future[Prediction]], object]) -> None:
         """As in `Future`, but `fn` is dropped after its call."""
         super().add_done_callback(Once(fn))
 
@@ -86,7 +86,7 @@ class Image:
 
     data: Buffer | None  # None once it was decoded, or sent to a worker
     lane: Lane
-    answer: Answer = field(default_factory=Answer)  # the PFI
+    answer: Answer = field(default_factory=Answer)
     radiograph: Radiograph | None = None  # None until decoded
     since: float = field(default_factory=time.perf_counter)
 
@@ -230,7 +230,7 @@ class Pipeline:
         self._batcher.close()
 
     def submit(self, image: Image) -> None:
-        """Queue one image; its `answer` gets the PFI, an ImageError, or the network's error.
+        """Queue one image; its `answer` gets the prediction, an ImageError, or the network's error.
 
         Raises:
             BatcherClosedError: The service is stopping.
@@ -245,7 +245,7 @@ class Pipeline:
         if image.lane == "interactive":
             image.answer.add_done_callback(self._one_less)
 
-    def _one_less(self, _: Future[float]) -> None:
+    def _one_less(self, _: Future[Prediction]) -> None:
         with self._lock:
             self._interactive -= 1
             if not self._interactive:

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pydicom
 import pytest
 from conftest import DATA
+from heads import marked
 from images import dicom, png, radiograph
 from PIL import Image
 
@@ -160,3 +161,30 @@ def test_the_package_names_what_it_has() -> None:
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
     assert run.stdout == "\n"
+
+
+def test_what_heads_answer_is_in_the_tables(headed_store: Path) -> None:
+    """As in the API: null, and not False, where a question does not apply."""
+    sources = [marked(radiograph()), marked(radiograph(), "no_chest")]
+    sources.append(dicom(marked(radiograph(), "turn_270", "mirrored"), BodyPartExamined="HAND"))
+    with Classifier("swift/2.0.0", model_store=headed_store) as headed:
+        frame = headed.classify_many(sources).to_frame()
+        table = headed.classify_many(sources).to_arrow()
+    assert list(frame.view) == ["frontal", "not_chest", "frontal"]
+    assert list(frame.chest > frame.chest_threshold) == [True, False, True]
+    assert list(frame.body_part_examined.fillna("")) == ["", "", "HAND"]
+    rows = table.to_pylist()
+    assert [row["rotation_degrees"] for row in rows] == [0, None, 270]
+    assert [row["mirrored"] for row in rows] == [False, None, True]
+    assert [row["inverted"] for row in rows] == [False, None, False]
+    assert [row["body_part_agrees"] for row in rows] == [None, None, False]
+    assert rows[2]["mirrored_probability"] > 0.9
+
+
+def test_a_model_without_heads_leaves_their_columns_empty(classifier: Classifier) -> None:
+    """Their types are the same, so that tables of both kinds of models fit together."""
+    table = classifier.classify_many([FRONTAL]).to_arrow()
+    (row,) = table.to_pylist()
+    of_heads = ("chest", "chest_threshold", "rotation_degrees", "inverted", "mirrored")
+    assert {row[name] for name in of_heads} == {None}
+    assert table.schema.field("rotation_degrees").type == pa.int64()

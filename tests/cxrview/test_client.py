@@ -10,16 +10,19 @@ import threading
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from conftest import DATA
-from images import radiograph
+from heads import Mark, marked
+from images import png, radiograph
 from live import Live, serving
 
-from cxrview import AsyncClient, Classifier, Client, ServiceError
+from cxrview import AsyncClient, Classifier, Client, Result, ServiceError
 
+MARKS: tuple[tuple[Mark, ...], ...] = ((), ("no_chest",), ("turn_180", "inverted"))
 FRONTAL = DATA / "frontal-0003.jpg"
 LATERAL = DATA / "lateral-0013-header-says-pa.dcm"
 MODEL = "swift/1.1.0"
@@ -158,3 +161,52 @@ def test_it_gives_up_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
         with Client(gone, retries=1) as client, pytest.raises(ServiceError) as error:
             client.classify(b"x")
         assert (error.value.code, error.value.status) == ("unreachable", None)
+
+
+def test_a_service_whose_model_has_heads(headed_store: Path, tmp_path: Path) -> None:
+    """The client has what the classifier has, image by image and in a batch."""
+    pictures = [png(marked(radiograph(bits=8).astype("u1"), *marks)) for marks in MARKS]
+    model = {"model": "swift/2.0.0", "model_store": str(headed_store)}
+    with (
+        serving(tmp_path / "log", **model) as live,
+        Client(live.url) as client,
+        Classifier("swift/2.0.0", model_store=headed_store) as classifier,
+    ):
+        buffer = io.BytesIO()
+        with zipfile.ZipFile(buffer, "w") as archive:
+            for number, picture in enumerate(pictures):
+                archive.writestr(str(number), picture)
+        batch = {each.name: each.row() for each in client.classify_archive(buffer.getvalue())}
+        for number, picture in enumerate(pictures):
+            expected = Result(str(number), classifier.classify(picture)).row()
+            for found in (Result(str(number), client.classify(picture)).row(), batch[str(number)]):
+                assert {
+                    name: pytest.approx(value, abs=1e-3) if isinstance(value, float) else value
+                    for name, value in expected.items()
+                } == found
+    assert [batch[str(number)]["view"] for number in range(2)] == ["frontal", "not_chest"]
+    assert batch["2"]["rotation_degrees"] == 180
+
+
+def test_a_service_of_another_version_is_understood() -> None:
+    """An older one says nothing of heads; a newer one says more than this client knows."""
+    whole = json.loads(ANSWER) | {"chest": 0.9, "chest_threshold": 0.5, "of_tomorrow": {"a": 1}}
+    whole["orientation"] = {
+        "rotation_degrees": 90,
+        "rotation_probability": 0.9,
+        "inverted": False,
+        "inverted_probability": 0.1,
+        "mirrored": None,
+        "mirrored_probability": None,
+        "of_tomorrow": "tilted",
+    }
+    whole["header"] = {"view_position": "PA", "agrees": True, "of_tomorrow": 1}
+    older = json.loads(ANSWER) | {"header": {"view_position": "PA", "agrees": True}}
+    answers = [(200, {}, json.dumps(each).encode()) for each in (older, whole)]
+    with answering(*answers) as (url, _), Client(url) as client:
+        old, new = client.classify(b"x"), client.classify(b"x")
+    assert (old.view, old.chest, old.chest_threshold, old.orientation) == ("frontal", *[None] * 3)
+    assert old.header is not None
+    assert (old.header.agrees, old.header.body_part_agrees) == (True, None)
+    assert new.orientation is not None
+    assert (new.chest, new.orientation.rotation_degrees) == (0.9, 90)

@@ -20,6 +20,8 @@ import needs
 import pandas as pd
 import pytest
 from conftest import DATA
+from heads import Mark, marked
+from images import dicom, radiograph
 
 from cxrview.results import COLUMNS
 from model_store import DEFAULT_MODEL, Store
@@ -52,7 +54,8 @@ def test_json_gives_one_line_a_file(folder: Path, capsys: pytest.CaptureFixture[
     names = [Path(line["name"]).relative_to(folder).as_posix() for line in lines]
     assert names == ["a/one.txt", "b/c/two"]
     assert [line["view"] for line in lines] == ["frontal", "lateral"]
-    assert lines[1]["header"] == {"view_position": "PA", "agrees": False}
+    assert (lines[1]["header"]["view_position"], lines[1]["header"]["agrees"]) == ("PA", False)
+    assert (lines[1]["chest"], lines[1]["orientation"]) == (None, None)
     assert output.err.split(", ")[:2] == ["1 frontal", "1 lateral"]
     assert "1 skipped" in output.err
 
@@ -66,6 +69,38 @@ def test_lines_are_for_people(folder: Path, capsys: pytest.CaptureFixture[str]) 
     assert lines[1].endswith("header PA DISAGREES")
     assert "unrecognised_format:" in lines[2]
     assert "1 failed (unrecognised_format 1)" in output.err
+
+
+def test_a_model_with_heads_says_more(
+    headed_store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What is no chest radiograph is counted, and how the others lie is a remark."""
+    named = {"ViewPosition": "PA", "BodyPartExamined": "CHEST"}
+    marks: dict[str, list[Mark]] = {"a": [], "b": ["no_chest"], "c": ["turn_90", "inverted"]}
+    for name, each in (marks | {"d": ["mirrored"]}).items():
+        path = tmp_path / "images" / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(dicom(marked(radiograph(), *each), **named))
+    words = ["--model", "swift/2.0.0", "--model-store", str(headed_store), str(tmp_path / "images")]
+    assert main(["classify", *words]) == 0
+    output = capsys.readouterr()
+    plain, hand, turned, mirrored = output.out.splitlines()
+    assert plain.startswith("frontal   0.")
+    assert plain.endswith("a  header PA agrees")
+    assert hand.startswith("not_chest 0.")
+    assert hand.endswith("b  body part CHEST DISAGREES")
+    assert turned.endswith("c  turn by 90, inverted, header PA agrees")
+    assert mirrored.endswith("d  mirrored, header PA agrees")
+    assert output.err == "3 frontal, 0 lateral, 1 not_chest, 0 of them for review\n"
+    assert main(["classify", "--json", *words]) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [line["view"] for line in lines] == ["frontal", "not_chest", "frontal", "frontal"]
+    assert [line["orientation"] is None for line in lines] == [False, True, False, False]
+    assert main(["classify", "--csv", "--out", str(tmp_path / "csv"), *words]) == 0
+    table = pd.read_csv(tmp_path / "csv")
+    assert list(table.columns) == list(COLUMNS)
+    assert list(table.rotation_degrees.fillna(-1)) == [0, -1, 90, 0]
+    assert list(table.body_part_agrees) == [True, False, True, True]
 
 
 def test_success_is_zero(capsys: pytest.CaptureFixture[str]) -> None:
@@ -317,6 +352,19 @@ def test_models_are_listed(capsys: pytest.CaptureFixture[str], tmp_path: Path) -
     assert len(lines) == len(Store().list())
     assert [line.split()[1] for line in lines if "default" in line] == [DEFAULT_MODEL]
     assert main(["models", "--model-store", str(tmp_path)]) == 2
+
+
+def test_the_figures_of_heads_are_listed(
+    headed_store: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In a table of their own, which models without heads do not have."""
+    assert main(["models", "--model-store", str(headed_store)]) == 0
+    found = capsys.readouterr().out
+    rows = [line.split() for line in found.splitlines() if "99.00%" in line]
+    assert [row[3] for row in rows] == ["chest", "mirrored"]
+    assert all("0.9990" in row for row in rows)
+    assert main(["models"]) == 0
+    assert "AUROC" not in capsys.readouterr().out
 
 
 def test_without_a_command_there_is_help(capsys: pytest.CaptureFixture[str]) -> None:

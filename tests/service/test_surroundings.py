@@ -31,7 +31,7 @@ def pfi() -> Callable[[bytes], float]:
     """Of a file, by the published network and its preprocessing."""
     network: Network = open_network(Store().load(MODEL))
     spec = network.version.card.preprocess
-    return lambda data: float(network.run(image_to_tensor(data, spec)[np.newaxis])[0])
+    return lambda data: float(network.pfi(image_to_tensor(data, spec)[np.newaxis])[0])
 
 
 @cache

@@ -145,7 +145,7 @@ def test_a_published_run_serves(
     assert card.training_command.startswith("python -m training fit")
     network = open_network(version)
     tensor = image_to_tensor(probe.read_bytes(), card.preprocess)
-    assert network.run(tensor[np.newaxis])[0] == pytest.approx(card.probe_pfi, abs=1e-5)
+    assert network.pfi(tensor[np.newaxis])[0] == pytest.approx(card.probe_pfi, abs=1e-5)
     assert main(command) == 1  # immutable
 
 

@@ -141,7 +141,7 @@ def calibrate(
 def pfi_of(version: ModelVersion, tensors: npt.NDArray[np.uint8]) -> Doubles:
     """(N, 1, S, S) uint8 -> (N,) PFI, as the service would answer."""
     network = open_network(version)
-    return in_batches(network.run, tensors).astype(np.float64)
+    return in_batches(network.pfi, tensors).astype(np.float64)
 
 
 def crossfitted_row(site: Site, reading: Reading) -> Evaluation:

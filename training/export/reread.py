@@ -90,7 +90,7 @@ def _card(
             "preprocess": spec,
             "limitations": (*parent.card.limitations, limitation),
             "derived_from": parent.reference,
-            "probe_pfi": float(open_network(parent).run(tensor[np.newaxis])[0]),
+            "probe_pfi": float(open_network(parent).pfi(tensor[np.newaxis])[0]),
             "publish_command": command,
         }
     )

@@ -29,7 +29,7 @@ def incumbent_rows(study: Study, radiographs: Radiographs) -> list[Evaluation]:
     tested = test_images(
         study.model_copy(update={"preprocess": card.preprocess}),
         read_otherwise(study, radiographs, card.preprocess),
-        partial(in_batches, network.run),
+        partial(in_batches, network.pfi),
     )
     found = tested.evaluations(OperatingPoint(card.threshold, card.review_band))
     return found + [row for row in card.evaluations if row.name.startswith("fit on ")]

@@ -34,7 +34,7 @@ from service.api.routes.backfill_schemas import (
 from service.api.runtime import Runtime
 from service.api.settings import Settings
 from service.backfill.ledger.jobs import BackfillsDisabledError
-from service.inference import Image
+from service.inference import Classification, Image
 
 if TYPE_CHECKING:
     from service.backfill.manager import Manager
@@ -115,16 +115,12 @@ def _submit(runtime: Runtime, image: Image) -> None:
     runtime.pipeline.submit(image)
 
 
-def _count(runtime: Runtime, image: Image, answer: Future[float]) -> None:
+def _count(runtime: Runtime, image: Image, answer: Future[Prediction]) -> None:
     if answer.cancelled() or answer.exception() is not None or image.radiograph is None:
         return
     found = image.radiograph
-    decision = runtime.card.decide(Prediction(answer.result()), doubtful=found.doubtful)
-    metrics.count_answer(
-        decision.view, image.lane, "backfills", found.fallbacks, review=decision.review
-    )
-    if found.header is not None:
-        metrics.count_header(found.header.agrees(decision.view))
+    classification = Classification.of(found, answer.result(), runtime.card)
+    metrics.count_answer(classification, image.lane, "backfills", found.fallbacks)
 
 
 def _describe(manager: Manager | None) -> None:

@@ -46,7 +46,9 @@ async def classify(request: Request, lane: LaneQuery = "interactive") -> Respons
     """Classify one chest radiograph as frontal or lateral.
 
     DICOM, PNG, JPEG, JPEG-LS, JPEG 2000 or TIFF: the format is recognised by content. A DICOM
-    header is compared with the answer, never used.
+    header is compared with the answer, never used. A model with a chest head answers `not_chest`
+    for other images, and one with heads for the orientation says how the image lies; other models
+    answer null there.
     """
     begin, runtime = time.perf_counter(), runtime_of(request)
     settings = runtime.settings

@@ -24,7 +24,11 @@ router = APIRouter()
     dependencies=[authorise(), check_parameters],
 )
 async def model(request: Request) -> ModelCard:
-    """The card of the model that answers: cutoff, results with confidence intervals, provenance."""
+    """The card of the model that answers: heads, cutoffs, results, provenance.
+
+    `heads` names the heads beside that of the view, with their cutoffs; those that are null the
+    model has not. Results have confidence intervals.
+    """
     return runtime_of(request).card
 
 

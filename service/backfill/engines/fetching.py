@@ -190,7 +190,7 @@ class Fetchers:
         error = BatcherClosedError() if answer.cancelled() else answer.exception()
         found: Row | None = None
         if error is None:
-            found = row(Prediction(answer.result()))
+            found = row(answer.result())
         elif isinstance(error, ImageError):
             found = self._refused(item, error, size)
         else:  # for example an error of the network

@@ -15,7 +15,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from model_store import ModelVersion, Store
+from model_store import ModelVersion, Prediction, Store
 from model_store.store import sha256
 from service.api.app import create_app
 from service.api.runtime import Runtime
@@ -59,7 +59,7 @@ class Service:
         size = self.runtime.card.preprocess.size
         for runner, _ in self.runtime.batcher._runners:
             if "interactive" in runner.lanes:
-                holder: Future[float] = Future()
+                holder: Future[Prediction] = Future()
                 # Called in the runner's own thread
                 holder.add_done_callback(lambda _: release.wait(20))
                 image = np.zeros((1, size, size), np.uint8)

@@ -66,6 +66,7 @@ def test_who_had_which_answer_is_recorded(start, audited: Settings, tmp_path: Pa
         "sop_instance_uid_hmac": uid,
         "view": answer["view"],
         "pfi": answer["pfi"],
+        "chest": None,
         "review": answer["review"],
         "model": "mean/1.0.0",
         "model_sha256": sha256,

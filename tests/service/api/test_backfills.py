@@ -15,16 +15,20 @@ from typing import Any
 import httpx2
 import pyarrow.csv as pa_csv
 import pytest
+from heads import Mark, marked
 from images import dicom, png, radiograph
 from live import Live, serving
 from pydantic import ValidationError
 from small_archives import write_archive
 
+from model_store import Orientation
 from service.api.auth.keys import new_key
 from service.api.settings import Settings
 
 IMAGES = 60
 PAUSABLE = 6000  # so many are not done before a request comes
+MARKS: tuple[tuple[Mark, ...], ...] = ((), ("no_chest",), ("turn_180", "inverted"))
+LIES = tuple(Orientation.model_fields)
 Job = dict[str, Any]
 Open = Callable[..., Live]
 
@@ -430,3 +434,38 @@ def test_a_job_of_another_model_is_not_mixed(
     with start(settings) as service, service.client() as client:
         assert client.post(f"{path}/resume").status_code == 200
         until(client, path, "done")
+
+
+def test_a_job_of_a_model_with_heads(
+    start, settings: Settings, headed_store: Path, tmp_path: Path
+) -> None:
+    """Its rows say what `POST /v1/classify` says of the same files, and so do the metrics."""
+    folder = tmp_path / "archive"
+    folder.mkdir()
+    for number, marks in enumerate(MARKS):
+        uid = {"SOPInstanceUID": f"1.9.{number}", "BodyPartExamined": "CHEST"}
+        (folder / str(number)).write_bytes(dicom(marked(radiograph(), *marks), **uid))
+    update = {"model_store": headed_store, "model": "swift/2.0.0"}
+    update |= {"backfill_sources": (str(folder),)}
+    samples = (
+        'cxrview_images_total{lane="backfill",source="backfills",view="not_chest"}',
+        'cxrview_body_parts_total{agreement="disagrees"}',
+        'cxrview_orientation_total{finding="turn_180"}',
+        'cxrview_orientation_total{finding="inverted"}',
+    )
+    with start(settings.model_copy(update=update)) as service, service.client() as client:
+        before = [metric(client, sample) for sample in samples]
+        job = begun(client, folder)
+        until(client, job, "done")
+        assert [metric(client, each) for each in samples] == [count + 1 for count in before]
+        found = {row["locator"]: row for row in rows(client, job)}
+        for number in range(len(MARKS)):
+            answer = client.post("/v1/classify", content=(folder / str(number)).read_bytes()).json()
+            row = found[str(number)]
+            for key in ("view", "pfi", "threshold", "chest", "chest_threshold", "review"):
+                assert row[key] == pytest.approx(answer[key], abs=1e-3), key
+            for key, value in (answer["orientation"] or dict.fromkeys(LIES)).items():
+                assert row[key] == (value if value is None else pytest.approx(value, abs=1e-3)), key
+            for key in ("body_part_examined", "body_part_agrees"):
+                assert row[key] == answer["header"][key], key
+    assert [found[str(number)]["view"] for number in range(2)] == ["frontal", "not_chest"]

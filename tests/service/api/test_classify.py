@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 
 import httpx2
 import pytest
 from conftest import DATA
+from heads import marked
 from images import dicom, png, radiograph
 
-from model_store import ModelVersion
+from model_store import AnsweredView, ModelVersion
+from service.api.settings import Settings
+from service.inference import Classification
 
 REAL = sorted(path for path in DATA.iterdir() if path.suffix in {".jpg", ".png", ".dcm"})
 DISAGREES = DATA / "lateral-0013-header-says-pa.dcm"
@@ -33,8 +38,16 @@ def test_the_answer_is_the_documented_contract(
     assert answer == {
         "view": "lateral",
         "threshold": version.card.threshold,
+        "chest": None,
+        "chest_threshold": None,
+        "orientation": None,
         "review": False,
-        "header": {"view_position": "PA", "agrees": False},
+        "header": {
+            "view_position": "PA",
+            "agrees": False,
+            "body_part_examined": "CHEST",
+            "body_part_agrees": None,
+        },
         "sop_instance_uid": "2.25.223311957814902347786532490214438837651",
         "model": {
             "name": "googlenet",
@@ -62,7 +75,7 @@ def test_terms_that_claim_neither_view_compare_to_nothing(
     """Obliques, unknown terms and silence give null, never a disagreement."""
     body = dicom(radiograph(), ViewPosition=position)
     header = client.post("/v1/classify", content=body).json()["header"]
-    assert header == {"view_position": position or None, "agrees": agrees}
+    assert (header["view_position"], header["agrees"]) == (position or None, agrees)
 
 
 @pytest.mark.parametrize("position", ["LL", "LATERAL", "LAT", "XTABLE"])
@@ -71,7 +84,8 @@ def test_a_view_position_in_words_is_compared(client: httpx2.Client, position: s
     body = dicom(radiograph(), ViewPosition=position, SeriesDescription="CHEST PA")
     answer = client.post("/v1/classify", content=body).json()
     agrees = answer["view"] == "lateral"
-    assert answer["header"] == {"view_position": position, "agrees": agrees}
+    header = answer["header"]
+    assert (header["view_position"], header["agrees"]) == (position, agrees)
 
 
 @pytest.mark.parametrize(
@@ -115,3 +129,65 @@ def test_the_same_picture_has_the_same_pfi(client: httpx2.Client) -> None:
     bodies = (png(picture), png((picture >> 8).astype("uint8")), dicom(picture))
     found = [client.post("/v1/classify", content=body).json()["pfi"] for body in bodies]
     assert max(found) - min(found) < 0.01
+
+
+@pytest.fixture(scope="module")
+def headed(start, light: Settings, headed_store: Path) -> Iterator[httpx2.Client]:
+    """A client of a service whose model has all heads."""
+    settings = light.model_copy(update={"model_store": headed_store, "model": "swift/2.0.0"})
+    with start(settings) as service, service.client() as client:
+        yield client
+
+
+def test_what_is_no_chest_radiograph_has_no_view(headed: httpx2.Client) -> None:
+    """But its PFI, and what its header says of the body part is compared."""
+    body = dicom(marked(radiograph(), "no_chest"), ViewPosition="PA", BodyPartExamined="CHEST")
+    answer = headed.post("/v1/classify", content=body).raise_for_status().json()
+    assert answer["view"] == "not_chest"
+    assert answer["pfi"] > answer["threshold"]
+    assert answer["chest"] < answer["chest_threshold"] == 0.5
+    assert answer["orientation"] is None
+    assert answer["header"] == {
+        "view_position": "PA",
+        "agrees": None,
+        "body_part_examined": "CHEST",
+        "body_part_agrees": False,
+    }
+
+
+def test_how_an_image_lies_is_answered(headed: httpx2.Client) -> None:
+    """By each endpoint; the metrics count what was found."""
+    body = png(marked(radiograph(), "turn_90", "mirrored"))
+    answer = headed.post("/v1/classify", content=body).json()
+    lies = answer["orientation"]
+    assert (lies["rotation_degrees"], lies["inverted"], lies["mirrored"]) == (90, False, True)
+    assert min(lies["rotation_probability"], lies["mirrored_probability"]) > 0.9
+    assert lies["inverted_probability"] < 0.1
+    batch = headed.post("/v1/classify/batch", files={"files": ("a", body)}).json()
+    assert batch.pop("name") == "a"
+    assert batch == answer
+    text = headed.get("/metrics").text
+    for finding in ("turn_90", "mirrored"):
+        assert f'cxrview_orientation_total{{finding="{finding}"}} ' in text
+    assert "cxrview_chest_ratio_count " in text
+
+
+def test_the_card_names_its_heads(headed: httpx2.Client) -> None:
+    """With the cutoff of each, and its results."""
+    card = headed.get("/v1/model").json()
+    assert card["card_version"] == 2
+    assert card["heads"]["chest"]["threshold"] == 0.5
+    assert card["heads"]["rotation"] is True
+    assert [row["task"] for row in card["head_evaluations"]] == ["chest", "mirrored"]
+
+
+def test_the_description_names_every_key(client: httpx2.Client) -> None:
+    """All are always there; the example is an answer of a model with heads."""
+    schemas = client.get("/openapi.json").json()["components"]["schemas"]
+    for name in ("Classification", "Header", "Orientation"):
+        assert set(schemas[name]["required"]) == set(schemas[name]["properties"])
+    described = schemas["Classification"]
+    (example,) = described["examples"]
+    assert Classification.model_validate(example).model_dump() == example
+    assert example.keys() == described["properties"].keys()
+    assert described["properties"]["view"]["enum"] == list(get_args(AnsweredView))

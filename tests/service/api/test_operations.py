@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import httpx2
 import needs
@@ -18,16 +18,16 @@ from conftest import DATA, ROOT
 from prometheus_client.metrics import MetricWrapperBase
 from pydantic import ValidationError
 
-from model_store import ModelCard, ModelNotFoundError, ModelVersion
+from model_store import AnsweredView, ModelCard, ModelNotFoundError, ModelVersion
 from service.api import metrics
 from service.api.app import create_app
 from service.api.gpu import GPU
-from service.api.metrics import AGREEMENTS, SOURCES, STAGES
+from service.api.metrics import AGREEMENTS, SOURCES, STAGES, Finding
 from service.api.problems import CODES, KINDS
 from service.api.routes.backfills import OF_JOBS
 from service.api.settings import Settings
 from service.imaging import Decoder
-from service.inference import LANES, STUCK_SECONDS, Reason
+from service.inference import LANES, STUCK_SECONDS, Classification, Reason
 
 BODY = (DATA / "frontal-0003.jpg").read_bytes()
 
@@ -102,15 +102,54 @@ def test_metric_labels_come_from_closed_sets(client: httpx2.Client) -> None:
     """Whatever clients send, no label of ours has a value that is not in our tables."""
     client.post("/v1/classify", content=b"x", headers={"content-type": "Doe^Jane"})
     text = client.get("/metrics").text
-    named = "view|reason|cause|stage|lane|source|agreement"
+    named = "view|reason|cause|stage|lane|source|agreement|finding"
     sample = rf'^cxrview_\w+\{{(?:\w+="[^"]*",)*({named})="([^"]*)"'
     labels = set(re.findall(sample, text, re.MULTILINE))
-    allowed = {"view": {"frontal", "lateral"}, "reason": {*CODES, *OF_JOBS}}
+    allowed = {"view": set(get_args(AnsweredView)), "reason": {*CODES, *OF_JOBS}}
     allowed |= {"stage": set(STAGES), "lane": set(LANES)}
     allowed |= {"cause": set(get_args(Reason))}
     allowed |= {"source": set(SOURCES), "agreement": set(AGREEMENTS)}
+    allowed |= {"finding": set(get_args(Finding))}
     assert labels
     assert all(found in allowed[label] for label, found in labels)
+
+
+def answered(**changes: Any) -> Classification:
+    """A frontal image that needs no review, of a model without heads beside that of the view."""
+    whole = {"view": "frontal", "pfi": 0.9, "threshold": 0.5, "review": False, "header": None}
+    whole |= {"sop_instance_uid": None, "warnings": []}
+    whole |= {"model": {"name": "swift", "version": "1.1.0", "sha256": ""}}
+    return Classification.model_validate(whole | changes)
+
+
+def gained(client: httpx2.Client, answer: Classification) -> dict[str, float]:
+    """What one answer adds to which metric."""
+    before = samples(client.get("/metrics").text)
+    metrics.count_answer(answer, "interactive", "classify", ("imagecodecs-jpeg",))
+    after = samples(client.get("/metrics").text)
+    return {
+        name.removeprefix("cxrview_"): after[name] - before[name]
+        for name in after
+        if name.startswith("cxrview_") and after[name] != before[name] and "_bucket" not in name
+    }
+
+
+def samples(text: str) -> dict[str, float]:
+    """The values of the text format by name and labels."""
+    lines = (line.rpartition(" ") for line in text.splitlines() if not line.startswith("#"))
+    return {name: float(number) for name, _, number in lines if "_created" not in name}
+
+
+FALLBACK = 'decoder_fallbacks_total{decoder="imagecodecs-jpeg"}'
+PFI = {"pfi_ratio_count": 1, "pfi_ratio_sum": pytest.approx(0.9)}
+LIES = {
+    "rotation_degrees": 0,
+    "rotation_probability": 0.9,
+    "inverted": False,
+    "inverted_probability": 0.1,
+    "mirrored": None,
+    "mirrored_probability": None,
+}
 
 
 @pytest.mark.parametrize(
@@ -120,17 +159,47 @@ def test_what_is_rare_is_counted(
     client: httpx2.Client, agrees: bool | None, agreement: str
 ) -> None:
     """A decoder that failed, an image for a person to look at, a header that agrees or not."""
-    samples = (
-        'cxrview_decoder_fallbacks_total{decoder="imagecodecs-jpeg"}',
-        'cxrview_images_review_total{view="frontal"}',
-        f'cxrview_headers_total{{agreement="{agreement}"}}',
-    )
-    before = client.get("/metrics").text
-    metrics.count_answer("frontal", "interactive", "classify", ("imagecodecs-jpeg",), review=True)
-    metrics.count_header(agrees)
-    after = client.get("/metrics").text
-    for sample in samples:
-        assert value(after, sample) == value(before, sample) + 1, sample
+    header = {"view_position": "PA", "agrees": agrees}
+    assert gained(client, answered(review=True, header=header)) == PFI | {
+        FALLBACK: 1,
+        'images_total{lane="interactive",source="classify",view="frontal"}': 1,
+        'images_review_total{view="frontal"}': 1,
+        f'headers_total{{agreement="{agreement}"}}': 1,
+    }
+
+
+def test_an_image_that_is_no_chest_radiograph_is_counted_apart(client: httpx2.Client) -> None:
+    """Its PFI says nothing, and is left out; its Body Part Examined is compared."""
+    header = {"view_position": "PA", "agrees": None, "body_part_agrees": False}
+    answer = answered(view="not_chest", chest=0.2, review=True, header=header)
+    assert gained(client, answer) == {
+        FALLBACK: 1,
+        'images_total{lane="interactive",source="classify",view="not_chest"}': 1,
+        'images_review_total{view="not_chest"}': 1,
+        'headers_total{agreement="silent"}': 1,
+        'body_parts_total{agreement="disagrees"}': 1,
+        "chest_ratio_count": 1,
+        "chest_ratio_sum": pytest.approx(0.2),
+    }
+
+
+@pytest.mark.parametrize(
+    ("lies", "findings"),
+    [
+        ({}, []),
+        ({"rotation_degrees": 90}, ["turn_90"]),
+        ({"rotation_degrees": 180, "mirrored": True}, ["turn_180", "mirrored"]),
+        ({"rotation_degrees": 270, "inverted": True}, ["turn_270", "inverted"]),
+        ({"rotation_degrees": None, "inverted": None, "mirrored": False}, []),
+    ],
+)
+def test_images_that_do_not_lie_as_usual_are_counted(
+    client: httpx2.Client, lies: dict[str, Any], findings: list[str]
+) -> None:
+    """Each finding by itself; an image may have two."""
+    found = gained(client, answered(chest=0.9, orientation=LIES | lies))
+    counted = {name: by for name, by in found.items() if name.startswith("orientation_total")}
+    assert counted == {f'orientation_total{{finding="{finding}"}}': 1 for finding in findings}
 
 
 def test_every_metric_is_documented() -> None:

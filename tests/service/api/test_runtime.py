@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from heads import assert_predictions_equal
 
 from model_store import Store
 from service.api.runtime import IN_FLIGHT, batch_images_of, runners_of
@@ -42,7 +43,7 @@ def test_a_network_of_several_threads_runs_once_a_core(
     assert archive.__self__.threads == 1
     tensors = np.full((2, 1, 128, 128), 200, np.uint8)
     for run in (people, archive):
-        np.testing.assert_allclose(run(tensors), network.run(tensors), atol=1e-6)
+        assert_predictions_equal(run(tensors), network.run(tensors))
 
 
 def test_a_network_of_one_thread_runs_in_its_runner(
@@ -74,4 +75,4 @@ def test_on_a_gpu_two_batches_are_in_flight_for_both_lanes(
     one, other = (runner.open() for runner in runners)
     assert one is not other
     tensors = np.full((3, 1, 128, 128), 200, np.uint8)
-    np.testing.assert_allclose(one(tensors), network.run(tensors), atol=1e-6)
+    assert_predictions_equal(one(tensors), network.run(tensors))

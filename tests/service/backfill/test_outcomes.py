@@ -58,9 +58,9 @@ def test_a_real_radiograph_has_one_row(swift):
     """Answered by the model: a lateral whose View Position says PA."""
     data = (DATA / "lateral-0013-header-says-pa.dcm").read_bytes()
     image = read_radiograph(data, swift.card.preprocess)
-    pfi = float(open_network(swift).run(image.tensor[None])[0])
+    (prediction,) = open_network(swift).run(image.tensor[None])
     found = row_of(
-        "0013.dcm", image, Prediction(pfi), swift.card, size=len(data), seconds=0.5, attempts=2
+        "0013.dcm", image, prediction, swift.card, size=len(data), seconds=0.5, attempts=2
     )
     assert found == Row(
         locator="0013.dcm",
@@ -76,7 +76,7 @@ def test_a_real_radiograph_has_one_row(swift):
         transfer_syntax=image.transfer_syntax,
         input="stored",
         view="lateral",
-        pfi=pfi,
+        pfi=prediction.pfi,
         threshold=swift.card.threshold,
         review=False,
         view_position="PA",

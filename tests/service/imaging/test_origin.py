@@ -18,7 +18,7 @@ from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 from pydicom.tag import Tag
 
-from model_store import PreprocessSpec
+from model_store import Prediction, PreprocessSpec
 from service.imaging import Origin, ViewHeader, read_radiograph, tidy
 from service.imaging.dicom import read_dicom
 from service.imaging.errors import CorruptImageError
@@ -366,7 +366,7 @@ def test_an_answer_does_not_say_whence_the_image_comes(version):
     radiograph = read_radiograph(data, PreprocessSpec())
     assert radiograph.origin is not None
     assert radiograph.origin.station == "Zebra"
-    answer = Classification.of(radiograph, 0.9, version.card).model_dump_json()
+    answer = Classification.of(radiograph, Prediction(0.9), version.card).model_dump_json()
     assert "zebra" not in answer.lower()
     assert "2019" not in answer
     assert "zebra" not in repr(radiograph).lower()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from heads import assert_predictions_equal, with_heads
 
 from model_store import ModelVersion
 from service.inference import Network, open_network
@@ -14,15 +15,20 @@ def network(version: ModelVersion) -> Network:
     return open_network(version)
 
 
-def test_bound_runs_answer_as_plain_ones(network: Network) -> None:
-    """One buffer, batches of changing size: the same PFIs, and none of an earlier batch."""
+@pytest.fixture(scope="module")
+def headed() -> Network:
+    return open_network(with_heads())
+
+
+@pytest.mark.parametrize("name", ["network", "headed"])
+def test_bound_runs_answer_as_plain_ones(name: str, request: pytest.FixtureRequest) -> None:
+    """One buffer, batches of changing size: the same answers, and none of an earlier batch."""
+    network: Network = request.getfixturevalue(name)
     size = network.version.card.preprocess.size
     tensors = np.random.default_rng(0).integers(0, 256, (4, 1, size, size), dtype=np.uint8)
     run = network.bound(4)
     for batch in (tensors, tensors[:1], tensors[1:3], tensors[::-1]):
-        found = run(batch)
-        assert found.dtype == np.float32
-        np.testing.assert_allclose(found, network.run(batch), atol=1e-6)
+        assert_predictions_equal(run(batch), network.run(batch))
 
 
 def test_two_bound_runs_share_nothing(network: Network) -> None:
@@ -32,7 +38,7 @@ def test_two_bound_runs_share_nothing(network: Network) -> None:
     one, other = network.bound(1), network.bound(1)
     first = one(dark)
     other(bright)
-    np.testing.assert_array_equal(first, one(dark))
+    assert first == one(dark)
 
 
 def test_more_images_than_the_buffer_holds_are_an_error(network: Network) -> None:

@@ -22,7 +22,7 @@ from conftest import ROOT
 from images import CODECS, NATIVE, dicom, jpeg, png, radiograph
 from pydicom import uid
 
-from model_store import PreprocessSpec
+from model_store import Prediction, PreprocessSpec
 from service.imaging import (
     DecoderFailedError,
     ImageError,
@@ -46,8 +46,8 @@ CLIENTS = 8
 TIMES = 50
 
 
-def mean(tensors: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    return (tensors.mean(axis=(1, 2, 3)) / 255).astype(np.float32)
+def mean(tensors: np.ndarray[Any, Any]) -> list[Prediction]:
+    return [Prediction(float(value) / 255) for value in tensors.mean(axis=(1, 2, 3))]
 
 
 @contextmanager
@@ -69,7 +69,7 @@ def submit(pipeline: Pipeline, data: bytes, lane: Lane = "interactive") -> Image
 
 
 def answer(pipeline: Pipeline, data: bytes = PICTURE, lane: Lane = "interactive") -> float:
-    return submit(pipeline, data, lane).answer.result(30)
+    return submit(pipeline, data, lane).answer.result(30).pfi
 
 
 def workers_of(pid: int | None = None) -> list[psutil.Process]:
@@ -115,7 +115,7 @@ def test_a_harmful_file_costs_one_answer(
         with pytest.raises(DecoderFailedError, match=words):
             images[1].answer.result(30)
         for image in (images[0], images[2]):
-            assert image.answer.result(30) == pytest.approx(PFI)
+            assert image.answer.result(30).pfi == pytest.approx(PFI)
         assert pipeline.alive
         assert pipeline.stuck() == []
     assert ended == [reason]

@@ -11,11 +11,14 @@ from threading import Event
 import numpy as np
 import onnxruntime
 import pytest
+from heads import assert_predictions_equal, marked, with_heads
+from images import png, radiograph
 
-from model_store import ModelVersion
+from model_store import Heads, ModelVersion, Prediction
 from service.imaging import image_to_tensor
 from service.inference import (
     Network,
+    OutputError,
     ProbeError,
     Provider,
     ProviderError,
@@ -36,17 +39,17 @@ def test_it_answers_its_probe_as_when_it_was_published(network: Network) -> None
 
 
 def test_an_answer_does_not_depend_on_its_batch(network: Network, version: ModelVersion) -> None:
-    """One image gives one PFI alone, among others and in any place; all lie within 0..1."""
+    """One image gives one prediction alone, among others and in any place."""
     probe = image_to_tensor(version.probe, version.card.preprocess)
     random = np.random.default_rng(0).integers(0, 256, (8, *probe.shape), dtype=np.uint8)
     random[5] = probe
     together = network.run(random)
-    assert together.shape == (8,)
-    assert together.dtype == np.float32
-    assert ((together >= 0) & (together <= 1)).all()
-    assert network.run(probe[np.newaxis])[0] == pytest.approx(together[5], abs=1e-5)
+    assert len(together) == 8
+    assert all(0 <= each.pfi <= 1 and each[1:] == (None,) * 4 for each in together)
+    assert network.run(probe[np.newaxis])[0].pfi == pytest.approx(together[5].pfi, abs=1e-5)
     for size in (1, 2, 3, 4):
-        np.testing.assert_allclose(network.run(random[:size]), together[:size], atol=1e-5)
+        assert_predictions_equal(network.run(random[:size]), together[:size])
+    np.testing.assert_array_equal(network.pfi(random), [each.pfi for each in together])
 
 
 def test_another_model_under_the_same_card_does_not_start(version: ModelVersion) -> None:
@@ -105,13 +108,13 @@ def test_only_a_batch_that_is_alone_has_all_cores(network: Network, monkeypatch)
     ran: list[int] = []
     beside = Event()
 
-    def run(asked: Network, tensors: np.ndarray) -> np.ndarray:
+    def run(asked: Network, tensors: np.ndarray) -> list[Prediction]:
         ran.append(asked.threads)
         if tensors.shape[0] == 2:
             beside.wait(5)
         if tensors.shape[0] == 3:
             raise RuntimeError("no memory")
-        return np.zeros(tensors.shape[0], np.float32)
+        return [Prediction(0)] * tensors.shape[0]
 
     monkeypatch.setattr(Network, "run", run)
     spread = Spread(replace(network, threads=4), single)
@@ -131,3 +134,89 @@ def test_only_a_batch_that_is_alone_has_all_cores(network: Network, monkeypatch)
 def test_warm_up_runs_every_size(network: Network) -> None:
     """Sizes that the model cannot run would fail here, before the service is ready."""
     network.warm_up((1, 2, 4, 8))
+
+
+@pytest.fixture(scope="module")
+def headed() -> Network:
+    return open_network(with_heads())
+
+
+def tensors_of(network: Network, *pictures: np.ndarray) -> np.ndarray:
+    spec = network.version.card.preprocess
+    return np.stack([image_to_tensor(png(each), spec) for each in pictures])
+
+
+def test_each_head_answers_for_its_own_image(headed: Network) -> None:
+    """In a batch of four, no head answers with the value of another head or image."""
+    plain = radiograph()
+    pictures = (marked(plain), marked(plain, "no_chest"), marked(plain, "inverted", "turn_90"))
+    pictures = (*pictures, marked(plain, "mirrored", "turn_270"))
+    tensors = tensors_of(headed, *pictures)
+    found = headed.run(tensors)
+    assert [each.chest is not None and each.chest > 0.9 for each in found] == [1, 0, 1, 1]
+    assert [each.inverted is not None and each.inverted > 0.9 for each in found] == [0, 0, 1, 0]
+    assert [each.mirrored is not None and each.mirrored > 0.9 for each in found] == [0, 0, 0, 1]
+    rotations = [each.rotation for each in found]
+    assert [isinstance(each, tuple) and each.index(max(each)) for each in rotations] == [0, 0, 1, 3]
+    np.testing.assert_array_equal(headed.pfi(tensors), [each.pfi for each in found])
+    for at, each in enumerate(found):
+        assert_predictions_equal(headed.run(tensors[at : at + 1]), [each])
+
+
+def test_a_head_that_the_card_does_not_declare_is_silent(headed: Network) -> None:
+    """Whatever the graph has besides, the card says what is asked of it."""
+    version = headed.version
+    heads = Heads(rotation=True)
+    card = version.card.model_copy(update={"heads": heads})
+    (found,) = open_network(replace(version, card=card)).run(tensors_of(headed, radiograph()))
+    assert found.rotation is not None
+    assert (found.chest, found.inverted, found.mirrored) == (None, None, None)
+
+
+@pytest.mark.parametrize("head", ["chest", "rotation", "inverted", "mirrored", "evidence"])
+def test_a_graph_without_a_declared_head_does_not_start(head: str) -> None:
+    """The message names what is missing, before any image is answered."""
+    with pytest.raises(OutputError, match=rf"swift/2\.0\.0 lacks .*: {head}$"):
+        open_network(with_heads(lacking=[head]))
+
+
+@pytest.mark.parametrize(
+    ("head", "answer", "message"),
+    [
+        ("chest", (0.5,), "chest .*, but its card says 0.500000$"),
+        ("rotation", (0.0, 0.0, 0.0, 1.0), "rotation .*, but its card says 0.000000, 0.0"),
+        ("rotation", (0.5,), "rotation"),
+        ("inverted", (float("nan"),), "inverted"),
+        ("mirrored", None, "mirrored .*, but its card says nothing$"),
+    ],
+)
+def test_each_head_answers_the_probe_as_published(
+    headed: Network, head: str, answer: tuple[float, ...] | None, message: str
+) -> None:
+    """Another answer stops the start, as does a card that does not say what to expect."""
+    version = headed.version
+    outputs = {name: said for name, said in version.card.probe_outputs.items() if name != head}
+    if answer is not None:
+        outputs[head] = answer
+    card = version.card.model_copy(update={"probe_outputs": outputs})
+    with pytest.raises(ProbeError, match=message):
+        open_network(replace(version, card=card))
+
+
+def test_the_evidence_of_an_image_sums_up_to_its_pfi(headed: Network) -> None:
+    """The mean of the map is the logit of the PFI; it is asked for, not part of a prediction."""
+    (tensor,) = tensors_of(headed, radiograph())
+    found = headed.evidence(tensor)
+    assert found.dtype == np.float32
+    assert found.shape == (8, 8)
+    assert 1 / (1 + np.exp(-found.mean())) == pytest.approx(
+        headed.run(tensor[None])[0].pfi, abs=1e-5
+    )
+    assert "evidence" not in headed.outputs
+
+
+def test_a_model_without_evidence_says_so(network: Network) -> None:
+    """Models of card version 1 have no such map."""
+    (tensor,) = tensors_of(network, radiograph())
+    with pytest.raises(OutputError, match="has no map of evidence"):
+        network.evidence(tensor)

@@ -1,4 +1,4 @@
-"""From bytes to PFIs, lane by lane."""
+"""From bytes to predictions, lane by lane."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ import pytest
 from garbage import no_search_for_garbage
 from images import png
 
-from model_store import PreprocessSpec
+from model_store import Prediction, PreprocessSpec
 from service.imaging import CorruptImageError, UnrecognisedFormatError, image_to_tensor
 from service.inference import (
     Batcher,
@@ -47,11 +47,11 @@ class Mean:
         self.entered = threading.Event()
         self.images = 0
 
-    def run(self, tensors: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    def run(self, tensors: np.ndarray[Any, Any]) -> list[Prediction]:
         self.entered.set()
         assert self.open.wait(5)
         self.images += len(tensors)
-        return (tensors.mean(axis=(1, 2, 3)) / 255).astype(np.float32)
+        return [Prediction(float(mean) / 255) for mean in tensors.mean(axis=(1, 2, 3))]
 
 
 @contextmanager
@@ -98,7 +98,7 @@ def test_bytes_become_a_pfi(lane: Lane) -> None:
     with running(Mean()) as pipeline:
         image = submit(pipeline, lane=lane)
         expected = image_to_tensor(PICTURE, SPEC).mean() / 255
-        assert image.answer.result(5) == pytest.approx(expected, abs=1e-5)
+        assert image.answer.result(5).pfi == pytest.approx(expected, abs=1e-5)
         assert image.radiograph is not None
         assert image.radiograph.format == "png"
         assert image.since < image.answer.at <= time.perf_counter()
@@ -110,7 +110,7 @@ def test_a_bad_file_is_its_own_problem() -> None:
         bad, good = submit(pipeline, b"no image"), submit(pipeline)
         with pytest.raises(UnrecognisedFormatError):
             bad.answer.result(5)
-        assert 0 < good.answer.result(5) < 1
+        assert 0 < good.answer.result(5).pfi < 1
 
 
 def test_an_image_whose_client_has_gone_is_not_decoded() -> None:
@@ -150,14 +150,14 @@ def test_a_client_that_goes_while_its_file_fails_affects_no_other() -> None:
         with decoders_held(pipeline):
             bad = submit(pipeline, b"no image")
             bad.answer.cancel()
-        assert 0 < submit(pipeline).answer.result(5) < 1
+        assert 0 < submit(pipeline).answer.result(5).pfi < 1
 
 
 def test_lanes_decode_in_threads_of_their_own() -> None:
     """While backfill's decoders are busy, an interactive image is answered."""
     with running(Mean()) as pipeline, decoders_held(pipeline, "backfill"):
         waits = submit(pipeline, lane="backfill")
-        assert 0 < submit(pipeline).answer.result(5) < 1
+        assert 0 < submit(pipeline).answer.result(5).pfi < 1
         assert not waits.answer.done()
         assert pipeline.waiting("backfill") == 1
 
@@ -258,10 +258,10 @@ def test_batches_fill_up_while_there_is_enough_to_decode() -> None:
         submit(pipeline).answer.result(5)
         with decoders_held(pipeline):
             images = [submit(pipeline) for _ in range(4)]
-        assert all(0 < image.answer.result(5) < 1 for image in images)
+        assert all(0 < image.answer.result(5).pfi < 1 for image in images)
     finally:
         pipeline.close()
-    assert [len(report.pfi) for report in reports] == [1, 4]
+    assert [len(report.waited_seconds) for report in reports] == [1, 4]
 
 
 def test_what_is_being_decoded_is_counted() -> None:
@@ -283,7 +283,7 @@ def test_closing_answers_all_that_was_taken_and_takes_no_more() -> None:
             until(lambda: not pipeline.alive)
             with pytest.raises(BatcherClosedError):
                 submit(pipeline)
-        assert all(0 < image.answer.result(5) < 1 for image in inside)
+        assert all(0 < image.answer.result(5).pfi < 1 for image in inside)
         closing.join(5)
 
 
@@ -338,7 +338,7 @@ def test_a_heap_of_images_is_not_stuck() -> None:
         assert pipeline.stuck() == []
         assert pipeline.alive
         network.open.set()
-        assert all(0 < image.answer.result(20) < 1 for image in images)
+        assert all(0 < image.answer.result(20).pfi < 1 for image in images)
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
