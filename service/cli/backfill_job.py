@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import signal
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -12,10 +12,8 @@ from threading import Thread
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from model_store import DEFAULT_MODEL, ModelVersion, Store, StoreError
-from service.backfill.engines.local import Progress as Counts
 from service.backfill.engines.local import TooManyFailuresError
 from service.backfill.engines.ray_placement import ClusterError
 from service.backfill.engines.task import Engine, Task
@@ -27,6 +25,7 @@ from service.backfill.report.write import PAGE, audit
 from service.backfill.results.rows import RemoteSource, Source, SourceError
 from service.backfill.sources.opening import open_source
 from service.backfill.sources.options import OptionsError
+from service.cli.backfill_progress import progress_line
 from service.cli.console import complain
 from service.inference import NetworkError, open_pipeline
 
@@ -250,7 +249,7 @@ def _worked(work: Engine, ledger: Ledger, job: Job, console: Console) -> tuple[J
     Thread(target=run, name="backfill", daemon=True).start()
     interrupted = False
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # Kubernetes stops pods with it
-    with _bar(console) as show:
+    with progress_line(console) as show:
         while not ended.done():
             try:
                 with suppress(TimeoutError):
@@ -263,43 +262,6 @@ def _worked(work: Engine, ledger: Ledger, job: Job, console: Console) -> tuple[J
                 console.print("pausing: what has been fetched is answered and written down")
                 work.pause()
     return ended.result(), interrupted
-
-
-@contextmanager
-def _bar(console: Console) -> Iterator[Callable[[Engine, Job], None]]:
-    """A progress line, if the console is a terminal."""
-    columns = (
-        BarColumn(),
-        TextColumn("{task.completed:,.0f} of {task.fields[found]}"),
-        TextColumn("{task.fields[speed]}"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[codes]}"),
-    )
-    with Progress(*columns, console=console) as progress:
-        task = progress.add_task("", total=None, found="?", speed="", codes="")
-
-        def show(work: Engine, job: Job) -> None:
-            done, found = work.progress, job.counts["found"]
-            settled = found - job.open
-            rate = done.images_per_second
-            megabytes = rate * done.bytes / max(done.images, 1) / 1e6
-            progress.update(
-                task,
-                completed=max(settled, done.images),
-                total=found if job.complete else None,
-                found=f"{found:,}" if job.complete else f"{found:,} found so far",
-                speed=f"{rate:.1f} images/s, {megabytes:.1f} MB/s",
-                codes=", ".join(_apart(done)),
-            )
-
-        yield show
-
-
-def _apart(done: Counts) -> list[str]:
-    """What the progress line counts apart: no chest radiographs, and the most frequent codes."""
-    counts = [("not_chest", done.not_chest)] if done.not_chest else []
-    return [f"{name} {count:,}" for name, count in (*counts, *done.codes.most_common(3))]
 
 
 def _conclude(console: Console, certificate: Certificate, out: Path) -> int:
