@@ -12,10 +12,12 @@ import os
 import re
 from contextlib import redirect_stdout, suppress
 from pathlib import Path
+from typing import get_args
 
-from model_store import DEFAULT_MODEL, ModelCard, Store
+from model_store import DEFAULT_MODEL, DataSource, HeadCutoff, ModelCard, Store, Task
 from service.api.settings import PREFIX, Settings
 from service.cli import main
+from training.evaluate.heads import as_heads_table
 from training.evaluate.metrics import as_table
 
 HERE = Path(__file__).parent
@@ -93,8 +95,7 @@ def _card(card: ModelCard) -> str:
     spec, plateau, band = card.preprocess, card.plateau, card.review_band
     derived = f" It is derived from `{card.derived_from}`." if card.derived_from else ""
     sources = "".join(
-        f"- {each.name}: {each.use}; {each.frontal} frontal, {each.lateral} lateral; {each.licence}\n"
-        for each in card.data
+        f"- {each.name}: {each.use}; {_images(each)}; {each.licence}\n" for each in card.data
     )
     limitations = "".join(f"- {each}\n" for each in card.limitations)
     return f"""
@@ -106,13 +107,31 @@ A PFI of {card.threshold:.4f} or more is frontal: the {card.threshold_rule} of t
 {band.high:.3f} is marked for review.
 
 {as_table(card.evaluations)}
-
+{_heads(card)}
 Limitations:
 
 {limitations}
 Data:
 
 {sources}"""
+
+
+def _images(source: DataSource) -> str:
+    others = f", {source.not_chest} other" if source.not_chest else ""
+    return f"{source.frontal} frontal, {source.lateral} lateral{others}"
+
+
+def _heads(card: ModelCard) -> str:
+    """The results of the heads beside that of the view; nothing for a model without them."""
+    if not card.head_evaluations:
+        return ""
+    cutoffs = "".join(
+        f"- {task}: {cutoff.threshold:.4f} or more ({cutoff.threshold_rule}); review from "
+        f"{cutoff.review_band.low:.3f} to {cutoff.review_band.high:.3f}\n"
+        for task in get_args(Task)
+        if isinstance(cutoff := getattr(card.heads, task), HeadCutoff)
+    )
+    return f"\nOther heads:\n\n{cutoffs}\n{as_heads_table(card.head_evaluations)}\n"
 
 
 PAGES = {"settings.md": settings, "cli.md": cli, "models.md": models}

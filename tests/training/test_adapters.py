@@ -202,12 +202,22 @@ def test_a_word_for_a_view_is_understood_or_left(term: str, view: str | None) ->
 
 def test_folders_become_rows(tmp_path: Path) -> None:
     """The first folder is the view; the patient is the name, or what a pattern finds."""
-    for name in ("frontal/p7-a.png", "lateral/deep/p7-b.png", "other/p8.png", "frontal/x.png"):
+    for name in (
+        "frontal/p7-a.png",
+        "lateral/deep/p7-b.png",
+        "other/p8.png",
+        "frontal/x.png",
+        "not_chest/h.png",
+    ):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     plain = {item.file: item for item in adapt_folder(tmp_path, "ward")}
     assert plain["frontal/p7-a.png"] == Row("frontal/p7-a.png", "frontal", "ward-p7-a", "ward")
-    assert plain["other/p8.png"] == ("other/p8.png", "lies neither in frontal nor in lateral")
+    assert plain["other/p8.png"] == (
+        "other/p8.png",
+        "lies in none of frontal, lateral and not_chest",
+    )
+    assert plain["not_chest/h.png"] == Row("not_chest/h.png", "not_chest", "ward-h", "ward")
     found = {item.file: item for item in adapt_folder(tmp_path, "ward", r"/(p\d+)-")}
     assert found["lateral/deep/p7-b.png"] == Row(
         "lateral/deep/p7-b.png", "lateral", "ward-p7", "ward"
@@ -220,7 +230,7 @@ def test_folders_become_rows(tmp_path: Path) -> None:
 def test_what_is_written_is_read(tmp_path: Path) -> None:
     """A manifest keeps every field of its rows, and counts what it leaves out."""
     rows = [
-        Row("a, b.png", "frontal", "p1", "x", True, "CC BY", "r", 2, "train", "LL"),
+        Row("a, b.png", "frontal", "p1", "x", True, "CC BY", "r", 2, "train", "LL", "AP", "no"),
         Row("c.png", "lateral", "p2", "y", line=3, part="test"),
     ]
     exclusions = [Exclusion("d.png", "view is 'LAO'"), Exclusion("e.png", "view is 'LAO'")]

@@ -28,7 +28,7 @@ HAND = Row("c.png", "not_chest", "3", "hands")
         (FRONTAL, [1, 1, 0, 0, 0, 1]),
         (LATERAL, [0, 1, 0, 0, NOT_ASKED, NOT_ASKED]),
         (HAND, [NOT_ASKED, 0, *[NOT_ASKED] * 4]),
-        (replace(FRONTAL, is_upright=False), [1, 1, *[NOT_ASKED] * 3, 1]),
+        (replace(FRONTAL, upright="no"), [1, 1, *[NOT_ASKED] * 3, 1]),
     ],
 )
 def test_an_image_is_asked_what_applies_to_it(row: Row, answers: list[int]) -> None:

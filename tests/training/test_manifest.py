@@ -18,6 +18,7 @@ from training.data.manifest import (
     By,
     ManifestError,
     Row,
+    labels_of,
     read_and_check,
     read_images,
     read_manifest,
@@ -54,6 +55,7 @@ def test_a_manifest_may_say_the_split_and_the_header(tmp_path: Path) -> None:
 
 
 SPLIT = "file,view,patient_id,source,pool,split\n"
+ORIENTED = "file,view,patient_id,source,projection,upright\n"
 BOTH = "y.png,frontal,q1,x,,train\nz.png,lateral,q2,x,,train\n"  # lines without a problem
 
 
@@ -72,6 +74,9 @@ BOTH = "y.png,frontal,q1,x,,train\nz.png,lateral,q2,x,,train\n"  # lines without
         (SPLIT + BOTH + "y.png,frontal,p,x,,train\n", "line 4: y.png is listed in line 2 already"),
         (SPLIT + BOTH + "a.png,frontal,p,x,,val\n", "line 4: split is 'val', not train"),
         (SPLIT + BOTH + "a.png,frontal,p,x,,\n", "line 4: split is empty, one of 1 such"),
+        (ORIENTED + "a.png,frontal,p,x,AP supine,\n", "projection is 'AP supine', not PA, AP or"),
+        (ORIENTED + "a.png,frontal,p,x,AP,No\n", "upright is 'No', not yes, no or empty"),
+        (HEADER + "a.png,not_chest,p,x,any,,\n", "view is 'not_chest', not frontal or lateral"),
         (
             SPLIT + BOTH + "a.png,frontal,q2,x,,test\n",
             "line 4: patient q2 is in test here, and in train in line 3",
@@ -86,6 +91,20 @@ def test_a_wrong_manifest_is_told_by_its_line(tmp_path: Path, text: str, message
     """Nothing is guessed: a header's PA is no view label."""
     with pytest.raises(ManifestError, match=message):
         read_manifest(manifest(tmp_path, text))
+
+
+def test_a_manifest_for_more_heads_may_hold_other_images(tmp_path: Path) -> None:
+    """Only where it is asked for; their views are no labels."""
+    text = ORIENTED + "a.png,frontal,p,x,AP,no\nb.png,lateral,q,x,,\nh.png,not_chest,r,hands,,\n"
+    rows = read_manifest(manifest(tmp_path, text), negatives=True)
+    assert [(row.view, row.projection, row.is_upright) for row in rows] == [
+        ("frontal", "AP", False),
+        ("lateral", "", True),
+        ("not_chest", "", True),
+    ]
+    assert labels_of(rows[:2]).tolist() == [1, 0]
+    with pytest.raises(ValueError, match="not_chest has no label of a view"):
+        labels_of(rows)
 
 
 def test_all_problems_are_told_at_once(tmp_path: Path) -> None:

@@ -93,8 +93,8 @@ def test_a_label_is_one_of_three_words(tmp_path: Path) -> None:
     with pytest.raises(ManifestError) as found:
         read_labels(path)
     assert found.value.problems == (
-        "one.csv: view of a is 'PA', not frontal, lateral or exclude",
-        "one.csv: view of c is '', not frontal, lateral or exclude",
+        "one.csv: view of a is 'PA', not frontal, lateral, not_chest or exclude",
+        "one.csv: view of c is '', not frontal, lateral, not_chest or exclude",
         "one.csv: b is in it twice",
     )
 

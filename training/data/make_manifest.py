@@ -13,13 +13,14 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
+from model_store import AnsweredView
 from training.data.adapters import LAYOUTS, Layout, Said, image_key, view_of
 from training.data.manifest import ManifestError, Row
 
 FOLDER = "folder"
 WRITTEN = (
     "file", "view", "patient_id", "source", "pool", "split", "licence", "source_repo",
-    "header_view_position",
+    "header_view_position", "projection", "upright",
 )  # fmt: skip
 
 
@@ -89,7 +90,7 @@ def _judge(said: Said, layout: Layout) -> Row | Exclusion:
 
 
 def adapt_folder(root: Path, source: str, pattern: str | None = None) -> Iterator[Row | Exclusion]:
-    """The files in ROOT/frontal and ROOT/lateral, at any depth.
+    """The files in ROOT/frontal, ROOT/lateral and ROOT/not_chest, at any depth.
 
     Args:
         root: The folder; the rows' files are relative to it.
@@ -104,10 +105,11 @@ def adapt_folder(root: Path, source: str, pattern: str | None = None) -> Iterato
         raise ManifestError(f"{root} is no folder")
     for path in sorted(path for path in root.rglob("*") if path.is_file()):
         file = path.relative_to(root).as_posix()
-        view = view_of(file.split("/")[0])
+        folder = file.split("/")[0]
+        view: AnsweredView | None = "not_chest" if folder == "not_chest" else view_of(folder)
         patient = _patient(file, pattern)
         if view is None:
-            yield Exclusion(file, "lies neither in frontal nor in lateral")
+            yield Exclusion(file, "lies in none of frontal, lateral and not_chest")
         elif not patient:
             yield Exclusion(file, "no patient in its name")
         else:
@@ -149,7 +151,8 @@ def write_manifest(
     records = [
         (
             row.file, row.view, row.patient_id, row.source, "train" if row.train_only else "any",
-            row.part or "", row.licence, row.origin, row.header,
+            row.part or "", row.licence, row.origin, row.header, row.projection,
+            row.upright,
         )
         for row in rows
     ]  # fmt: skip

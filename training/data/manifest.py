@@ -55,7 +55,12 @@ class Row:
     part: Part | None = None  # where the manifest itself says how to split
     header: str = ""  # what the file's DICOM header says of the view, verbatim
     projection: str = ""  # PA or AP, where it is known
-    is_upright: bool = True  # upright, not mirrored, bone bright; else nothing is known of these
+    upright: str = ""  # "no" where it lies on its side, or is mirrored or inverted
+
+    @property
+    def is_upright(self) -> bool:
+        """Upright, not mirrored, bone bright; if not, nothing is known of these."""
+        return self.upright != "no"
 
 
 @dataclass(frozen=True)
@@ -156,7 +161,7 @@ def _row(line: int, record: dict[str, str]) -> Row:
         part=record.get("split") or None,  # type: ignore[arg-type]  # `_in_line` checks it
         header=record.get("header_view_position", ""),
         projection=record.get("projection", ""),
-        is_upright=record.get("upright", "") != "no",
+        upright=record.get("upright", ""),
     )
 
 
@@ -168,6 +173,10 @@ def _in_line(row: Row, views: Sequence[str]) -> Iterator[str]:
             yield f"{name} is empty"
     if row.part not in (None, *get_args(Part)):
         yield f"split is {row.part!r}, not train, validation or test"
+    if row.projection not in {"", "PA", "AP"}:
+        yield f"projection is {row.projection!r}, not PA, AP or empty"
+    if row.upright not in {"", "yes", "no"}:
+        yield f"upright is {row.upright!r}, not yes, no or empty"
     if row.train_only and row.part not in (None, "train"):
         yield f"pool is 'train', but split is {row.part!r}"
 

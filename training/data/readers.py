@@ -14,7 +14,8 @@ from sklearn.metrics import cohen_kappa_score
 from training.data.make_manifest import Exclusion, read_table, write_exclusions, write_table
 from training.data.manifest import ManifestError
 
-Label = Literal["frontal", "lateral", "exclude"]
+Label = Literal["frontal", "lateral", "not_chest", "exclude"]
+NAMES = f"{', '.join(get_args(Label)[:-1])} or {get_args(Label)[-1]}"
 Labels = Mapping[str, Label]
 
 
@@ -38,7 +39,7 @@ class Merged:
 
 
 def read_labels(path: Path) -> dict[str, Label]:
-    """Read a CSV with the columns file and view: frontal, lateral or exclude.
+    """Read a CSV with the columns file and view: frontal, lateral, not_chest or exclude.
 
     Raises:
         ManifestError: With all lines that say something else, or a file for a second time.
@@ -48,7 +49,7 @@ def read_labels(path: Path) -> dict[str, Label]:
     for record in read_table(path, ("file", "view")):
         file, view = record["file"], record["view"]
         if view not in get_args(Label):
-            problems.append(f"view of {file} is {view!r}, not frontal, lateral or exclude")
+            problems.append(f"view of {file} is {view!r}, not {NAMES}")
         if file in labels:
             problems.append(f"{file} is in it twice")
         labels[file] = view  # type: ignore[assignment]  # checked above
