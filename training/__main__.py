@@ -15,7 +15,7 @@ from training.data import make_manifest, readers
 from training.data.manifest import SHARES, By, ManifestError
 from training.evaluate.heads import as_heads_table
 from training.evaluate.metrics import as_table
-from training.export import recalibrate, reread
+from training.export import gallery, recalibrate, reread
 from training.export.publish import STORE, PublishError, how_to_serve, publish
 from training.export.quantize import derive
 from training.export.test_report import cross_source, test_run
@@ -62,6 +62,7 @@ def parser() -> argparse.ArgumentParser:
     readers.add_command(commands)
     recalibrate.add_command(commands)
     reread.add_command(commands)
+    gallery.add_command(commands)
 
     command = commands.add_parser(
         "fit",
