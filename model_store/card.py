@@ -92,6 +92,9 @@ class Evaluation(Frozen):
     specificity: Proportion | None = Field(description="null where the set holds no lateral image")
     auroc: Probability | None = Field(description="null where the set holds one view only")
     review: Proportion = Field(description="images marked for review")
+    calibration_error: Probability | None = Field(
+        default=None, description="expected, over 15 bins of the PFI; since card version 2"
+    )
     note: str = ""
 
 
@@ -166,6 +169,9 @@ class HeadEvaluation(Frozen):
     by_class: dict[str, Proportion] = Field(description="share answered rightly, by true class")
     auroc: Probability | None = Field(default=None, description="null where it has four classes")
     review: Proportion | None = Field(default=None, description="in the head's review band")
+    calibration_error: Probability | None = Field(
+        default=None, description="expected, over 15 bins of the probability; null for four classes"
+    )
     note: str = ""
 
 

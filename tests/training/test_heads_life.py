@@ -112,6 +112,9 @@ def test_a_test_reports_all_heads_and_all_corruptions(tested: Path) -> None:
     assert set(named["rotation", "test"].by_class) == {"0", "90", "180", "270"}
     assert named["mirrored", "test"].accuracy.n == 16 * frontal
     assert ("rotation", "test: hands") not in named
+    errors = [report["evaluations"][0]["calibration_error"]]
+    errors += [named[task, "test"].calibration_error for task in TASKS if task != "rotation"]
+    assert all(0 <= error <= 1 for error in errors)
 
 
 def test_a_published_run_gives_all_outputs_under_a_card_of_version_2(

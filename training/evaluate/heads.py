@@ -21,6 +21,7 @@ from model_store import (
     Task,
 )
 from training.data.manifest import Row
+from training.evaluate.calibration import expected_calibration_error
 from training.evaluate.cutoff import choose_threshold, logit, review_band, sigmoid, youden_plateau
 from training.evaluate.metrics import proportion, sources_of
 from training.networks.heads import Head, PredictionNetwork
@@ -251,7 +252,7 @@ def _by_source(name: str, asked: Asked, cutoff: HeadCutoff | None) -> list[HeadE
 def _row(name: str, asked: Asked, cutoff: HeadCutoff | None) -> HeadEvaluation:
     """One row; without a cutoff, the most probable class is the answer."""
     task, probability, truth, rows = asked
-    auroc = review = None
+    auroc = review = calibration_error = None
     if cutoff is None:
         called = probability.argmax(axis=1)
     else:
@@ -261,6 +262,7 @@ def _row(name: str, asked: Asked, cutoff: HeadCutoff | None) -> HeadEvaluation:
         review = proportion(int(reviewed.sum()), len(rows))
         both = len(np.unique(truth)) == 2
         auroc = float(roc_auc_score(truth, probability)) if both else None
+        calibration_error = expected_calibration_error(probability, truth)
     right = called == truth
     return HeadEvaluation(
         name=name,
@@ -275,6 +277,7 @@ def _row(name: str, asked: Asked, cutoff: HeadCutoff | None) -> HeadEvaluation:
         },
         auroc=auroc,
         review=review,
+        calibration_error=calibration_error,
         note="" if task == "chest" else "each image in all 16 ways to lie",
     )
 
@@ -282,8 +285,9 @@ def _row(name: str, asked: Asked, cutoff: HeadCutoff | None) -> HeadEvaluation:
 def as_heads_table(report: Sequence[HeadEvaluation]) -> str:
     """The rows as a Markdown table, as they stand in documents."""
     lines = [
-        "| set | head | images | n | right | accuracy (95 % CI) | by class | AUROC | review |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| set | head | images | n | right | accuracy (95 % CI) | by class | AUROC "
+        "| calibration error | review |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in report:
         low, high = row.accuracy.ci95
@@ -297,6 +301,7 @@ def as_heads_table(report: Sequence[HeadEvaluation]) -> str:
             f"{row.accuracy.value:.2%} ({low:.2%} to {high:.2%})",
             classes,
             f"{row.auroc:.5f}" if row.auroc is not None else "",
+            f"{row.calibration_error:.4f}" if row.calibration_error is not None else "",
             f"{row.review.value:.1%}" if row.review else "",
         )
         lines.append(f"| {' | '.join(cells)} |")

@@ -12,10 +12,12 @@ from model_store import Evaluation, HeadEvaluation, Heads, Plateau
 from training.data.manifest import (
     LabelledImages,
     ManifestError,
+    labels_of,
     read_images,
     read_manifest,
 )
 from training.evaluate.baseline import HALF, baseline_pfi
+from training.evaluate.calibration import expected_calibration_error
 from training.evaluate.cutoff import Rule, choose_threshold, review_band
 from training.evaluate.heads import PredictHeads, head_rows
 from training.evaluate.metrics import OperatingPoint, Predict, by_source, evaluate
@@ -122,6 +124,10 @@ def heads_report(
     elif views:
         pfi = predict(read_images(views, settings.images, settings.spec).tensors)
         report = by_source(name, pfi, views, untested.point)
+    if report:  # the first row is of all images as they are
+        pfi = predict(read_images(views, settings.images, settings.spec).tensors)
+        error = expected_calibration_error(pfi, labels_of(views))
+        report[0] = report[0].model_copy(update={"calibration_error": error})
     tensors = read_images(rows, settings.images, settings.spec).tensors
     of_heads = head_rows(name, predict_heads, tensors, rows, untested.heads)
     return untested.with_rows(report, of_heads)
