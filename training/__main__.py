@@ -12,7 +12,8 @@ from typing import Any, get_args
 from model_store import Store, StoreError
 from service.inference import NetworkError
 from training.data import make_manifest, readers
-from training.data.manifest import SHARES, By, ManifestError
+from training.data.manifest import ManifestError
+from training.data.split import SHARES, By
 from training.evaluate.heads import as_heads_table
 from training.evaluate.metrics import as_table
 from training.export import gallery, recalibrate, reread

@@ -15,15 +15,14 @@ from images import png, radiograph
 from model_store import PreprocessSpec
 from service.imaging import image_to_tensor
 from training.data.manifest import (
-    By,
     ManifestError,
     Row,
     labels_of,
     read_and_check,
     read_images,
     read_manifest,
-    split,
 )
+from training.data.split import By, split
 
 HEADER = "file,view,patient_id,source,pool,licence,source_repo\n"
 

@@ -284,11 +284,11 @@ def _row(name: str, asked: Asked, cutoff: HeadCutoff | None) -> HeadEvaluation:
 
 def as_heads_table(report: Sequence[HeadEvaluation]) -> str:
     """The rows as a Markdown table, as they stand in documents."""
-    lines = [
-        "| set | head | images | n | right | accuracy (95 % CI) | by class | AUROC "
-        "| calibration error | review |",
-        "|---|---|---|---|---|---|---|---|---|---|",
-    ]
+    columns = (
+        *("set", "head", "images", "n", "right", "accuracy (95 % CI)", "by class"),
+        *("AUROC", "calibration error", "review"),
+    )
+    lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
     for row in report:
         low, high = row.accuracy.ci95
         classes = ", ".join(f"{name} {share.value:.2%}" for name, share in row.by_class.items())

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from model_store import PreprocessSpec
 from training.augmentation.augmented_views import CHILDREN, children
-from training.data.manifest import By, LabelledImages, Part, Row, read_images, split
+from training.data.manifest import LabelledImages, Part, Row, read_images
+from training.data.split import By, split
 from training.study.config import Study
 from training.train import processes
 from training.train.sampling import sampling_weights

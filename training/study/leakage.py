@@ -11,7 +11,7 @@ from scipy.stats import t as student
 from sklearn.metrics import roc_auc_score
 
 from model_store import Evaluation
-from training.data.manifest import By
+from training.data.split import By
 from training.evaluate.cutoff import choose_threshold, youden_plateau
 from training.evaluate.metrics import Pfi, evaluate, proportion
 from training.study.assess import Reading, Tested

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from training.data.manifest import ManifestError, read_and_check, split
+from training.data.manifest import ManifestError, read_and_check
+from training.data.split import split
 from training.evaluate.calibration import images_needed
 from training.study.candidates import Trained, train_candidate
 from training.study.conclude import Retrained, conclude

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from model_store import PreprocessSpec
-from training.data.manifest import SHARES, Part, Row, read_manifest, split
+from training.data.manifest import Part, Row, read_manifest
+from training.data.split import SHARES, split
 from training.networks.heads import Head
 
 SETTINGS, COMMAND = "settings.json", "command.txt"
