@@ -193,6 +193,16 @@ def test_without_heads_a_manifest_with_negatives_is_refused(
     assert "view is 'not_chest', not frontal or lateral" in capsys.readouterr().err
 
 
+def test_a_teacher_of_several_heads_is_refused(
+    tested: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A student would learn one of them; and the folder stays free."""
+    command = ["distil", str(tmp_path / "run"), "--teacher", str(tested)]
+    assert main([*command, "--photographs", str(tmp_path)]) == 1
+    assert "a student learns the view alone" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
 def test_the_sixteen_ways_to_lie_are_told_rightly() -> None:
     """Turned clockwise and mirrored as told, every image is the original again."""
     original = np.random.default_rng(0).integers(0, 256, (2, 1, 8, 8), dtype=np.uint8)

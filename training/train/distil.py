@@ -71,8 +71,14 @@ class DistilSettings:
         """Write distil.json.
 
         Raises:
-            ValueError: The folder belongs to a run with other settings.
+            ValueError: The folder belongs to a run with other settings, or the teacher has several
+                heads.
         """
+        if FitSettings.load(self.teacher).heads:
+            raise ValueError(
+                f"{self.teacher} has several heads, and a student learns the view alone: "
+                "`fit --network swift --heads ...` trains a small network without a teacher"
+            )
         save_settings(self, run / SETTINGS)
 
     @classmethod
