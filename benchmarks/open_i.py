@@ -33,12 +33,13 @@ Row = dict[str, str]
 HEAD = """# Headers and pixels of Open-I
 
 The paper took its public test set from Indiana University's Open-I. For {n:,} of its chest
-radiographs, {laterals:,} laterals and {frontals} frontals, this page compares View Position
-(0018,5101), the pixels by two published models, and checked labels: these began as DICOM tags, an
-independent list and a classifier, and then every lateral was looked at. None of the images has
-trained the models. They are copies of 256 x 256 pixels, and are not part of this project
-(CC BY-NC-ND 4.0). `python benchmarks/open_i.py` makes the page from
-[benchmarks/results/open_i.csv](../benchmarks/results/open_i.csv), measured on {date}.
+radiographs, {laterals:,} laterals and {frontals} frontals, this page compares three things: what
+View Position (0018,5101) says, what two published models see in the pixels, and the true view. The
+true view is a checked label: it began as DICOM tags, an independent list and a classifier, and then
+every lateral was looked at. None of the images has trained the models. They are copies of
+256 x 256 pixels, and are not part of this project (CC BY-NC-ND 4.0). `python benchmarks/open_i.py`
+makes the page from [benchmarks/results/open_i.csv](../benchmarks/results/open_i.csv), measured on
+{date}.
 """
 
 
@@ -111,7 +112,7 @@ def _headers(rows: Sequence[Row]) -> Iterator[str]:
         wrong = sum(claimed(row) not in {None, view} for row in own)
         terms = ", ".join(f"{term} {count}" for term, count in said.most_common())
         lines.append((view, f"{len(own):,}", f"{right:,}", share(wrong, len(own)), terms))
-    heads = ("view", "images", "header names it", "header names the other", "View Position")
+    heads = ("true view", "images", "header names it", "header names the other", "View Position")
     yield table(heads, lines)
     named = [row for row in rows if claimed(row)]
     right = sum(claimed(row) == row["view"] for row in named)
@@ -138,7 +139,11 @@ def _pixels(rows: Sequence[Row]) -> Iterator[str]:
 
 def _again(rows: Sequence[Row]) -> Iterator[str]:
     yield "## Images to look at again\n"
-    yield "A model calls these otherwise than their label:\n"
+    cutoffs = " and ".join(f"{card_of(model).threshold:.4f} (`{model}`)" for model in MODELS)
+    yield (
+        "At least one model disagrees with the label of these images. The columns of the models\n"
+        f"are PFIs; an image is frontal from {cutoffs} on.\n"
+    )
     lines = [
         (row["image"], row["view"], row["header"], *(row[model] for model in MODELS), row["note"])
         for row in rows
@@ -148,9 +153,9 @@ def _again(rows: Sequence[Row]) -> Iterator[str]:
     wrong = [row for row in rows if claimed(row) not in {None, row["view"]}]
     agreed = sum(all(view_of(row[m], m) == row["view"] for m in MODELS) for row in wrong)
     yield (
-        f"The headers of {len(wrong)} images name the other view than their label. In {agreed} of\n"
-        "them both models agree with the label: an audit proposes to correct these headers. The\n"
-        "file of results lists them.\n"
+        f"The headers of {len(wrong)} images contradict their label. In {agreed} of them both\n"
+        "models agree with the label: a header audit lists these headers for correction. The file\n"
+        "of results names them.\n"
     )
 
 

@@ -18,7 +18,8 @@ HEAD = """# Throughput
 
 `python benchmarks/plot.py` makes this page from
 [benchmarks/results/throughput.json](../benchmarks/results/throughput.json), the results of
-`python benchmarks/throughput.py`.
+`python benchmarks/throughput.py`. [How it was measured](#how-it-was-measured) describes the images,
+the other systems (*plain stack*, *LitServe*, *torchxrayvision*) and *efficiency*.
 
 ![Images a second by transfer syntax, of cxrview and of other systems](throughput.png)
 """
@@ -133,14 +134,14 @@ def _machine(results: Results) -> Iterator[str]:
 
 
 def _bars(results: Results) -> Iterator[str]:
-    yield "## The bars\n"
+    yield "## Targets\n"
     rows = []
     for row in results["bars"]:
         value = "not measured" if row["value"] is None else f"{row['value']:.3g}"
         found = f"{value} ({row['remark']})" if row["remark"] else value
         sign = "at least" if row["at_least"] else "at most"
         rows.append((row["name"], f"{sign} {row['limit']:g}", found, "yes" if row["met"] else "no"))
-    yield table(("bar", "limit", "measured", "met"), rows)
+    yield table(("target", "limit", "measured", "met"), rows)
 
 
 def _speeds(results: Results) -> Iterator[str]:
@@ -167,7 +168,7 @@ def _one_way(results: Results, name: str) -> str:
 def _costs(results: Results) -> Iterator[str]:
     yield "## CPU milliseconds an image, and efficiency\n"
     for model in _models(results):
-        rows = []
+        rows, efficiency = [], []
         for name, syntax, row in _of_model(results, model):
             parts = (
                 syntax["receive"]["cpu_s"],
@@ -180,18 +181,18 @@ def _costs(results: Results) -> Iterator[str]:
             receiving = f"{middle(syntax['receive']['images_s']):.0f}"
             shares = [f"{middle(each):.2f}" for each in row["efficiency"].values()]
             of_all = [f"{middle(each):.2f}" for each in row["efficiency_of_all_cores"].values()]
-            rows.append(
-                (name, *map(ms, parts), *map(ms, whole), receiving, *shares, " / ".join(of_all))
-            )
+            rows.append((name, *map(ms, parts), *map(ms, whole)))
+            efficiency.append((name, receiving, *shares, *of_all))
         at = next(row["service"].keys() for _, _, row in _of_model(results, model))
         heads = ["stored as", "receive", "its interrupts", "decode", "decode, all cores at once"]
-        heads += ["network"]
-        heads += [*(f"end to end, at {each}" for each in at), "images/s, receiving alone"]
-        heads += [*(f"efficiency at {each}" for each in at), "of all cores"]
-        yield f"`{model}`:\n"
+        heads += ["network", *(f"end to end, at {each}" for each in at)]
+        yield f"`{model}`, CPU milliseconds an image at concurrency {', '.join(at)}:\n"
         yield table(heads, rows)
+        heads = ["stored as", "images/s, receiving alone", *(f"at {each}" for each in at)]
+        yield f"`{model}`, efficiency:\n"
+        yield table([*heads, *(f"of all cores, at {each}" for each in at)], efficiency)
     yield (
-        "`of all cores` adds the load generator's CPU time to the service's. All other processes\n"
+        "*Of all cores* adds the load generator's CPU time to the service's. All other processes\n"
         f"used {_others(results):.2f} cores (median).\n"
     )
 

@@ -25,6 +25,10 @@ deploy/values-prod.yaml are examples, ci/all-values.yaml sets every value.
 helm install cxrview helm/cxrview --values deploy/values-prod.yaml
 ```
 
+The column *default* is the default of the chart. `null` under `config` leaves the setting to the
+service: its own default is in [settings](../../docs/settings.md), where `config.max_head_bytes` is
+`CXRVIEW_MAX_HEAD_BYTES`.
+
 """
 
 
@@ -47,7 +51,8 @@ def _sections(schema: dict[str, Any], values: dict[str, Any]) -> Iterator[str]:
     for key, value in values.items():
         if key not in plain:
             inner = schema[key]["properties"]
-            yield f"\n## {key}: {schema[key]['description']}\n"
+            text = schema[key]["description"]
+            yield f"\n## {key}\n\n{text[0].upper()}{text[1:]}.\n"
             yield from _table(inner, value, f"{key}.")
 
 

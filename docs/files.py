@@ -22,8 +22,8 @@ HERE = Path(__file__).parent
 HEAD = """# Answers to test files of pydicom
 
 pydicom and pydicom-data have objects of many vendors and kinds; most are no chest radiographs.
-`more` are ten further objects. The table has the answer of `{model}` to each
-(`python docs/files.py`). The figure after a name is the PFI. The model knows chest radiographs
+Ten objects of other origin have names in `more/`. The table has the answer of `{model}` to each
+(`python docs/files.py`). The number after a name is the PFI. The model knows chest radiographs
 only, so an image of a foot or a localiser gets a PFI too.
 
 | answer | files |

@@ -47,6 +47,22 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     return re.sub(r"(?<!!)\[([^\]]+)\]\(([^)\s]+)\)", kept, markdown)
 
 
+def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Names break at their joints in tables, and else nowhere; a picture opens in its full size."""
+    del page, config, files
+
+    def breakable(name: re.Match[str]) -> str:
+        return re.sub(r"(?<=[_./=,])(?=[A-Za-z{])", "<wbr>", name[0])
+
+    cells = re.split(r"(<td[ >].*?</td>)", html, flags=re.DOTALL)
+    cells[1::2] = [re.sub(r"(?<=<code>)[^<]+", breakable, cell) for cell in cells[1::2]]
+    cells[::2] = [
+        re.sub(r"(?<!</span>)<code>(?=[^<\s]{1,28}</code>)", '<code class="name">', text)
+        for text in cells[::2]
+    ]
+    return re.sub(r'(<img [^>]*?src="([^"]+)"[^>]*>)', r'<a href="\2">\1</a>', "".join(cells))
+
+
 def endpoints() -> str:
     """Every endpoint of the OpenAPI description."""
     description = create_app(Settings()).openapi()
@@ -60,6 +76,6 @@ def endpoints() -> str:
     ]
     for path, methods in description["paths"].items():
         for method, operation in methods.items():
-            answers = ", ".join(operation["responses"])
+            answers = ", ".join(sorted(operation["responses"]))
             lines.append(f"| `{method.upper()} {path}` | {operation['summary']} | {answers} |")
     return "\n".join(lines) + "\n"

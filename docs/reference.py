@@ -23,6 +23,19 @@ from training.evaluate.metrics import as_table
 HERE = Path(__file__).parent
 WIDTH = 100  # of the help of a command
 MIB = 2**20
+MORE = {  # above the help of a command
+    "serve": "[Settings](settings.md) has all variables.\n\n",
+    "classify": "[The columns](python.md#many-images) of `--csv` and `--parquet`, and the "
+    "[exit codes](quickstart.md#from-a-folder-to-a-csv).\n\n",
+    "models": "[Models](models.md) has more of each version, [choosing a model](choosing.md) compares "
+    "them.\n\n",
+    "key": "[Access](access.md#authentication) says what each permission opens.\n\n",
+    "backfill": "[Whole archives](backfill.md#the-command) explains the options and the exit codes, "
+    "[sources](backfill-sources.md) the options of each source, "
+    "[results](backfill-results.md#columns-of-a-row) the columns.\n\n",
+    "audit": "[Results](backfill-results.md#the-certificate) describes the certificate and the audit.\n\n",
+    "export": "[Results](backfill-results.md#columns-of-a-row) explains the columns.\n\n",
+}
 
 
 def settings() -> str:
@@ -59,11 +72,13 @@ def _default(name: str) -> str:
 
 
 def cli() -> str:
-    """The help of every command."""
+    """The help of every command, and the pages that have more."""
     os.environ["COLUMNS"] = str(WIDTH)
     overview = _help()
     names = re.findall(r"^    (\w+) ", overview, re.MULTILINE)
-    commands = [f"## cxrview {name}\n\n```text\n{_help(name)}\n```\n" for name in names]
+    commands = [
+        f"## cxrview {name}\n\n{MORE.get(name, '')}```text\n{_help(name)}\n```\n" for name in names
+    ]
     return "\n".join([f"# The command\n\n```text\n{overview}\n```\n", *commands])
 
 
@@ -82,9 +97,15 @@ def models() -> str:
         "# Models",
         "",
         "What the cards of the shipped versions say; `GET /v1/model` returns the whole card of the one that",
-        "serves. Frontal is the positive class. Intervals are exact (Clopper-Pearson, 95 %). No patient is in",
-        "training and test. `review` is the share of images that are marked for a person. Which one to pick is",
-        "in [choosing a model](choosing.md).",
+        "serves. Which one to pick is in [choosing a model](choosing.md).",
+        "",
+        "Frontal is the positive class. Intervals are exact (Clopper-Pearson, 95 %). No patient is in training",
+        "and test. `review` is the share of images that are marked for a person. The cutoff is the `threshold`",
+        "of the card and of an answer. [Children](children.md) are augmented copies of an image. The sets are",
+        "",
+        "- *test*: test images, and those of each source",
+        "- *Figure 6*: the test images, changed in the paper's four ways; *grid*: all four together",
+        "- *fit on ..., test on ...*: another network of the same recipe, trained without the source that tests it",
     ]
     return "\n".join(lines) + "\n" + "".join(map(_card, reversed(cards)))
 

@@ -17,7 +17,13 @@ def add_command(commands: Any) -> None:
     """`key NAME PERMISSION... --file FILE`."""
     parser = commands.add_parser("key", help="create an API key and add its hash to a key file")
     parser.add_argument("name", metavar="NAME", help="name of the client")
-    parser.add_argument("permissions", nargs="+", choices=PERMISSIONS, metavar="PERMISSION")
+    parser.add_argument(
+        "permissions",
+        nargs="+",
+        choices=PERMISSIONS,
+        metavar="PERMISSION",
+        help=", ".join(PERMISSIONS),
+    )
     parser.add_argument(
         "--file", type=Path, required=True, help="key file of the service (CXRVIEW_KEYS)"
     )

@@ -52,6 +52,21 @@ def test_the_site_builds(tmp_path) -> None:
         assert not [url for url in loaded if "canonical" not in url], page
 
 
+def test_names_break_in_tables_only_and_pictures_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A long name wraps in a narrow table; in a text `--out` stays whole; code blocks stay."""
+    monkeypatch.syspath_prepend(str(DOCS))
+    from hooks import on_page_content
+
+    def made(html: str) -> str:
+        return str(on_page_content(html, None, None, None))
+
+    assert made("<td><code>a_b/1.0</code> a_b</td>") == "<td><code>a_<wbr>b/1.0</code> a_b</td>"
+    assert made("<p><code>--out</code></p>") == '<p><code class="name">--out</code></p>'
+    block = "<pre><span></span><code>a_b\n</code></pre>"
+    assert made(block) == block
+    assert made('<img alt="" src="a.png" />') == '<a href="a.png"><img alt="" src="a.png" /></a>'
+
+
 def test_the_notebook_runs() -> None:
     """All its cells, one after the other, as from the root of the repository."""
     notebook = json.loads((DOCS / "notebook.ipynb").read_text())
