@@ -37,7 +37,7 @@ QUERIES = re.findall(
 )
 SCRAPE_SECONDS, RATE_SECONDS = 0.5, 4
 JOBS, JOB_IMAGES = 60, 2500  # more than a lease holds, so that there is progress to see
-ANSWER_SECONDS = 90  # for all panels together, until everything has been scraped a few times
+ANSWER_SECONDS = 240  # for all panels together; jobs yield to whatever else a busy machine does
 OF_GPU = {"GPU utilisation by pod", "GPU memory by pod"}  # which is not here
 
 

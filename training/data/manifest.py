@@ -83,6 +83,11 @@ def labels_of(rows: Sequence[Row]) -> npt.NDArray[np.int64]:
     return np.array([row.view == "frontal" for row in rows], dtype=np.int64)
 
 
+def views_of(rows: Sequence[Row]) -> list[Row]:
+    """The radiographs of the chest, which have a view."""
+    return [row for row in rows if row.view != "not_chest"]
+
+
 def read_manifest(path: Path, *, negatives: bool = False) -> list[Row]:
     """Read a CSV with the columns file, view, patient_id, source and, if it has them, pool
     (`train`: never validation or test), split (train, validation or test: then in every line),

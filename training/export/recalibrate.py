@@ -26,7 +26,7 @@ from model_store import (
     load_published,
 )
 from service.inference import open_network
-from training.data.manifest import Row, read_images, read_manifest
+from training.data.manifest import Row, read_images, read_manifest, views_of
 from training.evaluate.calibration import (
     Doubles,
     Labels,
@@ -49,7 +49,6 @@ from training.evaluate.metrics import (
 from training.evaluate.records import ReviewBand
 from training.export.publish import STORE
 from training.export.quantize.convert import heads_predictor
-from training.train.evaluation_rows import views_of
 from training.train.fit import HEADS_MARGIN
 
 FEWEST_IMAGES = 50  # below it, the cutoff is one patient's more or less

@@ -15,6 +15,7 @@ from training.data.manifest import (
     labels_of,
     read_images,
     read_manifest,
+    views_of,
 )
 from training.evaluate.baseline import HALF, baseline_pfi
 from training.evaluate.calibration import expected_calibration_error
@@ -26,7 +27,6 @@ from training.train.evaluation_rows import (
     crossing_rows,
     mixed_sources,
     test_rows,
-    views_of,
 )
 from training.train.finished import open_run
 from training.train.fit import CUTOFF, HEADS_CUTOFFS, fit

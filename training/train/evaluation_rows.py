@@ -14,7 +14,7 @@ from model_store import Evaluation, Plateau
 from training.augmentation.corruptions import CORRUPTIONS
 from training.augmentation.figure6 import FIGURE_6
 from training.augmentation.image_files import transformed
-from training.data.manifest import Row, read_images, read_manifest
+from training.data.manifest import Row, read_images, read_manifest, views_of
 from training.evaluate.cutoff import youden_plateau
 from training.evaluate.metrics import OperatingPoint, Predict, by_source, evaluate, sources_of
 from training.train.fit import validation_images
@@ -58,11 +58,6 @@ def test_rows(predict: Predict, settings: FitSettings, point: OperatingPoint) ->
 
 
 test_rows.__test__ = False  # type: ignore[attr-defined]  # a name that pytest would collect
-
-
-def views_of(rows: Sequence[Row]) -> list[Row]:
-    """The radiographs, which have a view."""
-    return [row for row in rows if row.view != "not_chest"]
 
 
 def corruption_rows(

@@ -15,7 +15,7 @@ from torch.nn.functional import cross_entropy
 
 from model_store import Plateau
 from training.augmentation.augment import Augmentation
-from training.data.manifest import LabelledImages, read_and_check, read_images
+from training.data.manifest import LabelledImages, read_and_check, read_images, views_of
 from training.evaluate.cutoff import youden_plateau
 from training.evaluate.heads import fit_heads, predict_heads
 from training.evaluate.metrics import balanced_loss, forward, predict
@@ -68,10 +68,11 @@ def _fit_heads(settings: FitSettings, trainer: Trainer[GoogLeNet | Swift], run: 
     judge = HeadsJudge.of(settings, device)
     run_training(trainer, judge.loss, run, settings.check_every)
     network = load_weights(network_of(settings), run, device)
-    asked = (judge.answers[:, 0] != NOT_ASKED).numpy()
-    pfi = predict_heads(network, heads, judge.tensors[asked], device)["pfi"]
+    # not the judge's copies: they are meant to be hard, and some show too little for any answer
+    images = validation_images(settings)
+    pfi = predict_heads(network, heads, images.tensors, device)["pfi"]
     copies = f"validation images and {settings.children} children of each"
-    plateau = youden_plateau(pfi, judge.answers[asked, 0].numpy(), copies)
+    plateau = youden_plateau(pfi, images.labels, copies)
     (run / CUTOFF).write_text(plateau.model_dump_json(indent=2) + "\n")
     rows = rows_of(settings, "validation")
     predict = partial(predict_heads, network, heads, device=device)
@@ -125,8 +126,11 @@ def load_weights(network: Net, run: Path, device: torch.device) -> Net:
 
 
 def validation_images(settings: FitSettings) -> LabelledImages:
-    """The validation images and `settings.children` augmented copies of each, always the same."""
-    rows = rows_of(settings, "validation")
+    """The validation images and `settings.children` augmented copies of each, always the same.
+
+    Radiographs only, which have a view.
+    """
+    rows = views_of(rows_of(settings, "validation"))
     copies = [read_images(rows, settings.images, settings.spec).tensors]
     parents = torch.from_numpy(read_images(rows, settings.images, settings.double_spec).tensors)
     augmentation = Augmentation(settings.seed + 1, settings.size)
