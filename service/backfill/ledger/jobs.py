@@ -56,6 +56,11 @@ class LeaseLostError(LedgerError):
     """Another worker has these images now; the caller must discard its results."""
 
 
+def own_ids(job: str) -> str:
+    """What the ids of a job's leases begin with, and so the names of its parts."""
+    return job[:8]
+
+
 @dataclass(frozen=True)
 class Job:
     """One archive and one model."""

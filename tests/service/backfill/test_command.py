@@ -142,6 +142,27 @@ def test_an_archive_without_images_is_told(
     assert (certificate["valid"], certificate["empty"]) == (True, True)
 
 
+def test_files_of_another_job_are_told_and_kept(
+    archive: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The certificate cannot vouch for them."""
+    out, other = tmp_path / "out", tmp_path / "other"
+    for folder in (out, other):
+        words = ["backfill", str(archive), f"--out={folder}", SWIFT, "--format=ndjson"]
+        assert main([*words, "--chunk=2", "--limit=4"]) == 1
+    strangers = out / "results" / "day=2020-01-01"
+    strangers.mkdir()
+    for path in (other / "results").glob("day=*/part-*"):
+        shutil.copy(path, strangers)
+    names = {path.name for path in strangers.iterdir()}
+    assert len(names) == 2
+    assert main(["backfill", f"--out={out}", "--resume"]) == 1
+    told = said(capsys)
+    for name in names:
+        assert f"day=2020-01-01/{name}: no part of this job" in told
+    assert {path.name for path in strangers.iterdir()} == names
+
+
 @pytest.mark.parametrize("form", FORMATS)
 def test_results_become_one_sorted_file(
     archive: Path, tmp_path: Path, form: str, capsys: pytest.CaptureFixture[str]
