@@ -299,7 +299,7 @@ def test_only_what_this_job_left_is_deleted(bench: Bench, archive: Archive) -> N
     folder.mkdir()
     own = own_ids(bench.job)
     strangers = {f"part-{'0' * 32}.parquet", f".part-{'0' * 32}.parquet.tmp", "part-0.csv"}
-    # Nothing that readers see is deleted, whoever wrote it
+    # What readers see is kept, also under this job's own name
     kept = {*strangers, f"part-{own}{'0' * 24}.parquet"}
     for name in (*kept, f".part-{own}{'1' * 24}.parquet.tmp"):
         (folder / name).write_bytes(b"rows")
