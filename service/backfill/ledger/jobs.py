@@ -61,6 +61,11 @@ def own_ids(job: str) -> str:
     return job[:8]
 
 
+def model_of(description: Mapping[str, Any]) -> str:
+    """The model of a job, with the beginning of its weights' hash, for people."""
+    return f"{description['model']} (SHA-256 {description['model_sha256'][:8]}...)"
+
+
 @dataclass(frozen=True)
 class Job:
     """One archive and one model."""
