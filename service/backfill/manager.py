@@ -23,7 +23,13 @@ from service.backfill.engines.stopping import stop
 from service.backfill.job_store import OURS, JobStore
 from service.backfill.job_view import Current, JobView, JobViewState
 from service.backfill.job_watch import Watch
-from service.backfill.ledger.jobs import Job, JobConflictError, JobState, JobStateError
+from service.backfill.ledger.jobs import (
+    Job,
+    JobConflictError,
+    JobState,
+    JobStateError,
+    model_of,
+)
 from service.backfill.results.folder import Results
 from service.backfill.results.rows import Source
 from service.backfill.results.sinks import SINKS
@@ -280,8 +286,8 @@ class Manager:
     def _worked(self, job: Job) -> Job:
         wanted = job.description
         if wanted != {**wanted, **self._model}:
-            running = self._model["model"]
-            raise JobStateError(f"it was begun with {wanted['model']}, and this is {running}")
+            began, running = model_of(wanted), model_of(self._model)
+            raise JobStateError(f"it was begun with {began}, and this is {running}")
         out = self._store.begin(job)
         self._ledger.take_back(job.id)  # no other process has the folder, so no worker is alive
         source = self._open(wanted)

@@ -18,7 +18,7 @@ from service.backfill.engines.local import TooManyFailuresError
 from service.backfill.engines.ray_placement import ClusterError
 from service.backfill.engines.task import Engine, Task
 from service.backfill.job_folder import BusyError, alone, conclude, ledger_in
-from service.backfill.ledger.jobs import Job, LedgerError
+from service.backfill.ledger.jobs import Job, LedgerError, model_of
 from service.backfill.ledger.ledger import Ledger
 from service.backfill.report.certificate import Certificate
 from service.backfill.report.write import PAGE, audit
@@ -58,7 +58,7 @@ def run_backfill(options: argparse.Namespace) -> int:
             source = open_source(options.source, _source_options(options))
             if isinstance(source, RemoteSource):
                 _check(source, options.source)
-            job = _opened_job(ledger, options, version)
+            job = _opened_job(ledger, options, version, before)
             if options.retry_failed:
                 again = ledger.retry_failed(job.id)
                 console.print(f"{again} images are tried again")
@@ -167,11 +167,13 @@ def _shown(value: str | list[str]) -> str:
     return value if isinstance(value, str) else " ".join(value) or "(none)"
 
 
-def _opened_job(ledger: Ledger, options: argparse.Namespace, version: ModelVersion) -> Job:
+def _opened_job(
+    ledger: Ledger, options: argparse.Namespace, version: ModelVersion, before: Job | None
+) -> Job:
     """The job of this folder: a new one, or the existing one with --resume.
 
     Raises:
-        JobConflictError: The model of this name has other weights than when the job began.
+        RefusedError: The model of this name has other weights than when the job began.
     """
     card = version.card
     description = {
@@ -181,6 +183,9 @@ def _opened_job(ledger: Ledger, options: argparse.Namespace, version: ModelVersi
         "model": f"{card.name}/{card.version}",
         "model_sha256": card.model_sha256,
     }
+    if before is not None and before.description["model_sha256"] != card.model_sha256:
+        was, now = model_of(before.description), model_of(description)
+        raise RefusedError(f"the job began with the model {was}, not {now}")
     job = ledger.open_job(str(options.out.resolve()), description)
     if options.ledger is None:  # no other process has the folder, so no worker is alive
         ledger.take_back(job.id)

@@ -8,28 +8,45 @@ and CHEST (THORAX), see the curated columns of NCI's Imaging Data Commons.
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 
-# Within a word: CHESTABDOMEN, CHESTABDPELVIS, NECKCHEST, CHEST2VIEWS. English, German, French,
-# Spanish, Portuguese, Italian, Dutch
-CHEST = re.compile(
-    r"CHEST|TH?[OÓ]RAX|TORACE|BRUSTKORB|BORSTKAS|POITRINE|PECHO"
-    r"|LUNG|LONGEN|POUMON|PULM[OÓ]N|PULMÃO|POLMON|CXR|MEDIASTIN|HEART|BRONCHUS"
+# English, German, French, Spanish, Portuguese, Italian, Dutch
+CHEST = (
+    "CHESTS?|TH?[OÓ]RAX|TORACE|BRUSTKORB|BORSTKAS|POITRINE|PECHO|LUNG(?:S|EN?)?|LONGEN|POUMONS?"
+    "|PULM[OÓ]N(?:ES)?|PULMÃO|PULMÕES|POLMON[EI]|CXR|MEDIASTIN(?:UM|O)?|HEART|BRONCHUS"
 )
-# Table L-1: the parts that are imaged in radiography (CID 4009 DX Anatomy Imaged), and plurals. Not
-# those whose pictures show most of the chest without being chest radiographs: RIB, STERNUM, SPINE,
-# TSPINE, CTSPINE, TLSPINE, ESOPHAGUS, TRACHEA, WHOLEBODY
+# What stands beside the chest in one word: CHESTABDPELVIS, NECKCHEST, CHESTPALAT, THORAXORGANE
+BESIDE = (
+    "ABD(?:OM(?:EN)?)?|PELV(?:IS)?|NECK|HEAD|SPINE|TO|AND|XRAY|XR|CR|DX|DR|RX|AP|PA|LAT(?:ERAL)?"
+    "|FRONTAL|VIEWS?|PORT(?:ABLE)?|BEDSIDE|PEDS?|ADULT|ROUTINE|WALL|RIBS?|ORGANE"
+)
+NAMES_CHEST = re.compile(f"(?:{BESIDE})*(?:{CHEST})(?:{CHEST}|{BESIDE})*")
+# Texts with these words name no part: NO CHEST, CHEST PHANTOM
+DENIALS = frozenset({
+    "NO", "NON", "NOT", "PHANTOM", "PHANTOMS", "PHANTOME", "FANTOM", "FANTOMA", "FANTOME",
+})  # fmt: skip
+# Pictures of these show much of the chest without being chest radiographs, so they claim nothing.
+# T: T-SPINE, T/L SPINE
+SHOW_CHEST = frozenset({
+    "ACJOINT", "CLAVICLE", "CLAVICLES", "CTSPINE", "ESOPHAGUS", "RIB", "RIBS", "SCAPULA",
+    "SHOULDER", "SHOULDERS", "STERNUM", "T", "THORACIC", "TLSPINE", "TRACHEA", "TSPINE",
+    "WHOLEBODY",
+})  # fmt: skip
+# The other parts of Table L-1 that are imaged in radiography (CID 4009 DX Anatomy Imaged), also as
+# plurals and as two words (L-SPINE)
 OTHERS = frozenset({
-    "ABDOMEN", "ABDOMENPELVIS", "ACJOINT", "ANKLE", "ANKLES", "ARM", "BILEDUCT", "BLADDER", "BRAIN",
-    "BREAST", "BREASTS", "CALCANEUS", "CERVICAL", "CLAVICLE", "COCCYX", "COLON", "CSPINE",
-    "DUODENUM", "ELBOW", "ELBOWS", "EXTREMITY", "EYE", "FACE", "FEMUR", "FIBULA", "FINGER",
-    "FINGERS", "FOOT", "FEET", "FOREARM", "GALLBLADDER", "HAND", "HANDS", "HEAD", "HEADNECK", "HIP",
-    "HIPS", "HUMERUS", "IAC", "ILIUM", "JAW", "KIDNEY", "KNEE", "KNEES", "LARGEINTESTINE", "LARYNX",
-    "LEG", "LEGS", "LSPINE", "LSSPINE", "LUMBAR", "MANDIBLE", "MASTOID", "MAXILLA", "NECK", "NOSE",
-    "OPTICCANAL", "ORBIT", "ORBITS", "PAROTID", "PATELLA", "PELVIS", "PROSTATE", "RADIUS",
-    "RADIUSULNA", "RECTUM", "SACRUM", "SCAPULA", "SELLA", "SESAMOID", "SHOULDER", "SHOULDERS",
-    "SIJOINT", "SINUS", "SINUSES", "SKULL", "SMALLINTESTINE", "SSPINE", "STOMACH", "SUBMANDIBULAR",
-    "TEETH", "THIGH", "THUMB", "TIBIA", "TIBIAFIBULA", "TMJ", "TOE", "TOES", "ULNA",
-    "UPRURINARYTRACT", "URETER", "URETHRA", "WRIST", "WRISTS", "ZYGOMA",
+    "ABDOMEN", "ABDOMENPELVIS", "ANKLE", "ANKLES", "ARM", "BILE DUCT", "BILEDUCT", "BLADDER",
+    "BRAIN", "BREAST", "BREASTS", "C SPINE", "CALCANEUS", "CERVICAL", "COCCYX", "COLON", "CSPINE",
+    "DUODENUM", "ELBOW", "ELBOWS", "EXTREMITY", "EYE", "FACE", "FEET", "FEMUR", "FIBULA", "FINGER",
+    "FINGERS", "FOOT", "FOREARM", "GALLBLADDER", "HAND", "HANDS", "HEAD", "HEADNECK", "HIP", "HIPS",
+    "HUMERUS", "IAC", "ILIUM", "JAW", "KIDNEY", "KNEE", "KNEES", "L SPINE", "LARGE INTESTINE",
+    "LARGEINTESTINE", "LARYNX", "LEG", "LEGS", "LS SPINE", "LSPINE", "LSSPINE", "LUMBAR",
+    "MANDIBLE", "MASTOID", "MAXILLA", "NECK", "NOSE", "OPTIC CANAL", "OPTICCANAL", "ORBIT",
+    "ORBITS", "PAROTID", "PATELLA", "PELVIS", "PROSTATE", "RADIUS", "RADIUSULNA", "RECTUM",
+    "S SPINE", "SACRUM", "SELLA", "SESAMOID", "SI JOINT", "SIJOINT", "SINUS", "SINUSES", "SKULL",
+    "SMALL INTESTINE", "SMALLINTESTINE", "SSPINE", "STOMACH", "SUBMANDIBULAR", "TEETH", "THIGH",
+    "THUMB", "TIBIA", "TIBIAFIBULA", "TMJ", "TOE", "TOES", "ULNA", "UPRURINARYTRACT", "URETER",
+    "URETHRA", "WRIST", "WRISTS", "ZYGOMA",
 })  # fmt: skip
 WORD = re.compile(r"[^\W\d_]+")
 
@@ -37,7 +54,11 @@ WORD = re.compile(r"[^\W\d_]+")
 def is_chest_named(text: str | None) -> bool | None:
     """Whether a text names the chest, alone or among others; None if it names no known part."""
     words = WORD.findall((text or "").upper())
-    named = {*words, "".join(words)}  # L-SPINE, ABDOMEN PELVIS
-    if any(map(CHEST.search, named)):
+    if DENIALS.intersection(words):
+        return None
+    if any(map(NAMES_CHEST.fullmatch, words)):
         return True
+    if SHOW_CHEST.intersection(words):
+        return None
+    named = {*words, *(f"{one} {next_}" for one, next_ in pairwise(words))}
     return False if named & OTHERS else None

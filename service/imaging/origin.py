@@ -14,6 +14,8 @@ from service.imaging.header import DESCRIPTIONS, ClaimedBy, ViewHeader
 from service.imaging.view_terms import view_named
 
 MAX_CHARACTERS = 64  # the Standard's maximum for these attributes
+# Value representations of texts, of implicit VR, and of an unknown one
+TEXT_VRS = frozenset({b"CS", b"LO", b"LT", b"SH", b"ST", b"UC", b"UT", b"", b"UN"})
 FIRST_YEAR = 1970  # digital radiographs are newer; clocks that were reset say 1970 or earlier
 REPLACED = "\N{REPLACEMENT CHARACTER}"  # by pydicom, for what the character set does not have
 DATES = ("AcquisitionDate", "ContentDate", "StudyDate")  # the nearest to the exposure first
@@ -54,7 +56,7 @@ def view_header_of(elements: Elements) -> ViewHeader:
         _view_code(elements),
         described_view,
         claimed_by,
-        tidy(elements.text("BodyPartExamined")),
+        _body_part(elements),
     )
 
 
@@ -82,6 +84,14 @@ def month_of(text: str | None) -> str | None:
     except ValueError:
         return None
     return f"{year}-{month:02}"
+
+
+def _body_part(elements: Elements) -> str | None:
+    if elements.vrs.get("BodyPartExamined", b"") not in TEXT_VRS:
+        return None
+    text = elements.text("BodyPartExamined") or ""
+    spaced = "".join(each if each.isprintable() else " " for each in text)
+    return tidy(" ".join(spaced.split()))
 
 
 def _view_code(elements: Elements) -> str | None:

@@ -138,7 +138,7 @@ class LocalEngine:
         """
         ledger, job = self._ledger, self._job
         try:
-            self._results.recover(partial(ledger.leases, job), partial(ledger.parts, job))
+            self._results.recover(job, partial(ledger.leases, job), partial(ledger.parts, job))
             ledger.set_state(job, "running")
             self._work()
             found = ledger.job(job)

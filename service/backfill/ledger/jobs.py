@@ -56,6 +56,16 @@ class LeaseLostError(LedgerError):
     """Another worker has these images now; the caller must discard its results."""
 
 
+def own_ids(job: str) -> str:
+    """What the ids of a job's leases begin with, and so the names of its parts."""
+    return job[:8]
+
+
+def model_of(description: Mapping[str, Any]) -> str:
+    """The model of a job, with the beginning of its weights' hash, for people."""
+    return f"{description['model']} (SHA-256 {description['model_sha256'][:8]}...)"
+
+
 @dataclass(frozen=True)
 class Job:
     """One archive and one model."""

@@ -28,6 +28,7 @@ from service.backfill.ledger.jobs import (
     Part,
     Settled,
     UnknownJobError,
+    own_ids,
 )
 from service.backfill.ledger.queries import (
     CRASHED,
@@ -167,7 +168,7 @@ class Ledger:
             most: The most images of the lease.
             seconds: Until the lease expires, and other workers may take the images.
         """
-        now, lease = self._now(), secrets.token_hex(16)
+        now, lease = self._now(), own_ids(job) + secrets.token_hex(12)
         values = {"state": "leased", "lease": lease, "lease_until": now + seconds}
         crashes = 0
         with self._transaction() as connection:

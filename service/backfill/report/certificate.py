@@ -40,7 +40,8 @@ class Agreement(Frozen):
     disagrees: Count
     silent: Count = Field(
         description="no header, no such attribute, or it claims nothing that can be compared; of "
-        "the view, also images that are no chest radiographs"
+        "the view, also images that are no chest radiographs; of the body part, only images whose "
+        "model says whether they show a chest"
     )
 
 

@@ -115,10 +115,12 @@ class HeaderAudit:
         self.chest.add(wrong.filter(is_chest)[BODY_PART])
         self.not_chest.add(wrong.filter(pc.invert(is_chest))[BODY_PART])
         flags = []
-        for name in AGREES.values():
-            column = done[name]
-            flags += [pc.fill_null(column, False), pc.fill_null(pc.invert(column), False)]
-            flags += [pc.is_null(column)]
+        for name, column in AGREES.items():
+            agrees = done[column]
+            flags += [pc.fill_null(agrees, False), pc.fill_null(pc.invert(agrees), False)]
+            silent = pc.is_null(agrees)
+            # A model that cannot tell a chest makes no body part silent
+            flags += [pc.and_(silent, pc.is_valid(done["chest"])) if name == BODY_PART else silent]
         names = [str(at) for at in range(len(flags))]
         table = pa.table([done["station"], done["month"], *flags], ["station", "month", *names])
         sums = table.group_by(["station", "month"]).aggregate([(each, "sum") for each in names])

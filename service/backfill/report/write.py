@@ -67,6 +67,8 @@ def audit(folder: Path, out: Path, known: Known | None = None) -> Certificate:
                 for batch in part.batches():
                     account.add(batch)
                     headers.add(batch)
+                if account.rows == before:
+                    raise PartError("it has no rows")
             except PartError as error:
                 errors.append(f"{part.name}: {error}")
             rows = account.rows - before
@@ -98,7 +100,7 @@ def _certificate(
         cxrview=version("cxrview"),
         created=datetime.now(UTC),
         valid=not errors,
-        empty=not (known.found if known else account.rows),
+        empty=not (known.found if known else found),
         errors=tuple(errors),
         found=known.found if known else account.rows,
         found_by="source" if known else "rows",

@@ -8,19 +8,19 @@ from contextlib import suppress
 from datetime import UTC, date, datetime
 from pathlib import Path
 
-from service.backfill.ledger.jobs import Part
+from service.backfill.ledger.jobs import Part, own_ids
 from service.backfill.results import atomic_files
 from service.backfill.results.rows import Row
 from service.backfill.results.sinks import RESULTS, Sink
 
 FAILURES = "failures-"
-# The lease's id in the name of a part. Parts of failed images do not match: `Ledger.end` replaces
+# The lease's id in the name of a draft. Parts of failed images do not match: `Ledger.end` replaces
 # them
-PART_ID = re.compile(r"part-([0-9a-f]+)\.")
+DRAFT = re.compile(r"\.part-([0-9a-f]+)\.\w+\.tmp")
 
 
 class Results:
-    """Writes parts, publishes committed ones, and deletes the others.
+    """Writes parts, publishes committed ones, and deletes drafts that never were.
 
     Args:
         out: The folder of the job.
@@ -51,27 +51,32 @@ class Results:
             path.unlink(missing_ok=True)
 
     def recover(
-        self, leases: Callable[[], Collection[str]], committed: Callable[[], Sequence[Part]]
+        self,
+        job: str,
+        leases: Callable[[], Collection[str]],
+        committed: Callable[[], Sequence[Part]],
     ) -> None:
-        """Clean up after a crash: publish committed parts, delete the others.
+        """Clean up after a crash: publish committed parts, delete the job's other drafts.
 
-        Other workers may write meanwhile. So the order matters: files are listed before the leases
-        and parts are read. A listed file that then has neither a lease nor a part is left over.
+        Other workers may write meanwhile. So the order matters: drafts are listed before the leases
+        and parts are read. A listed draft that then has neither a lease nor a part is left over.
+        Files of other jobs, and all that readers see, are never deleted: the certificate names
+        parts that are not this job's.
 
         Args:
+            job: The job's id.
             leases: Reads the ids of leases that hold images, expired ones included.
             committed: Reads the parts that the ledger has.
         """
-        there = list(self._out.glob(f"{RESULTS}/day=*/*"))
+        drafts = list(self._out.glob(f"{RESULTS}/day=*/.part-{own_ids(job)}*.tmp"))
         alive, parts = leases(), committed()
         for part in parts:
             with suppress(FileNotFoundError):  # the certificate reports a missing part
                 self.publish(part)
-        known = {self._path(part.name) for part in parts}
-        for path in there:
-            final = path.with_name(path.name.removeprefix(".").removesuffix(".tmp"))
-            found = PART_ID.match(final.name)
-            if found and final not in known and found[1] not in alive:
+        known = {atomic_files.temporary(self._path(part.name)) for part in parts}
+        for path in drafts:
+            found = DRAFT.fullmatch(path.name)
+            if found and path not in known and found[1] not in alive:
                 path.unlink(missing_ok=True)
 
     def _path(self, name: str) -> Path:

@@ -27,6 +27,14 @@ SKIPPED = frozenset(
         "unsupported_sop_class",
     }
 )
+# All codes of a row. Others come from a later version
+ROW_CODES = SKIPPED | {
+    "archive_too_large", "corrupt_archive", "corrupt_image", "crashed", "decoder_failed",
+    "duplicate", "empty_image", "entry_kind", "entry_name", "entry_ratio", "entry_too_large",
+    "image_too_large", "internal_error", "malformed_multipart", "nested_archive", "no_pixel_data",
+    "not_found", "too_many_files", "unknown_archive", "unreadable_file",
+    "unsupported_pixel_format", "unsupported_transfer_syntax",
+}  # fmt: skip
 UID = re.compile(r"\d+(\.\d+)+", re.ASCII)
 
 

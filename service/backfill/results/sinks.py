@@ -137,11 +137,11 @@ class Ndjson(Sink):
         return "".join(f"{line}\n" for line in lines).encode()
 
     def batches(self, data: bytes) -> Iterator[pa.RecordBatch]:
-        """The rows; a line with unknown columns is refused."""
+        """The rows, without columns of later versions."""
         if not data.endswith(b"\n"):
             raise PartError("its last line is cut off")
         read = pa_json.ReadOptions(block_size=len(data) + 1)  # so that no line is too long
-        options = pa_json.ParseOptions(explicit_schema=SCHEMA, unexpected_field_behavior="error")
+        options = pa_json.ParseOptions(explicit_schema=SCHEMA, unexpected_field_behavior="ignore")
         table = pa_json.read_json(io.BytesIO(data), read, options)
         return table.to_batches(BATCH_ROWS)  # type: ignore[no-any-return]
 

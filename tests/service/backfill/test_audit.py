@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import shutil
 import subprocess
 import sys
@@ -25,6 +26,7 @@ from service.backfill.report.bounded_counter import BoundedCounter, Repetitions
 from service.backfill.report.certificate import Certificate
 from service.backfill.report.write import Known, audit
 from service.backfill.results.atomic_files import temporary
+from service.backfill.results.columns import as_table
 from service.backfill.results.sinks import SINKS, Parquet
 from service.cli import main
 
@@ -100,10 +102,11 @@ def test_results_of_two_jobs_say_that_they_differ(tmp_path: Path) -> None:
     assert found.errors == ("done rows that repeat the key of another: 1, as 1.2.3.1 (2 times)",)
 
 
+NOT_MIRRORED = {"mirrored": None, "mirrored_probability": None}  # laterals are neither
 HEADED = [
     done(1, **CHEST | {"rotation_degrees": 180}, body_part_agrees=True),
     done(2, **CHEST, body_part_agrees=False),
-    done(3, view="lateral", pfi=0.1, **CHEST | {"mirrored": None, "inverted": True}),
+    done(3, view="lateral", pfi=0.1, **CHEST | NOT_MIRRORED | {"inverted": True}),
     not_chest(4, body_part_agrees=False),
     not_chest(5, pfi=0.2, review=True),
 ]
@@ -117,6 +120,17 @@ def test_what_is_no_chest_radiograph_is_certified_apart(tmp_path: Path) -> None:
     assert found.views == {"frontal": 2, "lateral": 1, "not_chest": 2}
     assert vars(found.header["body_part_examined"]) == {"agrees": 1, "disagrees": 2, "silent": 2}
     assert found.review == 1
+
+
+def test_a_body_part_is_silent_only_if_it_was_compared(tmp_path: Path) -> None:
+    """Images of a model that cannot tell a chest are neither silent nor anything else."""
+    headless = [done(n, body_part_examined="HAND") for n in (7, 8)]
+    found = of([*HEADED, *headless], tmp_path)
+    assert found.valid, found.errors
+    assert vars(found.header["body_part_examined"]) == {"agrees": 1, "disagrees": 2, "silent": 2}
+    with (tmp_path / "audit" / "header-audit.csv").open(newline="") as file:
+        groups = [row for row in csv.DictReader(file) if row["attribute"] == "body_part_examined"]
+    assert [int(groups[0][name]) for name in ("agrees", "disagrees", "silent")] == [1, 2, 2]
 
 
 def test_how_images_lie_is_certified(tmp_path: Path) -> None:
@@ -301,6 +315,10 @@ def test_values_that_are_all_different_do_not_fill_the_memory() -> None:
     assert len(counts.counts) <= 20 + 11
 
 
+NO_PROBABILITIES = (math.nan, -0.1, 1.1, math.inf)
+HOW_IT_LIES = [name for name in CHEST if not name.startswith("chest")]
+
+
 @pytest.mark.parametrize(
     ("row", "said"),
     [
@@ -315,16 +333,64 @@ def test_values_that_are_all_different_do_not_fill_the_memory() -> None:
         (not_chest(1, chest=0.5), "contradict"),
         (not_chest(1, chest_threshold=None), "contradict"),
         (not_chest(1, pfi=None), "without an answer"),
+        (done(1, key=""), "without an answer"),
+        (done(1, model="", model_sha256=""), "without an answer"),
+        *((done(1, pfi=number), "within 0 to 1") for number in NO_PROBABILITIES),
+        *((done(1, threshold=number), "within 0 to 1") for number in NO_PROBABILITIES),
+        *((done(1, **CHEST | {"chest": number}), "within 0 to 1") for number in NO_PROBABILITIES),
+        *((not_chest(1, chest_threshold=n), "within 0 to 1") for n in NO_PROBABILITIES),
+        (not_chest(1, pfi=math.nan), "within 0 to 1"),
+        *(
+            (done(1, **CHEST | {name: number}), "within 0 to 1")
+            for name in ("rotation_probability", "inverted_probability", "mirrored_probability")
+            for number in NO_PROBABILITIES
+        ),
+        (done(1, **CHEST | {"chest": None}), "only one of chest"),
+        (done(1, **CHEST | {"chest_threshold": None}), "only one of chest"),
+        (done(1, **CHEST | {"rotation_degrees": 45}), "none of 0, 90, 180, 270"),
+        (done(1, **CHEST | {"rotation_degrees": -90}), "none of 0, 90, 180, 270"),
+        *((not_chest(1, **{name: CHEST[name]}), "how an image lies") for name in HOW_IT_LIES),
+        *(
+            (done(1, view="lateral", pfi=0.1, **CHEST | {"mirrored": answer}), "laterals")
+            for answer in (True, False)
+        ),
+        *((done(1, **CHEST | {name: None}), "without its probability") for name in HOW_IT_LIES),
+        (done(1, body_part_agrees=True), "body_part_agrees without chest"),
+        (done(1, view="oblique"), "unknown view"),
+        (done(1, input="guessed"), "unknown input"),
+        (refused(1, "later"), "unknown outcome"),
         (refused(1, code=None), "without a code"),
+        (refused(1, code=""), "without a code"),
+        (refused(1, code="bad_weather"), "unknown code"),
         (refused(1, "skipped", None), "without a code"),
     ],
 )
 def test_a_row_that_contradicts_itself_is_an_error(row, said, tmp_path: Path) -> None:
     """An outcome is one only if it is whole."""
-    found = of([row, done(2)], tmp_path)
+    found = of([done(2), row, done(3)], tmp_path)
     assert not found.valid
-    assert found.errors[0].endswith(": 1")
-    assert said in found.errors[0]
+    named = [error for error in found.errors if error.endswith(": 1, as images/1.dcm")]
+    assert any(said in error for error in named), found.errors
+
+
+def test_broken_rows_are_counted(tmp_path: Path) -> None:
+    """Over all parts, with the first as the example."""
+    published([done(1), done(2, pfi=math.nan)], tmp_path)
+    published([done(3, pfi=math.nan), refused(4, code="")], tmp_path, "2")
+    errors = of([], tmp_path).errors
+    assert any(error.endswith("within 0 to 1: 2, as images/2.dcm") for error in errors)
+
+
+def test_rows_of_a_later_version_are_an_error_and_no_crash(tmp_path: Path) -> None:
+    """What is known of them is counted."""
+    rows = [done(1, view="oblique"), done(2, input="guessed"), refused(3, "later"), done(4)]
+    published(rows, tmp_path)
+    assert main(["audit", str(tmp_path), f"--out={tmp_path}"]) == 1
+    found = json.loads((tmp_path / "certificate.json").read_text())
+    assert found["views"] == {"frontal": 2, "lateral": 0}
+    assert found["inputs"] == {"stored": 2, "rendered": 0}
+    assert found["outcomes"] == {"done": 3, "skipped": 0, "failed": 0}
+    assert (found["found"], found["valid"]) == (4, False)
 
 
 def test_what_the_job_knows_must_be_there(tmp_path: Path) -> None:
@@ -366,6 +432,31 @@ def test_a_damaged_part_is_an_error_and_no_crash(tmp_path: Path) -> None:
     assert not found.valid
     assert found.outcomes["done"] == 1
     assert part.name in found.errors[0]
+
+
+@pytest.mark.parametrize("sink", SINKS.values(), ids=SINKS)
+def test_results_that_cannot_be_read_are_not_empty(
+    sink, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """There were images once; the reason is told."""
+    part = published([done(1)], tmp_path, sink=sink)
+    path = tmp_path / "results" / part.name
+    path.write_bytes(path.read_bytes()[:-20])
+    assert main(["audit", str(tmp_path), f"--out={tmp_path}"]) == 1
+    assert part.name in "".join(capsys.readouterr().err.split())
+    found = json.loads((tmp_path / "certificate.json").read_text())
+    assert (found["empty"], found["valid"], len(found["parts"])) == (False, False, 1)
+
+
+@pytest.mark.parametrize("sink", SINKS.values(), ids=SINKS)
+def test_a_part_without_rows_is_an_error(sink, tmp_path: Path) -> None:
+    """No job writes one."""
+    path = sink.path(tmp_path, NOON.date(), "1")
+    path.parent.mkdir(parents=True)
+    path.write_bytes(sink.encode(as_table([])))
+    found = of([], tmp_path)
+    assert (found.valid, found.empty) == (False, False)
+    assert path.name in found.errors[0]
 
 
 def test_an_archive_without_images_is_certified(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import re
 import shutil
@@ -13,11 +14,13 @@ import sys
 import time
 from pathlib import Path
 
+import onnx
 import pytest
 from conftest import DATA
 from images import dicom, radiograph
 from results import CHEST, done, not_chest, published, refused
 
+from model_store import Store
 from service.backfill.job_folder import alone
 from service.backfill.results.sinks import SINKS, read_rows
 from service.cli import main
@@ -125,6 +128,30 @@ def test_a_job_is_not_begun_twice_by_accident(
     assert "name a SOURCE" in said(capsys)
 
 
+def test_other_weights_of_the_same_name_do_not_go_on(
+    archive: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The message has the name, and what tells the two apart."""
+    store, out = tmp_path / "store", tmp_path / "out"
+    folder = store / "swift" / "1.0.0"
+    Store(store).add(Store().load("swift/1.0.0"))
+    words = ["backfill", f"--out={out}", SWIFT, f"--model-store={store}"]
+    assert main([*words, str(archive), "--limit=3"]) == 1
+    before = hashlib.sha256((folder / "model.onnx").read_bytes()).hexdigest()
+    model = onnx.load(folder / "model.onnx")
+    model.doc_string = "the same network in another file"
+    onnx.save(model, folder / "model.onnx")
+    after = hashlib.sha256((folder / "model.onnx").read_bytes()).hexdigest()
+    card = json.loads((folder / "card.json").read_text())
+    (folder / "card.json").write_text(json.dumps(card | {"model_sha256": after}))
+    capsys.readouterr()
+    assert main([*words, "--resume"]) == 2
+    assert (
+        f"the job began with the model swift/1.0.0 (SHA-256 {before[:8]}...), "
+        f"not swift/1.0.0 (SHA-256 {after[:8]}...)"
+    ) in said(capsys)
+
+
 def test_an_archive_without_images_is_told(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -140,6 +167,27 @@ def test_an_archive_without_images_is_told(
     assert main([*words, f"--out={tmp_path / 'two'}", "--allow-empty"]) == 0
     certificate = json.loads((tmp_path / "two" / "certificate.json").read_text())
     assert (certificate["valid"], certificate["empty"]) == (True, True)
+
+
+def test_files_of_another_job_are_told_and_kept(
+    archive: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The certificate cannot vouch for them."""
+    out, other = tmp_path / "out", tmp_path / "other"
+    for folder in (out, other):
+        words = ["backfill", str(archive), f"--out={folder}", SWIFT, "--format=ndjson"]
+        assert main([*words, "--chunk=2", "--limit=4"]) == 1
+    strangers = out / "results" / "day=2020-01-01"
+    strangers.mkdir()
+    for path in (other / "results").glob("day=*/part-*"):
+        shutil.copy(path, strangers)
+    names = {path.name for path in strangers.iterdir()}
+    assert len(names) == 2
+    assert main(["backfill", f"--out={out}", "--resume"]) == 1
+    told = said(capsys)
+    for name in names:
+        assert f"day=2020-01-01/{name}: no part of this job" in told
+    assert {path.name for path in strangers.iterdir()} == names
 
 
 @pytest.mark.parametrize("form", FORMATS)

@@ -19,7 +19,7 @@ from images import dicom, png, radiograph
 from model_store import ModelVersion, Store
 from service.backfill.engines.fetching import LOOK_SECONDS
 from service.backfill.engines.local import LEAST_FOR_SHARE, LocalEngine, TooManyFailuresError
-from service.backfill.ledger.jobs import Job
+from service.backfill.ledger.jobs import Job, own_ids
 from service.backfill.ledger.ledger import Ledger
 from service.backfill.results.columns import as_rows
 from service.backfill.results.folder import Results
@@ -290,6 +290,21 @@ def test_an_archive_that_cannot_be_listed_stops_the_work(bench: Bench) -> None:
     with pytest.raises(SourceError):
         bench.work(Broken()).run()
     assert not bench.ledger.job(bench.job).complete
+
+
+def test_only_what_this_job_left_is_deleted(bench: Bench, archive: Archive) -> None:
+    """Its drafts that were never committed; no part, and no draft, of another job."""
+    bench.work(archive, limit=16).run()
+    folder = bench.out / "results" / "day=2020-01-01"
+    folder.mkdir()
+    own = own_ids(bench.job)
+    strangers = {f"part-{'0' * 32}.parquet", f".part-{'0' * 32}.parquet.tmp", "part-0.csv"}
+    # What readers see is kept, also under this job's own name
+    kept = {*strangers, f"part-{own}{'0' * 24}.parquet"}
+    for name in (*kept, f".part-{own}{'1' * 24}.parquet.tmp"):
+        (folder / name).write_bytes(b"rows")
+    bench.work(archive).run()
+    assert {path.name for path in folder.iterdir()} == kept
 
 
 def test_too_many_failures_stop_the_work(bench: Bench) -> None:

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
 import pytest
-from conftest import DATA
+from conftest import DATA, ROOT
 from images import dicom, jpeg, png, radiograph
 from pydicom import uid
 from pydicom.dataset import Dataset
@@ -24,10 +25,11 @@ from model_store import (
 )
 from service.api.admission import QueueFullError
 from service.api.problems import CODES, KINDS
-from service.backfill.results.outcomes import SKIPPED, row_of, row_of_error, uid_of
+from service.backfill.results.outcomes import ROW_CODES, SKIPPED, row_of, row_of_error, uid_of
 from service.backfill.results.rows import ItemError, Names, Row, SourceError
 from service.imaging import ImageError, read_radiograph
 from service.inference import BatcherClosedError, open_network
+from service.uploads.upload import UploadError
 
 SPEC = PreprocessSpec()
 PIXELS = radiograph(64, 64)
@@ -284,6 +286,16 @@ def test_each_code_of_images_was_thought_of():
         "unsupported_pixel_format",
         "unsupported_transfer_syntax",
     }
+
+
+def test_the_certificate_knows_each_code_of_a_row():
+    """Those of images, of files in archives and of sources, and those of the work itself."""
+    files = (ImageError, UploadError)
+    codes = {kind.code for cls, kind in KINDS.items() if issubclass(cls, files)}
+    for path in (ROOT / "service" / "backfill").rglob("*.py"):
+        codes |= set(re.findall(r'ItemError\(\s*"(\w+)"', path.read_text()))
+    assert codes > {"not_found", "unreadable_file"}
+    assert codes | {"internal_error", "duplicate", "crashed"} == ROW_CODES
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ import pytest
 from results import CHEST, done, not_chest, published, refused
 
 from service.backfill.report.write import Known, audit
+from service.backfill.results.outcomes import ROW_CODES
 
 PAGES = ("certificate.html", "audit/header-audit.html")
 VOID = {"meta", "link", "br", "col"}
@@ -73,7 +74,8 @@ def many() -> list:
         )
         for n in range(400)
     ]  # fmt: skip
-    return rows + [refused(1000 + n, code=f"code_{n}") for n in range(40)]
+    codes = sorted(ROW_CODES)
+    return rows + [refused(1000 + n, code=codes[n % len(codes)]) for n in range(40)]
 
 
 def headed() -> list:

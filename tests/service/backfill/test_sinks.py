@@ -29,6 +29,7 @@ from service.backfill.results.columns import REPETITIVE, SCHEMA, as_rows, as_tab
 from service.backfill.results.formulas import BEGIN_FORMULA
 from service.backfill.results.rows import Row
 from service.backfill.results.sinks import SINKS, Csv, Ndjson, Parquet, PartError, parts, read_rows
+from service.cli import main
 
 # Texts that formats are known to lose, and any other
 ODD = ["", " ", "null", "NA", "true", "1", "=1+1", "'", "''", '"', "a,b", "\r", "\n", "\x00", "-5"]
@@ -173,6 +174,30 @@ def test_other_files_are_no_parts(sink, data) -> None:
     """Other columns, no columns, no rows: an error that says so."""
     with pytest.raises(PartError):
         list(sink.decode(data))
+
+
+@pytest.mark.parametrize("sink", SINKS.values(), ids=SINKS)
+def test_columns_of_a_later_version_are_passed_over(sink, tmp_path: Path) -> None:
+    """Whatever they hold; audit and export read the others."""
+    rows = [done(1, warnings="w"), done(2, warnings="w")]  # csv.writer loses empty texts
+    part = published(rows, tmp_path, sink=sink)
+    path = tmp_path / "results" / part.name
+    if sink.suffix == ".parquet":
+        table = pq.read_table(path, partitioning=None)
+        pq.write_table(table.append_column("weather", [[{"sun": [1]}, None]]), path)
+    elif sink.suffix == ".csv":
+        with path.open(newline="") as file:
+            lines = list(csv.reader(file))
+        with path.open("w", newline="") as file:
+            csv.writer(file).writerows([*line, "=sun"] for line in lines)
+    else:
+        lines = [json.loads(line) for line in path.read_text().splitlines()]
+        odd = ({"sun": [1, {"a": None}]}, "rain")  # of two types
+        added = [record | {"weather": each} for record, each in zip(lines, odd, strict=True)]
+        path.write_text("".join(f"{json.dumps(record)}\n" for record in added))
+    assert [row for batch in read_rows(tmp_path / "results") for row in as_rows(batch)] == rows
+    assert main(["audit", str(tmp_path), f"--out={tmp_path}"]) == 0
+    assert main(["export", str(tmp_path), f"--out={tmp_path / 'all.csv'}"]) == 0
 
 
 def test_parquet_of_another_version_is_refused(tmp_path: Path) -> None:

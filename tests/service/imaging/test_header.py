@@ -91,6 +91,21 @@ def test_a_view_code_of_another_scheme_is_silent(code):
         *((said, False) for said in ("L-SPINE", "CSPINE", "LUMBAR SPINE", "LEFT HAND", "FOOT_R")),
         *((said, None) for said in ("RIB", "STERNUM", "TSPINE", "T SPINE", "THORACIC SPINE")),
         *((said, None) for said in ("WHOLEBODY", "UNKNOWN", "ZEBRA", "?", "", None)),
+        *((said, True) for said in ("CHEST2VIEWS", "CHEST1V", "THORAXABD", "NECKCHESTABDPELV")),
+        *((said, True) for said in ("CHESTPA", "CHESTPALAT", "PORTCHEST", "XRCHEST", "LUNGS")),
+        *((said, True) for said in ("CHESTXRAY", "CXR", "CHESTTOPELVIS", "THORAXORGANE", "LUNGE")),
+        *((said, True) for said in ("CHEST SHOULDER", "RIBS CHEST", "PULMÓN", "TÓRAX PA")),
+        *((said, None) for said in ("ORCHESTRA", "CHESTER", "MANCHESTER", "CHESTNUT", "PLUNGER")),
+        *((said, None) for said in ("HEARTBURN", "SWEETHEART", "ROCHESTER GENERAL")),
+        *((said, None) for said in ("NO CHEST", "NOT CHEST", "NOT HAND", "NON-CHEST", "NO HAND")),
+        *((said, None) for said in ("CHEST PHANTOM", "PHANTOM HAND", "CHESTPHANTOM", "NOCHEST")),
+        *((said, None) for said in ("SHOULDER", "SHOULDERS", "LEFT SHOULDER", "CLAVICLE")),
+        *((said, None) for said in ("SCAPULA", "ACJOINT", "AC JOINT", "HA ND", "CHE ST")),
+        *(
+            (said, None)
+            for said in ("T/L SPINE", "THORACIC LUMBAR", "SHOULDER ARM", "RIBS ABDOMEN")
+        ),
+        *((said, False) for said in ("XR L SPINE 2V", "SI JOINT", "LARGE INTESTINE", "HAND2VIEWS")),
     ],
 )
 def test_a_body_part_claims_a_chest_or_another_part(said, claimed):

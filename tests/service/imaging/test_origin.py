@@ -60,7 +60,8 @@ def header(data: bytes) -> ViewHeader:
 def raw(keyword: str, value: bytes, vr: bytes = b"LO") -> bytes:
     """An element as a careless writer leaves it, of explicit VR."""
     tag = Tag(keyword)
-    return struct.pack("<HH2sH", tag.group, tag.element, vr, len(value)) + value
+    form = "<HH2s2xL" if vr in {b"OB", b"SQ", b"UN", b"UT"} else "<HH2sH"
+    return struct.pack(form, tag.group, tag.element, vr, len(value)) + value
 
 
 def with_raw(extra: bytes, **attributes: Any) -> bytes:
@@ -195,11 +196,28 @@ def test_a_body_part_is_read_in_every_encoding(syntax):
 
 @pytest.mark.parametrize(
     ("value", "says"),
-    [(b"CHEST \0", "CHEST"), (b"CHE\1ST", "CHEST"), (b"  ", None), (b"CHEST" * 13, None)],
+    [
+        (b"CHEST \0", "CHEST"),
+        (b"CHE\1ST", "CHE ST"),
+        (b"HAND\0CHEST", "HAND CHEST"),
+        (b"HAND\r\nCHEST\r\n", "HAND CHEST"),
+        (b"HA\0ND", "HA ND"),
+        (b"  ", None),
+        (b"CHEST" * 13, None),
+    ],
 )
 def test_a_body_part_is_tidy_or_left_out(value, says):
-    """It never refuses an image."""
+    """It never refuses an image; control characters separate words, as a reader sees them."""
     assert header(with_raw(raw("BodyPartExamined", value, b"CS"))).body_part_examined == says
+
+
+@pytest.mark.parametrize("vr", [b"SQ", b"FD", b"OB", b"US", b"AT"])
+def test_a_body_part_that_is_no_text_is_left_out(vr):
+    """Its bytes may spell a word by chance; text of another kind is still text."""
+    assert header(with_raw(raw("BodyPartExamined", b"CHEST ", vr))).body_part_examined is None
+    for text in (b"CS", b"LO", b"SH", b"UT", b"UN"):
+        found = header(with_raw(raw("BodyPartExamined", b"CHEST ", text)))
+        assert found.body_part_examined == "CHEST"
 
 
 ITEM = struct.pack("<HHL", 0xFFFE, 0xE000, 0xFFFFFFFF)
