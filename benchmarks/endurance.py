@@ -14,6 +14,7 @@ from servers import Sampler, Server
 SCALING_SYNTAX = "jpeg2000"
 SCALING_CONNECTIONS = 16
 SOAK_SHARE = 0.9  # of the capacity measured just before
+CAPACITY_SECONDS = 60
 SOAK_CONNECTIONS = 64
 # Each queue that is longer than all before needs memory, which the allocator keeps. An overload
 # makes the longest that the limits allow; what grows after that is a leak
@@ -56,12 +57,13 @@ def scaling(bench: Bench, model: str) -> dict[str, Row]:
 def soak(bench: Bench, model: str, minutes: float) -> Row:
     """Memory and latency at 90 % load, by minute; all syntaxes, evenly spaced.
 
-    The capacity is measured with as many connections as the soak has.
+    The capacity is that of a minute, with few enough connections that none is refused.
     """
+    few = {"bodies": bench.files(), "connections": 16}
     load = {"bodies": bench.files(), "connections": SOAK_CONNECTIONS}
     with servers.running(servers.service(model)) as server:
-        bench.measure([server], bodies=bench.files(), connections=16, seconds=0, images=32)
-        capacity = bench.measure([server], **load, seconds=5 * bench.plan.seconds).outcome.images_s
+        bench.measure([server], **few, seconds=0, images=32)
+        capacity = bench.measure([server], **few, seconds=CAPACITY_SECONDS).outcome.images_s
         bench.measure([server], **load, seconds=FILL_SECONDS, rate=FILL * capacity)
         rate = SOAK_SHARE * capacity
         say(f"soak, {model}: {rate:.1f} images/s for {minutes:g} minutes")

@@ -83,16 +83,28 @@ class Server:
             self.process.cpu_affinity(list(cpus))
         self._until_ready(f"http://127.0.0.1:{self.port}{ready}")
         self.ready_s = time.perf_counter() - began
-        self.tree: list[psutil.Process] = [self.process, *self.process.children(recursive=True)]
+
+    @property
+    def tree(self) -> list[psutil.Process]:
+        """The process and its children; a decode worker may have been replaced."""
+        return [self.process, *self.process.children(recursive=True)]
 
     def cpu_s(self) -> float:
-        """CPU seconds used so far."""
-        times = [process.cpu_times() for process in self.tree]
-        return sum(each.user + each.system for each in times)
+        """CPU seconds that the processes now alive have used so far."""
+        total = 0.0
+        for process in self.tree:
+            with suppress(psutil.NoSuchProcess):  # replaced just now
+                times = process.cpu_times()
+                total += times.user + times.system
+        return total
 
     def rss_bytes(self) -> int:
         """Resident memory, now."""
-        return sum(process.memory_info().rss for process in self.tree)
+        total = 0
+        for process in self.tree:
+            with suppress(psutil.NoSuchProcess):  # replaced just now
+                total += process.memory_info().rss
+        return total
 
     def pause(self) -> None:
         """Hold still."""
@@ -109,10 +121,11 @@ class Server:
     def stop(self) -> None:
         """End all of it, and wait."""
         self.resume()
-        for process in reversed(self.tree):
+        tree = self.tree
+        for process in reversed(tree):
             with suppress(psutil.NoSuchProcess):
                 process.terminate()
-        for process in psutil.wait_procs(self.tree, STOP_SECONDS)[1]:
+        for process in psutil.wait_procs(tree, STOP_SECONDS)[1]:
             process.kill()
         self.process.wait()
 
