@@ -9,12 +9,13 @@
 `Classifier` works in this process; `Client` and `AsyncClient` ask a running service.
 """
 
+from cxrview.answers import ServiceError
 from cxrview.classifier import Classifier
-from cxrview.client import AsyncClient, Client, ServiceError
+from cxrview.client import AsyncClient, Client
 from cxrview.results import Result, Results
 from cxrview.sources import Source
 from service.imaging import ImageError
-from service.inference import Classification
+from service.inference import Classification, PredictionError
 
 __all__ = [
     "AsyncClient",
@@ -22,6 +23,7 @@ __all__ = [
     "Classifier",
     "Client",
     "ImageError",
+    "PredictionError",
     "Result",
     "Results",
     "ServiceError",

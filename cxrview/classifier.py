@@ -79,6 +79,7 @@ class Classifier:
 
         Raises:
             ImageError, UploadError: The image cannot be classified; each has a stable `code`.
+            PredictionError: The network answers with no probability.
             TypeError: `source` is of another type.
         """
         image = self._submitted(source, photometric)

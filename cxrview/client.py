@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import io
-import json
 import random
 import time
 from collections import deque
@@ -12,37 +11,28 @@ from collections.abc import AsyncIterator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import httpx2
 import numpy as np
 from PIL import Image as PillowImage
 
+from cxrview.answers import (
+    BusyError,
+    lines_of,
+    read_classification,
+    read_result,
+    refusal_of,
+    unreachable,
+)
 from cxrview.results import Result, Results
 from cxrview.sources import Photometric, Source, each_of, read
 from service.inference import Classification
 from service.uploads.files import UnreadableEntry
 
 CLASSIFY, BATCH = "/v1/classify", "/v1/classify/batch"
-# Statuses of a full or stopping service, or of a client above its rate; all have Retry-After
-AGAIN = frozenset({HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE})
 FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS = 0.5, 30.0
 CONNECTIONS = 8
-
-
-class ServiceError(Exception):
-    """The service refuses an image, or a request.
-
-    Args:
-        code: A stable code of docs/problems.md; "unreachable" without an answer.
-        detail: Text for people.
-        status: The HTTP status; None without an answer.
-    """
-
-    def __init__(self, code: str, detail: str, status: int | None = None) -> None:
-        super().__init__(detail)
-        self.code = code
-        self.status = status
 
 
 class Client:
@@ -82,15 +72,16 @@ class Client:
         An array must be uint8 or uint16; it is sent as PNG.
 
         Raises:
-            ServiceError: The service refuses the image, or cannot be reached.
+            ServiceError: The service refuses the image, cannot be reached, or answers what this
+                client does not understand.
             ImageError, UploadError, TypeError: The source cannot be read or sent.
         """
         body = _body(source, photometric)
         attempt = 0
         while True:
             try:
-                return _classification(self._http.post(CLASSIFY, content=body))
-            except (httpx2.TransportError, _BusyError) as error:
+                return read_classification(self._http.post(CLASSIFY, content=body))
+            except (httpx2.RequestError, BusyError) as error:
                 seconds = _wait_seconds(error, attempt, self._retries)
             time.sleep(seconds)
             attempt += 1
@@ -142,19 +133,26 @@ class Client:
         Args:
             archive: The path or the bytes of a zip or tar.
 
+        Returns:
+            An iterator with one Result for each file. A line that this client does not understand
+            is a Result with a ServiceError; its name is empty if it cannot be read.
+
         Raises:
-            ServiceError: The service refuses the archive as a whole.
+            ServiceError: The service refuses the archive as a whole, or cannot be reached; also
+                while iterating, if the connection breaks.
         """
         return Results(self._lines(archive))
 
     def _lines(self, archive: Path | str | bytes) -> Iterator[Result]:
         body = archive if isinstance(archive, bytes) else Path(archive).read_bytes()
-        with self._http.stream("POST", BATCH, content=body) as response:
-            if response.status_code != HTTPStatus.OK:
-                response.read()
-                raise _refusal(response)
-            for line in response.iter_lines():
-                yield _result(json.loads(line))
+        try:
+            with self._http.stream("POST", BATCH, content=body) as response:
+                if response.status_code != HTTPStatus.OK:
+                    response.read()
+                    raise refusal_of(response)
+                yield from map(read_result, lines_of(response.iter_bytes()))
+        except httpx2.RequestError as error:
+            raise unreachable(error) from error
 
 
 class AsyncClient:
@@ -186,8 +184,8 @@ class AsyncClient:
         attempt = 0
         while True:
             try:
-                return _classification(await self._http.post(CLASSIFY, content=body))
-            except (httpx2.TransportError, _BusyError) as error:
+                return read_classification(await self._http.post(CLASSIFY, content=body))
+            except (httpx2.RequestError, BusyError) as error:
                 seconds = _wait_seconds(error, attempt, self._retries)
             await asyncio.sleep(seconds)
             attempt += 1
@@ -220,57 +218,21 @@ class AsyncClient:
                 task.cancel()
 
 
-class _BusyError(Exception):
-    """The service asks the client to retry later."""
-
-    def __init__(self, refusal: ServiceError, seconds: float | None) -> None:
-        super().__init__(str(refusal))
-        self.refusal = refusal
-        self.seconds = seconds
-
-
-def _classification(response: httpx2.Response) -> Classification:
-    if response.status_code == HTTPStatus.OK:
-        return Classification.model_validate_json(response.content)
-    refusal = _refusal(response)
-    if response.status_code in AGAIN:
-        after = response.headers.get("retry-after", "")
-        raise _BusyError(refusal, float(after) if after.isdecimal() else None)
-    raise refusal
-
-
-def _refusal(response: httpx2.Response) -> ServiceError:
-    status = response.status_code
-    try:
-        problem = response.json()
-        return ServiceError(problem["code"], problem["detail"], status)
-    except (ValueError, KeyError, TypeError):  # for example the error page of a proxy
-        return ServiceError("not_the_service", f"HTTP {status}, and no problem of cxrview", status)
-
-
-def _wait_seconds(error: httpx2.TransportError | _BusyError, attempt: int, retries: int) -> float:
+def _wait_seconds(error: httpx2.RequestError | BusyError, attempt: int, retries: int) -> float:
     """The wait before the next attempt.
 
     Raises:
         ServiceError: This was the last attempt.
     """
-    if isinstance(error, _BusyError):
+    if isinstance(error, BusyError):
         if attempt == retries:
             raise error.refusal from None
         if error.seconds is not None:
             return error.seconds
     elif attempt == retries or isinstance(error, httpx2.UnsupportedProtocol):
-        raise ServiceError("unreachable", f"the service cannot be reached: {error}") from error
+        raise unreachable(error) from error
     longest: float = min(FIRST_WAIT_SECONDS * 2**attempt, LONGEST_WAIT_SECONDS)
     return longest * random.uniform(0.5, 1)  # jitter, so that clients do not retry at the same time
-
-
-def _result(line: dict[str, Any]) -> Result:
-    name = line.pop("name")
-    if (problem := line.get("error")) is not None:
-        error = ServiceError(problem["code"], problem["detail"], problem["status"])
-        return Result(name, error=error)
-    return Result(name, Classification.model_validate(line))
 
 
 def _body(source: Source | UnreadableEntry, photometric: Photometric) -> bytes:

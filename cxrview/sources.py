@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pydicom
 
-from service.imaging import sniff
+from service.imaging import CorruptImageError, sniff
 from service.uploads.files import LARGEST_FILE, UnreadableEntry, files_below, read_regular
 from service.uploads.upload import UnreadableFileError
 
@@ -58,7 +58,7 @@ def read(source: object, max_bytes: int = LARGEST_FILE) -> Read:
         max_bytes: The largest file.
 
     Raises:
-        ImageError: By its first bytes, the file is not an image.
+        ImageError: By its first bytes, the file is not an image; or a Dataset cannot be written.
         UnreadableFileError, EntryTooLargeError: The file cannot be read, or is too large.
         TypeError: `source` is of another type.
     """
@@ -78,11 +78,20 @@ def read(source: object, max_bytes: int = LARGEST_FILE) -> Read:
 
 
 def _written(dataset: pydicom.Dataset) -> bytes:
-    """A Dataset as a DICOM file; without a transfer syntax, its pixels must be uncompressed."""
+    """A Dataset as a DICOM file; without a transfer syntax, its pixels must be uncompressed.
+
+    Raises:
+        CorruptImageError: pydicom cannot write it.
+    """
     buffer = io.BytesIO()
-    meta = getattr(dataset, "file_meta", None)
-    if meta is not None and "TransferSyntaxUID" in meta:
-        pydicom.dcmwrite(buffer, dataset)
-    else:
-        pydicom.dcmwrite(buffer, dataset, implicit_vr=True, little_endian=True)
+    try:
+        meta = getattr(dataset, "file_meta", None)
+        if meta is not None and "TransferSyntaxUID" in meta:
+            pydicom.dcmwrite(buffer, dataset)
+        else:
+            pydicom.dcmwrite(buffer, dataset, implicit_vr=True, little_endian=True)
+    except Exception as error:  # by its values, pydicom raises errors of many classes
+        raise CorruptImageError(
+            "the Dataset cannot be written as DICOM: an element has a value of another type"
+        ) from error
     return buffer.getvalue()

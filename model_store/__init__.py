@@ -13,7 +13,6 @@ from model_store.card import (
     ModelCard,
     Orientation,
     Plateau,
-    Prediction,
     PreprocessSpec,
     Proportion,
     ReviewBound,
@@ -21,6 +20,7 @@ from model_store.card import (
     Task,
     View,
 )
+from model_store.prediction import Prediction
 from model_store.store import (
     DEFAULT_MODEL,
     DEFAULT_ROOT,

@@ -7,6 +7,8 @@ from typing import Annotated, Literal, NamedTuple, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from model_store.prediction import Prediction
+
 View = Literal["frontal", "lateral"]
 AnsweredView = Literal["frontal", "lateral", "not_chest"]  # what an answer says of an image
 Rotation = Literal[0, 90, 180, 270]  # degrees clockwise by which an image must be turned to stand
@@ -175,16 +177,6 @@ class HeadEvaluation(Frozen):
     note: str = ""
 
 
-class Prediction(NamedTuple):
-    """What a network says of one image, before any cutoff. None: the network has no such head."""
-
-    pfi: float  # probability of a frontal image
-    chest: float | None = None  # probability of a chest radiograph
-    rotation: tuple[float, float, float, float] | None = None  # in the order of ROTATIONS
-    inverted: float | None = None  # probability that bone is dark
-    mirrored: float | None = None  # probability that left is on the right, if it is frontal
-
-
 class Orientation(Frozen):
     """How an image lies. null: the model has no such head, or the question does not apply."""
 
@@ -261,7 +253,7 @@ class ModelCard(Frozen):
     model_sha256: Sha256
     probe_sha256: Sha256
     probe_pfi: Probability
-    probe_outputs: dict[str, tuple[float, ...]] = Field(
+    probe_outputs: dict[str, tuple[Probability, ...]] = Field(
         default={}, description="what the heads beside that of the view answer to the probe"
     )
     probe_tolerance: Annotated[float, Field(gt=0, le=0.01)] = 1e-3

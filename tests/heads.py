@@ -6,7 +6,7 @@ and sides of a picture decide the rest, so that a test can ask for any answer (`
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -93,10 +93,60 @@ def assert_predictions_equal(found: Sequence[Prediction], expected: Sequence[Pre
             assert value == (None if wanted is None else pytest.approx(wanted, abs=1e-5))
 
 
-def with_heads(lacking: Sequence[str] = ()) -> ModelVersion:
+Edit = Callable[[onnx.GraphProto], None]
+
+
+def nan_where_dark(head: str) -> Edit:
+    """The head answers NaN for an image that is black where that of `inverted` looks."""
+
+    def edit(graph: onnx.GraphProto) -> None:
+        own = _renamed(graph, head)
+        shape = [-1, 1] if head == "rotation" else [-1]
+        constants = {"nothing": np.float32(0), "nan_shape": np.array(shape)}
+        graph.initializer.extend(
+            numpy_helper.from_array(np.asarray(value), f"heads.{name}")
+            for name, value in constants.items()
+        )
+        node = helper.make_node
+        graph.node.extend(
+            [
+                node("Gather", ["heads.flat", "heads.at_inverted"], ["heads.dark"], axis=1),
+                node("Log", ["heads.dark"], ["heads.log"]),
+                node("Mul", ["heads.log", "heads.nothing"], ["heads.zero"]),  # 0 by infinity: NaN
+                node("Reshape", ["heads.zero", "heads.nan_shape"], ["heads.nan"]),
+                node("Add", [own, "heads.nan"], [head]),
+            ]
+        )
+
+    return edit
+
+
+def changed(head: str, operator: str, axis: int | None = None, **attributes: int) -> Edit:
+    """An operator behind the head, along one axis; what its output is declared to be, stays."""
+
+    def edit(graph: onnx.GraphProto) -> None:
+        inputs = [_renamed(graph, head)]
+        if axis is not None:
+            graph.initializer.append(numpy_helper.from_array(np.array([axis]), "heads.axis"))
+            inputs.append("heads.axis")
+        graph.node.append(helper.make_node(operator, inputs, [head], **attributes))
+
+    return edit
+
+
+def _renamed(graph: onnx.GraphProto, output: str) -> str:
+    """Free the name of an output for another node; returns the new name of the old output."""
+    own = f"heads.own_{output}"
+    for node in graph.node:
+        for names in (node.input, node.output):
+            names[:] = [own if name == output else name for name in names]
+    return own
+
+
+def with_heads(lacking: Sequence[str] = (), edit: Edit = lambda _: None) -> ModelVersion:
     """`swift/2.0.0`, whose card declares all heads; its graph has no output of those `lacking`."""
     swift = Store().load("swift/1.1.0")
-    model = _graph(swift.model, lacking)
+    model = _graph(swift.model, lacking, edit)
     tensor = image_to_tensor(swift.probe, swift.card.preprocess)
     session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
     names = [name for name in OUTPUTS if name not in ("evidence", *lacking)]
@@ -130,7 +180,7 @@ def _evaluation(task: Literal["chest", "mirrored"]) -> HeadEvaluation:
     )
 
 
-def _graph(swift: bytes, lacking: Sequence[str]) -> bytes:
+def _graph(swift: bytes, lacking: Sequence[str], edit: Edit) -> bytes:
     """The network of swift with a further output for each head."""
     model = onnx.load_from_string(swift)
     graph = model.graph
@@ -178,5 +228,6 @@ def _graph(swift: bytes, lacking: Sequence[str]) -> bytes:
         for name, shape in OUTPUTS.items()
         if name not in lacking
     )
+    edit(graph)
     serialized: bytes = model.SerializeToString()
     return serialized

@@ -21,6 +21,7 @@ from service.api.middleware.operations_port import OperationsPort
 from service.api.middleware.request_framing import RequestFraming
 from service.api.middleware.request_id import RequestId
 from service.api.middleware.security_headers import SecurityHeaders
+from service.api.middleware.start_errors import StartErrors
 from service.api.middleware.trace_context import TraceContext
 from service.api.middleware.unforeseen_errors import UnforeseenErrors
 from service.api.middleware.unread_body import UnreadBody
@@ -110,6 +111,7 @@ def _add_middleware(
         app.add_middleware(AccessLog)
     app.add_middleware(TraceContext)
     app.add_middleware(RequestId, audit=audit)
+    app.add_middleware(StartErrors)
 
 
 def _audit_of(settings: Settings) -> Audit | None:

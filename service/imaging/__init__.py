@@ -1,6 +1,7 @@
 """From the bytes of a file to the network's input: the same code in training and in serving."""
 
 from service.imaging.decoders import Decoder
+from service.imaging.dicom import read_sop_instance_uid
 from service.imaging.errors import (
     BlankImageError,
     ColourImageError,
@@ -20,7 +21,7 @@ from service.imaging.errors import (
 )
 from service.imaging.header import ViewHeader
 from service.imaging.loading import load_decoders
-from service.imaging.origin import Origin, tidy
+from service.imaging.origin import Origin, tidy, valid_uid
 from service.imaging.radiograph import (
     Format,
     Radiograph,
@@ -59,6 +60,8 @@ __all__ = [
     "load_decoders",
     "read_array",
     "read_radiograph",
+    "read_sop_instance_uid",
     "sniff",
     "tidy",
+    "valid_uid",
 ]

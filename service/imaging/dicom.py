@@ -15,18 +15,25 @@ from pydicom import config, uid
 from pydicom.errors import BytesLengthException, InvalidDicomError
 
 from service.imaging.decoders import Decoder
-from service.imaging.elements import Elements, PixelData, read_elements
+from service.imaging.elements import (
+    Elements,
+    PixelData,
+    read_elements,
+    read_first_elements,
+    text_of,
+)
 from service.imaging.errors import (
     CorruptImageError,
     MultiFrameError,
     NoPixelDataError,
+    UnrecognisedFormatError,
     UnsupportedPixelFormatError,
     UnsupportedSopClassError,
     UnsupportedTransferSyntaxError,
 )
 from service.imaging.header import ViewHeader
 from service.imaging.lookup import read_table
-from service.imaging.origin import Origin, origin_of, view_header_of
+from service.imaging.origin import Origin, origin_of, valid_uid, view_header_of
 from service.imaging.picture import Mask, Picture, Pixels
 from service.imaging.pixel_data import SUPPORTED, Stored, stored_values
 from service.imaging.shutter import shutter_of
@@ -48,6 +55,7 @@ RADIOGRAPHS = frozenset(
         uid.MultiFrameTrueColorSecondaryCaptureImageStorage,
     }
 )
+SOP_INSTANCE_UID = 0x00080018
 # Lossy compression changes padding values by up to 1 / MOVED_SHARE of the range of values
 MOVED_SHARE = 64
 # Errors of pydicom on damaged objects, found by fuzzing
@@ -125,11 +133,27 @@ def read_dicom(data: bytes | memoryview, min_side: int) -> DicomImage:
             picture=Picture(pixels, size, inverted, stored.wavelet, stored.lossy, padding, shutter),
             header=view_header_of(elements),
             origin=origin_of(elements),
-            sop_instance_uid=elements.text("SOPInstanceUID"),
+            sop_instance_uid=valid_uid(elements.text("SOPInstanceUID")),
             transfer_syntax=syntax.name if syntax else None,
             warnings=(*sop_class, *untold, *stored.warnings, *rescale, *spoilt),
             fallbacks=stored.fallbacks,
         )
+
+
+def read_sop_instance_uid(data: bytes | bytearray | memoryview) -> str | None:
+    """The SOP Instance UID of a DICOM object by its first elements, in microseconds.
+
+    Args:
+        data: The whole file.
+
+    Returns:
+        None if it has none, or no valid one; also for a deflated or damaged object.
+    """
+    try:
+        values = read_first_elements(memoryview(data), SOP_INSTANCE_UID)
+    except (CorruptImageError, UnrecognisedFormatError, struct.error):
+        return None
+    return valid_uid(text_of(values.get("SOPInstanceUID", b"")))
 
 
 @contextmanager

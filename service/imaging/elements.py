@@ -74,8 +74,7 @@ class Elements:
 
     def text(self, keyword: str) -> str | None:
         """The value without padding, in upper case; None if absent or empty."""
-        value = self.values.get(keyword, b"").decode("latin-1").strip(" \0")
-        return value.upper() or None
+        return text_of(self.values.get(keyword, b""))
 
     def code(self, keyword: str) -> dict[str, bytes]:
         """The raw values of CODE in the first item of a sequence; empty if it is damaged."""
@@ -167,15 +166,8 @@ def read_elements(data: memoryview) -> Elements:
     References:
         PS3.5 7.1 Data Elements, 7.5 Nesting of Data Sets, A.5 Deflated; PS3.10 7.1.
     """
-    start = offset_of(data)
-    if start is None:
-        raise UnrecognisedFormatError("the object begins as no DICOM data set does")
-    meta = Walk(data, start, Encoding(implicit=False, little=True))
-    if bytes(data[start : start + 2]) == FILE_META:
-        body = meta.until(lambda tag: tag >> 16 != 2)
-        start = body.start if body else len(data)
-    syntax = meta.values.get("TransferSyntaxUID", b"").strip(b" \0").decode("latin-1")
-    if syntax == uid.DeflatedExplicitVRLittleEndian:
+    meta, start = _file_meta(data)
+    if _is_deflated(meta):
         data, start = _inflated(data[start:]), 0
     encoding = encoding_of(data[start : start + 6])
     walk = Walk(data, start, encoding)
@@ -188,6 +180,46 @@ def read_elements(data: memoryview) -> Elements:
         header=data[start : last.start if last else len(data)],
         encoding=encoding,
     )
+
+
+def read_first_elements(data: memoryview, last: int) -> dict[str, bytes]:
+    """The raw values up to one tag, in little time; empty for a deflated object.
+
+    Args:
+        data: The whole file, or enough of its beginning.
+        last: The last tag to be read.
+
+    Raises:
+        CorruptImageError, UnrecognisedFormatError, struct.error: As `read_elements`.
+    """
+    meta, start = _file_meta(data)
+    if _is_deflated(meta):
+        return {}
+    walk = Walk(data, start, encoding_of(data[start : start + 6]))
+    walk.until(lambda tag: tag > last)
+    return walk.values
+
+
+def text_of(value: bytes) -> str | None:
+    """A raw value without padding, in upper case; None if empty."""
+    return value.decode("latin-1").strip(" \0").upper() or None
+
+
+def _file_meta(data: memoryview) -> tuple[Walk, int]:
+    """File Meta Information, if there is any, and the offset of the data set."""
+    start = offset_of(data)
+    if start is None:
+        raise UnrecognisedFormatError("the object begins as no DICOM data set does")
+    meta = Walk(data, start, Encoding(implicit=False, little=True))
+    if bytes(data[start : start + 2]) == FILE_META:
+        body = meta.until(lambda tag: tag >> 16 != 2)
+        start = body.start if body else len(data)
+    return meta, start
+
+
+def _is_deflated(meta: Walk) -> bool:
+    syntax = meta.values.get("TransferSyntaxUID", b"").strip(b" \0").decode("latin-1")
+    return syntax == uid.DeflatedExplicitVRLittleEndian
 
 
 def _pixel_data(data: memoryview, at: int, head: Head) -> PixelData:

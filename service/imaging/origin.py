@@ -19,12 +19,13 @@ TEXT_VRS = frozenset({b"CS", b"LO", b"LT", b"SH", b"ST", b"UC", b"UT", b"", b"UN
 FIRST_YEAR = 1970  # digital radiographs are newer; clocks that were reset say 1970 or earlier
 REPLACED = "\N{REPLACEMENT CHARACTER}"  # by pydicom, for what the character set does not have
 DATES = ("AcquisitionDate", "ContentDate", "StudyDate")  # the nearest to the exposure first
+UID = re.compile(r"\d+(\.\d+)+", re.ASCII)
 DATE = re.compile(r"(\d{4})([.-]?)(\d\d)\2(\d\d)", re.ASCII)  # with dots before DICOM 3
 
 
 @dataclass(frozen=True)
 class Origin:
-    """Values cleaned by `tidy`; None if absent, empty or longer than the Standard allows."""
+    """UIDs by `valid_uid`, texts by `tidy`; None if absent, empty or too long for the Standard."""
 
     study_instance_uid: str | None = None
     series_instance_uid: str | None = None
@@ -36,8 +37,8 @@ class Origin:
 def origin_of(elements: Elements) -> Origin:
     """The origin that the header names; invalid values become None, and raise nothing."""
     return Origin(
-        study_instance_uid=tidy(elements.text("StudyInstanceUID")),
-        series_instance_uid=tidy(elements.text("SeriesInstanceUID")),
+        study_instance_uid=valid_uid(elements.text("StudyInstanceUID")),
+        series_instance_uid=valid_uid(elements.text("SeriesInstanceUID")),
         modality=tidy(elements.text("Modality")),
         station=_station(elements),
         month=next(filter(None, (month_of(elements.text(keyword)) for keyword in DATES)), None),
@@ -69,6 +70,19 @@ def tidy(text: str | None) -> str | None:
         text = "".join(filter(str.isprintable, text))
     text = text.strip() if text else ""
     return text if 0 < len(text) <= MAX_CHARACTERS else None
+
+
+def valid_uid(text: str | None) -> str | None:
+    """A UID as it stands; None if it is none, or longer than 64.
+
+    Anonymisers give all images one text that is no UID. No characters are removed, because the UIDs
+    of two images could become one.
+
+    References:
+        PS3.5 9.1 UID Encoding Rules; components with leading zeros, which it forbids, are common.
+    """
+    is_uid = text is not None and len(text) <= MAX_CHARACTERS and UID.fullmatch(text)
+    return text if is_uid else None
 
 
 def month_of(text: str | None) -> str | None:

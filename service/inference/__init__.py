@@ -11,6 +11,14 @@ from service.inference.batcher import (
 from service.inference.classification import Classification
 from service.inference.cpus import usable_cpus
 from service.inference.decode_messages import Limits, Reason
+from service.inference.errors import (
+    GraphError,
+    NetworkError,
+    OutputError,
+    PredictionError,
+    ProbeError,
+    ProviderError,
+)
 from service.inference.fork_server import ForkServerError
 from service.inference.lanes import LANES, NETWORK_NICENESS, STUCK_SECONDS, Lane
 from service.inference.local_pipeline import open_pipeline
@@ -18,11 +26,7 @@ from service.inference.memory import keep_freed_memory
 from service.inference.network import (
     CORE_BATCH_IMAGES,
     Network,
-    NetworkError,
-    OutputError,
-    ProbeError,
     Provider,
-    ProviderError,
     Spread,
     open_network,
 )
@@ -39,6 +43,7 @@ __all__ = [
     "Buffer",
     "Classification",
     "ForkServerError",
+    "GraphError",
     "Image",
     "Lane",
     "Limits",
@@ -46,6 +51,7 @@ __all__ = [
     "NetworkError",
     "OutputError",
     "Pipeline",
+    "PredictionError",
     "ProbeError",
     "Provider",
     "ProviderError",

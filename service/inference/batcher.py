@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from model_store import Prediction
 from service.imaging import Tensor
+from service.inference.errors import PredictionError
 from service.inference.lanes import LANES, Lane, lower_priority
 
 Run = Callable[[npt.NDArray[np.uint8]], Sequence[Prediction]]
@@ -71,7 +72,10 @@ class _Batch:
     def answer(self, predictions: Sequence[Prediction]) -> None:
         for entry, prediction in zip(self.entries, predictions, strict=True):
             with suppress(InvalidStateError):  # its caller has cancelled it meanwhile
-                entry.answer.set_result(prediction)
+                if prediction.valid:
+                    entry.answer.set_result(prediction)
+                else:
+                    entry.answer.set_exception(PredictionError(f"no probability: {prediction}"))
 
     def fail(self, error: Exception) -> None:
         for entry in self.entries:
@@ -81,6 +85,9 @@ class _Batch:
 
 class Batcher:
     """Collects tensors, runs them in batches, and sets each caller's future to its prediction.
+
+    No caller gets a prediction that is not valid: an image for which the network answers NaN, or a
+    value outside 0..1, fails alone.
 
     A batch waits for more images only while more will follow soon, and at most `patience_seconds`.
     So an idle service answers at once, and a busy one has larger batches. Batches have fixed sizes
@@ -170,9 +177,10 @@ class Batcher:
     def submit(
         self, tensor: Tensor, lane: Lane, answer: Future[Prediction], more: bool = False
     ) -> None:
-        """Queue one (1, S, S) tensor; `answer` gets its prediction, or the error of its batch.
+        """Queue one (1, S, S) tensor; `answer` gets its prediction, or an error.
 
-        An image whose `answer` is cancelled before its batch begins never reaches the network.
+        The error is a PredictionError of this image alone, or the error of its batch. An image
+        whose `answer` is cancelled before its batch begins never reaches the network.
 
         Args:
             tensor: The image.
@@ -203,15 +211,15 @@ class Batcher:
             try:
                 run = run or runner.open()
                 predictions = run(np.stack([entry.tensor for entry in batch.entries]))
+                seconds = time.perf_counter() - start
+                latest = seconds / len(batch.entries)
+                step = 0.2 if seconds_per_image else 1
+                seconds_per_image += step * (latest - seconds_per_image)
+                waited = tuple(start - entry.since for entry in batch.entries)
+                self._observe(BatchReport(batch.lane, waited, seconds))
+                batch.answer(predictions)
             except Exception as error:  # noqa: BLE001  # handed to every waiting caller; the loop goes on
                 batch.fail(error)
-                continue
-            seconds = time.perf_counter() - start
-            latest = seconds / len(predictions)
-            seconds_per_image += (0.2 if seconds_per_image else 1) * (latest - seconds_per_image)
-            waited = tuple(start - entry.since for entry in batch.entries)
-            self._observe(BatchReport(batch.lane, waited, seconds))
-            batch.answer(predictions)
 
     def _next(
         self, runner: Runner, work: threading.Condition, seconds_per_image: float

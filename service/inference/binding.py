@@ -55,7 +55,7 @@ class BoundRun:
         for output in self._outputs:
             self._binding.bind_output(output)
         self._session.run_with_iobinding(self._binding)
-        return predictions_of(self._outputs, self._binding.copy_outputs_to_cpu())
+        return predictions_of(self._outputs, self._binding.copy_outputs_to_cpu(), len(batch))
 
     def _page_lock(self) -> bool:
         """Page-lock the buffer for this object's lifetime; False if that fails."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +18,13 @@ from model_store import ModelVersion, Prediction
 from service.imaging import Tensor, image_to_tensor
 from service.inference.binding import BoundRun
 from service.inference.cpus import usable_cpus
+from service.inference.errors import (
+    GraphError,
+    NetworkError,
+    OutputError,
+    ProbeError,
+    ProviderError,
+)
 from service.inference.outputs import EVIDENCE, Output, outputs_of, predictions_of
 
 if TYPE_CHECKING:  # decode workers load this package, and must stay small
@@ -37,22 +46,6 @@ TOO_SHORT_TO_SHARE_SECONDS = 2e-3
 CORE_BATCH_IMAGES = 2
 
 
-class NetworkError(Exception):
-    """The model cannot serve; the process must not become ready."""
-
-
-class ProviderError(NetworkError):
-    """ONNX Runtime would run on another device than the requested one."""
-
-
-class OutputError(NetworkError):
-    """The model lacks an output of a head that its card declares."""
-
-
-class ProbeError(NetworkError):
-    """The model's answer to its probe differs from the one in its card."""
-
-
 @dataclass(frozen=True)
 class Network:
     """An open session of one model version."""
@@ -68,8 +61,13 @@ class Network:
         return outputs_of(self.version.card)
 
     def run(self, tensors: npt.NDArray[np.uint8]) -> list[Prediction]:
-        """(B, 1, S, S) uint8 -> the prediction of each image."""
-        return predictions_of(self.outputs, self.session.run(self.outputs, {"tensors": tensors}))
+        """(B, 1, S, S) uint8 -> the prediction of each image.
+
+        Raises:
+            OutputError: An output has another shape or type than that of a prediction.
+        """
+        arrays = self.session.run(self.outputs, {"tensors": tensors})
+        return predictions_of(self.outputs, arrays, len(tensors))
 
     def pfi(self, tensors: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """(B, 1, S, S) uint8 -> (B,) PFI, the probability of a frontal image, within 0..1."""
@@ -87,12 +85,15 @@ class Network:
             negative ones for a lateral, and their mean is the logit of the PFI.
 
         Raises:
-            OutputError: The model has no such output.
+            OutputError: The model has no such output, or it is no map.
         """
         if not self.version.card.heads.evidence:
             raise OutputError(f"{self.version.reference} has no map of evidence")
         (maps,) = self.session.run([EVIDENCE], {"tensors": tensor[np.newaxis]})
-        return np.asarray(maps[0], dtype=np.float32)
+        found = np.asarray(maps[0], dtype=np.float32)
+        if found.ndim != 2 or not np.isfinite(found).all():
+            raise OutputError(f"{self.version.reference} answers with no map of evidence")
+        return found
 
     def bound(self, max_batch_images: int) -> BoundRun:
         """Like `run`, with its own input buffer, for one thread; several keep a GPU busy."""
@@ -119,6 +120,7 @@ class Network:
         Raises:
             ProbeError: A probability differs from the card's by more than its tolerance, or the
                 card does not say what a head answers.
+            OutputError: As `run`; or the declared map of evidence is none.
         """
         card = self.version.card
         tensor: Tensor = image_to_tensor(self.version.probe, card.preprocess)
@@ -134,6 +136,8 @@ class Network:
                     f"{self.version.reference} answers its probe with {name} {_decimals(found)}, "
                     f"but its card says {_decimals(said) or 'nothing'}"
                 )
+        if card.heads.evidence:
+            self.evidence(tensor)
 
     def seconds_of_one(self) -> float:
         """The least time of four runs of one image."""
@@ -147,10 +151,16 @@ class Network:
         return min(seconds)
 
     def warm_up(self, batch_sizes: tuple[int, ...]) -> None:
-        """Run every batch size once, because the first run of each is slow."""
+        """Run every batch size once, because the first run of each is slow.
+
+        Raises:
+            NetworkError: The model cannot run one of them, or answers with another number of
+                predictions.
+        """
         size = self.version.card.preprocess.size
-        for batch in batch_sizes:
-            self.run(np.zeros((batch, 1, size, size), dtype=np.uint8))
+        with _failing_as_a_network(self.version):
+            for batch in batch_sizes:
+                self.run(np.zeros((batch, 1, size, size), dtype=np.uint8))
 
 
 class Spread:
@@ -201,7 +211,9 @@ def open_network(
 
     Raises:
         ProviderError: `provider` is not available, and no fall-back is allowed.
-        OutputError: The model lacks an output of a head that its card declares.
+        GraphError: ONNX Runtime cannot open or run the model.
+        OutputError: The model lacks an output of a head that its card declares, or it has another
+            shape.
         ProbeError: The model's answer to its probe differs from its card.
     """
     import onnxruntime
@@ -220,13 +232,26 @@ def open_network(
         for name, options in _wanted_providers(provider, engine_cache)
         if name in available
     ]
-    network = _open(version, wanted, providers, threads or usable_cpus(), allow_cpu_fallback)
-    network.check_outputs()
-    free_to_choose = not threads and network.threads > 1 and network.provider == "cpu"
-    if free_to_choose and network.seconds_of_one() < TOO_SHORT_TO_SHARE_SECONDS:
-        network = _open(version, wanted, providers, 1, allow_cpu_fallback)
-    network.replay_probe()
+    with _failing_as_a_network(version):
+        network = _open(version, wanted, providers, threads or usable_cpus(), allow_cpu_fallback)
+        network.check_outputs()
+        free_to_choose = not threads and network.threads > 1 and network.provider == "cpu"
+        if free_to_choose and network.seconds_of_one() < TOO_SHORT_TO_SHARE_SECONDS:
+            network = _open(version, wanted, providers, 1, allow_cpu_fallback)
+        network.replay_probe()
     return network
+
+
+@contextmanager
+def _failing_as_a_network(version: ModelVersion) -> Iterator[None]:
+    """Raise any other error as a GraphError: those of ONNX Runtime have no common class."""
+    try:
+        yield
+    except NetworkError:
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise GraphError(f"{version.reference} cannot be opened or run: {reason}") from error
 
 
 def _decimals(values: npt.NDArray[np.float64]) -> str:

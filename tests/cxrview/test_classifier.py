@@ -14,13 +14,14 @@ import pyarrow as pa
 import pydicom
 import pytest
 from conftest import DATA
-from heads import marked
+from heads import marked, nan_where_dark, with_heads
 from images import dicom, png, radiograph
 from PIL import Image
 
 import cxrview
-from cxrview import Classifier, ImageError
+from cxrview import Classifier, ImageError, PredictionError
 from cxrview.results import COLUMNS
+from model_store import Store
 from service.uploads.upload import UploadError
 
 FRONTAL = DATA / "frontal-0003.jpg"
@@ -93,6 +94,37 @@ def test_what_cannot_be_classified_is_named(
     with pytest.raises(error) as found:
         classifier.classify(source)
     assert found.value.code == code
+
+
+@pytest.mark.parametrize(
+    ("keyword", "value"),
+    [("BodyPartExamined", 5), ("PatientID", 7), ("Rows", "many"), ("PixelData", 3)],
+)
+@pytest.mark.parametrize("bare", [False, True])
+def test_a_dataset_that_cannot_be_written_is_a_bad_image(
+    classifier: Classifier, keyword: str, value: object, bare: bool
+) -> None:
+    """And no error of pydicom, whose text may quote a patient; one of many stops no other."""
+    dataset = pydicom.dcmread(io.BytesIO(dicom(grey(FRONTAL))))
+    if bare:
+        del dataset.file_meta
+    setattr(dataset, keyword, value)
+    with pytest.raises(ImageError, match="cannot be written as DICOM") as found:
+        classifier.classify(dataset)
+    assert found.value.code == "corrupt_image"
+    codes = [each.error_code for each in classifier.classify_many([dataset, FRONTAL])]
+    assert codes == ["corrupt_image", None]
+
+
+def test_an_answer_of_the_network_that_is_no_probability_is_an_error(tmp_path: Path) -> None:
+    """Of this image alone, as the service has it."""
+    Store(tmp_path).add(with_heads(edit=nan_where_dark("pfi")))
+    bad, good = marked(radiograph()), marked(radiograph(), "inverted")
+    with Classifier("swift/2.0.0", model_store=tmp_path) as headed:
+        with pytest.raises(PredictionError, match="pfi=nan"):
+            headed.classify(bad)
+        codes = [each.error_code for each in headed.classify_many([bad, good, bad, good])]
+    assert codes == ["internal_error", None] * 2
 
 
 @pytest.mark.parametrize("source", [None, 7, [[1, 2]], Image.new("L", (64, 64))])

@@ -163,6 +163,94 @@ def test_it_gives_up_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
         assert (error.value.code, error.value.status) == ("unreachable", None)
 
 
+OF_TOMORROW = ANSWER.replace(b"frontal", b"oblique")
+STRANGE = [
+    (b"<html>a login page</html>", "text/html.*<html>a login page"),
+    (b"", "0 bytes, nothing"),
+    (ANSWER[:50], "50 bytes"),
+    (OF_TOMORROW, "view Input should be 'frontal', 'lateral' or 'not_chest'"),
+    (ANSWER.replace(b"0.9", b"NaN"), "pfi"),
+    (b"[]", "object"),
+    (b"[" * 100_000, "100000 bytes"),
+    (b'{"view": "\xff"}', "13 bytes"),
+]
+
+
+@pytest.mark.parametrize(("body", "message"), STRANGE, ids=range(len(STRANGE)))
+def test_an_answer_that_is_none_says_what_came(body: bytes, message: str) -> None:
+    """Of a proxy, or of a newer service; with both clients."""
+    answers = [(200, {"content-type": "text/html"}, body)] * 2
+
+    async def ask(url: str) -> None:
+        async with AsyncClient(url) as client:
+            await client.classify(b"x")
+
+    with answering(*answers) as (url, _), Client(url) as client:
+        for call in (lambda: client.classify(b"x"), lambda: asyncio.run(ask(url))):
+            with pytest.raises(ServiceError, match=message) as error:
+                call()
+            assert (error.value.code, error.value.status) == ("invalid_answer", 200)
+            assert len(str(error.value)) < 600
+
+
+def named(name: str, answer: bytes = ANSWER) -> bytes:
+    return json.dumps(json.loads(answer) | {"name": name}, ensure_ascii=False).encode()
+
+
+@pytest.mark.parametrize(
+    ("line", "name"),
+    [
+        (named("bad", OF_TOMORROW), "bad"),
+        (named("bad")[:-20], ""),
+        (b"<html>", ""),
+        (b"5", ""),
+        (b"[]", ""),
+        (b"null", ""),
+        (b'{"name": "bad"}', "bad"),
+        (b'{"view": "frontal"}', ""),
+        (b'{"name": "bad", "error": "corrupt"}', "bad"),
+        (b'{"name": "bad", "error": {"code": "corrupt_image"}}', "bad"),
+        (b"[" * 100_000, ""),
+        (b"\xff", ""),
+    ],
+    ids=range(12),
+)
+@pytest.mark.parametrize("at", [0, 1, 2])
+def test_a_line_that_is_none_fails_alone(line: bytes, name: str, at: int) -> None:
+    """At the beginning, in the middle or at the end, with a line feed or without."""
+    lines = [named("one"), named("two")]
+    lines.insert(at, line)
+    with answering((200, {}, b"\n".join(lines))) as (url, _), Client(url) as client:
+        found = list(client.classify_archive(b"x"))
+    assert [each.error_code for each in found].pop(at) == "invalid_answer"
+    assert isinstance(found[at].error, ServiceError)
+    assert [each.name for each in found if each.error is None] == ["one", "two"]
+    assert found[at].name == name
+
+
+def test_lines_end_with_a_line_feed_alone() -> None:
+    """Other separators of Unicode are letters of a name."""
+    names = ["a\u2028b", "a\u2029b", "a\x85b", "a\x0bb", "a\x0cb", "a\x1cb", "a\rb", "a\nb"]
+    body = b"".join(named(name) + b"\n" for name in names)
+    with answering((200, {}, body + b"\n")) as (url, _), Client(url) as client:
+        found = list(client.classify_archive(b"x"))
+    assert [(each.name, each.error) for each in found] == [(name, None) for name in names]
+
+
+def test_a_connection_that_breaks_ends_an_archive_with_an_error() -> None:
+    """After the results that came; as does a service that is not there."""
+    body = named("one") + b"\n" + named("two")[:30]
+    cut = (200, {"content-length": "5000", "connection": "close"}, body)
+    with answering(cut) as (url, _), Client(url, timeout_seconds=2) as client:
+        results = client.classify_archive(b"x")
+        assert next(results).name == "one"
+        with pytest.raises(ServiceError) as error:
+            list(results)
+    assert error.value.code == "unreachable"
+    with Client(url) as client, pytest.raises(ServiceError, match="cannot be reached"):
+        list(client.classify_archive(b"x"))
+
+
 def test_a_service_whose_model_has_heads(headed_store: Path, tmp_path: Path) -> None:
     """The client has what the classifier has, image by image and in a batch."""
     pictures = [png(marked(radiograph(bits=8).astype("u1"), *marks)) for marks in MARKS]

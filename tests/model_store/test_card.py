@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -85,6 +86,8 @@ def test_the_cutoff_decides_and_the_band_marks(
         ({"card_version": 3}, "card_version"),
         ({"heads": {"rotation": True}}, "need card_version 2"),
         ({"probe_outputs": {"chest": [0.9]}}, "need card_version 2"),
+        ({"card_version": 2, "probe_outputs": {"chest": [5.0]}}, "less than or equal to 1"),
+        ({"card_version": 2, "probe_outputs": {"chest": [math.nan]}}, "less than or equal to 1"),
         ({"probe_tolerance": 0.5}, "probe_tolerance"),
         ({"temperature": 0}, "temperature"),
         ({"review_error_bound": BOUND | {"error_bound": 0.0}}, "error_bound"),

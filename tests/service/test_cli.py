@@ -20,7 +20,7 @@ import needs
 import pandas as pd
 import pytest
 from conftest import DATA
-from heads import Mark, marked
+from heads import Mark, changed, marked, with_heads
 from images import dicom, radiograph
 
 from cxrview.results import COLUMNS
@@ -454,3 +454,22 @@ def test_serve_says_why_it_does_not_start(monkeypatch: pytest.MonkeyPatch) -> No
     )
     assert run.returncode != 0
     assert "googlenet/9.9.9" in run.stderr
+
+
+def test_serve_says_why_a_model_must_not_serve(tmp_path: Path) -> None:
+    """In one line of the log, without a traceback; so does a command that runs a model."""
+    Store(tmp_path).add(with_heads(edit=changed("chest", "Unsqueeze", 1)))
+    model = ["--model", "swift/2.0.0"]
+    told = "error: the output chest of 1 images must be float32 of the shape (1,)"
+    for words in (["serve", "--port", "0"], ["classify", "x", "--model-store", str(tmp_path)]):
+        run = subprocess.run(
+            [sys.executable, "-m", "service.cli", *words, *model],
+            env=os.environ | {"CXRVIEW_MODEL_STORE": str(tmp_path)},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+        assert run.returncode == (3 if words[0] == "serve" else 2)
+        assert run.stderr.count(told) == 1
+        assert "Traceback" not in run.stderr

@@ -3,29 +3,31 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from queue import Empty, SimpleQueue
 from threading import Event, Thread
+from traceback import format_tb
 
 from model_store import ModelCard, Prediction
 from service.backfill.engines.in_flight import InFlightLimiter
 from service.backfill.ledger.jobs import Item, Lease
 from service.backfill.results.outcomes import row_of, row_of_error
 from service.backfill.results.rows import ItemError, Names, Rendered, Row, Source
-from service.imaging import ImageError
-from service.imaging.radiograph import sniff
-from service.inference import BatcherClosedError, Buffer, Image, Lane
+from service.imaging import ImageError, read_sop_instance_uid, sniff
+from service.inference import BatcherClosedError, Buffer, Image, Lane, PredictionError
 
-# Media Storage SOP Instance UID (0002,0003), among the first elements of every DICOM file
-NAME, NAMED_BYTES = b"\x02\x00\x03\x00", 1024
 LOOK_SECONDS = 0.2  # how often waiting threads check whether to stop
 # Answers are collected for so long: waking a thread for each costs more than handling it
 GATHER_SECONDS = 0.02
+
+LOG = logging.getLogger(__name__)
 
 
 @dataclass(eq=False)
@@ -149,12 +151,13 @@ class Fetchers:
         begin = time.perf_counter()
         data, rendered = _opened(self._source.read(item.locator))
         size = len(data)
+        # Without a valid SOP Instance UID, the file's hash identifies the image
+        named = sniff(data) == "dicom" and read_sop_instance_uid(data)
+        sha256 = None if named else hashlib.sha256(data).hexdigest()
+        # After all that may refuse the file, which `_work` settles as one that holds no bytes
         if not self._limiter.hold(size, lambda: bool(self._halt)):
             self._settle(chunk, item, None)
             return
-        # Without a SOP Instance UID, the file's hash identifies the image
-        named = sniff(data) == "dicom" and NAME in bytes(data[:NAMED_BYTES])
-        sha256 = None if named else hashlib.sha256(data).hexdigest()
         image = Image(data, self._lane)
         del data  # so that the bytes are freed once they are decoded
 
@@ -185,18 +188,41 @@ class Fetchers:
         size: int,
         _: object,
     ) -> None:
-        """Called in a thread of the pipeline, so it must be quick."""
-        answer = image.answer
-        error = BatcherClosedError() if answer.cancelled() else answer.exception()
+        """Called in a thread of the pipeline, so it must be quick.
+
+        A future only logs what its callback raises, so an image must be settled here in any case.
+        """
         found: Row | None = None
-        if error is None:
-            found = row(answer.result())
-        elif isinstance(error, ImageError):
-            found = self._refused(item, error, size)
-        else:  # for example an error of the network
-            assert isinstance(error, Exception)
+        try:
+            found = self._outcome(item, image.answer, row, size)
+        except Exception as error:  # noqa: BLE001  # the engine raises it from `run`
             self._halt.now(None if isinstance(error, BatcherClosedError) else error)
-        self._settle(chunk, item, found, size)
+        finally:
+            self._settle(chunk, item, found, size)
+
+    def _outcome(
+        self, item: Item, answer: Future[Prediction], row: Callable[[Prediction], Row], size: int
+    ) -> Row:
+        """The row of one image.
+
+        Raises:
+            Exception: An error that is not about this image, for example of the network.
+        """
+        if answer.cancelled():
+            raise BatcherClosedError
+        error = answer.exception()
+        if error is None:
+            try:
+                return row(answer.result())
+            except Exception as defect:  # noqa: BLE001  # of ours, at this image alone
+                error = defect
+        elif not isinstance(error, (ImageError, PredictionError)):
+            assert isinstance(error, Exception)
+            raise error
+        if not isinstance(error, ImageError):
+            where = "".join(format_tb(error.__traceback__))  # its message may quote the file
+            LOG.error("an image failed by %s", f"{type(error).__name__}\n{where}".strip())
+        return self._refused(item, error, size)
 
     def _refused(self, item: Item, error: Exception, size: int | None = None) -> Row:
         row = row_of_error(item.locator, error, size=size, attempts=item.attempts)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
 from typing import Any
 
 from model_store import AnsweredView, Decision, ModelCard, Orientation, Prediction
 from service.backfill.results.rows import ItemError, Names, Outcome, Row, SourceError
-from service.imaging import ImageError, Origin, Radiograph, ViewHeader, tidy
+from service.imaging import ImageError, Origin, Radiograph, ViewHeader, tidy, valid_uid
 from service.inference import UnavailableError
 from service.uploads.upload import UploadError
 
@@ -35,7 +34,6 @@ ROW_CODES = SKIPPED | {
     "not_found", "too_many_files", "unknown_archive", "unreadable_file",
     "unsupported_pixel_format", "unsupported_transfer_syntax",
 }  # fmt: skip
-UID = re.compile(r"\d+(\.\d+)+", re.ASCII)
 
 
 def row_of(
@@ -58,7 +56,8 @@ def row_of(
         prediction: The model's answer; each probability is 0..1.
         card: The card of the model.
         size: Bytes of the file.
-        sha256: Hash of the file, in hexadecimal; needed only if `uid_of` returns None.
+        sha256: Hash of the file, in hexadecimal; needed only without a valid SOP Instance
+            UID.
         seconds: From its bytes to its answer.
         attempts: How often it was tried, including this time.
         rendered: The instance, if the image is a picture that the archive rendered; None: the image
@@ -72,11 +71,12 @@ def row_of(
         radiograph = _named(radiograph, rendered)
     decision = card.decide(prediction, doubtful=radiograph.doubtful)
     origin = radiograph.origin or Origin()
+    uid = valid_uid(radiograph.sop_instance_uid)  # a rendered picture has what its archive says
     return Row(
         locator=locator,
         outcome="done",
-        key=uid_of(radiograph) or (f"sha256:{sha256}" if sha256 else None),
-        sop_instance_uid=tidy(radiograph.sop_instance_uid),
+        key=uid or (f"sha256:{sha256}" if sha256 else None),
+        sop_instance_uid=uid,
         study_instance_uid=origin.study_instance_uid,
         series_instance_uid=origin.series_instance_uid,
         modality=origin.modality,
@@ -98,11 +98,8 @@ def row_of(
 
 def _check(prediction: Prediction) -> None:
     """Refuse what is no probability: NaN is below every threshold, and would be called lateral."""
-    heads = (prediction.chest, prediction.inverted, prediction.mirrored)
-    given = [each for each in heads if each is not None]
-    for each in (prediction.pfi, *given, *(prediction.rotation or ())):
-        if not 0 <= each <= 1:  # also true of NaN
-            raise ValueError(f"a PFI, or another head's probability, of {each}")
+    if not prediction.valid:
+        raise ValueError(f"a PFI, or another head's probability, is none: {prediction}")
 
 
 def _answer(prediction: Prediction, decision: Decision, card: ModelCard) -> dict[str, Any]:
@@ -171,9 +168,3 @@ def row_of_error(
     return Row(
         locator=locator, outcome=outcome, code=code, bytes=size, seconds=seconds, attempts=attempts
     )
-
-
-def uid_of(radiograph: Radiograph) -> str | None:
-    """The SOP Instance UID; None if it is missing or no valid UID, which images may share."""
-    found = tidy(radiograph.sop_instance_uid)
-    return found if found and UID.fullmatch(found) else None

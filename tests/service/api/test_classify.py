@@ -65,6 +65,13 @@ def test_png_and_jpeg_have_no_header(client: httpx2.Client) -> None:
     assert answer["sop_instance_uid"] is None
 
 
+@pytest.mark.parametrize("said", ["1.2.3\n4", "<script>", "\x1b[31m1", "7" * 150, "ANON"])
+def test_what_is_no_uid_is_null(client: httpx2.Client, said: str) -> None:
+    """It is not repeated to the client, nor joined to another one."""
+    response = client.post("/v1/classify", content=dicom(radiograph(), SOPInstanceUID=said))
+    assert (response.status_code, response.json()["sop_instance_uid"]) == (200, None)
+
+
 @pytest.mark.parametrize(
     ("position", "agrees"),
     [("RLO", None), ("LATERAL DECUBITUS", None), ("PA/LAT", None), ("", None), (None, None)],

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import csv
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-from heads import marked
+from heads import marked, nan_where_dark, with_heads
 from images import dicom, radiograph
 
 from model_store import Store
@@ -41,6 +43,27 @@ def archive(tmp_path: Path) -> Path:
         data = dicom(pixels, SOPInstanceUID=f"1.2.{number}", BodyPartExamined=part)
         (folder / f"{name}.dcm").write_bytes(data)
     return folder
+
+
+@pytest.mark.parametrize("head", ["pfi", "rotation"])
+def test_an_image_without_a_valid_answer_fails_alone(
+    head: str, archive: Path, tmp_path: Path
+) -> None:
+    """The job comes to its end, with a row for each image; the failed one is tried again."""
+    store, out = tmp_path / "store", tmp_path / "out"
+    Store(store).add(with_heads(edit=nan_where_dark(head)))
+    words = [f"--out={out}", f"--model={MODEL}", f"--model-store={store}"]
+    for more in ([str(archive)], ["--retry-failed"]):
+        command = [sys.executable, "-m", "service.cli", "backfill", *more, *words]
+        ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        assert ended.returncode == 0, ended.stderr
+        rows = rows_in(out)
+        bad = dict.fromkeys(("hand-says-chest", "hand", "chest-says-hand"), "internal_error")
+        assert {name: row.code for name, row in rows.items()} == bad | {"turned": None}
+        assert rows["turned"].view == "frontal"
+        assert rows["hand"].outcome == "failed"
+        certificate = json.loads((out / "certificate.json").read_text())
+        assert certificate["codes"] == {"internal_error": 3}
 
 
 def rows_in(out: Path) -> dict[str, Row]:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from itertools import count
 from pathlib import Path
 
 import hostile_decoder
@@ -16,7 +18,7 @@ import needs
 import pytest
 from images import dicom, png, radiograph
 
-from model_store import ModelVersion, Store
+from model_store import ModelVersion, Prediction, PreprocessSpec, Store
 from service.backfill.engines.fetching import LOOK_SECONDS
 from service.backfill.engines.local import LEAST_FOR_SHARE, LocalEngine, TooManyFailuresError
 from service.backfill.ledger.jobs import Job, own_ids
@@ -25,7 +27,8 @@ from service.backfill.results.columns import as_rows
 from service.backfill.results.folder import Results
 from service.backfill.results.rows import ItemError, Row, SourceError
 from service.backfill.results.sinks import SINKS, read_rows
-from service.inference import Pipeline, local_pipeline, open_pipeline
+from service.imaging import read_radiograph
+from service.inference import Image, Pipeline, PredictionError, local_pipeline, open_pipeline
 
 IMAGES = 60
 
@@ -120,11 +123,10 @@ class Bench:
 
     def work(self, source: object, **options: object) -> LocalEngine:
         results = Results(self.out, SINKS["parquet"])
-        options = {"chunk_images": 16} | options
+        options = {"chunk_images": 16, "submit": self._pipeline.submit} | options
         return LocalEngine(
-            self.ledger, self.job, source, self._pipeline.submit, self._card,
-            results=results, **options,
-        )  # fmt: skip
+            self.ledger, self.job, source, card=self._card, results=results, **options
+        )
 
     def rows(self) -> list[Row]:
         return [row for batch in read_rows(self.out / "results") for row in as_rows(batch)]
@@ -227,6 +229,104 @@ def test_a_pause_ends_all_waiting(bench: Bench) -> None:
     work = bench.work(Closed())
     job = work.run()
     assert (job.state, job.counts["done"], job.reason) == ("paused", 0, None)
+
+
+def ended(work: LocalEngine) -> Job | Exception:
+    """The job after its work, or the error that stopped it; work that hangs fails the test."""
+    found: list[Job | Exception] = []
+
+    def run() -> None:
+        try:
+            found.append(work.run())
+        except Exception as error:  # noqa: BLE001  # for the test to look at
+            found.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(30)
+    assert found, "the work hangs"
+    return found[0]
+
+
+class Answering:
+    """A pipeline that gives one of the images an answer of its own."""
+
+    def __init__(self, pipeline: Pipeline, answer: Callable[[Image], None]) -> None:
+        self._pipeline, self._answer = pipeline, answer
+        self._images = count()
+
+    def submit(self, image: Image) -> None:
+        if next(self._images) == 20:
+            image.radiograph = read_radiograph(image.data or b"", PreprocessSpec())
+            self._answer(image)
+        else:
+            self._pipeline.submit(image)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        lambda image: image.answer.set_result(Prediction(math.nan)),
+        lambda image: image.answer.set_result(None),
+        lambda image: image.answer.set_exception(PredictionError("NaN")),
+    ],
+    ids=["a NaN", "no prediction", "an error of this image"],
+)
+def test_an_image_of_which_no_row_can_be_made_fails_alone(
+    bench: Bench, pipeline: Pipeline, answer: Callable[[Image], None]
+) -> None:
+    """Whatever goes wrong when its answer comes: it has one outcome, and the job goes on."""
+    archive = Archive()
+    job = ended(bench.work(archive, submit=Answering(pipeline, answer).submit))
+    assert isinstance(job, Job)
+    bench.check(job, archive)
+    assert bench.ledger.codes(bench.job)["internal_error"] == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [(RuntimeError("no memory"), "no memory"), (SystemExit(), "AssertionError")],
+    ids=["an error of the network", "no error at all"],
+)
+def test_an_error_that_is_not_about_an_image_stops_the_work(
+    bench: Bench, pipeline: Pipeline, error: BaseException, reason: str
+) -> None:
+    """With its reason; the images that have no outcome are open, and the next run takes them."""
+    archive = Archive()
+    submit = Answering(pipeline, lambda image: image.answer.set_exception(error)).submit
+    assert isinstance(ended(bench.work(archive, submit=submit)), Exception)
+    job = bench.ledger.job(bench.job)
+    assert (job.state, job.reason) == ("stopped", reason)
+    assert bench.ledger.leases(bench.job) == set()
+    bench.check(bench.work(archive).run(), archive)
+
+
+def test_files_that_are_no_images_take_no_memory_of_others(bench: Bench) -> None:
+    """However many there are: what a refused file held is free again."""
+    archive = Archive(good=10)
+    archive.files |= {f"{number:04d}.txt": b"no image" * 100 for number in range(200)}
+    job = ended(bench.work(archive, held_bytes=100_000))
+    assert isinstance(job, Job)
+    bench.check(job, archive)
+    assert job.counts["skipped"] == 203
+
+
+def test_images_without_a_valid_uid_are_told_apart_by_their_content(bench: Bench) -> None:
+    """Neither a text that all of them share nor a UID with a stray character makes them one."""
+    archive = Archive(good=1)
+    told = {f"{number}.dcm": uid for number, uid in enumerate(["ANON", "ANON", "1.2.3\n4"])}
+    told["whole.dcm"] = "1.2.34"
+    for number, (name, uid) in enumerate(told.items(), 100):
+        pixels = radiograph(300, 280, seed=number)
+        archive.files[name] = dicom(pixels, SOPInstanceUID=uid)
+    archive.files["again.dcm"] = archive.files["0.dcm"]
+    bench.check(bench.work(archive).run(), archive)
+    rows = {row.locator: row for row in bench.rows()}
+    assert {rows[name].outcome for name in told} - {"skipped"} == {"done"}
+    assert {rows["0.dcm"].code, rows["again.dcm"].code} == {None, "duplicate"}
+    assert [rows[name].outcome for name in ("1.dcm", "2.dcm", "whole.dcm")] == ["done"] * 3
+    assert (rows["2.dcm"].sop_instance_uid, rows["2.dcm"].key[:7]) == (None, "sha256:")
+    assert rows["whole.dcm"].key == "1.2.34"
 
 
 def test_a_limit_is_kept(bench: Bench, archive: Archive) -> None:

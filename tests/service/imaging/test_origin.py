@@ -19,7 +19,14 @@ from pydicom.sequence import Sequence
 from pydicom.tag import Tag
 
 from model_store import Prediction, PreprocessSpec
-from service.imaging import Origin, ViewHeader, read_radiograph, tidy
+from service.imaging import (
+    Origin,
+    ViewHeader,
+    read_radiograph,
+    read_sop_instance_uid,
+    tidy,
+    valid_uid,
+)
 from service.imaging.dicom import read_dicom
 from service.imaging.errors import CorruptImageError
 from service.inference import Classification
@@ -309,6 +316,68 @@ def test_tidy_text_can_be_stored_anywhere(text):
         assert 0 < len(found.encode().decode()) <= 64
 
 
+@pytest.mark.parametrize(
+    ("text", "is_one"),
+    [
+        ("1.2.826.0.1.3680043.8.498.1", True),
+        ("1.2", True),
+        ("1.2.0034", True),  # a leading zero, as some devices write
+        ("1." * 31 + "1", True),
+        ("1." * 32 + "1", False),
+        ("7" * 150, False),
+        ("0", False),
+        ("ANONYMISED", False),
+        ("", False),
+        (None, False),
+        ("1.2.3\n", False),
+        ("1.2.3\n4", False),
+        ("1.2\0.3", False),
+        ("1.2.3 4", False),
+        ("1.2\\3.4", False),
+        ("1..2", False),
+        ("1.2.", False),
+        ("\N{SUPERSCRIPT TWO}.2", False),
+        ("\N{ARABIC-INDIC DIGIT TWO}.2", False),
+        ("\x1b[31m1", False),
+        ("<script>", False),
+    ],
+)
+def test_a_uid_is_kept_whole_or_not_at_all(text, is_one):
+    """Characters that are taken away would make one of two."""
+    assert valid_uid(text) == (text if is_one else None)
+
+
+@pytest.mark.parametrize("keyword", ["SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID"])
+@pytest.mark.parametrize(
+    "value", [b"1.2.3\n4", b"1\x002.3", b"\x1b[31m1", b"<script>", b"7" * 150, b"\xff\xfe", b"0"]
+)
+def test_what_is_no_uid_is_left_out_of_every_answer(keyword, value, version):
+    """Nor does it refuse the image."""
+    data = dicom(PIXELS, **{keyword: "1.2.3"}).replace(
+        raw(keyword, b"1.2.3\0", b"UI"), raw(keyword, value + b"\0" * (len(value) % 2), b"UI")
+    )
+    found = read_radiograph(data, PreprocessSpec())
+    assert getattr(found.origin, str(KEYS.get(keyword)), found.sop_instance_uid) is None
+    if keyword == "SOPInstanceUID":
+        assert Classification.of(found, Prediction(0.9), version.card).sop_instance_uid is None
+        assert read_sop_instance_uid(data) is None
+
+
+KEYS = {"StudyInstanceUID": "study_instance_uid", "SeriesInstanceUID": "series_instance_uid"}
+
+
+@pytest.mark.parametrize("syntax", NATIVE)
+def test_the_uid_is_found_in_the_first_elements_as_in_the_whole(syntax):
+    """In every encoding, and without File Meta Information; a deflated object is not unpacked."""
+    data = dicom(PIXELS, syntax, SOPInstanceUID="1.2.3.4", SpecificCharacterSet="ISO_IR 100")
+    assert read_dicom(data, FULL_SIZE).sop_instance_uid == "1.2.3.4"
+    deflated = syntax == uid.DeflatedExplicitVRLittleEndian
+    assert read_sop_instance_uid(data) == (None if deflated else "1.2.3.4")
+    assert read_sop_instance_uid(dicom(PIXELS, syntax, SOPInstanceUID=None)) is None
+    for end in range(0, 600, 7):  # cut anywhere
+        assert read_sop_instance_uid(data[:end]) in {None, "1.2.3.4"}
+
+
 VALUES = st.binary(max_size=90) | st.text("\\ISO_R 2019GBK\x1b$)C(B87", max_size=40).map(str.encode)
 
 
@@ -320,6 +389,7 @@ def test_nothing_that_stands_there_spoils_an_image(pairs):
     image = read_dicom(with_raw(extra), FULL_SIZE)
     for each in (*vars(image.origin).values(), *vars(image.header).values()):
         assert each is None or (each == tidy(each) and "\0" not in each)
+    assert image.origin.study_instance_uid == valid_uid(image.origin.study_instance_uid)
     np.testing.assert_array_equal(image.picture.pixels, PIXELS)
 
 

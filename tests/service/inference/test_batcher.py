@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import CancelledError, Future
+from concurrent.futures import CancelledError, Future, wait
 from contextlib import contextmanager
 from typing import Any
 
@@ -22,6 +23,7 @@ from service.inference import (
     BatcherClosedError,
     BatchReport,
     Lane,
+    PredictionError,
     Run,
     Runner,
 )
@@ -47,6 +49,18 @@ class BlockableNetwork:
         if 13 in self.batches[-1]:
             raise RuntimeError("the network stumbles over 13")
         return [Prediction(float(value) / 255) for value in tensors[:, 0, 0, 0]]
+
+
+INVALID = [
+    Prediction(float("nan")),
+    Prediction(1.5),
+    Prediction(-0.1),
+    Prediction(0.5, chest=float("inf")),
+    Prediction(0.5, rotation=(0.5, float("nan"), 0.5, 0.0)),
+    Prediction(0.5, inverted=float("nan")),
+    Prediction(0.5, mirrored=2.0),
+]
+VALID = Prediction(0.0, 1.0, (0.0, 0.0, 0.0, 1.0), 0.5, 1.0)
 
 
 @contextmanager
@@ -289,6 +303,43 @@ def test_the_thread_survives_any_exception() -> None:
         running_one.cancel()
         network.unblocked.set()
         assert results(submit(batcher, 15)) == pytest.approx([15 / 255])
+        assert batcher.alive
+
+
+def test_an_answer_that_is_no_probability_fails_its_image_alone() -> None:
+    """Others of its batch are answered, and no caller sees a NaN."""
+
+    def run(tensors: np.ndarray[Any, Any]) -> list[Prediction]:
+        return [INVALID[value] if value < 7 else VALID for value in tensors[:, 0, 0, 0]]
+
+    with running(Runner(lambda: run)) as batcher:
+        bad, good = submit(batcher, *range(7), more=True), submit(batcher, 7)
+        assert good[0].result(5) == VALID
+        for answer, prediction in zip(bad, INVALID, strict=True):
+            with pytest.raises(PredictionError, match=re.escape(str(prediction))):
+                answer.result(5)
+        assert batcher.alive
+
+
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_a_network_with_too_few_answers_leaves_none_waiting(count: int) -> None:
+    """Or with too many; each image has an answer or an error, and the thread lives."""
+    with running(Runner(lambda: lambda _: [VALID] * count), patience_seconds=5) as batcher:
+        answers = submit(batcher, 1, more=True) + submit(batcher, 2)
+        assert not wait(answers, 5).not_done
+        assert batcher.alive
+
+
+def test_a_metric_that_fails_leaves_none_waiting() -> None:
+    """Its error is told, and the next batch is run."""
+
+    def observe(_: BatchReport) -> None:
+        raise OSError("no metrics")
+
+    with running(only(BlockableNetwork()), observe=observe) as batcher:
+        for _ in range(2):
+            with pytest.raises(OSError, match="no metrics"):
+                results(submit(batcher, 1))
         assert batcher.alive
 
 

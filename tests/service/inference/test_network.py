@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from threading import Event
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
-from heads import assert_predictions_equal, marked, with_heads
+from heads import Edit, assert_predictions_equal, changed, marked, with_heads
 from images import png, radiograph
 
 from model_store import Heads, ModelVersion, Prediction
+from model_store.store import sha256
 from service.imaging import image_to_tensor
 from service.inference import (
+    GraphError,
     Network,
+    NetworkError,
     OutputError,
     ProbeError,
     Provider,
@@ -178,6 +183,60 @@ def test_a_graph_without_a_declared_head_does_not_start(head: str) -> None:
     """The message names what is missing, before any image is answered."""
     with pytest.raises(OutputError, match=rf"swift/2\.0\.0 lacks .*: {head}$"):
         open_network(with_heads(lacking=[head]))
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (changed("chest", "Unsqueeze", 1), r"chest of 1 images .* is float32 of \(1, 1\)$"),
+        (changed("rotation", "Unsqueeze", 1), r"rotation of 1 images .* of \(1, 1, 4\)$"),
+        (changed("pfi", "Unsqueeze", 1), r"pfi of 1 images .* of \(1, 1\)$"),
+        (changed("mirrored", "ReduceMean", 0), r"mirrored of 2 images .* of \(1,\)$"),
+        (changed("evidence", "ReduceMean", 1, keepdims=0), "no map of evidence$"),
+        (changed("evidence", "Log"), "no map of evidence$"),
+    ],
+)
+def test_a_graph_that_contradicts_its_card_does_not_start(edit: Edit, message: str) -> None:
+    """By the shapes of its answers, whatever it declares; at the batch sizes that it will run."""
+    with pytest.raises(OutputError, match=message):
+        open_network(with_heads(edit=edit)).warm_up((1, 2))
+
+
+def declared_double(version: ModelVersion) -> bytes:
+    model = onnx.load_from_string(version.model)
+    model.graph.output[0].type.tensor_type.elem_type = onnx.TensorProto.DOUBLE
+    serialized: bytes = model.SerializeToString()
+    return serialized
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda _: b"",
+        lambda _: b"no model",
+        lambda version: version.model[:3000],
+        declared_double,
+        lambda version: version.model.replace(b"tensors", b"pixels_"),
+    ],
+    ids=["empty", "text", "cut", "double", "another input"],
+)
+def test_what_onnx_runtime_refuses_does_not_start(
+    version: ModelVersion, spoil: Callable[[ModelVersion], bytes]
+) -> None:
+    """With an error of one line that names the model, and is a NetworkError."""
+    model = spoil(version)
+    card = version.card.model_copy(update={"model_sha256": sha256(model)})
+    with pytest.raises(GraphError) as caught:
+        open_network(replace(version, card=card, model=model))
+    assert isinstance(caught.value, NetworkError)
+    assert str(caught.value).startswith(f"{version.reference} cannot be opened or run: ")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_probe_that_is_no_image_does_not_start(version: ModelVersion) -> None:
+    """Its error is one of the model, and not of an image of a client."""
+    with pytest.raises(GraphError, match=r"cannot be opened or run: .*by content"):
+        open_network(replace(version, probe=b"no image"))
 
 
 @pytest.mark.parametrize(

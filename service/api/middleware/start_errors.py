@@ -1,0 +1,32 @@
+"""Log why the model cannot serve in one line, without the framework's traceback."""
+
+from __future__ import annotations
+
+import sys
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from service.inference import NetworkError
+
+
+class StartErrors:
+    """ASGI middleware for the lifespan: a NetworkError says itself what is wrong.
+
+    Args:
+        app: The application.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass all on."""
+
+        async def told(message: Message) -> None:
+            error = sys.exc_info()[1]
+            failed = message["type"] == "lifespan.startup.failed"
+            if failed and isinstance(error, NetworkError):  # the framework tells it while it raises
+                message["message"] = f"error: {error}"
+            await send(message)
+
+        await self.app(scope, receive, told if scope["type"] == "lifespan" else send)
