@@ -73,6 +73,7 @@ def soak(bench: Bench, model: str, minutes: float) -> Row:
         "minutes": minutes,
         "capacity": rounded(capacity),
         "rate": rounded(rate),
+        "filled_at": FILL,
         "refused": outcome.statuses[503],
         "errors": outcome.errors,
         **latencies_of(outcome.latencies_s),
