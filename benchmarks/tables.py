@@ -308,8 +308,8 @@ def _soak(results: Results) -> Iterator[str]:
     yield "## Minutes at 90 % load\n"
     if all("filled_at" in row for row in results["soak"].values()):
         yield (
-            "Before it, a minute at 2.5 times the capacity makes the longest queue that the limits\n"
-            "allow, and so takes the memory that this needs. What grows afterwards would be a leak.\n"
+            "Before it, a minute at 2.5 times the capacity makes the longest queue that the\n"
+            "limits allow, and so takes the memory that this needs. What grows later is a leak.\n"
         )
     heads = ("model", "images/s", "of capacity", "n", "errors", "refusals")
     heads += ("MB at first", "at last", "at most", "MB a minute")
