@@ -68,7 +68,7 @@ def load_alone(generator: Companion, server: Server, files: Sequence[Path], secs
     """The same of a server that holds still before and afterwards."""
     server.resume()
     outcome = load(generator, server, files, secs)
-    server.tree = [server.process, *server.process.children(recursive=True)]  # some were replaced
+    server.refresh()
     server.pause()
     return outcome
 
@@ -157,7 +157,7 @@ def crashes(options: argparse.Namespace) -> dict[str, Any]:
                 with Attacker(server.port, word) as attacker:
                     time.sleep(0.1)
                     beside = load(generator, server, files, options.seconds)
-                server.tree = [server.process, *server.process.children(recursive=True)]
+                server.refresh()
                 rows.append(
                     {
                         "alone_images_s": round(alone.images_s, 1),

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Self
+from typing import IO, Any, Self
 from urllib.error import URLError
 from urllib.request import urlopen
 
@@ -83,28 +83,29 @@ class Server:
             self.process.cpu_affinity(list(cpus))
         self._until_ready(f"http://127.0.0.1:{self.port}{ready}")
         self.ready_s = time.perf_counter() - began
+        self.tree: list[psutil.Process] = []
+        self.refresh()
 
-    @property
-    def tree(self) -> list[psutil.Process]:
-        """The process and its children; a decode worker may have been replaced."""
-        return [self.process, *self.process.children(recursive=True)]
+    def refresh(self) -> None:
+        """Find the processes anew, as decode workers may have been replaced."""
+        self.tree = [self.process, *self.process.children(recursive=True)]
 
     def cpu_s(self) -> float:
         """CPU seconds that the processes now alive have used so far."""
-        total = 0.0
-        for process in self.tree:
-            with suppress(psutil.NoSuchProcess):  # replaced just now
-                times = process.cpu_times()
-                total += times.user + times.system
-        return total
+        times = self._asked(psutil.Process.cpu_times)
+        return sum(each.user + each.system for each in times)
 
     def rss_bytes(self) -> int:
         """Resident memory, now."""
-        total = 0
-        for process in self.tree:
-            with suppress(psutil.NoSuchProcess):  # replaced just now
-                total += process.memory_info().rss
-        return total
+        return sum(each.rss for each in self._asked(psutil.Process.memory_info))
+
+    def _asked(self, question: Callable[[psutil.Process], Any]) -> list[Any]:
+        """The answers of all processes; those are listed anew only if one has ended: it is slow."""
+        try:
+            return [question(process) for process in self.tree]
+        except psutil.NoSuchProcess:  # a decode worker was replaced
+            self.refresh()
+            return [question(process) for process in self.tree]
 
     def pause(self) -> None:
         """Hold still."""
@@ -121,11 +122,11 @@ class Server:
     def stop(self) -> None:
         """End all of it, and wait."""
         self.resume()
-        tree = self.tree
-        for process in reversed(tree):
+        self.refresh()
+        for process in reversed(self.tree):
             with suppress(psutil.NoSuchProcess):
                 process.terminate()
-        for process in psutil.wait_procs(tree, STOP_SECONDS)[1]:
+        for process in psutil.wait_procs(self.tree, STOP_SECONDS)[1]:
             process.kill()
         self.process.wait()
 

@@ -8,6 +8,7 @@ from functools import partial
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageOps
 
+from service.imaging.tensor import MIN_SIDE
 from training.augmentation.image_files import Change, Grey
 
 NOISE = 25.0  # grey levels, the standard deviation
@@ -47,7 +48,7 @@ def compressed(image: Grey) -> Grey:
 def thumbnail(image: Grey, side: int = 64) -> Grey:
     """As an original whose longer side has 64 pixels."""
     scale = side / max(image.size)
-    width, height = (max(32, round(scale * each)) for each in image.size)
+    width, height = (max(MIN_SIDE, round(scale * each)) for each in image.size)
     return image.resize((width, height), Image.Resampling.BOX)
 
 

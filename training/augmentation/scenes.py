@@ -106,7 +106,7 @@ class Scenes:
         depth = 1 + lean[0] * x + lean[1] * y
         zoom = self._uniform(0.9, 1.25, count, 1, 1)
         grid = torch.stack((x * zoom / depth, y * zoom / depth), dim=3)
-        return self._sample(batch, grid)
+        return _sampled(batch, grid, self._uniform(0, 1, count, 1, 1, 1).round() * 0.9)
 
     def _frame(self, batch: Tensor) -> Tensor:
         """Made smaller, in a black, white or grey frame; at times much narrower than wide."""
@@ -120,10 +120,9 @@ class Scenes:
         zero = torch.zeros_like(wide)
         theta = torch.stack((wide, zero, slack[0], zero, high, slack[1]), dim=1).view(count, 2, 3)
         grid = affine_grid(theta, list(batch.shape), align_corners=False)
-        outside = (grid.abs() > 1).any(dim=3)[:, None]
         level = self._uniform(0, 1, count, 1, 1, 1)
         level = torch.where(self._uniform(0, 1, count, 1, 1, 1) < 0.7, level.round(), level)
-        return torch.where(outside, level, grid_sample(batch, grid, align_corners=False))
+        return _sampled(batch, grid, level)
 
     def _plate(self, batch: Tensor) -> Tensor:
         """A strip of something else beside it, as the next film on a light box."""
@@ -155,7 +154,8 @@ class Scenes:
         strength = self._uniform(0, 0.12, count, 1, 1), self._uniform(0, 0.7, count, 1, 1)
         return batch * light[:, None] + (strength[0] * moire + strength[1] * glare)[:, None]
 
-    def _sample(self, batch: Tensor, grid: Tensor) -> Tensor:
-        level = self._uniform(0, 1, len(batch), 1, 1, 1).round() * 0.9
-        outside = (grid.abs() > 1).any(dim=3)[:, None]
-        return torch.where(outside, level, grid_sample(batch, grid, align_corners=False))
+
+def _sampled(batch: Tensor, grid: Tensor, level: Tensor) -> Tensor:
+    """Each pixel from where `grid` (B, S, S, 2) says; `level` (B, 1, 1, 1) outside the picture."""
+    outside = (grid.abs() > 1).any(dim=3)[:, None]
+    return torch.where(outside, level, grid_sample(batch, grid, align_corners=False))

@@ -118,17 +118,17 @@ def heads_report(
     views = views_of(rows)
     name = f"left out: {', '.join(settings.left_out)}" if settings.left_out else "test"
     report = list[Evaluation]()
-    if not settings.left_out:
-        report = test_rows(predict, settings, untested.point)
-        report += corruption_rows(predict, settings, views, untested.point)
-    elif views:
-        pfi = predict(read_images(views, settings.images, settings.spec).tensors)
-        report = by_source(name, pfi, views, untested.point)
-    if report:  # the first row is of all images as they are
-        pfi = predict(read_images(views, settings.images, settings.spec).tensors)
+    tensors = read_images(rows, settings.images, settings.spec).tensors
+    if views:
+        pfi = predict(tensors[[row.view != "not_chest" for row in rows]])
+        if settings.left_out:
+            report = by_source(name, pfi, views, untested.point)
+        else:
+            report = test_rows(predict, settings, untested.point)
+            report += corruption_rows(predict, settings, views, untested.point)
+        # The first row is of all images as they are
         error = expected_calibration_error(pfi, labels_of(views))
         report[0] = report[0].model_copy(update={"calibration_error": error})
-    tensors = read_images(rows, settings.images, settings.spec).tensors
     of_heads = head_rows(name, predict_heads, tensors, rows, untested.heads)
     return untested.with_rows(report, of_heads)
 

@@ -24,7 +24,6 @@ CLASSES: dict[Head, int] = {
     "projection": 2,
 }
 NOT_ASKED = -1  # the label where a question does not apply, as the view of a hand
-BINARY: tuple[Head, ...] = ("chest", "inverted", "mirrored", "projection")
 
 
 class HeadedNetwork(Protocol):
