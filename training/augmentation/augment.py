@@ -23,6 +23,7 @@ from training.augmentation.scenes import Scenes
 MARKS = 128  # rendered once; each use is moved, scaled and dimmed at random
 MARK_SIDE = 96  # pixels
 NEAR_QUARTER = 30.0  # degrees; farther from a quarter turn, which way is up cannot be asked
+MOST = 0.75  # of its side; of a picture that shows less, handedness cannot be asked
 UNKNOWN = -1
 
 
@@ -40,11 +41,11 @@ ASKED = Chances(free=0.2, quarter=0.5, inverted=0.3)
 
 
 class Varied(NamedTuple):
-    """A transformed batch, and how its images now lie; `mirrored` and `inverted` are 0 or 1."""
+    """A transformed batch, and how its images now lie; `inverted` is 0 or 1."""
 
     tensors: Tensor  # (B, 1, S, S) float32 of 0..255
     quarters: Tensor  # (B,) int64: quarter turns clockwise to upright, 0..3, or UNKNOWN
-    mirrored: Tensor  # (B,) int64
+    mirrored: Tensor  # (B,) int64: 0 or 1, or UNKNOWN where half of the image is hidden or cut off
     inverted: Tensor  # (B,) int64
 
 
@@ -88,7 +89,8 @@ class Augmentation:
         if self.scenes:
             batch = self.scenes.before_exposure(batch)
         batch = self._expose(batch)
-        batch = self._hide(batch)
+        batch, is_halved = self._hide(batch)
+        mirrored = torch.where(is_halved, UNKNOWN, mirrored)
         batch = self._write(batch)
         batch = self._degrade(batch)
         inverted = self._chance(len(batch), self.chances.inverted)
@@ -158,10 +160,15 @@ class Augmentation:
         dark = grid_sample(batch, grid, padding_mode="zeros", align_corners=False)
         edge = grid_sample(batch, grid, padding_mode="border", align_corners=False)
         moved = torch.where(self._chance(count, 0.6), dark, edge)
-        return moved, *orientation_of(degrees, mirror, flip)
+        quarters, mirrored = orientation_of(degrees, mirror, flip)
+        return moved, quarters, torch.where(side >= MOST, mirrored, UNKNOWN)
 
-    def _hide(self, batch: Tensor) -> Tensor:
-        """A black, white, grey or noisy rectangle: a shield, a lost tile, half an image."""
+    def _hide(self, batch: Tensor) -> tuple[Tensor, Tensor]:
+        """A black, white, grey or noisy rectangle: a shield, a lost tile, half an image.
+
+        Returns:
+            The batch, and (B,) bool: half of the image is hidden.
+        """
         count, _, rows, columns = batch.shape
         ratio = torch.exp(self._uniform(-1.2, 1.2, count))
         area = self._uniform(0.02, 0.5, count)
@@ -183,7 +190,8 @@ class Augmentation:
         level = torch.where(self._chance(count, 0.6), 0.0, level)
         grain = self._uniform(-0.5, 0.5, *batch.shape) * self._chance(count, 0.15)
         hidden = torch.where(inside[:, None], (level + grain).clamp(0, 1), batch)
-        return torch.where(self._chance(count, 0.4), hidden, batch)
+        chosen = self._chance(count, 0.4)
+        return torch.where(chosen, hidden, batch), half & chosen.flatten()
 
     def _write(self, batch: Tensor) -> Tensor:
         """Side markers, names and arrows, bright or dark, at any angle and place."""

@@ -34,7 +34,7 @@ CUTOFF, HEADS_CUTOFFS = "cutoff.json", "heads.json"
 HEADS_MARGIN = 1.0  # logits: the review bands reach at least so far to both sides
 JUDGED_AT_ONCE = 48  # images
 # Of the heads' losses, beside that of the view: 1
-HEAD_WEIGHTS: dict[Head, float] = {"chest": 0.5, "rotation": 0.5, "inverted": 0.25, "mirrored": 0.5}
+HEAD_WEIGHTS: dict[Head, float] = {"chest": 0.5, "rotation": 0.5, "inverted": 0.25, "mirrored": 1.0}
 
 
 def fit(settings: FitSettings, run: Path) -> None:
@@ -95,6 +95,7 @@ def make_trainer(
         label_smoothing=settings.label_smoothing,
         average_decay=AVERAGE_DECAY,
         seed=settings.seed,
+        autocast=settings.network != "swift",  # convolutions by channel are slower in bfloat16
     )
     batches = RandomBatches(
         train,
