@@ -30,6 +30,7 @@ class BoundRun:
         session: Has the input `tensors`, and the outputs.
         outputs: Those to fetch, as `outputs_of` names them.
         shape: The shape of the largest batch, (B, 1, S, S).
+        options: Of every run.
         pinned: Page-lock the buffer. If the CUDA runtime refuses, the buffer is pageable, and
             copies take longer.
     """
@@ -39,10 +40,12 @@ class BoundRun:
         session: onnxruntime.InferenceSession,
         outputs: tuple[Output, ...],
         shape: tuple[int, ...],
+        options: onnxruntime.RunOptions | None = None,
+        *,
         pinned: bool = False,
     ) -> None:
         self._session = session
-        self._outputs = outputs
+        self._outputs, self._options = outputs, options
         self._tensors = np.empty(shape, np.uint8)
         self._binding = session.io_binding()
         self.pinned = pinned and self._page_lock()
@@ -54,7 +57,7 @@ class BoundRun:
         self._binding.bind_cpu_input("tensors", batch)
         for output in self._outputs:
             self._binding.bind_output(output)
-        self._session.run_with_iobinding(self._binding)
+        self._session.run_with_iobinding(self._binding, self._options)
         return predictions_of(self._outputs, self._binding.copy_outputs_to_cpu(), len(batch))
 
     def _page_lock(self) -> bool:

@@ -60,13 +60,22 @@ class Network:
         """The outputs of the graph that make a prediction."""
         return outputs_of(self.version.card)
 
+    @cached_property
+    def run_options(self) -> onnxruntime.RunOptions:
+        """Compute what is fetched only: not the evidence of every image."""
+        import onnxruntime
+
+        options = onnxruntime.RunOptions()
+        options.only_execute_path_to_fetches = True
+        return options
+
     def run(self, tensors: npt.NDArray[np.uint8]) -> list[Prediction]:
         """(B, 1, S, S) uint8 -> the prediction of each image.
 
         Raises:
             OutputError: An output has another shape or type than that of a prediction.
         """
-        arrays = self.session.run(self.outputs, {"tensors": tensors})
+        arrays = self.session.run(self.outputs, {"tensors": tensors}, self.run_options)
         return predictions_of(self.outputs, arrays, len(tensors))
 
     def pfi(self, tensors: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
@@ -98,7 +107,8 @@ class Network:
     def bound(self, max_batch_images: int) -> BoundRun:
         """Like `run`, with its own input buffer, for one thread; several keep a GPU busy."""
         shape = (max_batch_images, 1, *2 * (self.version.card.preprocess.size,))
-        return BoundRun(self.session, self.outputs, shape, pinned=self.provider != "cpu")
+        pinned = self.provider != "cpu"
+        return BoundRun(self.session, self.outputs, shape, self.run_options, pinned=pinned)
 
     def check_outputs(self) -> None:
         """Check that the graph has each output of the heads that the card declares.
