@@ -149,7 +149,7 @@ def _progress() -> list[Row]:
         "s",
         ask(f"clamp_min($images - {DONE}, 0) / ({SPEED} > 0)", now=True),
         empty="stands",
-        runbook=["CxrviewStandsStill"],
+        runbook=["CxrviewStalled"],
         history=False,
     )
     waiting = number(
@@ -157,7 +157,7 @@ def _progress() -> list[Row]:
         "Images of the lane inside the service, with those of jobs. More wait at the client.",
         "short",
         ask(f"sum({of('cxrview_inside_images', BACKFILL)})"),
-        runbook=["CxrviewStandsStill"],
+        runbook=["CxrviewStalled"],
         decimals=0,
     )
     return [(5, [(6, done), (6, part), (6, left), (6, waiting)])]
@@ -194,7 +194,7 @@ def _beside() -> list[Row]:
         IMAGES,
         ask(present("cxrview_images_refused_total", by="reason"), "{{reason}}"),
         stacked=True,
-        runbook=["CxrviewRefusesMore", "CxrviewFull"],
+        runbook=["CxrviewRefusesMore", "CxrviewOverloaded"],
     )
     part = lines(
         "Share refused",
@@ -208,7 +208,7 @@ def _beside() -> list[Row]:
             "refused",
         ),
         limit=(0.01, 0.05),
-        runbook=["CxrviewFull"],
+        runbook=["CxrviewOverloaded"],
     )
     people = lines(
         "People's answers meanwhile, p99",

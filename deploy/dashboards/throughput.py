@@ -51,7 +51,7 @@ def _images() -> list[Row]:
         "Images classified each second, in both lanes and all pods.",
         IMAGES,
         ask(rate("cxrview_images_total")),
-        runbook=["CxrviewStandsStill", "CxrviewRefusesAll"],
+        runbook=["CxrviewStalled", "CxrviewRefusesAll"],
         decimals=1,
     )
     over_time = lines(
@@ -60,7 +60,7 @@ def _images() -> list[Row]:
         IMAGES,
         ask(rate("cxrview_images_total", by="view, lane"), "{{view}}, {{lane}}"),
         stacked=True,
-        runbook=["CxrviewStandsStill"],
+        runbook=["CxrviewStalled"],
     )
     return [(9, [(8, now), (16, over_time)])]
 
@@ -118,7 +118,7 @@ def _answer_lines() -> Row:
         IMAGES,
         ask(present("cxrview_images_refused_total", by="reason"), "{{reason}}"),
         stacked=True,
-        runbook=["CxrviewFull", "CxrviewFails", "CxrviewRefusesMore"],
+        runbook=["CxrviewOverloaded", "CxrviewFails", "CxrviewRefusesMore"],
     )
     return 9, [(12, percentiles), (12, refused)]
 
@@ -149,7 +149,7 @@ def _stages() -> list[Row]:
         "short",
         ask(f"sum by (lane) ({of('cxrview_inside_images')})", "inside, {{lane}}"),
         ask(f"sum by (lane) ({of('cxrview_queue_images')})", "queue, {{lane}}"),
-        runbook=["CxrviewStandsStill"],
+        runbook=["CxrviewStalled"],
     )
     batches = lines(
         "Images in a batch",
@@ -178,7 +178,7 @@ def _saturation() -> list[Row]:
         ask(held, "bytes of bodies"),
         limit=(0.75, 0.95),
         most=1,
-        runbook=["CxrviewFull"],
+        runbook=["CxrviewOverloaded"],
     )
     load = lines(
         "Images/s, of the capacity",
@@ -187,7 +187,7 @@ def _saturation() -> list[Row]:
         "percentunit",
         ask(capacity, "{{lane}}"),
         limit=(0.75, 0.95),
-        runbook=["CxrviewFull"],
+        runbook=["CxrviewOverloaded"],
     )
     bodies = lines(
         "Bytes of bodies held",
@@ -196,7 +196,7 @@ def _saturation() -> list[Row]:
         ask(f"sum({of('cxrview_held_bytes')})", "held"),
         ask(f"sum({of('cxrview_held_limit_bytes')})", "limit"),
         dashed="limit",
-        runbook=["CxrviewFull"],
+        runbook=["CxrviewOverloaded"],
     )
     return [(8, [(8, full), (8, load), (8, bodies)])]
 

@@ -95,14 +95,14 @@ def panels(harness: Harness) -> None:
 def overload(harness: Harness) -> None:
     """At ten times the load, the surplus is refused with 503 and Retry-After."""
     load = harness.load("overload", MUCH, 75)
-    harness.fires("CxrviewFull")
+    harness.fires("CxrviewOverloaded")
     result = load.result()
     harness.report.note("overload", result)
     harness.report.expect(result["failed"] == 0, "no request failed")
     harness.report.expect(
         result["answered"] > 0 < result["refused"], "some are answered, others not"
     )
-    harness.fires("CxrviewFull", resolved=True)
+    harness.fires("CxrviewOverloaded", resolved=True)
 
 
 def killed(harness: Harness) -> None:
