@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import needs
 import pytest
@@ -111,13 +112,14 @@ class Seaweed:
 class Orthanc:
     """A PACS with DICOMweb that can be stopped, and started again with what it had."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, **settings: Any) -> None:
         self._program = tool("orthanc/Orthanc")
         self._folder = folder
         port = free_port()
         self.root = f"http://127.0.0.1:{port}"
         self.address = f"{self.root}/dicom-web"
-        self._settings = write_settings(folder, port, [tool("orthanc/libOrthancDicomWeb.so")])
+        plugins = [tool("orthanc/libOrthancDicomWeb.so")]
+        self._settings = write_settings(folder, port, plugins, **settings)
         self.start()
 
     def start(self) -> None:
@@ -173,9 +175,9 @@ def seaweed(folder: Path, key: str, secret: str) -> Iterator[Seaweed]:
 
 
 @contextmanager
-def orthanc(folder: Path) -> Iterator[Orthanc]:
-    """Serve until the block ends."""
-    server = Orthanc(folder)
+def orthanc(folder: Path, **settings: Any) -> Iterator[Orthanc]:
+    """Serve until the block ends; further settings are Orthanc's own."""
+    server = Orthanc(folder, **settings)
     try:
         yield server
     finally:

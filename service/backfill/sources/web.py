@@ -64,7 +64,7 @@ class Web:
             SourceError: The client is closed, or the token's file cannot be read.
         """
         # gzip of an image takes a PACS a tenth of a second, and saves few bytes
-        headers = {"Accept": accept, "Accept-Encoding": "identity"} | _authorization()
+        headers = {"Accept": accept, "Accept-Encoding": "identity"} | authorization()
         with self._throttle.passing():
             try:
                 with self._client.stream(
@@ -107,7 +107,12 @@ def _seconds(retry_after: str) -> float | None:
         return None
 
 
-def _authorization() -> dict[str, str]:
+def authorization() -> dict[str, str]:
+    """The header that signs in to the archive, from CXRVIEW_DICOMWEB_*; empty without them.
+
+    Raises:
+        SourceError: The token's file cannot be read.
+    """
     variables = os.environ
     token = variables.get("CXRVIEW_DICOMWEB_TOKEN")
     if file := variables.get("CXRVIEW_DICOMWEB_TOKEN_FILE"):
