@@ -21,6 +21,7 @@ LAYERS = (
     "service.uploads",
     "cxrview",
     "service.backfill",
+    "service.dicom",
     "service.api",
     "service.cli",
 )
