@@ -25,7 +25,7 @@ from service.api.middleware.start_errors import StartErrors
 from service.api.middleware.trace_context import TraceContext
 from service.api.middleware.unforeseen_errors import UnforeseenErrors
 from service.api.middleware.unread_body import UnreadBody
-from service.api.routes import backfills, batch, classify, model, operations
+from service.api.routes import backfills, batch, classify, dicomweb, model, operations
 from service.api.routes.backfills import open_backfills, require_extra
 from service.api.runtime import open_runtime
 from service.api.settings import Settings
@@ -89,7 +89,7 @@ def create_app(settings: Settings | None = None, operations_port: int | None = N
     app.state.access, app.state.audit = access, audit
     _add_middleware(app, settings, audit, operations_port)
     problems.install(app)
-    for routes in (classify, batch, model, backfills, operations):
+    for routes in (classify, batch, model, dicomweb, backfills, operations):
         app.include_router(routes.router)
     openapi.describe_access(app)
     return app

@@ -15,6 +15,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from service.uploads.multipart import options_of
 from service.uploads.upload import MalformedMultipartError, MediaTypeError, TooManyEntriesError
@@ -68,6 +69,41 @@ def boundary_of_related(content_type: str) -> bytes | None:
     return boundary
 
 
+class Parser(Protocol):
+    """Turns the chunks of a body into its parts."""
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes in memory."""
+
+    def feed(self, chunk: bytes) -> list[Part]:
+        """Take the next bytes of the body; returns the parts that they complete."""
+
+    def close(self) -> list[Part]:
+        """The body has ended; returns parts that this completes."""
+
+
+class OnePart:
+    """Parser of a body that is one object, without multipart."""
+
+    def __init__(self) -> None:
+        self._part = Part(DICOM)
+
+    @property
+    def held_bytes(self) -> int:
+        """See `Parser`."""
+        return len(self._part.data)
+
+    def feed(self, chunk: bytes) -> list[Part]:
+        """See `Parser`."""
+        self._part.data += chunk
+        return []
+
+    def close(self) -> list[Part]:
+        """See `Parser`."""
+        return [self._part]
+
+
 class RelatedParser:
     """Incremental parser. Between two calls it holds one part that is not complete yet.
 
@@ -106,14 +142,15 @@ class RelatedParser:
         complete, self._complete = self._complete, []
         return complete
 
-    def close(self) -> None:
-        """Check that the body has ended.
+    def close(self) -> list[Part]:
+        """Check that the body has ended; no part is left.
 
         Raises:
             MalformedMultipartError: It has no part, or is cut off.
         """
         if not self._parts or self._read != self._skip:
             raise MalformedMultipartError("the multipart body has no part, or is cut off")
+        return []
 
     def _read_content(self) -> bool:
         """Read to the next delimiter, or as far as none can begin; False: more bytes are needed."""

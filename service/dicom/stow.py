@@ -18,7 +18,7 @@ from python_multipart.multipart import parse_options_header
 
 from service.dicom.instance import InstanceError, SourceInstance
 from service.imaging import ImageError, UnsupportedSopClassError, UnsupportedTransferSyntaxError
-from service.uploads.upload import MediaTypeError
+from service.uploads.upload import UploadError
 
 JSON, XML = "application/dicom+json", "application/dicom+xml"
 # What a client may accept, and what it then gets
@@ -57,6 +57,12 @@ class NotAcceptableError(Exception):
     code: ClassVar[str] = "not_acceptable"
 
 
+class StudyUidError(Exception):
+    """The path names a study by something that is no UID."""
+
+    code: ClassVar[str] = "invalid_study_uid"
+
+
 class OtherStudyError(Exception):
     """The object belongs to another study than the path says."""
 
@@ -67,7 +73,7 @@ class OtherStudyError(Exception):
 REASONS: dict[type[BaseException], int] = {
     InstanceError: CANNOT_UNDERSTAND,
     ImageError: CANNOT_UNDERSTAND,
-    MediaTypeError: CANNOT_UNDERSTAND,
+    UploadError: CANNOT_UNDERSTAND,
     UnsupportedSopClassError: SOP_CLASS_NOT_SUPPORTED,
     UnsupportedTransferSyntaxError: TRANSFER_SYNTAX_NOT_SUPPORTED,
     OtherStudyError: MISMATCH,
@@ -105,7 +111,9 @@ def answer_type(accept: str | None) -> str:
     if not accept or not accept.strip():
         return JSON
     if len(accept) > MAX_ACCEPT_CHARACTERS:
-        raise NotAcceptableError(f"an Accept header of more than {MAX_ACCEPT_CHARACTERS} characters")
+        raise NotAcceptableError(
+            f"an Accept header of more than {MAX_ACCEPT_CHARACTERS} characters"
+        )
     weights: dict[str, float] = {}
     for each in accept.split(","):
         kind, options = parse_options_header(each.strip())
