@@ -134,7 +134,7 @@ class Reservation:
         self._add(count, more)
 
     def add_if_free(self, count: int) -> bool:
-        """Like `add`, behind requests that queue; False, and nothing is counted, if it must wait."""
+        """Like `add`, behind requests that queue; False, without effect, if it would wait."""
         if (more := self._missing(count)) and not self._budget.take_if_free(self._lane, more):
             return False
         self._add(count, more)

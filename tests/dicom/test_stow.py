@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from xml.etree import ElementTree
+from xml.etree import ElementTree as ET
 
 import pytest
 from pydicom import Dataset
@@ -78,7 +78,7 @@ def test_a_sequence_without_items_is_absent() -> None:
     assert set(response_of([UNKNOWN])) == {"00081190", "0008119A"}
 
 
-def from_native_model(element: ElementTree.Element) -> dict[str, object]:
+def from_native_model(element: ET.Element) -> dict[str, object]:
     """The DICOM JSON object of a Native DICOM Model (PS3.19 A.1)."""
     attributes: dict[str, object] = {}
     for each in element:
@@ -97,7 +97,7 @@ def from_native_model(element: ElementTree.Element) -> dict[str, object]:
 def test_xml_says_the_same() -> None:
     """As a Native DICOM Model, in its namespace."""
     response = response_of([STORED, FAILED, UNKNOWN])
-    root = ElementTree.fromstring(encode(response, XML))
+    root = ET.fromstring(encode(response, XML))
     assert root.tag == "{http://dicom.nema.org/PS3.19/models/NativeDICOM}NativeDicomModel"
     assert from_native_model(root) == response == json.loads(encode(response, JSON))
 
