@@ -20,7 +20,9 @@ LAYERS = (
     "service.inference",
     "service.uploads",
     "cxrview",
+    "service.database",
     "service.backfill",
+    "service.dicom",
     "service.api",
     "service.cli",
 )
@@ -51,6 +53,7 @@ MAY_IMPORT = {
         "model_store", "service.imaging", "service.inference", "service.uploads",
         "python_multipart",
     },
+    "service.database": {"service.database", "sqlalchemy", "alembic"},
 }  # fmt: skip
 
 
