@@ -6,6 +6,7 @@ The Standard has codes for the two views, but none for the rest; those are of a 
 from __future__ import annotations
 
 import uuid
+from functools import lru_cache
 from typing import Literal, NamedTuple
 
 from model_store import ModelCard, Orientation
@@ -89,6 +90,7 @@ def percent(probability: float) -> Quantity:
     return Quantity(round(100 * probability, 6), "%")
 
 
+@lru_cache(maxsize=1024)
 def derived_uid(*sources: str) -> str:
     """A UID that only depends on `sources`, which hold no `|`."""
     return f"2.25.{uuid.uuid5(NAMESPACE, '|'.join(sources)).int}"

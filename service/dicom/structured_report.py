@@ -44,6 +44,7 @@ from service.dicom.instance import PATIENT_AND_STUDY, Result, SourceInstance
 PRODUCT = "cxrview"
 SERIES_NUMBER = 9900  # high, so that it does not meet those of a modality
 IMPLEMENTATION = derived_uid("implementation")
+EVIDENCE, CONTENT = 0x0040A375, 0x0040A730  # of the same procedure; Content Sequence
 # The image that does not exist: its UIDs, and a number, are replaced by those of a result
 CLASS = uid.ComputedRadiographyImageStorage
 STUDY, SERIES, INSTANCE = "2.25.101", "2.25.102", "2.25.103"
@@ -59,13 +60,13 @@ def structured_report(result: Result) -> bytes:
     """
     form = _form(_Model.of(result.card))
     source = result.source
-    own = {tag: _with_source(data, source) for tag, data in form.elements.items() if tag != CONTENT}
     items = b"".join(_item(finding) for finding in findings(result))
     if "Image Storage" in uid.UID(source.sop_class_uid).name:  # else no IMAGE item may refer to it
         items += _with_source(form.image, source)
-    own[CONTENT] = form.before + items + form.after
-    own |= _encoded_elements(_attributes(result), source)
-    return _file_meta(result) + b"".join(own[tag] for tag in sorted(own))
+    elements = form.elements | _encoded_elements(_attributes(result), source)
+    elements[CONTENT] = form.before + items + form.after
+    elements[EVIDENCE] = _with_source(form.elements[EVIDENCE], source)
+    return _file_meta(result) + b"".join(elements[tag] for tag in sorted(elements))
 
 
 class _Model(NamedTuple):
@@ -96,9 +97,6 @@ class _Form(NamedTuple):
     before: bytes  # Content Sequence up to where findings are put
     image: bytes  # the content item that refers to the image
     after: bytes
-
-
-CONTENT = 0x0040A730
 
 
 @lru_cache(maxsize=16)
@@ -213,7 +211,7 @@ def _attributes(result: Result) -> Iterator[tuple[str, str | int]]:
     offset = known.get("TimezoneOffsetFromUTC", "+0000")
     # Without an offset, times are UTC, and Observation DateTime says so
     at = result.at.astimezone(_zone(offset))
-    yield "ObservationDateTime", at.strftime("%Y%m%d%H%M%S.%f") + offset
+    yield "ObservationDateTime", at.strftime("%Y%m%d%H%M%S") + offset
     for what in ("Content", "InstanceCreation"):
         yield f"{what}Date", at.strftime("%Y%m%d")
         yield f"{what}Time", at.strftime("%H%M%S.%f")
