@@ -58,16 +58,19 @@ class Intake:
         self._destinations = destinations
         self._now = now
 
-    async def accept(self, data: Buffer, lane: Lane) -> Accepted:
+    async def accept(
+        self, data: Buffer, lane: Lane, check: Callable[[SourceInstance], object] = lambda _: None
+    ) -> Accepted:
         """Classify one object, unless its answer is known; return when its results are on disk.
 
         An object that cannot be classified is reported to the destinations that want refusals; its
         error is raised after that report is on disk.
 
         Args:
-            data: A DICOM Part 10 file. The caller should keep no reference, so that the bytes are
-                freed once they are decoded.
-            lane: See `Lane`.
+            data: A DICOM Part 10 file.
+            lane: Of its image.
+            check: Called with the object's header before anything is done; may raise what the
+                caller wants to have raised.
 
         Raises:
             InstanceError: It is no DICOM object with valid UIDs.
@@ -76,7 +79,7 @@ class Intake:
             OutboxAwayError: The outbox cannot be used. Nothing is committed; send it again.
         """
         at = self._now()
-        source, known = await asyncio.to_thread(self._read, data)
+        source, known = await asyncio.to_thread(self._read, data, check)
         if known is not None:
             return Accepted(source, known, repeated=True)
         try:
@@ -86,8 +89,11 @@ class Intake:
             raise
         return await asyncio.to_thread(self._commit, Result(source, self._card, at, answer), answer)
 
-    def _read(self, data: Buffer) -> tuple[SourceInstance, Classification | None]:
+    def _read(
+        self, data: Buffer, check: Callable[[SourceInstance], object]
+    ) -> tuple[SourceInstance, Classification | None]:
         source = read_instance(data)
+        check(source)
         return source, self._known(source.sop_instance_uid)
 
     def _known(self, sop_instance_uid: str) -> Classification | None:
@@ -104,7 +110,9 @@ class Intake:
 
     def _refuse(self, result: Result) -> None:
         if entries := self._entries(result):
-            self._outbox.put(result.source.sop_instance_uid, self._model, None, entries)
+            # Not under the model's own name: the object may come again, repaired
+            refused = f"{self._model}/{result.problem}"
+            self._outbox.put(result.source.sop_instance_uid, refused, None, entries)
 
     def _entries(self, result: Result) -> list[Entry]:
         return [

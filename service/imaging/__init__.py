@@ -23,6 +23,7 @@ from service.imaging.errors import (
 from service.imaging.header import ViewHeader
 from service.imaging.loading import load_decoders
 from service.imaging.origin import Origin, decoded_text, tidy, valid_uid
+from service.imaging.pixel_data import SUPPORTED
 from service.imaging.radiograph import (
     Format,
     Radiograph,
@@ -36,6 +37,7 @@ from service.imaging.uncompressed import is_uncompressed
 
 __all__ = [
     "RADIOGRAPHS",
+    "SUPPORTED",
     "BlankImageError",
     "ColourImageError",
     "CorruptImageError",

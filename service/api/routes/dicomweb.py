@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from http import HTTPStatus
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from fastapi import APIRouter, Request, Response
 
 from service.api import openapi, problems
+from service.api.admission import QueueFullError
 from service.api.auth.access import Access
 from service.api.auth.permissions import authorise, check_rate
 from service.api.body import chunks_of, lapsing, length_of
+from service.api.dicom import Exchange
 from service.api.middleware.unforeseen_errors import where
 from service.api.parameters import check_parameters
 from service.api.paths import STUDIES
@@ -22,7 +24,7 @@ from service.api.request_context import context_of
 from service.api.routes.classify import LaneQuery
 from service.api.runtime import runtime_of
 from service.dicom.instance import SourceInstance
-from service.dicom.outbox.entries import DeliveriesDisabledError
+from service.dicom.entries import DeliveriesDisabledError
 from service.dicom.related import (
     DICOM,
     OnePart,
@@ -48,7 +50,7 @@ from service.uploads.budget import Reservation
 from service.uploads.upload import EntryTooLargeError, MediaTypeError
 
 if TYPE_CHECKING:
-    from service.dicom.intake import Intake
+    from service.dicom.intake import Accepted, Intake
 
 # Sending an object again later may help
 TEMPORARY = (HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.TOO_MANY_REQUESTS)
@@ -68,9 +70,10 @@ def intake_of(request: Request) -> Intake:
     Raises:
         DeliveriesDisabledError: No destinations are configured.
     """
-    if (intake := getattr(request.app.state, "intake", None)) is None:
+    exchange: Exchange | None = request.app.state.exchange
+    if exchange is None:
         raise DeliveriesDisabledError("set CXRVIEW_DESTINATIONS to accept DICOM objects")
-    return cast("Intake", intake)
+    return exchange.intake
 
 
 @router.post(
@@ -219,7 +222,7 @@ class Storing:
 
     async def _outcome(self, part: Part) -> Outcome:
         """Store one object."""
-        found: list[SourceInstance] = []
+        found: list[SourceInstance] = []  # one, if its header can be read
         size = len(part.data)
 
         def check(source: SourceInstance) -> None:
@@ -230,9 +233,7 @@ class Storing:
         try:
             _check_part(part, self._runtime.settings.max_upload_bytes)
             await self._access.rates.wait(self._context.client)
-            if self._lane == "backfill":
-                await self._runtime.admission.wait_for_slot(self._lane)
-            accepted = await self._intake.accept(part.data, self._lane, check)
+            accepted = await self._accept(part, check)
             self._context.classified(accepted.classification)
             return Outcome(accepted.source)
         except Exception as error:  # noqa: BLE001  # it becomes this object's outcome
@@ -240,6 +241,17 @@ class Storing:
         finally:
             part.data = bytearray()
             self._reservation.free(size)
+
+    async def _accept(self, part: Part, check: Callable[[SourceInstance], None]) -> Accepted:
+        """Accept one object; in the lane `backfill`, once there is a slot."""
+        if self._lane == "interactive":
+            return await self._intake.accept(part.data, self._lane, check)
+        while True:
+            await self._runtime.admission.wait_for_slot(self._lane)
+            try:
+                return await self._intake.accept(part.data, self._lane, check)
+            except QueueFullError:  # another image took it meanwhile
+                continue
 
     def _failed(self, error: Exception) -> int:
         """Record an error; returns its Failure Reason (0008,1197)."""
