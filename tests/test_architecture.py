@@ -20,6 +20,7 @@ LAYERS = (
     "service.inference",
     "service.uploads",
     "cxrview",
+    "service.database",
     "service.backfill",
     "service.dicom",
     "service.api",
@@ -52,6 +53,7 @@ MAY_IMPORT = {
         "model_store", "service.imaging", "service.inference", "service.uploads",
         "python_multipart",
     },
+    "service.database": {"service.database", "sqlalchemy", "alembic"},
 }  # fmt: skip
 
 
