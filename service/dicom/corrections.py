@@ -20,12 +20,10 @@ from model_store import View
 from service.backfill.report.header_audit import WORKLIST
 from service.backfill.report.write import HEADERS
 from service.backfill.results.formulas import unmarked
+from service.dicom.findings import VIEWS as CODES
 from service.imaging.header import ViewHeader
 from service.imaging.origin import valid_uid
 
-SCHEME = "SCT"
-# PS3.16 CID 4010 DX View
-CODES: Mapping[View, str] = {"frontal": "399033003", "lateral": "399067008"}
 VIEWS: tuple[View, ...] = get_args(View)
 DECISION_COLUMNS = ("sop_instance_uid", "decision")
 UID_COLUMNS = ("sop_instance_uid", "study_instance_uid", "series_instance_uid")
@@ -150,15 +148,19 @@ def dicom_json(correction: Correction) -> dict[str, JsonValue]:
         if (uid := getattr(correction, name))
     }
     if correction.change.code:
-        values = (("00080100", "SH", CODES[correction.view]), ("00080102", "SH", SCHEME))
-        meaning = ("00080104", "LO", correction.view)
         item: dict[str, JsonValue] = {
-            tag: {"vr": vr, "Value": [value]} for tag, vr, value in (*values, meaning)
+            tag: {"vr": vr, "Value": [value]} for tag, vr, value in _code(correction.view)
         }
         found[VIEW_CODE] = {"vr": "SQ", "Value": [item]}
     if correction.change.empty_position:
         found[VIEW_POSITION] = {"vr": "CS"}
     return found
+
+
+def _code(view: View) -> list[tuple[str, str, str]]:
+    """Tag, VR and value of what makes a code."""
+    value, scheme, meaning = CODES[view]
+    return [("00080100", "SH", value), ("00080102", "SH", scheme), ("00080104", "LO", meaning)]
 
 
 def coercion(corrections: Iterable[Correction]) -> str:
@@ -198,11 +200,10 @@ def _case(correction: Correction) -> str:
 
 def _code_template(view: View) -> str:
     modifier = f"DicomAttribute[@tag='{VIEW_CODE}']/Item[1]/DicomAttribute[@tag='{VIEW_MODIFIER}']"
-    values = (("00080100", "SH", CODES[view]), ("00080102", "SH", SCHEME), ("00080104", "LO", view))
     code = "\n".join(
         f'        <DicomAttribute tag="{tag}" vr="{vr}"><Value number="1">{value}</Value>'
         "</DicomAttribute>"
-        for tag, vr, value in values
+        for tag, vr, value in _code(view)
     )
     return f"""\
   <xsl:template name="{view}">

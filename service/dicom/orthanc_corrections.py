@@ -6,7 +6,6 @@ DERIVED, and refers to its source (PS3.3 C.7.6.1.1.2, C.7.6.1.1.4). Study and se
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -16,12 +15,12 @@ from pydicom.datadict import tag_for_keyword
 
 from model_store import View
 from service.dicom.correction_log import CorrectionLog, Made
-from service.dicom.corrections import CODES, SCHEME, VIEWS, Correction, change_of
+from service.dicom.corrections import VIEWS, Correction, change_of
+from service.dicom.findings import VIEWS as CODES
+from service.dicom.findings import derived_uid
 from service.dicom.orthanc import Orthanc, OrthancRefusedError
 from service.imaging.header import ViewHeader
 
-# Of the UIDs of copies; the names are source UIDs and views
-NAMESPACE = uuid.UUID("5a6e4a3f-7b0e-5b0c-9c39-1f8d7c2f6f0e")
 MODIFYING_SYSTEM = "cxrview"
 DERIVATION = "View corrected in the header; the pixels are those of the source"
 ORIGINAL = ("ViewPosition", "ViewCodeSequence")
@@ -51,8 +50,8 @@ class _UnchangedError(Exception):
 
 
 def copy_uid(sop_instance_uid: str, view: View) -> str:
-    """The SOP Instance UID of a corrected copy, which is always the same (PS3.5 B.2)."""
-    return f"2.25.{uuid.uuid5(NAMESPACE, f'{sop_instance_uid} {view}').int}"
+    """The SOP Instance UID of a corrected copy, which is always the same."""
+    return derived_uid("corrected", sop_instance_uid, view)
 
 
 def plan(orthanc: Orthanc, correction: Correction, now: datetime) -> Step:
@@ -175,7 +174,8 @@ def _request(
     if change.empty_position:
         replaced["ViewPosition"] = ""
     if change.code:
-        code = {"CodeValue": CODES[view], "CodingSchemeDesignator": SCHEME, "CodeMeaning": view}
+        value, scheme, meaning = CODES[view]
+        code = {"CodeValue": value, "CodingSchemeDesignator": scheme, "CodeMeaning": meaning}
         replaced["ViewCodeSequence"] = [code | _modifiers(tags)]
     return {
         "Resources": [instance],
