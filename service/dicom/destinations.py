@@ -72,6 +72,7 @@ def _url(text: str) -> str:
     parts = urlsplit(text)
     if parts.scheme not in {"http", "https"} or not parts.hostname:
         raise ValueError("must begin with http:// or https:// and a host")
+    assert parts.port != 0  # raises ValueError if it is no port
     if parts.username is not None or parts.password is not None:
         raise ValueError("must hold no user and no password: see user, password_file, token_file")
     if parts.query or parts.fragment:
@@ -125,7 +126,7 @@ class Destination(BaseModel):
     """
     timeout_seconds: PositiveFloat = 30
     """To connect, and for each wait for the destination."""
-    first_delay_seconds: PositiveFloat = 5
+    first_delay_seconds: PositiveFloat = 1
     """The wait after the first failure; doubled after each, times 0.5 to 1."""
     max_delay_seconds: PositiveFloat = 600
     """The longest wait, if the destination does not ask for a longer one."""
@@ -155,8 +156,8 @@ class Destination(BaseModel):
         return any(found[each] for each in self.results)
 
 
-class _Tls(Destination):
-    """Keys of TLS."""
+class TlsDestination(Destination):
+    """What all kinds with a connection have in common."""
 
     tls_ca: ReadableFile | None = None
     """The certificates that the destination's certificate is checked with. Default: the system's.
@@ -172,7 +173,7 @@ class _Tls(Destination):
         return self
 
 
-class CStoreDestination(_Tls):
+class CStoreDestination(TlsDestination):
     """An application entity, by C-STORE. It gets a Structured Report."""
 
     kind: Literal["c-store"]
@@ -189,7 +190,7 @@ class CStoreDestination(_Tls):
         return self
 
 
-class HttpDestination(_Tls):
+class HttpDestination(TlsDestination):
     """What all kinds with a URL have in common."""
 
     url: Url
