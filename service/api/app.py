@@ -26,7 +26,7 @@ from service.api.middleware.start_errors import StartErrors
 from service.api.middleware.trace_context import TraceContext
 from service.api.middleware.unforeseen_errors import UnforeseenErrors
 from service.api.middleware.unread_body import UnreadBody
-from service.api.routes import backfills, batch, classify, model, operations
+from service.api.routes import backfills, batch, classify, dicomweb, model, operations
 from service.api.routes.backfills import open_backfills, require_extra
 from service.api.runtime import open_runtime
 from service.api.settings import Settings
@@ -102,7 +102,7 @@ def create_app(
     app.state.access, app.state.audit = access, audit
     _add_middleware(app, settings, audit, operations_port)
     problems.install(app)
-    of_api = (classify, batch, model, backfills) if http else ()
+    of_api = (classify, batch, model, dicomweb, backfills) if http else ()
     for routes in (*of_api, operations):
         app.include_router(routes.router)
     if http:
