@@ -33,6 +33,8 @@ from service.dicom.instance import (
     SourceInstance,
 )
 from service.dicom.receiver import ANSWER_SECONDS, IDLE_SECONDS
+from service.dicom.senders.c_store import SYNTAXES
+from service.dicom.senders.statuses import DUPLICATE, LATER, NO_REASON, WARNINGS, is_later
 from service.dicom.statuses import CODES, MEANINGS, REJECTIONS, Reason
 from service.dicom.structured_report import structured_report
 from service.dicom.tls import CIPHERS
@@ -116,8 +118,8 @@ def _networking() -> Iterator[str]:
 
 One application entity, the **receiver**, accepts images. It classifies each, commits the results to
 the outbox, a database, and only then answers success. The **sender** of each destination of
-the kind `c-store` delivers results from the outbox. It repeats a delivery until the peer has
-answered success; a result has the same SOP Instance UID and the same bytes each time.
+the kind `c-store` delivers results from the outbox. It tries again until the peer has stored a
+result or refuses it, or until a stated time; each time, the bytes are the same.
 
 An image that is sent again is not classified again, and has the same result.
 
@@ -147,9 +149,8 @@ transfer syntaxes in one context, the first in this table is accepted. Nothing i
 """
     yield from _table(("SOP class", "UID"), _uids(RADIOGRAPHS))
     yield from _table(("transfer syntax", "UID"), _uids(SUPPORTED))
-    names = ", ".join(uid.UID(each).name for each in DEFAULT_TRANSFER_SYNTAXES)
     yield f"""\
-Verification (`{Verification}`) is accepted in {names}.
+Verification (`{Verification}`) is accepted in {_names(DEFAULT_TRANSFER_SYNTAXES)}.
 
 An object needs one frame, in grey or in equal channels. Statuses of C-STORE; Error Comment
 {_tag("ErrorComment")} holds the code of an [error](problems.md):
@@ -165,13 +166,11 @@ An object needs one frame, in grey or in equal channels. Statuses of C-STORE; Er
 ### 2.3 The sender
 
 It initiates associations to the host and port of a destination, and proposes
-{uid.UID(REPORT).name} in Explicit VR Little Endian.
+{uid.UID(REPORT).name} in {_names(SYNTAXES)}.
 
-| answer of the peer | effect |
-|---|---|
-| 0000H, B000H, B006H, B007H | delivered |
-| any other, or none | tried again after a longer wait each time; in the end a dead letter |
-
+"""
+    yield from _table(("status of the peer", "effect"), _effects())
+    yield """\
 ### 2.4 Configuration
 
 The receiver's settings ([all settings](settings.md)):
@@ -184,6 +183,23 @@ The receiver's settings ([all settings](settings.md)):
     others = KINDS["folder"].model_fields
     keys = [f"`{each}`" for each in CStoreDestination.model_fields if each not in others]
     yield f"Keys of a destination of the kind `c-store`, beside those of all: {', '.join(keys)}.\n"
+
+
+def _effects() -> Iterator[tuple[str, str]]:
+    """What a status of C-STORE means for a delivery; ranges of statuses are one line."""
+    other = {0x0000, DUPLICATE, *WARNINGS, *LATER} - {NO_REASON}
+    single = sorted(each for each in other if each < 0xA000)
+    for status in single:
+        later = "tried again" if is_later(status) else "delivered, with a warning"
+        yield f"{status:04X}H", later if status else "delivered"
+    yield "A7xxH", "tried again; all others wait as well"
+    yield "BxxxH", "delivered, with a warning"
+    yield "no association, or no status", "tried again"
+    yield "any other", "a dead letter at once"
+
+
+def _names(uids: Iterable[str]) -> str:
+    return ", ".join(uid.UID(each).name for each in uids)
 
 
 def _setting(name: str) -> str:

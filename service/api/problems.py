@@ -26,7 +26,12 @@ from service.backfill.results.rows import SourceError
 from service.backfill.sources.options import OptionsError
 from service.dicom import stow
 from service.dicom.instance import InstanceError
-from service.dicom.entries import DeliveriesDisabledError, OutboxAwayError
+from service.dicom.entries import (
+    DeliveriesDisabledError,
+    DeliveryStateError,
+    OutboxAwayError,
+    UnknownDeliveryError,
+)
 from service.imaging import errors as imaging
 from service.inference import BatcherClosedError, let_go
 from service.uploads import upload as uploads
@@ -150,7 +155,13 @@ STORE_KINDS = _kinds(
     (stow.NotAcceptableError, HTTPStatus.NOT_ACCEPTABLE, "Media type cannot be answered"),
     (stow.StudyUidError, BAD, "Not a Study Instance UID"),
 )
-REQUEST_KINDS = JOB_KINDS | STORE_KINDS
+# Errors about deliveries
+DELIVERY_KINDS = _kinds(
+    (DeliveriesDisabledError, HTTPStatus.NOT_FOUND, "No destinations"),
+    (UnknownDeliveryError, HTTPStatus.NOT_FOUND, "No such delivery"),
+    (DeliveryStateError, HTTPStatus.CONFLICT, "Not possible in this delivery state"),
+)
+REQUEST_KINDS = JOB_KINDS | STORE_KINDS | DELIVERY_KINDS
 ALL_KINDS = KINDS | REQUEST_KINDS
 HTTP_KINDS = {
     HTTPStatus.NOT_FOUND: Kind("not_found", HTTPStatus.NOT_FOUND, "No such resource"),
@@ -179,6 +190,18 @@ def _responses(kinds: Iterable[Kind]) -> dict[int | str, dict[str, Any]]:
 
 RESPONSES = _responses(KINDS.values())
 JOB_RESPONSES = _responses((*KINDS.values(), *JOB_KINDS.values()))
+DELIVERY_RESPONSES = _responses(
+    (
+        *(
+            KINDS[each]
+            for each in (
+                *(clients.NotAuthenticatedError, clients.NotPermittedError, AuditError),
+                *(clients.IssuerUnreachableError, RequestValidationError, OutboxAwayError),
+            )
+        ),
+        *DELIVERY_KINDS.values(),
+    )
+)
 STORE_RESPONSES = openapi.with_stow_answers(_responses((*KINDS.values(), *STORE_KINDS.values())))
 
 
