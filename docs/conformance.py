@@ -187,11 +187,11 @@ The receiver's settings ([all settings](settings.md)):
 
 def _effects() -> Iterator[tuple[str, str]]:
     """What a status of C-STORE means for a delivery; ranges of statuses are one line."""
-    other = {0x0000, DUPLICATE, *WARNINGS, *LATER} - {NO_REASON}
-    single = sorted(each for each in other if each < 0xA000)
-    for status in single:
-        later = "tried again" if is_later(status) else "delivered, with a warning"
-        yield f"{status:04X}H", later if status else "delivered"
+    yield "0000H", "delivered"
+    for status in sorted({DUPLICATE, *WARNINGS, *LATER} - {NO_REASON}):
+        if status < 0xA000:
+            later = is_later(status)
+            yield f"{status:04X}H", "tried again" if later else "delivered, with a warning"
     yield "A7xxH", "tried again; all others wait as well"
     yield "BxxxH", "delivered, with a warning"
     yield "no association, or no status", "tried again"
