@@ -75,8 +75,8 @@ class Deliveries:
             destination,
             open_sender(destination),
             lambda outcome: observe(destination.name, outcome),
-            self._interactive,
-            self._now,
+            yields=self._interactive,
+            now=self._now,
         )
 
     def _interactive(self) -> bool:

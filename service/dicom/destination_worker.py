@@ -47,6 +47,7 @@ class DestinationWorker:
         destination: Destination,
         sender: Sender,
         observe: Callable[[Outcome], None],
+        *,
         yields: Callable[[], bool],
         now: Callable[[], float] = time.time,
     ) -> None:
@@ -93,13 +94,20 @@ class DestinationWorker:
             self._idle()
             self._stopping.wait(POLL_SECONDS)
             return
-        self._idle_since = None
+        self._idle_since, leased = None, time.monotonic()
         for number, each in enumerate(some):
             if not self._turn():
                 for other in some[number:]:
                     self._outbox.release(other)
                 return
-            self._deliver(each)
+            late = time.monotonic() - leased > self._lease_seconds / 2
+            if late and not self._outbox.renew(each, self._lease_seconds):
+                continue  # it was dropped, or another process has it
+            self.sending = True
+            try:
+                self._deliver(each)
+            finally:
+                self.sending = False
 
     def _most(self) -> int:
         """As many as can be delivered well before their lease expires."""
@@ -128,11 +136,8 @@ class DestinationWorker:
                 return True
 
     def _deliver(self, leased: Leased) -> None:
-        if not self._outbox.renew(leased, self._lease_seconds):
-            return  # it was dropped, or another process has it
         if (rate := self.destination.results_per_second) is not None:
             self._next = max(self._next, time.monotonic() - 1 / rate) + 1 / rate
-        self.sending = True
         try:
             self._delivered(leased, self._sender.send(leased))
         except RejectedError as error:
@@ -144,8 +149,6 @@ class DestinationWorker:
         except Exception as error:  # noqa: BLE001  # a defect must not end the thread
             LOG.error("destination %s: %s", self.destination.name, _where(error))  # noqa: TRY400
             self._failed(leased, RetryableError("internal_error", type(error).__name__))
-        finally:
-            self.sending = False
 
     def _delivered(self, leased: Leased, warned: Warned | None) -> None:
         self._answers()
