@@ -154,6 +154,12 @@ def test_only_a_backfill_loads_what_its_sources_need(module: str) -> None:
     assert not loaded_by(module, "minio", "pyarrow")
 
 
+@pytest.mark.parametrize("module", ["service.api.app", "service.cli"])
+def test_only_dicom_loads_what_its_network_and_reports_need(module: str) -> None:
+    """A service that answers HTTP starts without the `dicom` extra."""
+    assert not loaded_by(module, "pynetdicom", "highdicom", "fhir")
+
+
 def test_a_backfill_needs_no_web_framework() -> None:
     """Sources share the checks of uploads, not their server."""
     assert not loaded_by("service.backfill.sources", "fastapi", "starlette", "uvicorn")

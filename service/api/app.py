@@ -26,8 +26,9 @@ from service.api.middleware.start_errors import StartErrors
 from service.api.middleware.trace_context import TraceContext
 from service.api.middleware.unforeseen_errors import UnforeseenErrors
 from service.api.middleware.unread_body import UnreadBody
-from service.api.routes import backfills, batch, classify, dicomweb, model, operations
+from service.api.routes import backfills, batch, classify, deliveries, dicomweb, model, operations
 from service.api.routes.backfills import open_backfills, require_extra
+from service.api.routes.deliveries import open_deliveries
 from service.api.runtime import open_runtime
 from service.api.settings import Settings
 from service.api.tracing import send_traces
@@ -80,6 +81,7 @@ def create_app(
             open_runtime(settings, model_version) as runtime,
             open_backfills(settings, runtime) as app.state.backfills,
             open_exchange(settings, runtime) as app.state.exchange,
+            open_deliveries(app.state.exchange),
             open_receiver(settings, runtime, app.state.exchange, dicom_port),
         ):
             app.state.runtime = runtime
@@ -102,7 +104,7 @@ def create_app(
     app.state.access, app.state.audit = access, audit
     _add_middleware(app, settings, audit, operations_port)
     problems.install(app)
-    of_api = (classify, batch, model, dicomweb, backfills) if http else ()
+    of_api = (classify, batch, model, dicomweb, deliveries, backfills) if http else ()
     for routes in (*of_api, operations):
         app.include_router(routes.router)
     if http:

@@ -125,6 +125,23 @@ DICOM_STORED = Counter(
     "Objects received by C-STORE, by the status of the answer in hexadecimal; 0000 is success.",
     ["status"],
 )
+DELIVERIES = Gauge(
+    "cxrview_deliveries",
+    "Results in the outbox, by destination and state; delivered, dead and dropped ones are kept for"
+    " `keep_days`.",
+    ["destination", "state"],
+)
+DELIVERY_ATTEMPTS = Counter(
+    "cxrview_delivery_attempts_total",
+    "Attempts to deliver a result, by destination and outcome; warning: delivered, with a remark of"
+    " the destination; retry: failed, and tried again; dead: failed for good.",
+    ["destination", "outcome"],
+)
+DELIVERY_AGE = Gauge(
+    "cxrview_delivery_oldest_seconds",
+    "Age of the oldest result that is not delivered yet and still tried, by destination; else 0.",
+    ["destination"],
+)
 PROBABILITIES = (0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 0.999, 1)
 PFI = Histogram(
     "cxrview_pfi_ratio",

@@ -7,9 +7,9 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 
-from service.cli import backfill, classify, key, models, receive, serve
+from service.cli import backfill, classify, deliveries, key, models, receive, serve
 
-COMMANDS = (serve, receive, classify, models, key, backfill)
+COMMANDS = (serve, receive, classify, models, key, deliveries, backfill)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

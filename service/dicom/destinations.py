@@ -11,93 +11,36 @@ import re
 import tomllib
 from datetime import time
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, Self, get_args
-from urllib.parse import urlsplit
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import (
-    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
     PositiveFloat,
     TypeAdapter,
     ValidationError,
-    ValidationInfo,
     model_validator,
 )
 
+from service.dicom.destination_values import (
+    AeTitle,
+    ExistingFolder,
+    Hours,
+    PlainHeaders,
+    ReadableFile,
+    Url,
+    Window,
+)
 from service.dicom.instance import Result
 from service.inference import Lane
 
 Wanted = Literal["all", "disagreement", "review", "not_chest", "refused"]
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
-WINDOW = re.compile(r"([01]\d|2[0-3]):([0-5]\d)-([01]\d|2[0-3]):([0-5]\d)")
-SECRET_HEADERS = re.compile(r"authorization|cookie|.*(key|token|secret|password).*", re.IGNORECASE)
 
 
 class DestinationsError(Exception):
     """The file cannot be read, or a key of it is wrong; the message names both."""
-
-
-class Hours(NamedTuple):
-    """A time of day, in local time; it may include midnight."""
-
-    start: time
-    end: time
-
-    def contains(self, at: time) -> bool:
-        """Whether a time of day lies in it; the end does not."""
-        if self.start <= self.end:
-            return self.start <= at < self.end
-        return at >= self.start or at < self.end
-
-
-def _file(path: Path, info: ValidationInfo) -> Path:
-    found: Path = (info.context or {}).get("folder", Path()) / path
-    try:
-        with found.open("rb"):
-            return found
-    except OSError as error:
-        raise ValueError(f"the file cannot be read: {error.strerror}") from error
-
-
-def _folder(path: Path, info: ValidationInfo) -> Path:
-    found: Path = (info.context or {}).get("folder", Path()) / path
-    if not found.is_dir():
-        raise ValueError("there is no such folder")
-    return found
-
-
-def _url(text: str) -> str:
-    parts = urlsplit(text)
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
-        raise ValueError("must begin with http:// or https:// and a host")
-    if parts.username is not None or parts.password is not None:
-        raise ValueError("must hold no user and no password: see user, password_file, token_file")
-    if parts.query or parts.fragment:
-        raise ValueError("must have no ? and no #")
-    return text.rstrip("/")
-
-
-def _window(text: str) -> str:
-    if WINDOW.fullmatch(text) is None:
-        raise ValueError('must be a window of local time, as "20:00-06:00"')
-    return text
-
-
-def _headers(headers: dict[str, str]) -> dict[str, str]:
-    for name, value in headers.items():
-        if not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", name) or not value.isprintable():
-            raise ValueError("names must be tokens, and values printable")
-        if SECRET_HEADERS.fullmatch(name):
-            raise ValueError(f"{name} may hold a secret: name its file in header_files")
-    return headers
-
-
-ReadableFile = Annotated[Path, AfterValidator(_file)]
-ExistingFolder = Annotated[Path, AfterValidator(_folder)]
-Url = Annotated[str, AfterValidator(_url)]
-AeTitle = Annotated[str, Field(pattern=r"^[!-\[\]-~]([ -\[\]-~]{0,14}[!-\[\]-~])?$")]
 
 
 class Destination(BaseModel):
@@ -116,7 +59,7 @@ class Destination(BaseModel):
     """`backfill` waits while results are due at a destination of the lane `interactive`."""
     results_per_second: PositiveFloat | None = None
     """The highest rate. None: as fast as the destination answers."""
-    hours: Annotated[str, AfterValidator(_window)] | None = None
+    hours: Window | None = None
     """Deliver only then, in local time, as "20:00-06:00"."""
     give_up_hours: PositiveFloat = 72
     """A result that has failed for so long becomes a dead letter."""
@@ -125,7 +68,7 @@ class Destination(BaseModel):
     """
     timeout_seconds: PositiveFloat = 30
     """To connect, and for each wait for the destination."""
-    first_delay_seconds: PositiveFloat = 5
+    first_delay_seconds: PositiveFloat = 1
     """The wait after the first failure; doubled after each, times 0.5 to 1."""
     max_delay_seconds: PositiveFloat = 600
     """The longest wait, if the destination does not ask for a longer one."""
@@ -155,8 +98,8 @@ class Destination(BaseModel):
         return any(found[each] for each in self.results)
 
 
-class _Tls(Destination):
-    """Keys of TLS."""
+class TlsDestination(Destination):
+    """What all kinds with a connection have in common."""
 
     tls_ca: ReadableFile | None = None
     """The certificates that the destination's certificate is checked with. Default: the system's.
@@ -172,7 +115,7 @@ class _Tls(Destination):
         return self
 
 
-class CStoreDestination(_Tls):
+class CStoreDestination(TlsDestination):
     """An application entity, by C-STORE. It gets a Structured Report."""
 
     kind: Literal["c-store"]
@@ -189,7 +132,7 @@ class CStoreDestination(_Tls):
         return self
 
 
-class HttpDestination(_Tls):
+class HttpDestination(TlsDestination):
     """What all kinds with a URL have in common."""
 
     url: Url
@@ -198,7 +141,7 @@ class HttpDestination(_Tls):
     password_file: ReadableFile | None = None
     token_file: ReadableFile | None = None
     """A bearer token."""
-    headers: Annotated[dict[str, str], AfterValidator(_headers)] = Field(default_factory=dict)
+    headers: PlainHeaders = Field(default_factory=dict)
     """More header fields, none of them secret."""
     header_files: dict[str, ReadableFile] = Field(default_factory=dict)
     """Header fields whose values are secret: the file of each."""

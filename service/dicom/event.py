@@ -45,7 +45,7 @@ def event(result: Result, source: str) -> dict[str, JsonValue]:
 
 
 def _answer(answer: Classification | None) -> JsonValue:
-    """The answer of the API, but of the header only whether it agrees: its texts may be anything."""
+    """The answer of the API; of the header only whether it agrees, as its texts may be anything."""
     if answer is None:
         return None
     said: dict[str, JsonValue] = answer.model_dump(

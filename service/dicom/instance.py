@@ -184,9 +184,11 @@ def _date(text: str) -> str | None:
     """YYYYMMDD."""
     found = DATE.fullmatch(text)
     try:
-        return date(*map(int, found.groups())).strftime("%Y%m%d") if found else None
-    except ValueError:
-        return None
+        if found and date(*map(int, found.groups())):
+            return "".join(found.groups())
+    except ValueError:  # no day of a calendar
+        pass
+    return None
 
 
 def _time(text: str) -> str | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import date
 
 from pydantic import JsonValue
+from pydicom import Dataset
 
 from service.dicom.findings import (
     IMAGE_VIEW,
@@ -69,13 +70,20 @@ def _subject(result: Result) -> dict[str, JsonValue]:
     attributes = result.source.attributes
     if "PatientID" not in attributes:
         return {}
+    issuer = _text(attributes, "IssuerOfPatientID")
     identifier: dict[str, JsonValue] = {
         "type": _concept(f"{TERMINOLOGY}/v2-0203", "MR", "Medical record number"),
-        "value": str(attributes.PatientID),
+        "value": _text(attributes, "PatientID"),
     }
-    if "IssuerOfPatientID" in attributes:
-        identifier["assigner"] = {"display": str(attributes.IssuerOfPatientID)}
+    if issuer:
+        identifier["assigner"] = {"display": issuer}
     return {"subject": {"type": "Patient", "identifier": identifier}}
+
+
+def _text(attributes: Dataset, keyword: str) -> str:
+    """A value that is one by the Standard, although it may hold a backslash."""
+    value = attributes.get(keyword, "")
+    return value if isinstance(value, str) else "\\".join(value)
 
 
 def _effective(study_date: str | None) -> dict[str, JsonValue]:
@@ -103,7 +111,12 @@ def _component(finding: Finding) -> dict[str, JsonValue]:
     if isinstance(value, bool):
         return component | {"valueBoolean": value}
     if isinstance(value, Quantity):
-        quantity = {"value": value.value, "unit": value.unit, "system": UNITS, "code": value.unit}
+        quantity: dict[str, JsonValue] = {
+            "value": value.value,
+            "unit": value.unit,
+            "system": UNITS,
+            "code": value.unit,
+        }
         return component | {"valueQuantity": quantity}
     return component | {"valueCodeableConcept": _coded(value)}
 

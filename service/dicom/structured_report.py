@@ -143,6 +143,7 @@ def _content(model: _Model) -> sr.MeasurementReport:
     group = sr.ContainerContentItem(
         name=codes.DCM.MeasurementGroup,
         template_id="1501",
+        is_content_continuous=False,
         relationship_type=sr.RelationshipTypeValues.CONTAINS,
     )
     group.ContentSequence = sr.ContentSequence(
@@ -160,13 +161,17 @@ def _content(model: _Model) -> sr.MeasurementReport:
         model_name=model.name,
         serial_number=model.sha256,
     )
-    return sr.MeasurementReport(
+    report = sr.MeasurementReport(
         observation_context=sr.ObservationContext(
             observer_device_context=sr.ObserverContext(codes.DCM.Device, device)
         ),
         procedure_reported=codes.cid100.XRUnspecifiedBodyRegion,  # neither known, nor to be guessed
         imaging_measurements=[sr.MeasurementsAndQualitativeEvaluations.from_sequence([group])],
     )
+    # Readers show names of items in separate ones only; highdicom has no parameter for these two
+    measurements = report[0].ContentSequence[-1]
+    report[0].ContinuityOfContent = measurements.ContinuityOfContent = "SEPARATE"
+    return report
 
 
 def _item(finding: Finding) -> bytes:

@@ -19,6 +19,10 @@ VERSIONS = {
     "helm-3/helm": ("version", 'Version:"v3.'),
     "helm-4/helm": ("version", 'Version:"v4.'),
     "orthanc/Orthanc": ("--version", "program 1."),
+    "dcmtk/dcml2pnm": ("--version", "dcml2pnm v3."),
+    "dcmtk/dsrdump": ("--version", "dsrdump v3."),
+    "dcmtk/storescu": ("--version", "storescu v3."),
+    "dicom3tools/dciodvfy": ("-version", "dicom3tools Version: 1."),
 }
 # What every machine has: the C library
 SYSTEM = {"libc.so.6", "libdl.so.2", "libm.so.6", "libpthread.so.0", "libresolv.so.2", "librt.so.1"}
