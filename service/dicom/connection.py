@@ -7,11 +7,14 @@ import ssl
 import time
 from dataclasses import dataclass
 
-from service.dicom.inbound import HEADER, MAX_PDU_BYTES, Inbound, PduError
+from service.dicom.inbound import HEADER, MAX_PDU_BYTES, P_DATA_TF, Inbound, PduError
 
 PDU_TYPES = range(1, 8)
 # pynetdicom aborts the association when it reads a PDU of an unknown type (PS3.8 9.2, AA-1, AA-8)
 UNRECOGNISED = HEADER.pack(0xFF, 0)
+# pynetdicom's timers take a connection for idle on which it reads nothing for long
+LONGEST_SILENCE_SECONDS = 1.0
+NOTHING = HEADER.pack(P_DATA_TF, 0)  # a PDU without values
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,7 @@ class Connection(socket.socket):
     inbound: Inbound | None = None  # None: bytes are passed on as they are, as for a handshake
     limits: TimeLimits
     _left: memoryview = memoryview(b"")
+    _buffer: memoryview = memoryview(b"")
     _ended = False
 
     def recv(self, buflen: int = 1024, flags: int = 0) -> bytes:
@@ -54,29 +58,38 @@ class Connection(socket.socket):
         except OSError:
             self.close()
 
-    def _next(self, inbound: Inbound) -> bytes | bytearray:
-        """The next PDU; b"" at the end."""
-        deadline = time.monotonic() + self.limits.pdu
-        incoming = inbound.incoming
-        if incoming is not None and not incoming.whole:
-            deadline = min(deadline, incoming.since + self.limits.data_set)
-        header = bytearray(HEADER.size)
-        if not self._fill(memoryview(header), deadline):
-            self._ended = True
-            return b""
-        kind, length = HEADER.unpack(header)
+    def _next(self, inbound: Inbound) -> bytes:
+        """The next PDU for pynetdicom; b"" at the end."""
+        silent_until = time.monotonic() + LONGEST_SILENCE_SECONDS
         try:
-            if kind not in PDU_TYPES or length > MAX_PDU_BYTES:
-                raise PduError("of an unknown type, or larger than announced")
-            pdu = header + bytes(length)
-            if not self._fill(memoryview(pdu)[HEADER.size :], deadline):
-                raise ConnectionResetError
-            return inbound.keep(pdu)
+            left = self._one(inbound)
+            while not left and not self._ended and time.monotonic() < silent_until:
+                left = self._one(inbound)
+            return left or (b"" if self._ended else NOTHING)
         except PduError:
             self._ended = True
             return UNRECOGNISED
         finally:
             self.settimeout(self.limits.pdu)  # of answers that are sent
+
+    def _one(self, inbound: Inbound) -> bytes:
+        """Read and follow one PDU; what is left of it for pynetdicom."""
+        deadline = time.monotonic() + self.limits.pdu
+        incoming = inbound.incoming
+        if incoming is not None and not incoming.whole:
+            deadline = min(deadline, incoming.since + self.limits.data_set)
+        if not self._buffer:
+            self._buffer = memoryview(bytearray(HEADER.size + MAX_PDU_BYTES))
+        if not self._fill(self._buffer[: HEADER.size], deadline):
+            self._ended = True
+            return b""
+        kind, length = HEADER.unpack_from(self._buffer)
+        if kind not in PDU_TYPES or length > MAX_PDU_BYTES:
+            raise PduError("of an unknown type, or larger than announced")
+        pdu = self._buffer[: HEADER.size + length]
+        if not self._fill(pdu[HEADER.size :], deadline):
+            raise ConnectionResetError
+        return inbound.keep(pdu)
 
     def _fill(self, view: memoryview, deadline: float) -> bool:
         """Fill a buffer; False if the connection ended before."""

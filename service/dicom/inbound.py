@@ -1,8 +1,9 @@
 """The messages of one association as they arrive, within limits; nothing here decodes them.
 
-pynetdicom reads a PDU of any declared length into memory, and a message of any number of PDUs. So
-its bytes are followed here first. They are counted in the byte budget of the service, and dropped
-where they do not fit; the peer then gets a status instead of a broken connection.
+pynetdicom reads a PDU of any declared length into memory, a message of any number of PDUs, and
+copies each byte seven times. So data sets are collected here, within the byte budget of the
+service; pynetdicom gets the commands, and an empty data set with each. Bytes that do not fit are
+dropped, and the peer gets a status instead of a broken connection.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import struct
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from service.dicom.statuses import TOO_LARGE
 from service.inference import Lane
@@ -27,6 +28,9 @@ MAX_COMMAND_BYTES = 2**14  # the Standard's largest command set has some hundred
 MAX_UNANSWERED = 8
 RESERVED_STEP_BYTES = 2**20  # reserved at a time, because threads ask the event loop for them
 
+# Left free before a data set for what makes it a file: its five UIDs have 64 bytes each at most
+PREFIX_BYTES = 1024
+
 HEADER = struct.Struct(">BxL")  # type, length
 ITEM = struct.Struct(">LBB")  # length, presentation context, message control header
 COMMAND, LAST = 1, 2  # bits of the message control header (PS3.8 E.2)
@@ -40,10 +44,22 @@ class PduError(Exception):
 class Incoming:
     """The data set of one message."""
 
+    refusal: str | None = None  # the code of the reason why its bytes are dropped
     received: int = 0  # bytes
     whole: bool = False
-    refusal: str | None = None  # the code of the reason why bytes were dropped
-    since: float = 0.0  # by `time.monotonic`
+    since: float = field(default_factory=time.monotonic)
+    data: bytearray = field(default_factory=lambda: bytearray(PREFIX_BYTES), repr=False)
+
+    def part_10(self, prefix: bytes) -> memoryview:
+        """The data set as a file, without a copy; it can be taken once.
+
+        Args:
+            prefix: Preamble and File Meta Information, of PREFIX_BYTES at most.
+        """
+        data, self.data = self.data, bytearray()
+        start = PREFIX_BYTES - len(prefix)
+        data[start:PREFIX_BYTES] = prefix
+        return memoryview(data)[start:]
 
 
 class Account:
@@ -114,16 +130,20 @@ class Inbound:
         """Whether a message is arriving or waits for its answer."""
         return bool(self.incoming or self._unanswered or self._command_bytes)
 
-    def keep(self, pdu: bytearray) -> bytes | bytearray:
-        """Follow a whole PDU; returns it, or one without the bytes that must not be kept.
+    def keep(self, pdu: memoryview) -> bytes:
+        """Follow a whole PDU, and keep its part of a data set.
+
+        Returns:
+            What is left of it for pynetdicom, which learns of a data set when it is whole; b"" if
+            there is nothing.
 
         Raises:
             PduError: See there.
         """
         if pdu[0] != P_DATA_TF:
-            return pdu
-        items = [(start, end, self._keeps(pdu, start, end)) for start, end in _items(pdu)]
-        return pdu if all(kept for _, __, kept in items) else _without(pdu, items)
+            return bytes(pdu)
+        left = b"".join(self._keep(pdu, start, end) for start, end in _items(pdu))
+        return HEADER.pack(P_DATA_TF, len(left)) + left if left else b""
 
     def answered(self, is_store: bool) -> None:
         """An answer is about to be sent; to C-STORE, it ends the data set."""
@@ -137,14 +157,15 @@ class Inbound:
         if incoming is not None:
             self._account.release(incoming.received)
 
-    def _keeps(self, pdu: bytearray, start: int, end: int) -> bool:
-        """Follow one presentation data value; False if its bytes must be dropped."""
-        _, __, control = ITEM.unpack_from(pdu, start)
-        count, is_last = end - start - ITEM.size, bool(control & LAST)
+    def _keep(self, pdu: memoryview, start: int, end: int) -> bytes:
+        """Follow one presentation data value; what is left of it for pynetdicom."""
+        _, context, control = ITEM.unpack_from(pdu, start)
+        part, is_last = pdu[start + ITEM.size : end], bool(control & LAST)
         if control & COMMAND:
-            self._command(count, is_last)
-            return True
-        return self._data(count, is_last)
+            self._command(len(part), is_last)
+            return bytes(pdu[start:end])
+        self._data(part, is_last)
+        return ITEM.pack(2, context, control) if is_last else b""
 
     def _command(self, count: int, is_last: bool) -> None:
         if self.incoming is not None and not self.incoming.whole:
@@ -159,27 +180,31 @@ class Inbound:
             if self._unanswered > MAX_UNANSWERED:
                 raise PduError("the peer does not wait for answers")
 
-    def _data(self, count: int, is_last: bool) -> bool:
-        """Follow bytes of a data set; False if they must be dropped."""
+    def _data(self, part: memoryview, is_last: bool) -> None:
         if not self._has_command:
             raise PduError("a data set without a command")
         if self.incoming is None:
-            refusal = "queue_full" if self._refuses() else None
-            self.incoming = Incoming(refusal=refusal, since=time.monotonic())
+            self.incoming = Incoming(refusal="queue_full" if self._refuses() else None)
         incoming = self.incoming
         if incoming.whole:
             raise PduError("a second data set before the first is answered")
-        incoming.received += count
-        if incoming.refusal is None and incoming.received > self._max_object_bytes:
-            incoming.refusal = TOO_LARGE
-        elif incoming.refusal is None and not self._account.cover(incoming.received):
-            incoming.refusal = ServiceFullError.code
+        incoming.received += len(part)
+        if incoming.refusal is None:
+            incoming.refusal = self._refusal(incoming.received)
+            if incoming.refusal is None:
+                incoming.data += part
+            else:
+                incoming.data = bytearray()
         if is_last:
             incoming.whole, self._has_command = True, False
-        return incoming.refusal is None
+
+    def _refusal(self, received: int) -> str | None:
+        if received > self._max_object_bytes:
+            return TOO_LARGE
+        return None if self._account.cover(received) else ServiceFullError.code
 
 
-def _items(pdu: bytearray) -> Iterator[tuple[int, int]]:
+def _items(pdu: memoryview) -> Iterator[tuple[int, int]]:
     """Start and end of each presentation data value item, with its header (PS3.8 9.3.5.1)."""
     start = HEADER.size
     while start < len(pdu):
@@ -190,12 +215,3 @@ def _items(pdu: bytearray) -> Iterator[tuple[int, int]]:
             raise PduError("a presentation data value with a wrong length")
         yield start, end
         start = end
-
-
-def _without(pdu: bytearray, items: list[tuple[int, int, bool]]) -> bytes:
-    """The PDU with empty values where bytes are dropped, so that pynetdicom sees the last one."""
-    body = b"".join(
-        bytes(pdu[start:end]) if kept else ITEM.pack(2, pdu[start + 4], pdu[start + 5])
-        for start, end, kept in items
-    )
-    return HEADER.pack(P_DATA_TF, len(body)) + body

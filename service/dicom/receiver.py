@@ -20,13 +20,14 @@ from pydicom import Dataset
 from pynetdicom import AE, evt
 from pynetdicom.association import Association
 from pynetdicom.dimse_messages import C_STORE_RSP
+from pynetdicom.dsutils import encode_file_meta
 from pynetdicom.dul import DULServiceProvider
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
 from service.dicom.callers import Caller, is_allowed
 from service.dicom.connection import TimeLimits
 from service.dicom.inbound import MAX_PDU_BYTES, Account, Inbound
-from service.dicom.instance import SourceInstance
+from service.dicom.instance import InstanceError, SourceInstance
 from service.dicom.intake import Intake
 from service.dicom.server import SPARE_CONNECTIONS, Server
 from service.dicom.statuses import (
@@ -240,14 +241,15 @@ class Receiver:
         """
         inbound = self._server.open.get(event.assoc)
         incoming = inbound.incoming if inbound else None
-        if incoming is None or incoming.refusal:
-            raise NotStoredError(incoming.refusal if incoming else "stopping")  # type: ignore[arg-type]
+        if incoming is None or not incoming.whole:  # a request without a data set
+            raise InstanceError
+        if incoming.refusal is not None:
+            raise NotStoredError(incoming.refusal)
         request: Any = event.request
         sop_class, instance = request.AffectedSOPClassUID, request.AffectedSOPInstanceUID
         if sop_class not in RADIOGRAPHS or sop_class != event.context.abstract_syntax:
             raise UnsupportedSopClassError("the SOP class of the request is not that negotiated")
-        data = event.encoded_dataset()
-        request.DataSet = None  # the only other copy
+        data = incoming.part_10(bytes(128) + b"DICM" + encode_file_meta(event.file_meta))
         check = partial(_check_same, str(sop_class), str(instance))
         accepting = self._work.intake.accept(data, LANE, check)
         del data

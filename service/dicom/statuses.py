@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal, NamedTuple, get_args
 
+from service.dicom.entries import OutboxAwayError
 from service.dicom.instance import InstanceError
 from service.imaging import ImageError, UnsupportedSopClassError
 from service.inference import UnavailableError
@@ -83,6 +84,6 @@ def _code_of(error: Exception) -> Code:
         return 0xC000 if error.code == TOO_LARGE else 0xA700
     if isinstance(error, ImageError | InstanceError):
         return 0xC000
-    if isinstance(error, UnavailableError) or getattr(error, "code", None) == "outbox_away":
+    if isinstance(error, UnavailableError | OutboxAwayError):
         return 0xA700
     return 0x0110
