@@ -45,7 +45,7 @@ def test_what_is_there_is_kept() -> None:
     assert [path.stat().st_mtime_ns for path in paths] == before
 
 
-@pytest.mark.parametrize("name", ["program", "libOrthancDicomWeb.so"])
+@pytest.mark.parametrize("name", ["program", "libOrthancDicomWeb.so", "libOrthancPython.so"])
 def test_orthanc_brings_its_libraries(name: str) -> None:
     """So it runs where Orthanc was never installed."""
     path = tool(f"orthanc/{name}")
@@ -53,7 +53,7 @@ def test_orthanc_brings_its_libraries(name: str) -> None:
     variables = os.environ | {"LD_LIBRARY_PATH": own}
     listed = subprocess.check_output(["ldd", path], env=variables, text=True)
     found = dict(re.findall(r"(\S+) => (.*?)(?: \(0x|$)", listed, re.MULTILINE))
-    assert "libdcmdata.so.17" in found
+    assert {"libdcmdata.so.17", "libpython3.11.so.1.0"} & found.keys()
     assert {name for name, at in found.items() if not at.startswith(own)} <= SYSTEM, listed
 
 
