@@ -82,6 +82,10 @@ COPY --from=build-backfill /opt/cxrview /opt/cxrview
 
 FROM runtime AS dicom
 COPY --from=build-dicom /opt/cxrview /opt/cxrview
+# Where a volume keeps the outbox
+USER root
+RUN install --directory --owner 10001 --group 10001 /var/lib/cxrview
+USER 10001:10001
 EXPOSE 11112
 
 FROM runtime AS ray

@@ -2,7 +2,7 @@
 
     python module.py IN OUT
 
-IN has the images of a series or study, as mercure names them (SERIES#FILE.dcm), and task.json, whose
+IN has the images of a series or study, as mercure names them (SERIES#FILE.dcm), and task.json. Its
 process.settings are `url` (of cxrview), `key` (if it asks for one) and `wait_seconds`. OUT gets the
 images, unchanged, and result.json.
 """

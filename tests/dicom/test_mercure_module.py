@@ -46,9 +46,12 @@ def test_the_module_passes_images_on_and_says_their_views(tmp_path: Path) -> Non
     assert (run.returncode, run.stderr) == (0, "")
     result = json.loads((tmp_path / "out/result.json").read_text())
     images = result["images"]
-    assert [images[f"1.2#{name}.dcm"].get("view") for name in "abc"] == ["frontal", "frontal", None]
-    assert images["1.2#c.dcm"]["code"] == "unsupported_sop_class"
-    assert result["__mercure_notification"]["text"] == "2 frontal; 1 with a wrong View Position"
+    one, other, none = (images[f"1.2#{name}.dcm"] for name in "abc")
+    assert one["view"] == other["view"]  # the same picture, so one of the headers is wrong
+    assert {one["header"]["agrees"], other["header"]["agrees"]} == {True, False}
+    assert none["code"] == "unsupported_sop_class"
+    text = result["__mercure_notification"]["text"]
+    assert text == f"2 {one['view']}; 1 with a wrong View Position"
     for image in (tmp_path / "in").glob("*.dcm"):
         assert (tmp_path / "out" / image.name).read_bytes() == image.read_bytes()
 
