@@ -80,7 +80,7 @@ ANONYMOUS = (
 KINDS: dict[str, Callable[[Cards], Result]] = {
     "frontal": lambda cards: answered(cards.plain, Prediction(0.9971234567)),
     "lateral": lambda cards: answered(cards.plain, Prediction(1e-9), ViewPosition="LL"),
-    "disagreement": lambda cards: answered(cards.plain, Prediction(0.0), ViewPosition="PA"),
+    "disagreement": lambda cards: answered(cards.plain, Prediction(0.0123), ViewPosition="PA"),
     "review": lambda cards: answered(cards.plain, Prediction(cards.plain.threshold)),
     "warning": lambda cards: answered(cards.plain, Prediction(1.0), RescaleSlope="0"),
     "all heads": lambda cards: answered(cards.headed, _said(0.99, 1.0, 0, 0.0, 0.0)),

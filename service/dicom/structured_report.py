@@ -1,6 +1,6 @@
 """A result as a DICOM Structured Report: Comprehensive 3D SR, as IHE AI Results (AIR) has it.
 
-highdicom builds the report of a model version once (some 50 ms), about an image that does not
+highdicom builds the report of a model version once (0.1 s), about an image that does not
 exist. A result then replaces what is its own in the encoded report (1 ms): sequences and items
 have undefined length, so that nothing else changes.
 

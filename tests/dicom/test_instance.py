@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import struct
 import time
 import tracemalloc
@@ -17,6 +18,7 @@ from pydicom import uid
 from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.dataelem import DataElement
 
+from service.dicom.event import event
 from service.dicom.instance import (
     KEPT,
     PATIENT_AND_STUDY,
@@ -25,6 +27,7 @@ from service.dicom.instance import (
     read_instance,
 )
 from service.dicom.instance import UIDS as UID_KEYWORDS
+from service.dicom.observation import observation
 from service.dicom.structured_report import structured_report
 from service.imaging import CorruptImageError, ImageError
 
@@ -211,7 +214,9 @@ def test_any_header_is_read_or_refused_and_what_is_read_is_reported(data) -> Non
         return
     finally:
         assert time.perf_counter() - start < 2
-    report = structured_report(Result(source, CARD, AT, None, "blank_image"))
+    result = Result(source, CARD, AT, None, "blank_image")
+    assert json.dumps([observation(result), event(result, "urn:x")]).isascii()
+    report = structured_report(result)
     again = read_instance(report)
     assert again.study_instance_uid == source.study_instance_uid
     for keyword in PATIENT_AND_STUDY:
