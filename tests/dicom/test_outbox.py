@@ -7,6 +7,7 @@ import sqlite3
 import stat
 import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -349,7 +350,7 @@ def test_a_full_disk_takes_nothing_and_loses_nothing(tmp_path: Path) -> None:
         outbox, told = Outbox(f"sqlite:///{tmp_path}/small/outbox.sqlite"), 1
         assert put(outbox, "0", "pacs", payload=SECRET)
         fill(tmp_path / "small")
-        while (error := failure(lambda: put(outbox, str(told), "pacs", payload=SECRET))) is None:
+        while (error := failure(partial(put, outbox, str(told), "pacs", payload=SECRET))) is None:
             told += 1
         assert re.search("the disk is full: the outbox .* cannot grow", str(error))
         assert len(outbox.deliveries(most=10**6)) == told
