@@ -20,7 +20,7 @@ from pydicom import uid
 from receiving import stored
 
 HOSTILE = (0, 1, 2, 5, 6, 2**15, 2**16 - 1, 2**18, 2**31 - 1, 2**31, 2**32 - 1)
-ANSWER_SECONDS = 15.0
+ANSWER_SECONDS = 60.0
 FIRST_SECONDS = 0.5
 CONTEXTS = [(1, CR, [EXPLICIT]), (3, VERIFICATION, [uid.ImplicitVRLittleEndian])]
 
@@ -84,7 +84,7 @@ def damaged(seed: int, sent: Stored) -> list[bytes]:
 
 
 def send(port: int, pdus: list[bytes]) -> str:
-    """Send a stream, waiting for an answer to its first PDU; returns the type of the last PDU that came back.
+    """Send a stream, with a pause after its first PDU; returns the type of the last answer.
 
     Raises:
         TimeoutError: The receiver has not ended the connection in time.
