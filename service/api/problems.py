@@ -25,13 +25,13 @@ from service.backfill.ledger import jobs
 from service.backfill.results.rows import SourceError
 from service.backfill.sources.options import OptionsError
 from service.dicom import stow
-from service.dicom.instance import InstanceError
 from service.dicom.entries import (
     DeliveriesDisabledError,
     DeliveryStateError,
     OutboxAwayError,
     UnknownDeliveryError,
 )
+from service.dicom.instance import InstanceError
 from service.imaging import errors as imaging
 from service.inference import BatcherClosedError, let_go
 from service.uploads import upload as uploads

@@ -23,8 +23,8 @@ from service.api.problems import STORE_RESPONSES
 from service.api.request_context import context_of
 from service.api.routes.classify import LaneQuery
 from service.api.runtime import runtime_of
-from service.dicom.instance import SourceInstance
 from service.dicom.entries import DeliveriesDisabledError
+from service.dicom.instance import SourceInstance
 from service.dicom.related import (
     DICOM,
     OnePart,
