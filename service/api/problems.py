@@ -121,9 +121,6 @@ KINDS: dict[type[Exception], Kind] = {
         (uploads.NestedArchiveError, UNSUPPORTED, "Archive within an archive"),
         (uploads.EntryKindError, UNSUPPORTED, "Not a regular file"),
         (uploads.UnreadableFileError, UNPROCESSABLE, "File cannot be read"),
-        (uploads.MediaTypeError, UNSUPPORTED, "Media type not accepted"),
-        (InstanceError, UNPROCESSABLE, "Not a DICOM object"),
-        (stow.OtherStudyError, HTTPStatus.CONFLICT, "Object of another study"),
         (OutboxAwayError, UNAVAILABLE, "Outbox cannot be used"),
         (QueueFullError, UNAVAILABLE, "Queue full"),
         (BatcherClosedError, UNAVAILABLE, "Service stopping"),
@@ -149,6 +146,13 @@ JOB_KINDS = _kinds(
     (jobs.LedgerAwayError, UNAVAILABLE, "Ledger cannot be used"),
     (jobs.JobStateError, HTTPStatus.CONFLICT, "Not possible in this job state"),
 )
+# Errors of received DICOM objects
+OBJECT_KINDS = _kinds(
+    (uploads.MediaTypeError, UNSUPPORTED, "Media type not accepted"),
+    (InstanceError, UNPROCESSABLE, "Not a DICOM object"),
+    (stow.OtherStudyError, HTTPStatus.CONFLICT, "Object of another study"),
+)
+COUNTED_KINDS = KINDS | OBJECT_KINDS  # as refused images
 # Errors of DICOMweb requests before their objects, which do not count as refused images
 STORE_KINDS = _kinds(
     (DeliveriesDisabledError, HTTPStatus.NOT_FOUND, "No destinations"),
@@ -162,7 +166,7 @@ DELIVERY_KINDS = _kinds(
     (DeliveryStateError, HTTPStatus.CONFLICT, "Not possible in this delivery state"),
 )
 REQUEST_KINDS = JOB_KINDS | STORE_KINDS | DELIVERY_KINDS
-ALL_KINDS = KINDS | REQUEST_KINDS
+ALL_KINDS = COUNTED_KINDS | REQUEST_KINDS
 HTTP_KINDS = {
     HTTPStatus.NOT_FOUND: Kind("not_found", HTTPStatus.NOT_FOUND, "No such resource"),
     HTTPStatus.METHOD_NOT_ALLOWED: Kind(
@@ -170,7 +174,7 @@ HTTP_KINDS = {
     ),
 }
 CODES = tuple(dict.fromkeys(kind.code for kind in (*ALL_KINDS.values(), *HTTP_KINDS.values())))
-for _kind in KINDS.values():  # start at 0, so that alerts see the first one as an increase
+for _kind in COUNTED_KINDS.values():  # start at 0, so that alerts see the first one as an increase
     metrics.REFUSED.labels(_kind.code)
 
 
@@ -202,7 +206,9 @@ DELIVERY_RESPONSES = _responses(
         *DELIVERY_KINDS.values(),
     )
 )
-STORE_RESPONSES = openapi.with_stow_answers(_responses((*KINDS.values(), *STORE_KINDS.values())))
+STORE_RESPONSES = openapi.with_stow_answers(
+    _responses((*COUNTED_KINDS.values(), *STORE_KINDS.values()))
+)
 
 
 def kind_of(error: Exception) -> Kind:
@@ -298,7 +304,7 @@ def _methods_of(request: Request) -> list[str]:
 
 def install(app: FastAPI) -> None:
     """Make `app` answer every error with a problem."""
-    for cls in KINDS.keys() - {Exception}:  # the middleware answers what no handler expects
+    for cls in COUNTED_KINDS.keys() - {Exception}:  # the middleware answers what no handler expects
         app.add_exception_handler(cls, _answer_error)
     for cls in REQUEST_KINDS:
         app.add_exception_handler(cls, _answer_request_error)

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, ClassVar
-from xml.etree import ElementTree
+from xml.etree import ElementTree as ET
 
 from pydicom.datadict import keyword_for_tag
 from python_multipart.multipart import parse_options_header
@@ -188,20 +188,20 @@ def encode(response: Attributes, media_type: str) -> bytes:
     """The response as DICOM JSON (PS3.18 Annex F), or as a Native DICOM Model (PS3.19 A.1)."""
     if media_type == JSON:
         return json.dumps(response, separators=(",", ":")).encode()
-    root = ElementTree.Element("NativeDicomModel", {"xmlns": NATIVE_MODEL})
+    root = ET.Element("NativeDicomModel", {"xmlns": NATIVE_MODEL})
     _add_attributes(root, response)
-    encoded: bytes = ElementTree.tostring(root, "utf-8", xml_declaration=True)
+    encoded: bytes = ET.tostring(root, "utf-8", xml_declaration=True)
     return encoded
 
 
-def _add_attributes(parent: ElementTree.Element, attributes: Attributes) -> None:
+def _add_attributes(parent: ET.Element, attributes: Attributes) -> None:
     for tag, attribute in attributes.items():
         names = {"tag": tag, "vr": attribute["vr"], "keyword": keyword_for_tag(int(tag, 16))}
-        element = ElementTree.SubElement(parent, "DicomAttribute", names)
+        element = ET.SubElement(parent, "DicomAttribute", names)
         of_sequence = attribute["vr"] == "SQ"
         for number, value in enumerate(attribute.get("Value", ()), 1):
             name = "Item" if of_sequence else "Value"
-            child = ElementTree.SubElement(element, name, {"number": str(number)})
+            child = ET.SubElement(element, name, {"number": str(number)})
             if of_sequence:
                 _add_attributes(child, value)
             else:

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
 from http import HTTPStatus
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter, Request, Response
 
@@ -171,6 +171,7 @@ class Storing:
         self._most = settings.max_batch_images + settings.decode_workers
         self._tasks: list[asyncio.Task[Outcome]] = []
         self._pending: set[asyncio.Task[Outcome]] = set()
+        self._working: set[asyncio.Task[Any]] = set()  # those that have a slot, or ask for one
 
     async def store(self, chunks: AsyncIterator[bytes], parser: Parser) -> list[Outcome]:
         """Store the parts of a body; returns what became of each, in their order.
@@ -243,15 +244,30 @@ class Storing:
             self._reservation.free(size)
 
     async def _accept(self, part: Part, check: Callable[[SourceInstance], None]) -> Accepted:
-        """Accept one object; in the lane `backfill`, once there is a slot."""
-        if self._lane == "interactive":
-            return await self._intake.accept(part.data, self._lane, check)
+        """Accept one object, once its lane has a slot.
+
+        In the lane `backfill` it waits for any image; in the other one for those of this request
+        only, so that they do not make it fail.
+        """
+        task = asyncio.current_task()
+        assert task is not None
         while True:
-            await self._runtime.admission.wait_for_slot(self._lane)
+            await self._slot()
+            self._working.add(task)
             try:
                 return await self._intake.accept(part.data, self._lane, check)
             except QueueFullError:  # another image took it meanwhile
-                continue
+                if self._lane == "interactive" and len(self._working) == 1:
+                    raise
+            finally:
+                self._working.discard(task)
+
+    async def _slot(self) -> None:
+        admission = self._runtime.admission
+        if self._lane == "backfill":
+            await admission.wait_for_slot(self._lane)
+        while self._working and admission.refuses(self._lane):
+            await asyncio.wait(self._working, return_when=asyncio.FIRST_COMPLETED)
 
     def _failed(self, error: Exception) -> int:
         """Record an error; returns its Failure Reason (0008,1197)."""
