@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import CancelledError
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, cast
 
@@ -90,8 +90,8 @@ class Work:
 class Counts:
     """Called for the metrics, in any thread."""
 
-    rejected: Callable[[Reason | str], object] = field(default=lambda _: None)
-    stored: Callable[[Code], object] = field(default=lambda _: None)
+    rejected: Callable[[Reason, str], object]  # with the title and address of the peer
+    stored: Callable[[Code], object]
 
 
 class Receiver:
@@ -192,8 +192,8 @@ class Receiver:
         reason = self._rejection(event.assoc)
         if reason is None:
             return
-        self._counts.rejected(reason)
-        LOG.info("an association from %s is rejected: %s", _address(event.assoc), reason)
+        title = event.assoc.requestor.primitive.calling_ae_title
+        self._counts.rejected(reason, f"{title!r} at {_address(event.assoc)}")
         event.assoc.acse.send_reject(*REJECTIONS[reason])
         event.assoc.kill()  # waits until it is sent
 

@@ -322,13 +322,16 @@ def test_reports_are_of_this_patient(folder):
 
 
 def test_allow_list(tmp_path):
-    """A peer that is not in it is rejected with the reason of the Standard."""
-    with receiving(tmp_path, dicom_callers="PACS@127.0.0.0/8,192.0.2.0/24") as service:
+    """A peer that is not in it is rejected with the reason of the Standard, and can be logged."""
+    allowed = "PACS@127.0.0.0/8,192.0.2.0/24"
+    with receiving(tmp_path, dicom_callers=allowed, access_log="true") as service:
         for calling, expected in (("PACS", ASSOCIATE_AC), ("OTHER", ASSOCIATE_RJ)):
             with peer(service.dicom_port) as sender:
                 kind, answer = sender.associate(ECHO_CONTEXT, calling=calling)
                 assert kind == expected
         assert tuple(answer[1:]) == (1, 1, 3)
+        said = "an association of 'OTHER' at 127.0.0.1 is rejected: calling_ae"
+        assert said in service.log.read_text()
         assert service.end() == 0
 
 
