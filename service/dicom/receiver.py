@@ -192,8 +192,8 @@ class Receiver:
         reason = self._rejection(event.assoc)
         if reason is None:
             return
-        title = event.assoc.requestor.primitive.calling_ae_title
-        self._counts.rejected(reason, f"{title!r} at {_address(event.assoc)}")
+        asked: Any = event.assoc.requestor.primitive
+        self._counts.rejected(reason, f"{asked.calling_ae_title!r} at {_address(event.assoc)}")
         event.assoc.acse.send_reject(*REJECTIONS[reason])
         event.assoc.kill()  # waits until it is sent
 

@@ -39,7 +39,7 @@ def run(*arguments: str, program: str = "", **settings: str) -> tuple[int, str]:
         env=os.environ | variables,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         check=False,
     )
     return done.returncode, done.stderr

@@ -47,7 +47,7 @@ def storescu(live: Live, *arguments: str | Path) -> subprocess.CompletedProcess[
     options = [str(each) for each in arguments if str(each).startswith(("-", "+"))]
     files = [str(each) for each in arguments if str(each) not in options]
     return subprocess.run(
-        [program, *options, *where, *files], capture_output=True, text=True, timeout=60, check=False
+        [program, *options, *where, *files], capture_output=True, text=True, timeout=300, check=False
     )
 
 
@@ -86,5 +86,5 @@ def test_echo(live):
     """`echoscu`, with as many contexts as it can propose."""
     program = tool("dcmtk/echoscu")
     where = ("-aec", "CXRVIEW", "127.0.0.1", str(live.dicom_port))
-    run = subprocess.run([program, "-pts", "38", "-ppc", "128", *where], check=False, timeout=60)
+    run = subprocess.run([program, "-pts", "38", "-ppc", "128", *where], check=False, timeout=300)
     assert run.returncode == 0
