@@ -80,7 +80,7 @@ def serving(
 
 
 def _port(process: subprocess.Popen[bytes], log: Path) -> int:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 240
     while (found := re.search(r"running on \S+:(\d+)", log.read_text())) is None:
         assert process.poll() is None, log.read_text()
         assert time.monotonic() < deadline, log.read_text()

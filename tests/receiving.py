@@ -15,7 +15,6 @@ from live import Live, serving
 from pydicom import Dataset, dcmread
 from pydicom.uid import JPEGBaseline8Bit
 
-
 DESTINATIONS = """
 [destinations.reports]
 kind = "folder"

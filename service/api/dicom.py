@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from service.api.server import FINISH_SECONDS as HTTP_FINISH_SECONDS
 from service.api.settings import Settings
 from service.dicom.callers import parse_callers
 from service.dicom.tls import TlsFileError, tls_context
-from service.inference import Buffer, Classification, Image, Lane, NetworkError
+from service.inference import Buffer, Classification, Image, Lane
 
 if TYPE_CHECKING:
     import ssl
@@ -26,7 +27,9 @@ if TYPE_CHECKING:
     from service.dicom.destinations import Destination
     from service.dicom.intake import Intake
     from service.dicom.outbox import Outbox
+    from service.dicom.statuses import Reason
 
+LOG = logging.getLogger(__name__)
 # For objects in progress when the process stops; the rest of the time that the server has for it
 FINISH_SECONDS = END_SECONDS - HTTP_FINISH_SECONDS - 2
 
@@ -35,7 +38,7 @@ class DicomSetupError(Exception):
     """Objects cannot be received as the settings say."""
 
 
-class PortTakenError(NetworkError):
+class PortTakenError(Exception):
     """The port of the DICOM receiver cannot be bound."""
 
 
@@ -69,6 +72,7 @@ def check_dicom(settings: Settings, dicom_port: DicomPort | None) -> None:
     try:
         import_module("service.dicom.intake")
         import_module("service.dicom.receiver")
+        import_module("service.dicom.structured_report")
     except ImportError as error:
         detail = f"CXRVIEW_DESTINATIONS needs the extra `dicom`: {error}"
         raise DicomSetupError(detail) from error
@@ -114,7 +118,7 @@ async def open_receiver(
     from service.dicom.receiver import Counts, Limits, Listening, Receiver, Work
     from service.dicom.statuses import CODES, REASONS
 
-    for reason in (*REASONS, "tls"):
+    for reason in REASONS:
         metrics.ASSOCIATIONS_REJECTED.labels(reason)
     for code in CODES:
         metrics.DICOM_STORED.labels(f"{code:04X}")
@@ -134,10 +138,13 @@ async def open_receiver(
         object_seconds=settings.max_receive_seconds,
         patience_seconds=settings.latency_budget_seconds,
     )
-    counts = Counts(
-        rejected=lambda reason: metrics.ASSOCIATIONS_REJECTED.labels(reason).inc(),
-        stored=lambda code: metrics.DICOM_STORED.labels(f"{code:04X}").inc(),
-    )
+
+    def rejected(reason: Reason, peer: str) -> None:
+        metrics.ASSOCIATIONS_REJECTED.labels(reason).inc()
+        if settings.access_log:  # otherwise any peer could fill the log
+            LOG.info("an association of %s is rejected: %s", peer, reason)
+
+    counts = Counts(rejected, lambda code: metrics.DICOM_STORED.labels(f"{code:04X}").inc())
     try:
         receiver = Receiver(where, work, limits, counts)
     except OSError as error:

@@ -32,7 +32,7 @@ class Server(ThreadedAssociationServer):
         limits: Of each connection; `pdu` also for the handshake of TLS.
         max_connections: More are closed at once.
         inbound: Makes what follows the messages of one association.
-        rejected: Called when a handshake of TLS fails.
+        rejected: Called with the address of a peer whose handshake of TLS fails.
         **keywords: Of pynetdicom's server.
     """
 
@@ -46,7 +46,7 @@ class Server(ThreadedAssociationServer):
         limits: TimeLimits,
         max_connections: int,
         inbound: Callable[[], Inbound],
-        rejected: Callable[[], None],
+        rejected: Callable[[str], object],
         **keywords: Any,
     ) -> None:
         self._tls, self._limits, self._inbound = tls, limits, inbound
@@ -94,7 +94,7 @@ class Server(ThreadedAssociationServer):
                     del self.open[association]
         except OSError:
             if connection.inbound is None and self._tls is not None:
-                self._rejected()
+                self._rejected(str(client_address[0]))
         finally:
             inbound.end()
             self.shutdown_request(connection)

@@ -33,8 +33,9 @@ class Rejection(NamedTuple):
     reason: int
 
 
-Reason = Literal["called_ae", "calling_ae", "limit", "stopping"]
+Reason = Literal["called_ae", "calling_ae", "limit", "stopping", "tls"]
 REASONS: tuple[Reason, ...] = get_args(Reason)
+# `tls` has none: the handshake fails before an association is asked for
 REJECTIONS: Mapping[Reason, Rejection] = {
     "called_ae": Rejection(1, 1, 7),  # called AE title not recognised
     "calling_ae": Rejection(1, 1, 3),  # calling AE title not recognised: not in the allow-list

@@ -59,7 +59,7 @@ def keep(inbound: Inbound, *values: bytes) -> bytes:
 
 
 def test_a_data_set_is_collected_from_any_fragments(inbound, budget, loop):
-    """pynetdicom gets the command and learns when the data set is whole; a file needs no copy."""
+    """Pynetdicom gets the command and learns when the data set is whole; a file needs no copy."""
     assert keep(inbound, COMMAND, value(1, 0, b"ab"), value(1, 0, b"")) == pdu(P_DATA, COMMAND)
     assert keep(inbound, value(1, 0, b"c")) == b""
     assert keep(inbound, value(1, 2, b"d")) == pdu(P_DATA, value(1, 2, b""))

@@ -6,6 +6,7 @@ import io
 import json
 import shutil
 import subprocess
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +21,8 @@ from archive_servers import instances, orthanc
 from live import Live, serving
 
 from service.dicom.outbox import Outbox
+
+SYNCHRONOUS = {"Synchronous": True}
 
 
 @dataclass(frozen=True)
@@ -78,7 +81,7 @@ def test_dicomweb_client_stores_a_study(service: Receiving) -> None:
 def test_curl_sends_one_object_or_many(service: Receiving) -> None:
     """The commands of docs/dicom-stow.md."""
     if shutil.which("curl") is None:
-        pytest.skip("needs curl: install Debian's package curl")
+        pytest.skip(needs.CURL)
     for number, each in enumerate(instances(2).values()):
         (service.folder / f"{number}.dcm").write_bytes(each)
 
@@ -116,6 +119,12 @@ def test_orthanc_sends_studies(service: Receiving, tmp_path: Path) -> None:
         studies = ask(f"{server.root}/studies", "GET")
         stow = f"{server.address}/servers/cxrview/stow"
         for _ in range(2):
-            done = ask(stow, "POST", {"Resources": studies, "Synchronous": True})
+            done = ask(stow, "POST", {"Resources": studies} | SYNCHRONOUS)
             assert done["InstancesCount"] == "30"
             assert service.received() == 30
+        ct = next(iter(instances(1, "20240502").values())).replace(b"1.1.1\0", b"1.1.2\0")
+        server.store([ct])
+        with pytest.raises(urllib.error.HTTPError):
+            ask(
+                stow, "POST", {"Resources": ask(f"{server.root}/studies", "GET")[-1:]} | SYNCHRONOUS
+            )
