@@ -109,15 +109,23 @@ class Seaweed:
 
 
 class Orthanc:
-    """A PACS with DICOMweb that can be stopped, and started again with what it had."""
+    """A PACS with DICOMweb that can be stopped, and started again with what it had.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        folder: Where it keeps all.
+        dicom: It takes C-STORE too, at `dicom_port`.
+    """
+
+    def __init__(self, folder: Path, *, dicom: bool = False) -> None:
         self._program = tool("orthanc/Orthanc")
         self._folder = folder
         port = free_port()
         self.root = f"http://127.0.0.1:{port}"
         self.address = f"{self.root}/dicom-web"
-        self._settings = write_settings(folder, port, [tool("orthanc/libOrthancDicomWeb.so")])
+        self.dicom_port = free_port() if dicom else 0
+        self._settings = write_settings(
+            folder, port, [tool("orthanc/libOrthancDicomWeb.so")], self.dicom_port or None
+        )
         self.start()
 
     def start(self) -> None:
@@ -173,9 +181,9 @@ def seaweed(folder: Path, key: str, secret: str) -> Iterator[Seaweed]:
 
 
 @contextmanager
-def orthanc(folder: Path) -> Iterator[Orthanc]:
+def orthanc(folder: Path, *, dicom: bool = False) -> Iterator[Orthanc]:
     """Serve until the block ends."""
-    server = Orthanc(folder)
+    server = Orthanc(folder, dicom=dicom)
     try:
         yield server
     finally:

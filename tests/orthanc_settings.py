@@ -7,11 +7,14 @@ from collections.abc import Iterable
 from pathlib import Path
 
 
-def write_settings(folder: Path, port: int, plugins: Iterable[Path]) -> Path:
+def write_settings(
+    folder: Path, port: int, plugins: Iterable[Path], dicom_port: int | None = None
+) -> Path:
     """Returns the file that Orthanc is started with; it keeps all that it has in the folder."""
     settings = {
         "HttpPort": port,
-        "DicomServerEnabled": False,
+        "DicomServerEnabled": dicom_port is not None,
+        "DicomPort": dicom_port or 4242,
         "RemoteAccessAllowed": False,
         "AuthenticationEnabled": False,
         "StorageDirectory": str(folder / "storage"),

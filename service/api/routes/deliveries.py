@@ -28,7 +28,9 @@ FINISH_SECONDS = 2.0  # for the results in progress; others are sent by the next
 MOST = 500  # of a page
 LARGEST = 2**63 - 1
 
-ASKED = {status: DELIVERY_RESPONSES[status] for status in (401, 403, 404, 422, 503)}
+Responses = dict[int | str, dict[str, Any]]
+
+ASKED: Responses = {status: DELIVERY_RESPONSES[status] for status in (401, 403, 404, 422, 503)}
 CHANGED = ASKED | {409: DELIVERY_RESPONSES[409]}
 
 router = APIRouter(
