@@ -86,6 +86,17 @@ ECHO = command(
 )
 
 
+def results(accepted: bytes) -> dict[int, int]:
+    """The result of each presentation context of an A-ASSOCIATE-AC; 0 is acceptance."""
+    found, at = {}, 68
+    while at < len(accepted):
+        kind, length = struct.unpack_from(">BxH", accepted, at)
+        if kind == 0x21:
+            found[accepted[at + 4]] = accepted[at + 6]
+        at += 4 + length
+    return found
+
+
 @dataclass(frozen=True)
 class Stored:
     """A Part 10 file as C-STORE sends it."""

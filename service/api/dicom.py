@@ -17,7 +17,7 @@ from service.api.server import FINISH_SECONDS as HTTP_FINISH_SECONDS
 from service.api.settings import Settings
 from service.dicom.callers import parse_callers
 from service.dicom.tls import TlsFileError, tls_context
-from service.inference import Buffer, Classification, Image, Lane, NetworkError
+from service.inference import Buffer, Classification, Image, Lane
 
 if TYPE_CHECKING:
     import ssl
@@ -35,7 +35,7 @@ class DicomSetupError(Exception):
     """Objects cannot be received as the settings say."""
 
 
-class PortTakenError(NetworkError):
+class PortTakenError(Exception):
     """The port of the DICOM receiver cannot be bound."""
 
 
@@ -69,6 +69,7 @@ def check_dicom(settings: Settings, dicom_port: DicomPort | None) -> None:
     try:
         import_module("service.dicom.intake")
         import_module("service.dicom.receiver")
+        import_module("service.dicom.structured_report")
     except ImportError as error:
         detail = f"CXRVIEW_DESTINATIONS needs the extra `dicom`: {error}"
         raise DicomSetupError(detail) from error

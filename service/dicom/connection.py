@@ -65,12 +65,12 @@ class Connection(socket.socket):
             left = self._one(inbound)
             while not left and not self._ended and time.monotonic() < silent_until:
                 left = self._one(inbound)
-            return left or (b"" if self._ended else NOTHING)
         except PduError:
             self._ended = True
             return UNRECOGNISED
         finally:
             self.settimeout(self.limits.pdu)  # of answers that are sent
+        return left or (b"" if self._ended else NOTHING)
 
     def _one(self, inbound: Inbound) -> bytes:
         """Read and follow one PDU; what is left of it for pynetdicom."""

@@ -13,6 +13,7 @@ import struct
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from service.dicom.statuses import TOO_LARGE
@@ -28,6 +29,7 @@ MAX_COMMAND_BYTES = 2**14  # the Standard's largest command set has some hundred
 MAX_UNANSWERED = 8
 RESERVED_STEP_BYTES = 2**20  # reserved at a time, because threads ask the event loop for them
 
+LOOP_SECONDS = 10.0  # for the event loop to come to it
 # Left free before a data set for what makes it a file: its five UIDs have 64 bytes each at most
 PREFIX_BYTES = 1024
 
@@ -90,8 +92,9 @@ class Account:
             asked = self._budget.take_in_turn(self._lane, step, self._patience_seconds)
             taken: Future[None] = asyncio.run_coroutine_threadsafe(asked, self._loop)
             try:
-                taken.result()
-            except ServiceFullError:
+                taken.result(self._patience_seconds + LOOP_SECONDS)
+            except (ServiceFullError, TimeoutError):
+                taken.cancel()
                 return False
             self._reserved += step
         return True
@@ -99,8 +102,9 @@ class Account:
     def release(self, received: int) -> None:
         """Release all bytes; `received` of them had arrived."""
         count, self._reserved = self._reserved, 0
-        self._loop.call_soon_threadsafe(self._budget.release, count)
-        self._loop.call_soon_threadsafe(self._budget.count, self._lane, received)
+        with suppress(RuntimeError):  # the loop has ended, and the process ends
+            self._loop.call_soon_threadsafe(self._budget.release, count)
+            self._loop.call_soon_threadsafe(self._budget.count, self._lane, received)
 
 
 class Inbound:
@@ -122,13 +126,13 @@ class Inbound:
         self._refuses = refuses
         self._command_bytes = 0
         self._has_command = False  # a whole command set came last, so a data set may follow
-        self._unanswered = 0
+        self._asked = self._told = 0  # requests and answers, each counted by one thread
         self.incoming: Incoming | None = None  # the data set that arrives, or waits for its answer
 
     @property
     def busy(self) -> bool:
         """Whether a message is arriving or waits for its answer."""
-        return bool(self.incoming or self._unanswered or self._command_bytes)
+        return bool(self.incoming or self._asked > self._told or self._command_bytes)
 
     def keep(self, pdu: memoryview) -> bytes:
         """Follow a whole PDU, and keep its part of a data set.
@@ -147,7 +151,7 @@ class Inbound:
 
     def answered(self, is_store: bool) -> None:
         """An answer is about to be sent; to C-STORE, it ends the data set."""
-        self._unanswered = max(self._unanswered - 1, 0)
+        self._told += 1
         if is_store:
             self.end()
 
@@ -176,8 +180,8 @@ class Inbound:
             raise PduError("the command set is too large")
         if is_last:
             self._command_bytes = 0
-            self._unanswered += 1
-            if self._unanswered > MAX_UNANSWERED:
+            self._asked += 1
+            if self._asked - self._told > MAX_UNANSWERED:
                 raise PduError("the peer does not wait for answers")
 
     def _data(self, part: memoryview, is_last: bool) -> None:

@@ -125,8 +125,8 @@ class Receiver:
 
     @property
     def associations(self) -> int:
-        """Connections that are open now."""
-        return len(self._server.open)
+        """Associations that are open now, or asked for."""
+        return sum(each.requestor.primitive is not None for each in list(self._server.open))
 
     def start(self) -> None:
         """Accept associations."""
@@ -207,7 +207,7 @@ class Receiver:
             self._listening.callers, asked.calling_ae_title.strip(), _address(association)
         ):
             return "calling_ae"
-        if len(self._server.open) > self._limits.associations:
+        if self.associations > self._limits.associations:
             return "limit"
         return None
 
@@ -261,9 +261,12 @@ class Receiver:
             raise NotStoredError("timeout") from None
 
     def _thread_ended(self, arguments: threading.ExceptHookArgs) -> None:
-        """Log an error in pynetdicom's threads without its message, and any other as usual."""
+        """Log an error in pynetdicom's threads without its message, and any other as usual.
+
+        Peers can cause them, so they must not fill the log.
+        """
         if isinstance(arguments.thread, Association | DULServiceProvider):
-            LOG.warning("an association has ended: %s", arguments.exc_type.__name__)
+            LOG.debug("an association has ended: %s", arguments.exc_type.__name__)
         else:
             self._others_hook(arguments)
 
