@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
-from typing import get_args
 
 import pydicom
 from pydicom import Dataset, charset, uid
@@ -35,7 +34,7 @@ from service.dicom.instance import (
 from service.dicom.receiver import ANSWER_SECONDS, IDLE_SECONDS
 from service.dicom.senders.c_store import SYNTAXES
 from service.dicom.senders.statuses import DUPLICATE, LATER, NO_REASON, WARNINGS, is_later
-from service.dicom.statuses import CODES, MEANINGS, REJECTIONS, Reason
+from service.dicom.statuses import CODES, MEANINGS, REJECTIONS
 from service.dicom.structured_report import structured_report
 from service.dicom.tls import CIPHERS
 from service.imaging import RADIOGRAPHS, SUPPORTED
@@ -45,7 +44,7 @@ from service.inference.classification import Header, ModelReference
 
 REPORT = uid.Comprehensive3DSRStorage
 LIMITS = ("max_head_seconds", "max_receive_idle_seconds", "max_receive_seconds", "max_upload_bytes")
-WHY_REJECTED: dict[Reason, str] = {
+WHY_REJECTED = {
     "called_ae": "the called AE title is not that of the receiver",
     "calling_ae": "the calling AE title and the network are not allowed",
     "limit": "as many associations are open as the settings allow",
@@ -160,7 +159,7 @@ An object needs one frame, in grey or in equal channels. Statuses of C-STORE; Er
     yield "Rejected associations (A-ASSOCIATE-RJ):\n"
     yield from _table(
         ("result", "source", "reason", "because"),
-        ((*REJECTIONS[each], WHY_REJECTED[each]) for each in get_args(Reason)),
+        ((*found, WHY_REJECTED[each]) for each, found in REJECTIONS.items()),
     )
     yield f"""\
 ### 2.3 The sender
