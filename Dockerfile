@@ -1,6 +1,7 @@
 # cxrview as an image: `docker build --target cpu .`, `--target gpu .`, or `--target backfill .`, which is
 # the first with what works on archives (databases, Parquet, S3): a fifth larger, so apart; `--target ray .`
-# is that one with Ray, for clusters of KubeRay
+# is that one with Ray, for clusters of KubeRay; `--target dicom .` is the first with what receives and
+# sends DICOM
 #
 # The model is inside, so that a pod needs no network to start. It runs as any user, with a root
 # file system that is read-only: it writes nowhere.
@@ -34,6 +35,10 @@ RUN pip --python /opt/cxrview/bin/python install --no-cache-dir --constraint con
 
 FROM build-cpu AS build-backfill
 RUN pip --python /opt/cxrview/bin/python install --no-cache-dir --constraint constraints.txt ".[cpu,backfill,tracing]" \
+    && python3 -m compileall -q -j 0 /opt/cxrview/lib
+
+FROM build-cpu AS build-dicom
+RUN pip --python /opt/cxrview/bin/python install --no-cache-dir --constraint constraints.txt ".[cpu,dicom,tracing]" \
     && python3 -m compileall -q -j 0 /opt/cxrview/lib
 
 FROM build-backfill AS build-ray
@@ -74,6 +79,14 @@ ENV CXRVIEW_PROVIDER=cuda
 
 FROM runtime AS backfill
 COPY --from=build-backfill /opt/cxrview /opt/cxrview
+
+FROM runtime AS dicom
+COPY --from=build-dicom /opt/cxrview /opt/cxrview
+# Where a volume keeps the outbox
+USER root
+RUN install --directory --owner 10001 --group 10001 /var/lib/cxrview
+USER 10001:10001
+EXPOSE 11112
 
 FROM runtime AS ray
 COPY --from=build-ray /opt/cxrview /opt/cxrview

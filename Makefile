@@ -13,7 +13,7 @@ $(VENV)/.cpu: pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.cpu
-	$(PIP) --editable '.[backfill,ray,tracing,training,dev]'
+	$(PIP) --editable '.[backfill,dicom,ray,tracing,training,dev]'
 	touch $@
 
 # Install, start the service, classify the bundled radiographs through it, keep serving.

@@ -2,7 +2,7 @@
 # Build an image with buildah, and let it classify radiographs as in a hardened pod: without root, on
 # a read-only root file system. Without a GPU, the GPU image must refuse to start; then this is tested.
 #
-#   sudo deploy/image.sh FOLDER [cpu|gpu|backfill|ray] [COMMAND...]
+#   sudo deploy/image.sh FOLDER [cpu|gpu|backfill|dicom|ray] [COMMAND...]
 #
 # With COMMAND, the script runs it instead of the trial. $SEALED is then the read-only root, and
 # $SECRETS a folder that is mounted there at /mnt.
@@ -15,7 +15,7 @@ umask 022 # another user reads the image and the mounted folder
 root=$(git -C "$(dirname "$0")" rev-parse --show-toplevel)
 folder=$(realpath -m "${1:?where to keep layers and image}")
 target=${2:-cpu}
-case $target in cpu | gpu | backfill | ray) ;; *) echo "no target $target: cpu, gpu, backfill or ray" >&2; exit 2 ;; esac
+case $target in cpu | gpu | backfill | dicom | ray) ;; *) echo "no target $target: cpu, gpu, backfill, dicom or ray" >&2; exit 2 ;; esac
 shift $(($# < 2 ? $# : 2))
 base=docker.io/library/debian:bookworm-slim
 image=localhost/cxrview:$target

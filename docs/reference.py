@@ -1,4 +1,4 @@
-"""Write the pages that follow from the code: settings.md, cli.md and models.md.
+"""Write the pages that follow from the code: settings.md, cli.md, models.md and conformance.md.
 
     python docs/reference.py
 
@@ -13,6 +13,8 @@ import re
 from contextlib import redirect_stdout, suppress
 from pathlib import Path
 from typing import get_args
+
+from conformance import conformance
 
 from model_store import DEFAULT_MODEL, DataSource, HeadCutoff, ModelCard, Store, Task
 from service.api.settings import PREFIX, Settings
@@ -35,6 +37,7 @@ MORE = {  # above the help of a command
     "[results](backfill-results.md#columns-of-a-row) the columns.\n\n",
     "audit": "[Results](backfill-results.md#the-certificate) describes the certificate and the audit.\n\n",
     "export": "[Results](backfill-results.md#columns-of-a-row) explains the columns.\n\n",
+    "corrections": "[Corrections](corrections.md) describes decisions, proposals and the log.\n\n",
 }
 
 
@@ -155,7 +158,12 @@ def _heads(card: ModelCard) -> str:
     return f"\nOther heads:\n\n{cutoffs}\n{as_heads_table(card.head_evaluations)}\n"
 
 
-PAGES = {"settings.md": settings, "cli.md": cli, "models.md": models}
+PAGES = {
+    "settings.md": settings,
+    "cli.md": cli,
+    "models.md": models,
+    "conformance.md": conformance,
+}
 
 
 def write() -> None:

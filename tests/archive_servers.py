@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import needs
 import pytest
@@ -109,15 +110,23 @@ class Seaweed:
 
 
 class Orthanc:
-    """A PACS with DICOMweb that can be stopped, and started again with what it had."""
+    """A PACS with DICOMweb that can be stopped, and started again with what it had.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        folder: Where it keeps all.
+        dicom: It takes C-STORE too, at `dicom_port`.
+        settings: Further ones, by Orthanc's own names.
+    """
+
+    def __init__(self, folder: Path, *, dicom: bool = False, **settings: Any) -> None:
         self._program = tool("orthanc/Orthanc")
         self._folder = folder
         port = free_port()
         self.root = f"http://127.0.0.1:{port}"
         self.address = f"{self.root}/dicom-web"
-        self._settings = write_settings(folder, port, [tool("orthanc/libOrthancDicomWeb.so")])
+        self.dicom_port = free_port() if dicom else 0
+        plugins = [tool("orthanc/libOrthancDicomWeb.so")]
+        self._settings = write_settings(folder, port, plugins, self.dicom_port or None, **settings)
         self.start()
 
     def start(self) -> None:
@@ -173,9 +182,9 @@ def seaweed(folder: Path, key: str, secret: str) -> Iterator[Seaweed]:
 
 
 @contextmanager
-def orthanc(folder: Path) -> Iterator[Orthanc]:
+def orthanc(folder: Path, *, dicom: bool = False, **settings: Any) -> Iterator[Orthanc]:
     """Serve until the block ends."""
-    server = Orthanc(folder)
+    server = Orthanc(folder, dicom=dicom, **settings)
     try:
         yield server
     finally:

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +24,13 @@ class Live:
     process: subprocess.Popen[bytes]
     port: int
     log: Path  # all that it has written to its standard output and error
+
+    @property
+    def dicom_port(self) -> int:
+        """Of the DICOM receiver, which it names when it listens."""
+        found = re.search(r"DICOM receiver \S+ on \S+:(\d+)", self.log.read_text())
+        assert found is not None, self.log.read_text()
+        return int(found[1])
 
     @property
     def url(self) -> str:
@@ -41,12 +48,15 @@ class Live:
 
 
 @contextmanager
-def serving(log: Path, *options: str, **settings: str) -> Iterator[Live]:
+def serving(
+    log: Path, *options: str, command: Sequence[str] = ("serve", "--port", "0"), **settings: str
+) -> Iterator[Live]:
     """Serve until the block ends.
 
     Args:
         log: A file to be written.
         options: Of the command.
+        command: Its name, and options that say where it listens.
         settings: CXRVIEW_* variables, by what follows the prefix, in lower case.
     """
     variables = {f"CXRVIEW_{name.upper()}": value for name, value in settings.items()}
@@ -57,7 +67,7 @@ def serving(log: Path, *options: str, **settings: str) -> Iterator[Live]:
         }
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "service.cli", "serve", "--port", "0", *options],
+            [sys.executable, "-m", "service.cli", *command, *options],
             env=os.environ | variables,
             stdout=output,
             stderr=output,
@@ -70,7 +80,7 @@ def serving(log: Path, *options: str, **settings: str) -> Iterator[Live]:
 
 
 def _port(process: subprocess.Popen[bytes], log: Path) -> int:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 240
     while (found := re.search(r"running on \S+:(\d+)", log.read_text())) is None:
         assert process.poll() is None, log.read_text()
         assert time.monotonic() < deadline, log.read_text()

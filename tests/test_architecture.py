@@ -20,7 +20,9 @@ LAYERS = (
     "service.inference",
     "service.uploads",
     "cxrview",
+    "service.database",
     "service.backfill",
+    "service.dicom",
     "service.api",
     "service.cli",
 )
@@ -51,6 +53,7 @@ MAY_IMPORT = {
         "model_store", "service.imaging", "service.inference", "service.uploads",
         "python_multipart",
     },
+    "service.database": {"service.database", "sqlalchemy", "alembic"},
 }  # fmt: skip
 
 
@@ -149,6 +152,12 @@ def test_the_service_never_loads_torch(module: str) -> None:
 def test_only_a_backfill_loads_what_its_sources_need(module: str) -> None:
     """A service starts without the `backfill` extra, and each source loads its own part of it."""
     assert not loaded_by(module, "minio", "pyarrow")
+
+
+@pytest.mark.parametrize("module", ["service.api.app", "service.cli"])
+def test_only_dicom_loads_what_its_network_and_reports_need(module: str) -> None:
+    """A service that answers HTTP starts without the `dicom` extra."""
+    assert not loaded_by(module, "pynetdicom", "highdicom", "fhir")
 
 
 def test_a_backfill_needs_no_web_framework() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
+from deploy.dashboards.deliveries import deliveries
 from deploy.dashboards.parts import (
     IMAGES,
     Row,
@@ -39,6 +40,7 @@ def throughput() -> Dashboard:
             ("Answers", _answers()),
             ("Where the time goes", _stages()),
             ("Saturation", _saturation()),
+            ("Results delivered", deliveries()),
             ("What answers", _pods()),
         ],
         since="now-1h",

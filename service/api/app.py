@@ -14,6 +14,7 @@ from model_store import Store
 from service.api import openapi, problems
 from service.api.audit import Audit, AuditError
 from service.api.auth.access import Access
+from service.api.dicom import DicomPort, check_dicom, open_exchange, open_receiver
 from service.api.middleware.access_log import AccessLog
 from service.api.middleware.draining import Draining
 from service.api.middleware.load_shedding import LoadShedding
@@ -25,8 +26,9 @@ from service.api.middleware.start_errors import StartErrors
 from service.api.middleware.trace_context import TraceContext
 from service.api.middleware.unforeseen_errors import UnforeseenErrors
 from service.api.middleware.unread_body import UnreadBody
-from service.api.routes import backfills, batch, classify, model, operations
+from service.api.routes import backfills, batch, classify, deliveries, dicomweb, model, operations
 from service.api.routes.backfills import open_backfills, require_extra
+from service.api.routes.deliveries import open_deliveries
 from service.api.runtime import open_runtime
 from service.api.settings import Settings
 from service.api.tracing import send_traces
@@ -43,21 +45,31 @@ DESCRIPTION = """Frontal or lateral, from the pixels of a chest radiograph.
 PFI is the probability of a frontal image. Not a medical device."""
 
 
-def create_app(settings: Settings | None = None, operations_port: int | None = None) -> FastAPI:
+def create_app(
+    settings: Settings | None = None,
+    operations_port: int | None = None,
+    dicom_port: DicomPort | None = None,
+    *,
+    http: bool = True,
+) -> FastAPI:
     """The ASGI application of the service.
 
     Args:
         settings: None: from the CXRVIEW_* variables.
         operations_port: The only port with probes and metrics, and with nothing else; None: they
             are on the same port as the API.
+        dicom_port: Where the DICOM receiver listens; None: there is none.
+        http: False: without the API, for a process that only receives DICOM.
 
     Raises:
+        DicomSetupError: Objects cannot be received as the settings say.
         KeyFileError, AuditError: A file cannot be used.
         TracingError, BackfillExtraError: A package is missing.
         StoreError: The model version cannot be used.
     """
     settings = settings or Settings()
     require_extra(settings)
+    check_dicom(settings, dicom_port)
     model_version = Store(settings.model_store).load(settings.model)
     access, audit = Access.of(settings), _audit_of(settings)
     if settings.tracing:
@@ -68,6 +80,9 @@ def create_app(settings: Settings | None = None, operations_port: int | None = N
         async with (
             open_runtime(settings, model_version) as runtime,
             open_backfills(settings, runtime) as app.state.backfills,
+            open_exchange(settings, runtime) as app.state.exchange,
+            open_deliveries(app.state.exchange),
+            open_receiver(settings, runtime, app.state.exchange, dicom_port),
         ):
             app.state.runtime = runtime
             # Objects that exist now stay; each collection of them would stop the process for tens
@@ -89,9 +104,11 @@ def create_app(settings: Settings | None = None, operations_port: int | None = N
     app.state.access, app.state.audit = access, audit
     _add_middleware(app, settings, audit, operations_port)
     problems.install(app)
-    for routes in (classify, batch, model, backfills, operations):
+    of_api = (classify, batch, model, dicomweb, deliveries, backfills) if http else ()
+    for routes in (*of_api, operations):
         app.include_router(routes.router)
-    openapi.describe_access(app)
+    if http:
+        openapi.describe_access(app)
     return app
 
 

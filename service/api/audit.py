@@ -92,6 +92,16 @@ class Audit:
         """
         self._write("backfill", request_id, client, address, {"action": action} | dict(entry))
 
+    def delivery(
+        self, request_id: str, client: str, address: str, entry: Mapping[str, object]
+    ) -> None:
+        """Record a request to change a delivery, before the request is carried out.
+
+        Raises:
+            AuditError: The record could not be written.
+        """
+        self._write("delivery", request_id, client, address, dict(entry))
+
     def hash(self, text: str) -> str:
         """The keyed hash of a text that must not appear in the log."""
         return hash_of(text, self._key)

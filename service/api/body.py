@@ -53,14 +53,24 @@ async def receive(
         ServiceFullError: The bytes exceed the reservation, and no more can be reserved.
         ClientGoneError: The client has disconnected.
     """
+    async for chunk in chunks_of(request, limit, settings):
+        reservation.add(len(chunk))
+        write(chunk)
+
+
+async def chunks_of(request: Request, limit: int, settings: Settings) -> AsyncIterator[bytes]:
+    """The chunks of the body as they arrive; the time that the caller takes does not count.
+
+    Raises:
+        BodyTooLargeError, BodyTimeoutError, BodyLengthError, ClientGoneError: See `receive`.
+    """
     declared = length_of(request, limit)
     received = 0
     async for chunk in _chunks(request, settings):
         received += len(chunk)
         if received > limit:
             raise BodyTooLargeError(f"the body exceeds the limit of {limit} bytes")
-        reservation.add(len(chunk))
-        write(chunk)
+        yield chunk
     _check_length(received, declared or received)
 
 
@@ -108,17 +118,19 @@ def _check_length(received: int, declared: int) -> None:
 async def _chunks(request: Request, settings: Settings) -> AsyncIterator[bytes]:
     """The chunks of the body as they arrive, within the time limits."""
     loop = asyncio.get_running_loop()
-    idle, deadline = settings.max_receive_idle_seconds, loop.time() + settings.max_receive_seconds
+    idle, left = settings.max_receive_idle_seconds, settings.max_receive_seconds
     more = True
     while more:
+        begin = loop.time()
         try:
-            async with asyncio.timeout_at(min(loop.time() + idle, deadline)):
+            async with asyncio.timeout(min(idle, left)):
                 message = await request.receive()
         except TimeoutError:
-            if loop.time() < deadline:
+            if idle < left:
                 raise BodyTimeoutError(f"nothing was received for {idle:g} s") from None
             seconds = settings.max_receive_seconds
             raise BodyTimeoutError(f"the body was not complete after {seconds:g} s") from None
+        left -= loop.time() - begin
         if message["type"] == "http.disconnect":
             raise ClientGoneError("the client has gone")
         more = message.get("more_body", False)

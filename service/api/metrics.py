@@ -11,7 +11,7 @@ from model_store import AnsweredView, Orientation, Rotation
 from service.imaging import Decoder
 from service.inference import LANES, BatchReport, Classification, Lane, Reason
 
-Source = Literal["classify", "batch", "backfills"]
+Source = Literal["classify", "batch", "backfills", "dicom"]
 SOURCES: tuple[Source, ...] = get_args(Source)
 Agreement = Literal["agrees", "disagrees", "silent"]
 AGREEMENTS: tuple[Agreement, ...] = get_args(Agreement)
@@ -113,6 +113,35 @@ BACKFILL_REFUSED = Gauge(
     ["reason"],
 )
 BACKFILL_BYTES = Counter("cxrview_backfill_bytes_total", "Bytes of files read by archive jobs.")
+ASSOCIATIONS = Gauge("cxrview_dicom_associations", "Associations of the DICOM receiver, open now.")
+ASSOCIATIONS_REJECTED = Counter(
+    "cxrview_dicom_associations_rejected_total",
+    "Associations rejected, by reason: the called AE title is not ours, the calling AE or its"
+    " network is not allowed, too many are open, the process stops; tls: the handshake failed.",
+    ["reason"],
+)
+DICOM_STORED = Counter(
+    "cxrview_dicom_objects_total",
+    "Objects received by C-STORE, by the status of the answer in hexadecimal; 0000 is success.",
+    ["status"],
+)
+DELIVERIES = Gauge(
+    "cxrview_deliveries",
+    "Results in the outbox, by destination and state; delivered, dead and dropped ones are kept for"
+    " `keep_days`.",
+    ["destination", "state"],
+)
+DELIVERY_ATTEMPTS = Counter(
+    "cxrview_delivery_attempts_total",
+    "Attempts to deliver a result, by destination and outcome; warning: delivered, with a remark of"
+    " the destination; retry: failed, and tried again; dead: failed for good.",
+    ["destination", "outcome"],
+)
+DELIVERY_AGE = Gauge(
+    "cxrview_delivery_oldest_seconds",
+    "Age of the oldest result that is not delivered yet and still tried, by destination; else 0.",
+    ["destination"],
+)
 PROBABILITIES = (0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 0.999, 1)
 PFI = Histogram(
     "cxrview_pfi_ratio",

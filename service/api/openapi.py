@@ -7,6 +7,7 @@ from typing import Any
 from fastapi import FastAPI
 
 from service.api.routes.backfill_schemas import NewBackfill
+from service.dicom.stow import JSON, XML
 
 BINARY = {"schema": {"type": "string", "format": "binary"}}
 FILES = {"type": "array", "items": BINARY["schema"], "minItems": 1}
@@ -37,6 +38,46 @@ MANY_FILES: dict[str, Any] = {
             "application/x-tar": BINARY,
         },
     }
+}
+RELATED = 'multipart/related; type="application/dicom"'
+OBJECTS: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            RELATED: {"schema": {"type": "array", "items": BINARY["schema"], "minItems": 1}},
+            "application/dicom": BINARY,
+        },
+    }
+}
+STOW_ANSWERS = {
+    200: "Every object is accepted",
+    202: "Some objects are accepted; Failed SOP Sequence names the others",
+    409: "No object is accepted; Failed SOP Sequence says why",
+    503: "Nothing is accepted now, because the service is overloaded; `Retry-After` says when to "
+    "send it again. Or a problem",
+}
+STOW_EXAMPLE = {
+    "00081190": {"vr": "UR"},
+    "00081198": {
+        "vr": "SQ",
+        "Value": [
+            {
+                "00081150": {"vr": "UI", "Value": ["1.2.840.10008.5.1.4.1.1.2"]},
+                "00081155": {"vr": "UI", "Value": ["1.2.826.0.1.3680043.8.498.2"]},
+                "00081197": {"vr": "US", "Value": [290]},
+            }
+        ],
+    },
+    "00081199": {
+        "vr": "SQ",
+        "Value": [
+            {
+                "00081150": {"vr": "UI", "Value": ["1.2.840.10008.5.1.4.1.1.1.1"]},
+                "00081155": {"vr": "UI", "Value": ["1.2.826.0.1.3680043.8.498.1"]},
+                "00081190": {"vr": "UR"},
+            }
+        ],
+    },
 }
 NDJSON_ANSWER: dict[str, Any] = {
     "description": "One JSON object a line: an answer, or an error, each with the file's name",
@@ -76,6 +117,20 @@ METRICS_ANSWER: dict[str, Any] = {
     "description": "The text format of Prometheus",
     "content": {"text/plain": {"schema": {"type": "string"}}},
 }
+
+
+def with_stow_answers(problems: dict[int | str, dict[str, Any]]) -> dict[int | str, dict[str, Any]]:
+    """The responses of the Store transaction: its answers beside these problems."""
+    model = {"schema": {"type": "object"}, "example": STOW_EXAMPLE}
+    content = {JSON: model, XML: {"schema": {"type": "string"}}}
+    answers: dict[int | str, dict[str, Any]] = {
+        status: {
+            "description": description,
+            "content": content | problems.get(status, {}).get("content", {}),
+        }
+        for status, description in STOW_ANSWERS.items()
+    }
+    return problems | answers
 
 
 def describe_access(app: FastAPI) -> None:

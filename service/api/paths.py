@@ -9,24 +9,23 @@ BATCH = "/v1/classify/batch"
 MODEL = "/v1/model"
 CLIENTS = "/v1/clients"
 BACKFILLS = "/v1/backfills"
+STUDIES = "/dicom-web/studies"
+DELIVERIES = "/v1/deliveries"
 OPERATIONS = frozenset({"/livez", "/readyz", "/metrics"})
-NAMED = OPERATIONS | {CLASSIFY, BATCH, MODEL, CLIENTS, BACKFILLS, "/docs", "/openapi.json"}
+PREFIXES = (BACKFILLS, STUDIES, DELIVERIES)  # followed by a job's id, say, or a study's UID
+NAMED = OPERATIONS | {CLASSIFY, BATCH, MODEL, CLIENTS, "/docs", "/openapi.json"}
 ELSEWHERE = "elsewhere"
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
 def name_of(path: str) -> str:
     """A path for logs; unknown ones become `ELSEWHERE`, because they may hold a patient's name."""
-    if is_backfill(path):
-        return BACKFILLS  # without the part for the job's id, which may be any text
+    for prefix in PREFIXES:
+        if path == prefix or path.startswith(f"{prefix}/"):
+            return prefix  # without what follows, which may be any text
     return path if path in NAMED else ELSEWHERE
 
 
 def method_of(scope: Scope) -> str:
     """The HTTP method for logs; unknown ones become `OTHER`."""
     return scope["method"] if scope["method"] in METHODS else "OTHER"
-
-
-def is_backfill(path: str) -> bool:
-    """Whether a path is that of all jobs, or of one job."""
-    return path == BACKFILLS or path.startswith(f"{BACKFILLS}/")

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict
 from starlette.exceptions import HTTPException
 from starlette.types import Scope
 
-from service.api import metrics
+from service.api import metrics, openapi
 from service.api import request_errors as requests
 from service.api.admission import QueueFullError
 from service.api.audit import AuditError
@@ -24,6 +24,14 @@ from service.backfill.allowed_sources import SourceNotAllowedError
 from service.backfill.ledger import jobs
 from service.backfill.results.rows import SourceError
 from service.backfill.sources.options import OptionsError
+from service.dicom import stow
+from service.dicom.entries import (
+    DeliveriesDisabledError,
+    DeliveryStateError,
+    OutboxAwayError,
+    UnknownDeliveryError,
+)
+from service.dicom.instance import InstanceError
 from service.imaging import errors as imaging
 from service.inference import BatcherClosedError, let_go
 from service.uploads import upload as uploads
@@ -113,6 +121,7 @@ KINDS: dict[type[Exception], Kind] = {
         (uploads.NestedArchiveError, UNSUPPORTED, "Archive within an archive"),
         (uploads.EntryKindError, UNSUPPORTED, "Not a regular file"),
         (uploads.UnreadableFileError, UNPROCESSABLE, "File cannot be read"),
+        (OutboxAwayError, UNAVAILABLE, "Outbox cannot be used"),
         (QueueFullError, UNAVAILABLE, "Queue full"),
         (BatcherClosedError, UNAVAILABLE, "Service stopping"),
     ),
@@ -137,19 +146,35 @@ JOB_KINDS = _kinds(
     (jobs.LedgerAwayError, UNAVAILABLE, "Ledger cannot be used"),
     (jobs.JobStateError, HTTPStatus.CONFLICT, "Not possible in this job state"),
 )
-ALL_KINDS = KINDS | JOB_KINDS
+# Errors of received DICOM objects
+OBJECT_KINDS = _kinds(
+    (uploads.MediaTypeError, UNSUPPORTED, "Media type not accepted"),
+    (InstanceError, UNPROCESSABLE, "Not a DICOM object"),
+    (stow.OtherStudyError, HTTPStatus.CONFLICT, "Object of another study"),
+)
+COUNTED_KINDS = KINDS | OBJECT_KINDS  # as refused images
+# Errors of DICOMweb requests before their objects, which do not count as refused images
+STORE_KINDS = _kinds(
+    (DeliveriesDisabledError, HTTPStatus.NOT_FOUND, "No destinations"),
+    (stow.NotAcceptableError, HTTPStatus.NOT_ACCEPTABLE, "Media type cannot be answered"),
+    (stow.StudyUidError, BAD, "Not a Study Instance UID"),
+)
+# Errors about deliveries
+DELIVERY_KINDS = _kinds(
+    (DeliveriesDisabledError, HTTPStatus.NOT_FOUND, "No destinations"),
+    (UnknownDeliveryError, HTTPStatus.NOT_FOUND, "No such delivery"),
+    (DeliveryStateError, HTTPStatus.CONFLICT, "Not possible in this delivery state"),
+)
+REQUEST_KINDS = JOB_KINDS | STORE_KINDS | DELIVERY_KINDS
+ALL_KINDS = COUNTED_KINDS | REQUEST_KINDS
 HTTP_KINDS = {
     HTTPStatus.NOT_FOUND: Kind("not_found", HTTPStatus.NOT_FOUND, "No such resource"),
     HTTPStatus.METHOD_NOT_ALLOWED: Kind(
         "method_not_allowed", HTTPStatus.METHOD_NOT_ALLOWED, "Method not allowed"
     ),
 }
-CODES = tuple(
-    dict.fromkeys(
-        kind.code for kind in (*KINDS.values(), *JOB_KINDS.values(), *HTTP_KINDS.values())
-    )
-)
-for _kind in KINDS.values():  # start at 0, so that alerts see the first one as an increase
+CODES = tuple(dict.fromkeys(kind.code for kind in (*ALL_KINDS.values(), *HTTP_KINDS.values())))
+for _kind in COUNTED_KINDS.values():  # start at 0, so that alerts see the first one as an increase
     metrics.REFUSED.labels(_kind.code)
 
 
@@ -169,6 +194,21 @@ def _responses(kinds: Iterable[Kind]) -> dict[int | str, dict[str, Any]]:
 
 RESPONSES = _responses(KINDS.values())
 JOB_RESPONSES = _responses((*KINDS.values(), *JOB_KINDS.values()))
+DELIVERY_RESPONSES = _responses(
+    (
+        *(
+            KINDS[each]
+            for each in (
+                *(clients.NotAuthenticatedError, clients.NotPermittedError, AuditError),
+                *(clients.IssuerUnreachableError, RequestValidationError, OutboxAwayError),
+            )
+        ),
+        *DELIVERY_KINDS.values(),
+    )
+)
+STORE_RESPONSES = openapi.with_stow_answers(
+    _responses((*COUNTED_KINDS.values(), *STORE_KINDS.values()))
+)
 
 
 def kind_of(error: Exception) -> Kind:
@@ -240,7 +280,7 @@ async def _answer_error(request: Request, error: Exception) -> JSONResponse:
     return response
 
 
-async def _answer_job_error(request: Request, error: Exception) -> JSONResponse:
+async def _answer_request_error(request: Request, error: Exception) -> JSONResponse:
     context_of(request.scope).code = kind_of(error).code
     return response_to(error)
 
@@ -264,8 +304,8 @@ def _methods_of(request: Request) -> list[str]:
 
 def install(app: FastAPI) -> None:
     """Make `app` answer every error with a problem."""
-    for cls in KINDS.keys() - {Exception}:  # the middleware answers what no handler expects
+    for cls in COUNTED_KINDS.keys() - {Exception}:  # the middleware answers what no handler expects
         app.add_exception_handler(cls, _answer_error)
-    for cls in JOB_KINDS:
-        app.add_exception_handler(cls, _answer_job_error)
+    for cls in REQUEST_KINDS:
+        app.add_exception_handler(cls, _answer_request_error)
     app.add_exception_handler(HTTPException, _answer_http_error)

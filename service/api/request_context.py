@@ -46,6 +46,16 @@ class RequestContext:
         """
         self._asked(action, {"job": job})
 
+    def asked_of_delivery(self, action: str, delivery: int, destination: str) -> None:
+        """Record a request to change a delivery.
+
+        Raises:
+            AuditError: The record could not be written, so the request must not be carried out.
+        """
+        if self.audit is not None:
+            entry = {"action": action, "delivery": delivery, "destination": destination}
+            self.audit.delivery(self.request_id, self.client, self.address, entry)
+
     def asked_for_job(self, source: str) -> None:
         """Record a request to create a job.
 

@@ -112,12 +112,13 @@ class Server(uvicorn.Server):
             super().handle_exit(sig, frame)
             return
         runtime: Runtime | None = getattr(self._app.state, "runtime", None)
+        if runtime is not None:
+            runtime.draining.set()
         if self._told_to_end:
             self._stop(FORCED_END_SECONDS)
         elif runtime is None or not self._drain_seconds:
             self._stop()
         else:
-            runtime.draining.set()
             _later(self._drain_seconds, self._stop)
         self._told_to_end = True
 

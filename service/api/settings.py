@@ -27,6 +27,7 @@ from model_store import DEFAULT_MODEL, DEFAULT_ROOT
 from service.api.auth.urls import safe
 from service.api.logs import LogFormat
 from service.backfill.allowed_sources import AllowedSources
+from service.dicom.callers import checked_title, parse_callers
 from service.inference import Provider, usable_cpus
 from service.uploads.budget import BACKFILL_SHARE
 from service.uploads.files import LARGEST_FILE
@@ -157,6 +158,31 @@ class Settings(BaseSettings):
     backfill_ledger: str | None = None
     """The URL of the ledger's database. Default: a file in the folder."""
 
+    destinations: Path | None = None
+    """The file of destinations, to which results of DICOM objects are delivered, in TOML. It needs
+    the extra `dicom`. Without it no objects are received.
+    """
+    outbox: str | None = None
+    """The URL of the database that keeps results until they are delivered. Default:
+    `outbox.sqlite` beside the file of destinations.
+    """
+    dicom_ae_title: str = "CXRVIEW"
+    """The AE title of the DICOM receiver ([receive DICOM](dicom-receive.md))."""
+    dicom_callers: Annotated[tuple[str, ...], NoDecode] = ()
+    """Who may send to the DICOM receiver, separated by commas: `AE@network`, an AE title, or a
+    network. Without it, peers on this machine only.
+    """
+    dicom_tls_certificate: Path | None = None
+    """A certificate in PEM, with which the DICOM receiver speaks TLS only."""
+    dicom_tls_key: Path | None = None
+    """The key of that certificate, in PEM without a passphrase."""
+    dicom_tls_clients: Path | None = None
+    """A file of authorities, in PEM. Peers of the DICOM receiver then need a certificate of one of
+    them.
+    """
+    dicom_max_associations: PositiveInt = 32
+    """The most associations of the DICOM receiver. Beyond, they are rejected for the time being."""
+
     max_batch_images: PositiveInt = 8
     """The most images in an ONNX call, a power of two. More raise throughput and latency. On a CPU,
     `googlenet` takes 2 at most, as more are no faster.
@@ -180,7 +206,7 @@ class Settings(BaseSettings):
             raise ValueError(f"must be a power of two, as each batch size is warmed; not {value}")
         return value
 
-    @field_validator("backfill_sources", "trusted_proxies", mode="before")
+    @field_validator("backfill_sources", "dicom_callers", "trusted_proxies", mode="before")
     @classmethod
     def _listed(cls, value: object) -> object:
         if isinstance(value, str):
@@ -200,6 +226,17 @@ class Settings(BaseSettings):
             ipaddress.ip_network(each)
         return value
 
+    @field_validator("dicom_ae_title")
+    @classmethod
+    def _ae_title(cls, value: str) -> str:
+        return checked_title(value)
+
+    @field_validator("dicom_callers")
+    @classmethod
+    def _callers(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        parse_callers(value)
+        return value
+
     @field_validator("oidc_issuer")
     @classmethod
     def _safe_url(cls, value: str | None) -> str | None:
@@ -216,6 +253,12 @@ class Settings(BaseSettings):
             raise ValueError("backfill_sources and backfill_ledger are of no use without a folder")
         if self.backfill_folder is not None and not self.backfill_sources:
             raise ValueError("backfill_folder needs backfill_sources, from where jobs may read")
+        if self.outbox is not None and self.destinations is None:
+            raise ValueError("outbox is of no use without destinations")
+        if (self.dicom_tls_certificate is None) != (self.dicom_tls_key is None):
+            raise ValueError("dicom_tls_certificate and dicom_tls_key go together")
+        if self.dicom_tls_clients is not None and self.dicom_tls_certificate is None:
+            raise ValueError("dicom_tls_clients is of no use without dicom_tls_certificate")
         return self
 
     @model_validator(mode="after")

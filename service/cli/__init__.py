@@ -7,9 +7,9 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 
-from service.cli import backfill, classify, key, models, serve
+from service.cli import backfill, classify, corrections, deliveries, key, models, receive, serve
 
-COMMANDS = (serve, classify, models, key, backfill)
+COMMANDS = (serve, receive, classify, models, key, deliveries, backfill, corrections)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,7 +1,8 @@
 """From the bytes of a file to the network's input: the same code in training and in serving."""
 
 from service.imaging.decoders import Decoder
-from service.imaging.dicom import read_sop_instance_uid
+from service.imaging.dicom import RADIOGRAPHS, read_header, read_sop_instance_uid
+from service.imaging.elements import Elements
 from service.imaging.errors import (
     BlankImageError,
     ColourImageError,
@@ -21,7 +22,8 @@ from service.imaging.errors import (
 )
 from service.imaging.header import ViewHeader
 from service.imaging.loading import load_decoders
-from service.imaging.origin import Origin, tidy, valid_uid
+from service.imaging.origin import Origin, decoded_text, tidy, valid_uid
+from service.imaging.pixel_data import SUPPORTED
 from service.imaging.radiograph import (
     Format,
     Radiograph,
@@ -34,11 +36,14 @@ from service.imaging.tensor import Tensor
 from service.imaging.uncompressed import is_uncompressed
 
 __all__ = [
+    "RADIOGRAPHS",
+    "SUPPORTED",
     "BlankImageError",
     "ColourImageError",
     "CorruptImageError",
     "Decoder",
     "DecoderFailedError",
+    "Elements",
     "EmptyImageError",
     "Format",
     "ImageError",
@@ -55,10 +60,12 @@ __all__ = [
     "UnsupportedSopClassError",
     "UnsupportedTransferSyntaxError",
     "ViewHeader",
+    "decoded_text",
     "image_to_tensor",
     "is_uncompressed",
     "load_decoders",
     "read_array",
+    "read_header",
     "read_radiograph",
     "read_sop_instance_uid",
     "sniff",

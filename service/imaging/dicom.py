@@ -7,7 +7,7 @@ import math
 import struct
 import warnings
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -154,6 +154,24 @@ def read_sop_instance_uid(data: bytes | bytearray | memoryview) -> str | None:
     except (CorruptImageError, UnrecognisedFormatError, struct.error):
         return None
     return valid_uid(text_of(values.get("SOPInstanceUID", b"")))
+
+
+def read_header(data: bytes | bytearray | memoryview, kept: Mapping[int | None, str]) -> Elements:
+    """The raw values of some attributes before Pixel Data, which is not read.
+
+    Time and memory are bounded whatever the header holds, see `service.imaging.walk`.
+
+    Args:
+        data: The whole file; it must not change while the result is in use.
+        kept: The keywords to be kept, by tag. Transfer Syntax UID is kept in any case.
+
+    Raises:
+        CorruptImageError: It is cut off within its header, or not a sequence of elements.
+        ImageTooLargeError: A deflated object inflates to more than any radiograph.
+        UnrecognisedFormatError: It is not a DICOM object.
+    """
+    with _damage_is_corrupt_image():
+        return read_elements(memoryview(data), kept)
 
 
 @contextmanager

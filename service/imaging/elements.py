@@ -20,6 +20,7 @@ from pydicom import uid
 
 from service.imaging.attributes import (
     CODE,
+    KEPT,
     LAST_OF_CODE,
     LAST_OF_LUT,
     LUT,
@@ -149,11 +150,12 @@ class Elements:
         return walk
 
 
-def read_elements(data: memoryview) -> Elements:
+def read_elements(data: memoryview, kept: Mapping[int | None, str] = KEPT) -> Elements:
     """Read the elements of a DICOM object, with or without preamble and File Meta Information.
 
     Args:
         data: The whole file; it must not change while the result is in use.
+        kept: The keywords to be kept, by tag.
 
     Returns:
         Views of `data`, or of its inflated copy for a deflated transfer syntax.
@@ -170,7 +172,7 @@ def read_elements(data: memoryview) -> Elements:
     if _is_deflated(meta):
         data, start = _inflated(data[start:]), 0
     encoding = encoding_of(data[start : start + 6])
-    walk = Walk(data, start, encoding)
+    walk = Walk(data, start, encoding, kept=kept)
     last = walk.until(PIXELS.__contains__)
     return Elements(
         values=walk.values | meta.values,

@@ -61,6 +61,24 @@ def view_header_of(elements: Elements) -> ViewHeader:
     )
 
 
+def decoded_text(value: bytes, character_set: str | None) -> str | None:
+    """A raw value as text, without padding; None if it is not valid in its character set.
+
+    Args:
+        value: As it is stored.
+        character_set: Specific Character Set (0008,0005), values separated by backslashes; None if
+            the object declares none.
+    """
+    raw = value.strip(b" \0")
+    if raw.isascii() and b"\x1b" not in raw:
+        return raw.decode("ascii")
+    try:
+        text = _decoded(raw, character_set)
+    except (LookupError, ValueError):  # UnicodeError is one
+        return None
+    return None if REPLACED in text else text
+
+
 def tidy(text: str | None) -> str | None:
     """A text without padding and unprintable characters; None if it is then empty or too long.
 
@@ -133,15 +151,7 @@ def _station(elements: Elements) -> str | None:
 
 
 def _text(elements: Elements, keyword: str) -> str | None:
-    """A decoded text; None if it is not valid in its character set."""
-    raw = elements.values.get(keyword, b"").strip(b" \0")
-    if raw.isascii() and b"\x1b" not in raw:
-        return raw.decode("ascii")
-    try:
-        text = _decoded(raw, elements.text("SpecificCharacterSet"))
-    except (LookupError, ValueError):  # UnicodeError is one
-        return None
-    return None if REPLACED in text else text
+    return decoded_text(elements.values.get(keyword, b""), elements.text("SpecificCharacterSet"))
 
 
 def _decoded(raw: bytes, declared: str | None) -> str:

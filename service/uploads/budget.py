@@ -65,13 +65,17 @@ class ByteBudget:
             self.reserved += count
         return fits
 
+    def take_if_free(self, lane: Lane, count: int) -> bool:
+        """Reserve bytes if they fit now and no request queues; False if not."""
+        return not any(self._queues.values()) and self.take(lane, count)
+
     async def take_in_turn(self, lane: Lane, count: int, patience_seconds: float) -> None:
         """Reserve bytes as soon as they fit, in the order of the queue.
 
         Raises:
             ServiceFullError: They did not fit for `patience_seconds`.
         """
-        if not any(self._queues.values()) and self.take(lane, count):
+        if self.take_if_free(lane, count):
             return
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._queues[lane].append((count, turn))
@@ -112,7 +116,7 @@ class Reservation:
         self._budget = budget
         self._lane: Lane = lane
         self._patience_seconds = patience_seconds
-        self._received = 0
+        self._received = self._held = 0
         self.bytes = expected
 
     async def __aenter__(self) -> Self:
@@ -125,17 +129,45 @@ class Reservation:
         Raises:
             ServiceFullError: They exceed the reservation, and no more can be reserved.
         """
-        self._received += count
-        more = self._received - self.bytes
-        if more > 0:
-            if not self._budget.take(self._lane, more):
-                raise ServiceFullError(self._budget.retry_after_seconds(self._lane))
-            self.bytes += more
+        if (more := self._missing(count)) and not self._budget.take(self._lane, more):
+            raise ServiceFullError(self._budget.retry_after_seconds(self._lane))
+        self._add(count, more)
+
+    def add_if_free(self, count: int) -> bool:
+        """Like `add`, behind requests that queue; False, without effect, if it would wait."""
+        if (more := self._missing(count)) and not self._budget.take_if_free(self._lane, more):
+            return False
+        self._add(count, more)
+        return True
+
+    async def add_in_turn(self, count: int) -> None:
+        """Like `add`, but queue for the bytes that are missing.
+
+        Raises:
+            ServiceFullError: They did not fit for `patience_seconds`.
+        """
+        if more := self._missing(count):
+            await self._budget.take_in_turn(self._lane, more, self._patience_seconds)
+        self._add(count, more)
+
+    def free(self, count: int) -> None:
+        """Release received bytes that are no longer in memory."""
+        self._held -= count
+        self.bytes -= count
+        self._budget.release(count)
 
     def settle(self) -> None:
         """Release bytes that are not received yet, so that a slow sender blocks no memory."""
-        self._budget.release(self.bytes - self._received)
-        self.bytes = self._received
+        self._budget.release(self.bytes - self._held)
+        self.bytes = self._held
+
+    def _missing(self, count: int) -> int:
+        return max(0, self._held + count - self.bytes)
+
+    def _add(self, count: int, more: int) -> None:
+        self._received += count
+        self._held += count
+        self.bytes += more
 
     async def __aexit__(
         self,

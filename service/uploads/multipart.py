@@ -33,7 +33,7 @@ def boundary_of(content_type: str) -> bytes | None:
     """
     if not content_type.lower().lstrip().startswith("multipart/"):
         return None  # the usual case, without parsing
-    kind, options = _options(content_type)
+    kind, options = options_of(content_type)
     if kind != b"multipart/form-data":
         return None
     if not options.get(b"boundary"):
@@ -99,8 +99,12 @@ def _limited(parser: MultipartParser, boundary: bytes, most: int) -> Callable[[b
     return write
 
 
-def _options(header: str | bytes) -> tuple[bytes, dict[bytes, bytes]]:
-    """The value of a header and its parameters."""
+def options_of(header: str | bytes) -> tuple[bytes, dict[bytes, bytes]]:
+    """The value of a header field and its parameters, names and value in lower case.
+
+    Raises:
+        MalformedMultipartError: It has too many parameters.
+    """
     text = header if isinstance(header, str) else header.decode("latin-1")
     if text.count(";") > MAX_PARAMETERS:
         raise MalformedMultipartError(f"a header with more than {MAX_PARAMETERS} semicolons")
@@ -148,7 +152,7 @@ class _Form:
         self._header, self._value = b"", b""
 
     def _headers_finished(self) -> None:
-        _, options = _options(self._disposition)
+        _, options = options_of(self._disposition)
         self._wanted = options.get(b"name") == self._field_name
         fallback = f"{self._field_name.decode()}[{len(self.uploads)}]"
         self._file_name = options.get(b"filename", b"").decode(errors="replace") or fallback

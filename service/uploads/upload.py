@@ -20,6 +20,12 @@ class MalformedMultipartError(UploadError):
     code = "malformed_multipart"
 
 
+class MediaTypeError(UploadError):
+    """The body, or a part of it, has a media type that the endpoint does not accept."""
+
+    code = "unsupported_media_type"
+
+
 class CorruptArchiveError(UploadError):
     """A zip or tar is damaged; entries before the damage were answered."""
 

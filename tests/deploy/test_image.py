@@ -26,7 +26,7 @@ def test_hadolint_has_nothing_to_say() -> None:
 def test_both_images_exist_and_run_without_root() -> None:
     """The targets, and a user that is a number, which Kubernetes can compare with 0."""
     targets = re.findall(r"^FROM \S+ AS (\S+)$", DOCKERFILE, re.MULTILINE)
-    assert {"cpu", "gpu", "backfill", "ray"} <= set(targets)
+    assert {"cpu", "gpu", "backfill", "dicom", "ray"} <= set(targets)
     assert re.findall(r"^USER (.*)$", DOCKERFILE, re.MULTILINE) == ["10001:10001"]
 
 
@@ -55,5 +55,5 @@ def test_an_unknown_target_is_refused(tmp_path: Path) -> None:
         text=True,
         check=False,
     )
-    assert (run.returncode, run.stderr) == (2, "no target tpu: cpu, gpu, backfill or ray\n")
+    assert (run.returncode, run.stderr) == (2, "no target tpu: cpu, gpu, backfill, dicom or ray\n")
     assert not (tmp_path / "folder").exists()

@@ -1,4 +1,4 @@
-"""Log why the model cannot serve in one line, without the framework's traceback."""
+"""Log why the process cannot serve in one line, without the framework's traceback."""
 
 from __future__ import annotations
 
@@ -6,11 +6,16 @@ import sys
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from service.api.dicom import PortTakenError
+from service.dicom.entries import OutboxError
 from service.inference import NetworkError
+
+# They say themselves what is wrong
+TOLD = (NetworkError, OutboxError, PortTakenError)
 
 
 class StartErrors:
-    """ASGI middleware for the lifespan: a NetworkError says itself what is wrong.
+    """ASGI middleware for the lifespan: some errors say themselves what is wrong.
 
     Args:
         app: The application.
@@ -25,7 +30,7 @@ class StartErrors:
         async def told(message: Message) -> None:
             error = sys.exc_info()[1]
             failed = message["type"] == "lifespan.startup.failed"
-            if failed and isinstance(error, NetworkError):  # the framework tells it while it raises
+            if failed and isinstance(error, TOLD):  # the framework tells it while it raises
                 message["message"] = f"error: {error}"
             await send(message)
 

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
+from service.database.schema import AwayError
+
 JobState = Literal["running", "paused", "stopped", "cancelled", "done"]
 
 
@@ -13,19 +15,10 @@ class LedgerError(Exception):
     """A base class: the ledger refuses or fails."""
 
 
-class LedgerAwayError(LedgerError):
-    """The database is locked or full, or does not answer.
-
-    Args:
-        detail: The reason, in words for the operator.
-        retryable: A second try may succeed, because emergency space was freed.
-    """
+class LedgerAwayError(LedgerError, AwayError):
+    """The database is locked or full, or does not answer."""
 
     code: ClassVar[str] = "ledger_away"
-
-    def __init__(self, detail: str, *, retryable: bool = False) -> None:
-        super().__init__(detail)
-        self.retryable = retryable
 
 
 class JobConflictError(LedgerError):

@@ -17,7 +17,6 @@ from typing import Any
 import sqlalchemy as sql
 from sqlalchemy.exc import IntegrityError
 
-from service.backfill.ledger.database import Database, decoded, encoded, hash_of
 from service.backfill.ledger.jobs import (
     Item,
     Job,
@@ -43,7 +42,9 @@ from service.backfill.ledger.queries import (
     settle,
     slices,
 )
-from service.backfill.ledger.tables import ITEMS, JOBS, PARTS
+from service.backfill.ledger.tables import ITEMS, JOBS, PARTS, SCHEMA
+from service.backfill.ledger.texts import decoded, encoded, hash_of
+from service.database.database import Database
 
 # The size of a lease by the crash count of its images; 1 image for higher counts
 SUSPECTS = {1: 100, 2: 10}
@@ -63,7 +64,7 @@ class Ledger:
     """
 
     def __init__(self, url: str, now: Callable[[], float] = time.time) -> None:
-        self._now, self._database = now, Database(url)
+        self._now, self._database = now, Database(url, SCHEMA)
         self._transaction, self._reading = self._database.transaction, self._database.reading
         # By job, the number of the image that was leased last. A search starts there, because
         # PostgreSQL keeps dead index entries until the next VACUUM, and would read all of them

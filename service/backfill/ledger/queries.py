@@ -10,9 +10,9 @@ import sqlalchemy as sql
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.engine import Connection
 
-from service.backfill.ledger.database import hash_of
 from service.backfill.ledger.jobs import Job, Lease, Settled
 from service.backfill.ledger.tables import ITEMS, JOBS, PARTS
+from service.backfill.ledger.texts import hash_of
 
 PART = (PARTS.c.name, PARTS.c.rows, PARTS.c.bytes, PARTS.c.sha256)
 CRASHED = {"state": "pending", "lease": None, "crashes": ITEMS.c.crashes + 1}

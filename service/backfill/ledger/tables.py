@@ -2,8 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import sqlalchemy as sql
 
+from service.backfill.ledger.jobs import LedgerAwayError, LedgerError
+from service.database.schema import Schema
+
+SCHEMA = Schema(
+    name="ledger",
+    versions=Path(__file__).parent / "versions",
+    version_table="alembic_version",
+    refused=LedgerError,
+    away=LedgerAwayError,
+)
 METADATA = sql.MetaData()
 NUMBER = sql.BigInteger().with_variant(sql.Integer, "sqlite")  # SQLite increments only INTEGER keys
 

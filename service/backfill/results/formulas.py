@@ -13,3 +13,8 @@ MARK = "'"
 def marked(text: str) -> str:
     """The text for a cell."""
     return MARK + text if text.startswith((*BEGIN_FORMULA, MARK)) else text
+
+
+def unmarked(text: str) -> str:
+    """The text of a cell."""
+    return text.removeprefix(MARK)

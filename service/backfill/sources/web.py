@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import logging
 import os
-import time
-from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,6 +14,7 @@ import httpx2
 
 from service.backfill.results.rows import SourceError
 from service.backfill.sources.request_throttle import RequestThrottle
+from service.backfill.sources.retry_after import seconds_until
 from service.backfill.sources.retrying import TransientError
 
 RETRIED = frozenset({429, *range(500, 600)}) - {501, 505}
@@ -64,7 +63,7 @@ class Web:
             SourceError: The client is closed, or the token's file cannot be read.
         """
         # gzip of an image takes a PACS a tenth of a second, and saves few bytes
-        headers = {"Accept": accept, "Accept-Encoding": "identity"} | _authorization()
+        headers = {"Accept": accept, "Accept-Encoding": "identity"} | authorization()
         with self._throttle.passing():
             try:
                 with self._client.stream(
@@ -81,7 +80,7 @@ class Web:
         return Reply(response.status_code, response.headers.get("content-type", ""), body)
 
     def _later(self, response: httpx2.Response) -> TransientError:
-        after = _seconds(response.headers.get("retry-after", ""))
+        after = seconds_until(response.headers.get("retry-after", ""))
         if after is not None:
             self._throttle.pause(after)
         return TransientError(f"the archive answers {response.status_code}", after)
@@ -97,17 +96,12 @@ def _read(response: httpx2.Response, most_bytes: int) -> bytes:
     return b"".join(pieces)
 
 
-def _seconds(retry_after: str) -> float | None:
-    """Retry-After as seconds from now: a number of seconds, or a date (RFC 9110 10.2.3)."""
-    if retry_after.strip().isdecimal():
-        return float(retry_after)
-    try:
-        return max(parsedate_to_datetime(retry_after).timestamp() - time.time(), 0)
-    except (ValueError, OverflowError):
-        return None
+def authorization() -> dict[str, str]:
+    """The header that signs in to the archive, from CXRVIEW_DICOMWEB_*; empty without them.
 
-
-def _authorization() -> dict[str, str]:
+    Raises:
+        SourceError: The token's file cannot be read.
+    """
     variables = os.environ
     token = variables.get("CXRVIEW_DICOMWEB_TOKEN")
     if file := variables.get("CXRVIEW_DICOMWEB_TOKEN_FILE"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import httpx2
 import pytest
+from conftest import ROOT
 from live import Live, serving
 
 from service.api.auth.keys import PERMISSIONS, Permission
@@ -34,8 +36,15 @@ def compared(live: Live, folder: Path, *options: str) -> Run:
         *("--phases", "coverage,fuzzing", "--max-examples", "25", "--seed", "1"),
         *("--generation-deterministic", "--exclude-checks", INAPPLICABLE, *options),
     ]
+    hooks = {"SCHEMATHESIS_HOOKS": "dicom_bodies", "PYTHONPATH": str(ROOT / "tests" / "clients")}
     return subprocess.run(
-        command, cwd=folder, capture_output=True, text=True, check=False, timeout=120
+        command,
+        cwd=folder,
+        env=os.environ | hooks,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
     )
 
 
@@ -77,6 +86,16 @@ def test_the_open_service_is_as_described(open_to_all: Live, tmp_path: Path) -> 
 def test_the_service_with_jobs_is_as_described(tmp_path: Path) -> None:
     """Nor where archives are worked on."""
     settings = {"backfill_folder": str(tmp_path / "jobs"), "backfill_sources": str(tmp_path)}
+    with serving(tmp_path / "log", model="swift/1.0.0", **settings) as live:
+        assert cases(compared(live, tmp_path)) > 100
+
+
+def test_the_service_with_destinations_is_as_described(tmp_path: Path) -> None:
+    """Nor where DICOM objects are accepted."""
+    (tmp_path / "results").mkdir()
+    file = tmp_path / "destinations.toml"
+    file.write_text('[destinations.folder]\nkind = "folder"\npath = "results"\n')
+    settings = {"destinations": str(file), "outbox": f"sqlite:///{tmp_path / 'outbox'}"}
     with serving(tmp_path / "log", model="swift/1.0.0", **settings) as live:
         assert cases(compared(live, tmp_path)) > 100
 

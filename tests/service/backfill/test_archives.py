@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from archive_servers import instances, orthanc, seaweed
+from databases import Postgres
 from fault_proxy import proxy
 from images import dicom, png, radiograph
 
@@ -82,13 +83,10 @@ def parts_in(out: Path) -> int:
 
 
 def test_a_pacs_that_fails_and_is_restarted_gives_every_image_once(
-    psql: tuple[Callable[[str], str], Path], tmp_path: Path
+    psql: Postgres, tmp_path: Path
 ) -> None:
     """One answer in ten is 503, it is killed on the way, and it is never asked too fast."""
-    tell, socket = psql
-    tell("CREATE DATABASE archives;")
-    ledger = f"postgresql+pg8000://postgres@/archives?unix_sock={socket}/.s.PGSQL.5432"
-    words = ["--model=swift/1.0.0", "--chunk=10", f"--ledger={ledger}"]
+    words = ["--model=swift/1.0.0", "--chunk=10", f"--ledger={psql.database()}"]
     period = {"since": "2024-05-01", "until": "2024-05-02"}
     limits = {"page_instances": 100, "requests_per_second": PER_SECOND}
     images, out, chance = instances(PACS_IMAGES), tmp_path / "out", random.Random(1)

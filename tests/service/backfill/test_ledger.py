@@ -20,8 +20,8 @@ from service.backfill.ledger.jobs import (
     Settled,
 )
 from service.backfill.ledger.ledger import Ledger
-from service.backfill.ledger.migrations import migrate
-from service.backfill.ledger.tables import ITEMS, JOBS, METADATA
+from service.backfill.ledger.tables import ITEMS, JOBS, METADATA, SCHEMA
+from service.database.migrations import migrate
 
 SECONDS = 60.0
 
@@ -137,7 +137,7 @@ def test_what_comes_back_is_leased_after_the_rest(
 def test_an_older_ledger_keeps_its_images(url: str, opened: Callable[[], Ledger]) -> None:
     """What was found before the last migration is leased and committed after it."""
     engine = sql.create_engine(url)
-    migrate(engine, "0002")
+    migrate(engine, SCHEMA, "0002")
     with engine.begin() as connection:
         job = {"id": "j", "key": "k", "description": "{}", "state": "running", "created": 1.0}
         connection.execute(sql.insert(JOBS).values(**job, found=2))

@@ -1,8 +1,7 @@
-"""The ledger's database: SQLite in a file, or PostgreSQL."""
+"""A database of one schema: SQLite in a file, or PostgreSQL."""
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,9 +12,9 @@ import sqlalchemy as sql
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection
 
-from service.backfill.ledger.emergency_space import STEP_BYTES, EmergencySpace
-from service.backfill.ledger.jobs import LedgerAwayError, LedgerError
-from service.backfill.ledger.migrations import migrate
+from service.database.emergency_space import STEP_BYTES, EmergencySpace
+from service.database.migrations import migrate
+from service.database.schema import AwayError, Schema
 
 READING = "cxrview_reading"
 # How long SQLite waits for a lock of another process, if the URL has no `timeout`
@@ -27,13 +26,15 @@ class Database:
 
     Args:
         url: An SQLAlchemy URL.
+        schema: Its tables, and the classes of its errors.
 
     Raises:
-        LedgerError: The database cannot be opened.
+        Exception: `schema.refused`: the database cannot be opened; `schema.away`: from every
+            transaction.
     """
 
-    def __init__(self, url: str) -> None:
-        self._opened = False
+    def __init__(self, url: str, schema: Schema) -> None:
+        self._schema, self._opened = schema, False
         try:
             where = sql.make_url(url)
             if where.drivername in {"postgresql", "postgres"}:  # others than the one we ship
@@ -45,11 +46,13 @@ class Database:
             self._file = where.database if self._sqlite else None
             self._reserve = EmergencySpace(Path(f"{self._file}.reserve")) if self._file else None
             if self._sqlite:
-                sql.event.listen(self.engine, "connect", _prepare)
+                sql.event.listen(self.engine, "connect", self._prepare)
                 sql.event.listen(self.engine, "begin", _begin)
+            if self._file and schema.private:
+                _make_private(self._file)
             self._migrate()
-        except (sql.exc.SQLAlchemyError, ImportError) as error:
-            raise LedgerError(f"the ledger cannot be opened: {error}") from error
+        except (sql.exc.SQLAlchemyError, ImportError, OSError) as error:
+            raise schema.refused(f"the {schema.name} cannot be opened: {error}") from error
         self._opened = True
         if self._reserve is not None:
             self._reserve.keep()
@@ -59,7 +62,7 @@ class Database:
         """A write transaction: commits the whole block, or nothing after an error.
 
         Raises:
-            LedgerAwayError: The database is locked or full, or does not answer.
+            AwayError: `schema.away`: the database is locked or full, or does not answer.
         """
         with self._in_words(), self.engine.begin() as connection:
             yield connection
@@ -69,7 +72,7 @@ class Database:
         """A read of committed rows, which does not wait for writers.
 
         Raises:
-            LedgerAwayError: The database is locked or full, or does not answer.
+            AwayError: `schema.away`: the database is locked or full, or does not answer.
         """
         with (
             self._in_words(),
@@ -87,14 +90,17 @@ class Database:
             name: str = getattr(error.orig, "sqlite_errorname", "")
             full = self._is_full(name)
             freed = full and self._reserve is not None and self._reserve.give_up()
-            raise LedgerAwayError(self._why(name, error, full=full), retryable=freed) from error
+            why = self._why(name, error, full=full)
+            raise self._schema.away(why, retryable=freed) from error
+        except sql.exc.TimeoutError as error:  # of the pool of connections
+            raise self._schema.away(f"the {self._schema.name} is too busy") from error
 
     def _migrate(self) -> None:
         while True:
             try:
                 with self._in_words():
-                    return migrate(self.engine)
-            except LedgerAwayError as error:
+                    return migrate(self.engine, self._schema)
+            except AwayError as error:
                 if not error.retryable:
                     raise
 
@@ -106,37 +112,34 @@ class Database:
         return free.f_bavail * free.f_frsize < STEP_BYTES
 
     def _why(self, name: str, error: sql.exc.DBAPIError, *, full: bool) -> str:
+        what = f"the {self._schema.name}"
         if name.startswith("SQLITE_BUSY"):
-            return f"the ledger is locked by another process: {self._file}"
+            return f"{what} is locked by another process: {self._file}"
         if full:
-            return f"the disk is full: the ledger {self._file} cannot grow"
-        return f"the ledger cannot be {'used' if self._opened else 'opened'}: {error.orig}"
+            return f"the disk is full: {what} {self._file} cannot grow"
+        return f"{what} cannot be {'used' if self._opened else 'opened'}: {error.orig}"
+
+    def _prepare(self, connection: Any, _: Any) -> None:
+        """Set up SQLite: readers do not wait for a writer, and a commit is on the disk."""
+        connection.isolation_level = None  # `_begin` starts transactions
+        pragmas = ["journal_mode = WAL", "synchronous = FULL", "temp_store = MEMORY"]
+        if self._schema.private:
+            pragmas.append("secure_delete = ON")
+        for pragma in pragmas:
+            connection.execute(f"PRAGMA {pragma}")
 
     def insert(self, table: sql.Table) -> postgresql.Insert | sqlite.Insert:
         """An INSERT that supports ON CONFLICT DO NOTHING."""
         return sqlite.insert(table) if self._sqlite else postgresql.insert(table)
 
 
-def hash_of(text: str) -> bytes:
-    """A 16-byte hash of a locator or key: shorter than most texts, and in practice unique."""
-    return hashlib.blake2b(encoded(text), digest_size=16).digest()
-
-
-def encoded(text: str) -> bytes:
-    """A text as bytes; file names may hold bytes that are not UTF-8, as lone surrogates."""
-    return text.encode("utf-8", "surrogatepass")
-
-
-def decoded(data: bytes) -> str:
-    """The inverse of `encoded`."""
-    return data.decode("utf-8", "surrogatepass")
-
-
-def _prepare(connection: Any, _: Any) -> None:
-    """Set up SQLite: readers do not wait for a writer, and a commit is on the disk."""
-    connection.isolation_level = None  # `_begin` starts transactions
-    for pragma in ("journal_mode = WAL", "synchronous = FULL", "temp_store = MEMORY"):
-        connection.execute(f"PRAGMA {pragma}")
+def _make_private(file: str) -> None:
+    """Create the file, or change its mode; SQLite gives its other files the same mode."""
+    opened = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        os.fchmod(opened, 0o600)
+    finally:
+        os.close(opened)
 
 
 def _begin(connection: Connection) -> None:

@@ -1,4 +1,4 @@
-"""Reserved disk space. It is freed when the disk is full, so that a job can record why it stops."""
+"""Reserved disk space. It is freed when the disk is full, so that the reason can be recorded."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ STEP_BYTES = 2**16
 
 
 class EmergencySpace:
-    """A file of unused space beside the ledger."""
+    """A file of unused space beside the database."""
 
     def __init__(self, path: Path) -> None:
         self._path = path

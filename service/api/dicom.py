@@ -1,0 +1,191 @@
+"""Received DICOM objects: the intake that C-STORE and STOW-RS share, and the DICOM receiver."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from service.api import metrics
+from service.api.runtime import Runtime
+from service.api.server import END_SECONDS
+from service.api.server import FINISH_SECONDS as HTTP_FINISH_SECONDS
+from service.api.settings import Settings
+from service.dicom.callers import parse_callers
+from service.dicom.tls import TlsFileError, tls_context
+from service.inference import Buffer, Classification, Image, Lane
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Sequence
+
+    from service.dicom.destinations import Destination
+    from service.dicom.intake import Intake
+    from service.dicom.outbox import Outbox
+    from service.dicom.statuses import Reason
+
+LOG = logging.getLogger(__name__)
+# For objects in progress when the process stops; the rest of the time that the server has for it
+FINISH_SECONDS = END_SECONDS - HTTP_FINISH_SECONDS - 2
+
+
+class DicomSetupError(Exception):
+    """Objects cannot be received as the settings say."""
+
+
+class PortTakenError(Exception):
+    """The port of the DICOM receiver cannot be bound."""
+
+
+@dataclass(frozen=True)
+class DicomPort:
+    """Where the DICOM receiver listens."""
+
+    host: str
+    port: int  # 0: any free port
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """What receives objects and keeps their results."""
+
+    intake: Intake
+    outbox: Outbox
+    destinations: Sequence[Destination]
+
+
+def check_dicom(settings: Settings, dicom_port: DicomPort | None) -> None:
+    """Check what is needed to receive objects, before the model is loaded.
+
+    Raises:
+        DicomSetupError: There are no destinations, or a file or a package is missing.
+    """
+    if dicom_port is not None and settings.destinations is None:
+        raise DicomSetupError("the DICOM receiver needs CXRVIEW_DESTINATIONS, where results go")
+    if settings.destinations is None:
+        return
+    try:
+        import_module("service.dicom.intake")
+        import_module("service.dicom.receiver")
+        import_module("service.dicom.structured_report")
+    except ImportError as error:
+        detail = f"CXRVIEW_DESTINATIONS needs the extra `dicom`: {error}"
+        raise DicomSetupError(detail) from error
+    _destinations(settings)
+    if dicom_port is not None:
+        _tls(settings)
+
+
+@asynccontextmanager
+async def open_exchange(settings: Settings, runtime: Runtime) -> AsyncIterator[Exchange | None]:
+    """The intake until the block ends; None without destinations.
+
+    Raises:
+        OutboxAwayError: The outbox cannot be opened.
+    """
+    if settings.destinations is None:
+        yield None
+        return
+    from service.dicom.intake import Intake
+    from service.dicom.outbox import Outbox
+
+    destinations = _destinations(settings)
+    outbox = await asyncio.to_thread(Outbox, _outbox_url(settings))
+    intake = Intake(partial(_classify, runtime), runtime.card, outbox, destinations)
+    try:
+        yield Exchange(intake, outbox, destinations)
+    finally:
+        await asyncio.to_thread(outbox.close)
+
+
+@asynccontextmanager
+async def open_receiver(
+    settings: Settings, runtime: Runtime, exchange: Exchange | None, listening: DicomPort | None
+) -> AsyncIterator[None]:
+    """Listen for associations until the block ends; then finish the objects in progress.
+
+    Raises:
+        PortTakenError: See there.
+    """
+    if exchange is None or listening is None:
+        yield
+        return
+    from service.dicom.receiver import Counts, Limits, Listening, Receiver, Work
+    from service.dicom.statuses import CODES, REASONS
+
+    for reason in REASONS:
+        metrics.ASSOCIATIONS_REJECTED.labels(reason)
+    for code in CODES:
+        metrics.DICOM_STORED.labels(f"{code:04X}")
+    where = Listening(
+        listening.host,
+        listening.port,
+        settings.dicom_ae_title,
+        parse_callers(settings.dicom_callers),
+        _tls(settings),
+    )
+    work = Work(exchange.intake, runtime.budget, runtime.admission.refuses, runtime.draining.is_set)
+    limits = Limits(
+        associations=settings.dicom_max_associations,
+        object_bytes=settings.max_upload_bytes,
+        request_seconds=settings.max_head_seconds,
+        pdu_seconds=settings.max_receive_idle_seconds,
+        object_seconds=settings.max_receive_seconds,
+        patience_seconds=settings.latency_budget_seconds,
+    )
+
+    def rejected(reason: Reason, peer: str) -> None:
+        metrics.ASSOCIATIONS_REJECTED.labels(reason).inc()
+        if settings.access_log:  # otherwise any peer could fill the log
+            LOG.info("an association of %s is rejected: %s", peer, reason)
+
+    counts = Counts(rejected, lambda code: metrics.DICOM_STORED.labels(f"{code:04X}").inc())
+    try:
+        receiver = Receiver(where, work, limits, counts)
+    except OSError as error:
+        detail = f"{listening.host}, DICOM port {listening.port}: {error.strerror}"
+        raise PortTakenError(detail) from error
+    metrics.ASSOCIATIONS.set_function(lambda: receiver.associations)
+    receiver.start()
+    try:
+        yield
+    finally:
+        await asyncio.to_thread(receiver.close, FINISH_SECONDS)
+        metrics.ASSOCIATIONS.set_function(lambda: 0)
+
+
+async def _classify(runtime: Runtime, data: Buffer, lane: Lane) -> Classification:
+    with runtime.admission.slot(lane) as slot:
+        slot.arrived()
+        return await runtime.classify(Image(data, lane), "dicom")
+
+
+def _destinations(settings: Settings) -> Sequence[Destination]:
+    from service.dicom.destinations import DestinationsError, read_destinations
+
+    assert settings.destinations is not None
+    try:
+        return read_destinations(settings.destinations)
+    except DestinationsError as error:
+        raise DicomSetupError(str(error)) from error
+
+
+def _outbox_url(settings: Settings) -> str:
+    assert settings.destinations is not None
+    path = settings.destinations.absolute().with_name("outbox.sqlite")
+    return settings.outbox or f"sqlite:///{path}"
+
+
+def _tls(settings: Settings) -> ssl.SSLContext | None:
+    certificate, key = settings.dicom_tls_certificate, settings.dicom_tls_key
+    if certificate is None or key is None:
+        return None
+    try:
+        return tls_context(certificate, key, settings.dicom_tls_clients)
+    except TlsFileError as error:
+        raise DicomSetupError(f"TLS of the DICOM receiver: {error}") from error

@@ -1,0 +1,1 @@
+"""Databases of the service's own: SQLite in a file, or PostgreSQL, with migrations."""

@@ -1,0 +1,1 @@
+"""What delivers one result to one kind of destination."""

@@ -1,0 +1,23 @@
+"""What a status of C-STORE, or a Failure Reason of STOW-RS, means for the next attempt.
+
+References:
+    DICOM PS3.4 Table B.2-1, PS3.7 Annex C, PS3.18 Table 10.5.3-1 and PS3.3 C.12.1.1.12.
+"""
+
+from __future__ import annotations
+
+DUPLICATE = 0x0111  # Duplicate SOP Instance: the destination has it
+WARNINGS = frozenset({0x0001, 0x0107, 0x0116}) | frozenset(range(0xB000, 0xC000))
+NO_REASON = 0
+# Processing failure, duplicate invocation, resource limitation; and A7xxH, out of resources
+LATER = frozenset({NO_REASON, 0x0110, 0x0210, 0x0213})
+
+
+def is_later(status: int) -> bool:
+    """Whether the same object may be stored by a later attempt."""
+    return status in LATER or 0xA700 <= status <= 0xA7FF
+
+
+def is_busy(status: int) -> bool:
+    """Whether the destination is out of resources, for other objects too."""
+    return 0xA700 <= status <= 0xA7FF

@@ -1,0 +1,156 @@
+"""The messages of one association: what is kept, what is dropped, what ends the association."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator
+
+import pytest
+from dicom_peer import CR, ECHO, P_DATA, pdu, store_command, value
+
+from service.dicom.inbound import (
+    MAX_COMMAND_BYTES,
+    MAX_UNANSWERED,
+    RESERVED_STEP_BYTES,
+    Account,
+    Inbound,
+    PduError,
+)
+from service.uploads.budget import ByteBudget
+
+LIMIT = 100
+COMMAND = value(1, 3, store_command(CR, "1.2.3"))
+
+
+@pytest.fixture(scope="module")
+def loop() -> Iterator[asyncio.AbstractEventLoop]:
+    """An event loop in its thread, as that of the service."""
+    running = asyncio.new_event_loop()
+    thread = threading.Thread(target=running.run_forever)
+    thread.start()
+    yield running
+    running.call_soon_threadsafe(running.stop)
+    thread.join()
+    running.close()
+
+
+@pytest.fixture
+def budget() -> ByteBudget:
+    return ByteBudget(2 * RESERVED_STEP_BYTES)
+
+
+@pytest.fixture
+def inbound(loop, budget) -> Inbound:
+    return Inbound(Account(budget, "interactive", 0.05, loop), LIMIT, lambda: False)
+
+
+def reserved(budget: ByteBudget, loop: asyncio.AbstractEventLoop) -> int:
+    """Once the loop has done all that it was told."""
+
+    async def now() -> int:
+        return budget.reserved
+
+    return asyncio.run_coroutine_threadsafe(now(), loop).result()
+
+
+def keep(inbound: Inbound, *values: bytes) -> bytes:
+    return inbound.keep(memoryview(pdu(P_DATA, b"".join(values))))
+
+
+def test_a_data_set_is_collected_from_any_fragments(inbound, budget, loop):
+    """Pynetdicom gets the command and learns when the data set is whole; a file needs no copy."""
+    assert keep(inbound, COMMAND, value(1, 0, b"ab"), value(1, 0, b"")) == pdu(P_DATA, COMMAND)
+    assert keep(inbound, value(1, 0, b"c")) == b""
+    assert keep(inbound, value(1, 2, b"d")) == pdu(P_DATA, value(1, 2, b""))
+    assert inbound.incoming is not None
+    assert bytes(inbound.incoming.part_10(b"head")) == b"headabcd"
+    assert reserved(budget, loop) == RESERVED_STEP_BYTES
+    inbound.answered(is_store=True)
+    assert reserved(budget, loop) == 0
+    assert not inbound.busy
+
+
+def test_other_pdus_pass_unchanged(inbound):
+    """Only messages are followed."""
+    release = pdu(5, bytes(4))
+    assert inbound.keep(memoryview(release)) == release
+    assert keep(inbound, value(3, 3, ECHO)) == pdu(P_DATA, value(3, 3, ECHO))
+
+
+@pytest.mark.parametrize("size", [LIMIT + 1, 10 * LIMIT])
+def test_an_object_beyond_the_limit_is_dropped_and_the_next_is_not(inbound, size):
+    """Its sender gets a status, and may go on."""
+    keep(inbound, COMMAND)
+    for _ in range(size):
+        keep(inbound, value(1, 0, b"x"))
+    keep(inbound, value(1, 2, b""))
+    assert inbound.incoming.whole
+    assert inbound.incoming.refusal == "object_too_large"
+    assert not inbound.incoming.data
+    inbound.answered(is_store=True)
+    keep(inbound, COMMAND, value(1, 2, bytes(LIMIT)))
+    assert inbound.incoming.refusal is None
+
+
+def test_an_object_that_does_not_fit_the_budget_is_dropped(inbound, budget, loop):
+    """Bytes of other uploads are waited for, but not for long."""
+    loop.call_soon_threadsafe(budget.take, "interactive", budget.limit)
+    keep(inbound, COMMAND, value(1, 2, b"x"))
+    assert inbound.incoming.refusal == "service_full"
+    inbound.end()
+    assert reserved(budget, loop) == budget.limit
+
+
+def test_an_object_that_would_be_refused_anyway_is_not_kept(loop, budget):
+    """Its bytes are read, because no answer may come before their end, but take no memory."""
+    inbound = Inbound(Account(budget, "interactive", 0.05, loop), LIMIT, lambda: True)
+    keep(inbound, COMMAND, value(1, 2, b"x"))
+    assert inbound.incoming.refusal == "queue_full"
+    assert reserved(budget, loop) == 0
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        [value(1, 2, b"x")],
+        [value(1, 1, b"half a command"), value(1, 2, b"x")],
+        [COMMAND, value(1, 0, b"x"), COMMAND],
+        [COMMAND, value(1, 2, b"x"), value(1, 2, b"x")],
+        [COMMAND, value(1, 2, b"x"), COMMAND, value(1, 0, b"x")],
+        [value(1, 1, bytes(MAX_COMMAND_BYTES)), value(1, 1, b"x")],
+        [value(1, 3, ECHO)] * (MAX_UNANSWERED + 1),
+        [b"\0\0\0\1\1"],
+        [b"\0\0\0\0\1\3"],
+        [b"\0\0\0\x09\1\3short"],
+        [b"\xff\xff\xff\xff\1\3"],
+        [COMMAND, b"\0\0"],
+    ],
+    ids=[
+        "data without command",
+        "data in a command",
+        "command in data",
+        "data twice",
+        "second object unanswered",
+        "endless command",
+        "never waits",
+        "no control header",
+        "length of zero",
+        "longer than the PDU",
+        "longest",
+        "cut header",
+    ],
+)
+def test_what_breaks_the_protocol_ends_the_association(inbound, values):
+    """So that no bytes are taken for those of another message."""
+    with pytest.raises(PduError):
+        keep(inbound, *values)
+
+
+def test_the_end_of_an_association_frees_what_had_arrived(inbound, budget, loop):
+    """Also in the middle of an object."""
+    keep(inbound, COMMAND, value(1, 0, b"x"))
+    assert inbound.busy
+    inbound.end()
+    inbound.end()
+    assert reserved(budget, loop) == 0
