@@ -25,6 +25,7 @@ from deploy.dashboards import make
 from deploy.load_client import offered, send
 from docs.pictures import render
 from docs.pictures.drawing import Span, shown
+from service.dicom.outbox import Entry, Outbox
 
 DASHBOARDS = observe.dashboards()
 PANELS = [
@@ -165,6 +166,20 @@ def archive(folder: Path) -> Path:
     return folder
 
 
+def destinations(folder: Path) -> Path:
+    """One that is away, and a result for it: it is tried again and again."""
+    (folder / "secret").write_text("0123456789abcdef")
+    path = folder / "destinations.toml"
+    path.write_text(
+        '[destinations.away]\nkind = "webhook"\nurl = "http://127.0.0.1:1"\n'
+        'secret_file = "secret"\nmax_delay_seconds = 1\n'
+    )
+    outbox = Outbox(f"sqlite:///{folder}/outbox.sqlite")
+    outbox.put("1.2", "swift/1.0.0", "{}", [Entry("away", b'{"id": "1"}')])
+    outbox.close()
+    return path
+
+
 @contextmanager
 def serving(folder: Path, port: int) -> Iterator[str]:
     """The real service on a port of its own, with a folder of jobs."""
@@ -173,6 +188,7 @@ def serving(folder: Path, port: int) -> Iterator[str]:
         "CXRVIEW_MODEL": "swift/1.0.0",
         "CXRVIEW_BACKFILL_FOLDER": str(folder / "jobs"),
         "CXRVIEW_BACKFILL_SOURCES": str(archive(folder / "archive")),
+        "CXRVIEW_DESTINATIONS": str(destinations(folder)),
         "PYTHONPATH": str(ROOT),
     }
     with (
