@@ -47,7 +47,11 @@ def storescu(live: Live, *arguments: str | Path) -> subprocess.CompletedProcess[
     options = [str(each) for each in arguments if str(each).startswith(("-", "+"))]
     files = [str(each) for each in arguments if str(each) not in options]
     return subprocess.run(
-        [program, *options, *where, *files], capture_output=True, text=True, timeout=300, check=False
+        [program, *options, *where, *files],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
     )
 
 
