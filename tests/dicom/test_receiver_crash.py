@@ -10,6 +10,8 @@ from dicom_peer import CR, EXPLICIT, Stored, peer
 from live import Live
 from receiving import receiving, stored, subjects, wait_for
 
+from service.dicom.destination_worker import LEASE_SECONDS
+
 OBJECTS = 24
 KILLS = 2
 
@@ -41,6 +43,6 @@ def test_each_object_has_one_report_after_kills(tmp_path: Path):
     with receiving(tmp_path) as live:
         send_until_killed(live, waiting, told, kill=-1)
         assert told == {each.instance for each in objects}
-        wait_for(lambda: told <= set(subjects(tmp_path)), 60)
+        wait_for(lambda: told <= set(subjects(tmp_path)), LEASE_SECONDS + 60)
         time.sleep(0.1)
         assert len(subjects(tmp_path)) == OBJECTS

@@ -47,7 +47,11 @@ def storescu(live: Live, *arguments: str | Path) -> subprocess.CompletedProcess[
     options = [str(each) for each in arguments if str(each).startswith(("-", "+"))]
     files = [str(each) for each in arguments if str(each) not in options]
     return subprocess.run(
-        [program, *options, *where, *files], capture_output=True, text=True, timeout=300, check=False
+        [program, *options, *where, *files],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
     )
 
 
@@ -67,10 +71,10 @@ def test_many_files_and_a_bad_one(live, folder, tmp_path):
     """It goes on after a refusal, and its exit code tells of it."""
     for number in range(100, 104):
         (tmp_path / f"{number}.dcm").write_bytes(file_of(number))
-    (tmp_path / "100.dcm").write_bytes(file_of(100)[:-20000])
+    (tmp_path / "100.dcm").write_bytes(file_of(100, NumberOfFrames="2"))
     sent = storescu(live, "-v", "-xe", "+sd", "--no-halt", tmp_path)
     assert sent.stderr.count("Received Store Response (Success)") == 3
-    assert "corrupt_image" in sent.stderr or "CannotUnderstand" in sent.stderr, sent.stderr
+    assert "Error: CannotUnderstand" in sent.stderr, sent.stderr
 
 
 def test_every_option_of_contexts_at_once(live, tmp_path):
