@@ -64,7 +64,8 @@ def pack(files: Iterable[Path], into: Path, name: str, piece_bytes: int) -> list
             for file in files:
                 archive.add(file, file.name)
         whole.seek(0)
-        pieces, hashes = [], {}
+        pieces: list[Path] = []
+        hashes = {}
         while data := whole.read(piece_bytes):
             piece = into / f"{name}.{len(pieces):03}"
             piece.write_bytes(data)

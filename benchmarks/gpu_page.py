@@ -27,8 +27,8 @@ HEAD = """# On a GPU
 
 `python benchmarks/gpu_page.py` makes this page from
 [benchmarks/results/gpu.json](../benchmarks/results/gpu.json), which is the `results.json` of
-`python benchmarks/gpu.py` on a machine with a GPU. `python benchmarks/gpu.py --miniature` runs each
-line of it on a CPU. [benchmarks/carry.md](../benchmarks/carry.md) says how to bring it to a machine.
+`python benchmarks/gpu.py` on a machine with a GPU. `python benchmarks/gpu.py --miniature` runs
+each line of it on a CPU. [benchmarks/carry.md](../benchmarks/carry.md) says how to bring it there.
 
 Whether the service answers on a GPU as on a CPU is checked at each start: it replays the model's
 probe on the provider that will serve, and does not start if the answer differs.

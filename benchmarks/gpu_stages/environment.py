@@ -7,6 +7,7 @@ import platform
 import subprocess
 import sys
 import tempfile
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -28,7 +29,7 @@ def run(plan: Plan, record: Record, data: Path | None) -> None:
     record.part("machine", lambda: _machine(plan))
     record.part("network", lambda: _network(plan, data))
     for name in HIDDEN:
-        record.part(f"start {name}", lambda name=name: _refused(name))
+        record.part(f"start {name}", partial(_refused, name))
 
 
 def _machine(plan: Plan) -> Found:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
+from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +21,8 @@ from gpu_stages.record import FAILED, Found, Record
 from gpu_stages.sessions import FORMS, Form, Resident, opened, version_in
 from service.inference import Network, Provider
 from service.inference.local_pipeline import IN_FLIGHT
+
+Work = Callable[[], object]
 
 WARM_UP = 3  # calls: the second captures a graph, the third replays it
 # Of matrix products: the type, and what PyTorch may round float32 to
@@ -45,43 +49,24 @@ def run(plan: Plan, record: Record, data: Path | None) -> None:
                     record.part(f"{model}, {form}, {way}, {batch}", measure)
 
 
+@dataclass(frozen=True)
 class _Measure:
     """One part, as a function without arguments."""
 
-    def __init__(
-        self,
-        plan: Plan,
-        model: str,
-        form: Form,
-        way: Way,
-        options: Options,
-        batch: int,
-        peaks: Found,
-    ) -> None:
-        self.plan, self.model, self.form = plan, model, form
-        self.way, self.options, self.batch, self.peaks = way, options, batch, peaks
+    plan: Plan
+    model: str
+    form: Form
+    way: Way
+    options: Options
+    batch: int
+    peaks: Found
 
     def __call__(self) -> Found:
         version = version_in(self.model, self.form)
         network = opened(version, self.plan.device, self.options, self.batch)
-        in_flight = 1
-        if self.way == "served":
-            in_flight = min(IN_FLIGHT, self.batch)  # batch 1 is for latency: one at a time
-            shape = (self.batch, 1, *2 * (version.card.preprocess.size,))
-            tensors = np.random.default_rng(1).integers(0, 256, shape).astype(np.uint8)
-            bound = [network.bound(self.batch) for _ in range(in_flight)]
-            works: list[Callable[[], object]] = [
-                lambda one=one: one(tensors)  # type: ignore[misc]  # bound by default
-                for one in bound
-            ]
-        else:
-            resident = Resident(network, self.batch, self.plan.device)
-            works = [resident]
+        works, check = (self._served if self.way == "served" else self._resident)(network)
         seconds, durations = _timed(works, self.plan.part_seconds)
-        if self.way != "served":
-            # By another session: a graph would be replayed, whatever the input
-            plain = _plain(self.model, self.form, self.plan.device)
-            _check(resident.pfi.numpy(), plain.pfi(resident.tensors))
+        check()
         images_s = len(durations) * self.batch / seconds
         cost = cost_of(version.model, self.batch)
         return {
@@ -92,40 +77,57 @@ class _Measure:
             **_shares(self.form, images_s / self.batch, cost, self.peaks),
         }
 
+    def _served(self, network: Network) -> tuple[list[Work], Work]:
+        """As in the service: several batches in flight, but for batch 1, which is for latency."""
+        size = network.version.card.preprocess.size
+        random = np.random.default_rng(1)
+        tensors = random.integers(0, 256, (self.batch, 1, size, size)).astype(np.uint8)
+        bound = [network.bound(self.batch) for _ in range(min(IN_FLIGHT, self.batch))]
+        return [partial(one, tensors) for one in bound], lambda: None
+
+    def _resident(self, network: Network) -> tuple[list[Work], Work]:
+        """What was timed must have computed the answers."""
+        resident = Resident(network, self.batch, self.plan.device)
+
+        def check() -> None:
+            # By another session: a graph would be replayed, whatever the input
+            plain = _plain(self.model, self.form, self.plan.device)
+            found, known = resident.pfi.numpy(), plain.pfi(resident.tensors)
+            if not np.allclose(found, known, atol=5e-3):
+                raise RuntimeError(f"a replay answers {found[:4]}, a plain run {known[:4]}")
+
+        return [resident], check
+
 
 @cache
 def _plain(model: str, form: Form, device: Provider) -> Network:
     return opened(version_in(model, form), device, {})
 
 
-def _timed(works: list[Callable[[], object]], seconds: float) -> tuple[float, list[float]]:
-    """Wall seconds, and those of each call; each work is called by a thread of its own."""
-    for work in works:
+def _timed(works: list[Work], seconds: float) -> tuple[float, list[float]]:
+    """Wall seconds of all, and those of each call.
+
+    Each work has a thread of its own, which also warms it up: ONNX Runtime keeps a graph for the
+    thread that captured it.
+    """
+    warm = threading.Barrier(len(works))
+
+    def repeat(work: Work) -> tuple[float, float, list[float]]:
         for _ in range(WARM_UP):
             work()
-
-    def repeat(work: Callable[[], object]) -> list[float]:
-        durations = []
-        while not durations or time.perf_counter() - began < seconds:
-            since = time.perf_counter()
+        warm.wait()
+        durations: list[float] = []
+        began = now = time.perf_counter()
+        while not durations or now - began < seconds:
             work()
-            durations.append(time.perf_counter() - since)
-        return durations
+            since, now = now, time.perf_counter()
+            durations.append(now - since)
+        return began, now, durations
 
     with ThreadPoolExecutor(len(works)) as threads:
-        began = time.perf_counter()
-        found = [one for each in threads.map(repeat, works) for one in each]
-        return time.perf_counter() - began, found
-
-
-def _check(found: np.ndarray, known: np.ndarray) -> None:
-    """What was timed must have computed the answers.
-
-    Raises:
-        RuntimeError: It did not.
-    """
-    if not np.allclose(found, known, atol=5e-3):
-        raise RuntimeError(f"a replay answers {found[:4]}, a plain run {known[:4]}")
+        found = list(threads.map(repeat, works))
+    wall = max(each[1] for each in found) - min(each[0] for each in found)
+    return wall, [one for each in found for one in each[2]]
 
 
 def _shares(form: Form, batches_s: float, cost: tuple[int, int], peaks: Found) -> Found:
@@ -147,7 +149,7 @@ def roofline(plan: Plan) -> Found:
         torch.set_float32_matmul_precision(rounding)
         # Random: products of zeros need less power, and are faster
         a, b = torch.randn(2, plan.matmul_side, plan.matmul_side, device=device).to(kind)
-        seconds = _median_seconds(lambda a=a, b=b: a @ b, device)
+        seconds = _median_seconds(partial(torch.matmul, a, b), device)
         found[f"operations_s_{name}"] = rounded(2 * plan.matmul_side**3 / seconds)
     source = torch.randint(256, (plan.copied_bytes,), dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
@@ -155,7 +157,7 @@ def roofline(plan: Plan) -> Found:
     return found | {"copied_bytes_s": rounded(2 * plan.copied_bytes / seconds)}
 
 
-def _median_seconds(work: Callable[[], object], device: torch.device) -> float:
+def _median_seconds(work: Work, device: torch.device) -> float:
     accelerator = torch.get_device_module(device)
     work()
     durations = []

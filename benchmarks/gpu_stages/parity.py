@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +17,10 @@ from model_store import PreprocessSpec
 from service.imaging import image_to_tensor
 from service.inference import Network, Provider
 
-ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT / "tests"))
+sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
 from images import png, radiograph  # lies beside the tests, as above
 
+DATA = Path(__file__).parents[2] / "tests" / "data"
 MOST_AT_ONCE = 16  # images; also an odd rest, as batches of a service have
 LIMITS: dict[Form, float] = {"fp32": 1e-3, "fp16": 5e-3}  # of |PFI difference|
 
@@ -29,19 +31,14 @@ def run(plan: Plan, record: Record, data: Path | None) -> None:
     for model in plan.models:
         tensors = images(version_in(model, "fp32").card.preprocess, plan.made_images)
         known = _pfi(opened(version_in(model, "fp32"), "cpu", {}), tensors)
-        for provider in plan.providers:
-            for form in FORMS:
-                record.part(
-                    f"{model}, {provider}, {form}",
-                    lambda provider=provider, form=form, model=model, tensors=tensors, known=known: (
-                        _compared(model, provider, form, tensors, known)
-                    ),
-                )
+        for provider, form in product(plan.providers, FORMS):
+            compare = partial(_compared, model, provider, form, tensors, known)
+            record.part(f"{model}, {provider}, {form}", compare)
 
 
 def images(spec: PreprocessSpec, made: int) -> npt.NDArray[np.uint8]:
-    """(N, 1, S, S): the bundled radiographs, then made ones, of which every second is half hidden."""
-    files = [path for path in sorted((ROOT / "tests" / "data").iterdir()) if path.suffix != ".md"]
+    """(N, 1, S, S): the bundled radiographs, then made ones, every second of them half hidden."""
+    files = [path for path in sorted(DATA.iterdir()) if path.suffix != ".md"]
     bodies = [path.read_bytes() for path in files]
     for seed in range(made):
         picture = radiograph(320, 280, bits=12, seed=seed) * 16

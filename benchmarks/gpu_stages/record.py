@@ -37,8 +37,7 @@ class Record:
     def part(self, name: str, measure: Callable[[], Found]) -> Found:
         """Measure a part, or return what an earlier run found."""
         if name in self.parts:
-            found: Found = self.parts[name]
-            return found
+            return dict(self.parts[name])
         self.parts[name] = {"begun": True}
         self.write()
         began = time.monotonic()
@@ -49,7 +48,7 @@ class Record:
         self.parts[name] = found | {"took_s": round(time.monotonic() - began, 2)}
         self.write()
         print(f"  {name}: {json.dumps(self.parts[name])[:300]}", flush=True)
-        return self.parts[name]
+        return dict(self.parts[name])
 
     def out_of_time(self) -> None:
         """Forget the part that was being measured: the next run measures it again."""

@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import AbstractContextManager, ExitStack
+from functools import partial
 from pathlib import Path
 from urllib.request import urlopen
 
@@ -50,7 +51,7 @@ def run(plan: Plan, record: Record, data: Path | None) -> None:
                 for part, name in wanted.items():
                     one = _Run(plan, server, generators, bodies[name], workers)
                     alone = record.parts.get(f"decode, {name}, {workers}", {})
-                    record.part(part, lambda one=one, alone=alone: one.measure(alone))
+                    record.part(part, partial(one.measure, alone))
 
 
 def _inputs(plan: Plan) -> Found:
@@ -70,7 +71,7 @@ def _decoding(plan: Plan, record: Record, bodies: inputs.Bodies) -> None:
                     continue
                 record.part(
                     f"decode, {name}, {workers}",
-                    lambda files=files, some=every[:workers]: _decoded(plan, some, files),
+                    partial(_decoded, plan, every[:workers], files),
                 )
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,6 +14,7 @@ from bench import middle, rounded
 from gpu_stages.plan import Plan, TrainedStep
 from gpu_stages.record import Found, Record
 from training.augmentation.augmented_views import CHILDREN, children
+from training.networks.googlenet import GoogLeNet
 from training.study.data import ChildBatches
 from training.train.trainer import Batches, Trainer
 
@@ -23,7 +26,7 @@ def run(plan: Plan, record: Record, data: Path | None) -> None:
     del data
     record.part("children", lambda: _children(plan))
     for step in plan.steps:
-        record.part(step.name, lambda step=step: _steps(plan, step))
+        record.part(step.name, partial(_steps, plan, step))
 
 
 def _children(plan: Plan) -> Found:
@@ -70,7 +73,7 @@ def _steps(plan: Plan, step: TrainedStep) -> Found:
     }
 
 
-def _trainer(plan: Plan, step: TrainedStep, batches: Batches) -> Trainer:
+def _trainer(plan: Plan, step: TrainedStep, batches: Batches) -> Trainer[GoogLeNet]:
     trainer = train_step.trainer_of(
         batches,
         plan.training_side,
@@ -79,5 +82,6 @@ def _trainer(plan: Plan, step: TrainedStep, batches: Batches) -> Trainer:
         autocast=step.precision == "bf16",
     )
     if step.compiled:
-        trainer.parallel = torch.compile(trainer.network, **dict(plan.compiler))
+        options: dict[str, Any] = dict(plan.compiler)
+        trainer.network.compile(**options)
     return trainer
