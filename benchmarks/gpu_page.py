@@ -25,10 +25,10 @@ GOALS = (
 
 HEAD = """# On a GPU
 
-`python benchmarks/gpu_page.py` makes this page from
-[benchmarks/results/gpu.json](../benchmarks/results/gpu.json), which is the `results.json` of
-`python benchmarks/gpu.py` on a machine with a GPU. `python benchmarks/gpu.py --miniature` runs
-each line of it on a CPU. [benchmarks/carry.md](../benchmarks/carry.md) says how to bring it there.
+`python benchmarks/gpu_page.py` makes this page from `benchmarks/results/gpu.json`, which is the
+`results.json` of `python benchmarks/gpu.py` on a machine with a GPU. With `--miniature`, each line
+of that command runs on a CPU. [benchmarks/carry.md](../benchmarks/carry.md) says how to bring it to
+a machine.
 
 Whether the service answers on a GPU as on a CPU is checked at each start: it replays the model's
 probe on the provider that will serve, and does not start if the answer differs.
@@ -36,16 +36,14 @@ probe on the provider that will serve, and does not start if the answer differs.
 
 SETTINGS = """## Settings of a pod with a GPU
 
-Of these settings, only the defaults that are marked as measured come from this page.
-
-| setting | value | reason |
+| value of the chart | default | reason |
 | --- | --- | --- |
-| `config.max_batch_images` | 32 | {batch} |
+| `gpu.maxBatchImages` | 32 | {batch} |
 | `config.decode_workers` | the cores of the pod | {workers} |
-| `resources.limits.cpu` | 16 with `swift` or `googlenet` | {cores} |
+| `resources.limits.cpu` | 2; choose 4 to 8 | {cores} |
 
-Decoding keeps the cores busy long before one GPU is: [scaling](scaling.md) has the cores that a
-syntax needs.
+Decoding keeps the cores busy long before it keeps a GPU busy: [scaling](scaling.md) has the cores
+that a syntax needs.
 """
 
 
@@ -198,7 +196,7 @@ def _settings(results: Found) -> str:
         batch = f"measured: the network alone is fastest with {best}"
     served = [name for name in parts["serving"] if not name.startswith(("decode", "inputs"))]
     workers = "measured above" if served else f"{MISSING}; one worker keeps one core busy"
-    cores = "measured above" if served else f"{MISSING}; predicted in scaling"
+    cores = "measured above" if served else f"{MISSING}; predicted in [scaling](scaling.md)"
     return SETTINGS.format(batch=batch, workers=workers, cores=cores)
 
 

@@ -21,7 +21,7 @@ import time
 from collections import Counter
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import inputs
 import psutil
@@ -39,9 +39,19 @@ MODEL = "swift/1.1.0"  # costs next to nothing beside decoding, so what remains 
 RATE = 200  # samples a second
 SETTLE_SECONDS = 0.5
 NAMED = 3  # functions that hold the lock longest
+CHECKED = "jpeg2000"  # the syntax whose scaling docs/throughput.md has
+BEGIN, END = "<!-- made by benchmarks/scaling.py -->", "<!-- end -->"
 PREDICTED = (1, 2, 4, 8, 16)  # cores
 
 Row = dict[str, Any]
+
+
+class Predicted(NamedTuple):
+    """Images/s."""
+
+    least: float
+    most: float
+    limit: str  # of `most`
 
 
 def measure(name: str, cores: int, seconds: float, generator: Companion) -> Row:
@@ -73,13 +83,13 @@ def measure(name: str, cores: int, seconds: float, generator: Companion) -> Row:
         wall = time.perf_counter() - began
         whole, main = server.cpu_s() - whole, _cpu_s(server.process) - main
     images = max(1, len(outcome.good))
-    share = min(1.0, holding.total() / max(1, working.total()))
     return {
         "images_s": rounded(outcome.images_s),
         "cpu_ms": rounded(1e3 * whole / images),
         "main_cpu_ms": rounded(1e3 * main / images),
-        "lock_of_main": rounded(share),
-        "lock_ms": rounded(1e3 * share * main / images),
+        "samples_holding": holding.total(),
+        "samples_running": working.total(),
+        "lock_of_main": rounded(min(1.0, holding.total() / max(1, working.total()))),
         "lock_share_of_time": rounded(holding.total() / (RATE * seconds)),
         "decode_cpu_ms": rounded(decode[0]),
         "decode_on_all_cores_cpu_ms": rounded(decode[1]),
@@ -125,43 +135,52 @@ def innermost(raw: str) -> Counter[str]:
     return found
 
 
-def predicted(row: Row, cores: int) -> tuple[float, str]:
-    """Images/s at most on so many cores, and what limits them.
+def predicted(row: Row, cores: int) -> Predicted:
+    """Images/s on so many cores, between two bounds, and what limits the upper one.
 
-    Cores work in parallel until the main process holds Python's lock all the time. Each further
-    core slows the others down as much as the second did, where this was measured.
+    Below: what the main process does, it does on one core, and the others wait (Amdahl). Above: all
+    cores work, until the main process holds Python's lock all the time.
 
     Args:
-        row: A measurement on one core: `cpu_ms`, `lock_ms`, and `stretch` if it is known.
+        row: Of an image: `cpu_ms`, of it `main_ms` outside decoding and the network, of that
+            `lock_ms`. Each further core slows the others by the share `stretch`, through memory.
         cores: Of the pod.
     """
-    by_cores = cores / (row["cpu_ms"] * (1 + row.get("stretch", 0.0) * (cores - 1)) / 1e3)
-    by_lock = 1e3 / row["lock_ms"] if row["lock_ms"] else float("inf")
-    return min(by_cores, by_lock), "cores" if by_cores <= by_lock else "Python's lock"
+    cpu_ms = row["cpu_ms"] * (1 + row["stretch"] * (cores - 1))
+    by_cores, by_lock = 1e3 * cores / cpu_ms, 1e3 / row["lock_ms"]
+    least = 1e3 / (row["main_ms"] + (cpu_ms - row["main_ms"]) / cores)
+    limit = "cores" if by_cores <= by_lock else "Python's lock"
+    return Predicted(least, min(by_cores, by_lock), limit)
 
 
 def rows_of(throughput: Row, scaling: Row) -> dict[str, Row]:
-    """By syntax: the CPU time of docs/throughput.md, and the share of it that holds the lock.
+    """By syntax: the CPU times of docs/throughput.md, and the lock's share of the main process's.
 
-    CPU times are of a quiet machine. A share changes little beside other work, a time does.
+    The share is that of all syntaxes together: on a busy machine, that of one is of few samples.
     """
+    measured = scaling["rows"].values()
+    holding, running = (
+        sum(row[f"samples_{what}"] for row in measured) for what in ("holding", "running")
+    )
     found = {}
     for name, syntax in throughput["syntaxes"].items():
-        locked = scaling["rows"].get(f"{name}, 1")
-        if locked is None:
-            continue
         own = syntax["models"][MODEL]
-        of_cpu = locked["lock_ms"] / locked["cpu_ms"]
         served = own["service"]["8"]
-        middle = statistics.median
-        alone, crowded = middle(own["decode_cpu_s"]), middle(own["decode_on_all_cores_cpu_s"])
-        cpu_ms = 1e3 * middle(served["cpu_s"])
+        alone, crowded, network, cpu, interrupts = (
+            1e3 * statistics.median(values)
+            for values in (
+                *(own["decode_cpu_s"], own["decode_on_all_cores_cpu_s"], own["network_cpu_s"]),
+                *(served["cpu_s"], served["interrupts_s"]),
+            )
+        )
+        main = max(0.0, cpu - alone - network)
         found[name] = {
-            "cpu_ms": cpu_ms + 1e3 * middle(served["interrupts_s"]),
-            "decode_ms": 1e3 * alone,
-            "stretch": max(0.0, crowded / alone - 1),
-            "lock_ms": of_cpu * cpu_ms,
             "megabytes": syntax["megabytes"],
+            "cpu_ms": cpu + interrupts,
+            "decode_ms": alone,
+            "main_ms": main,
+            "lock_ms": main * holding / running,
+            "stretch": max(0.0, crowded / alone - 1),
         }
     return found
 
@@ -169,26 +188,40 @@ def rows_of(throughput: Row, scaling: Row) -> dict[str, Row]:
 def tables(throughput: Row, scaling: Row) -> str:
     """The tables of docs/scaling.md."""
     rows = rows_of(throughput, scaling)
-    return "\n".join((_cost_table(rows), _check_table(throughput), _prediction_table(rows)))
+    parts = (_cost_table(rows), _check_table(throughput, rows), _prediction_table(rows))
+    return "\n".join((_said(scaling), *parts))
+
+
+def _said(scaling: Row) -> str:
+    """On what the lock was measured."""
+    rows = scaling["rows"].values()
+    images = sum(row["images"] for row in rows)
+    kind, remark = "quiet", ""
+    if not all(row["quiet"] for row in rows):
+        kind, remark = "busy", " Take it as a rough estimate."
+    return (
+        f"The lock's share was measured on a {kind} machine, on {images} images of all syntaxes "
+        f"together.{remark}\n"
+    )
 
 
 def _cost_table(rows: dict[str, Row]) -> str:
     lines = [
-        "| syntax | MB | CPU, ms | of it decoding, ms | Python's lock, ms | second core |",
-        "| --- | --- | --- | --- | --- | --- |",
+        "| syntax | MB | CPU, ms | decoding, ms | main process, ms | lock, ms | second core |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     lines += [
         f"| {name} | {row['megabytes']:.3g} | {row['cpu_ms']:.1f} | {row['decode_ms']:.1f} "
-        f"| {row['lock_ms']:.1f} | +{100 * row['stretch']:.0f} % |"
+        f"| {row['main_ms']:.1f} | {row['lock_ms']:.1f} | +{100 * row['stretch']:.0f} % |"
         for name, row in rows.items()
     ]
     return "\n".join((*lines, ""))
 
 
-def _check_table(throughput: Row) -> str:
+def _check_table(throughput: Row, rows: dict[str, Row]) -> str:
     """From one core to two, of what docs/throughput.md measured in one run."""
     lines = [
-        "| model | 1 core, measured | 2 cores, predicted | 2 cores, measured | difference |",
+        "| model | 1 core, measured | 2 cores, predicted | 2 cores, measured | within |",
         "| --- | --- | --- | --- | --- |",
     ]
     for model, shapes in throughput["scaling"].items():
@@ -196,10 +229,15 @@ def _check_table(throughput: Row) -> str:
             statistics.median(shapes[f"1 process on {cores}"]["images_s"])
             for cores in ("1 core", "2 cores")
         )
-        lines.append(
-            f"| {model} | {one:.1f} | {2 * one:.1f} | {two:.1f} | {two / 2 / one - 1:+.0%} |"
-        )
+        found = predicted(rows[CHECKED] | {"cpu_ms": 1e3 / one}, 2)
+        within = "yes" if found.least <= two <= found.most else "no"
+        lines.append(f"| {model} | {one:.1f} | {_range(found)} | {two:.1f} | {within} |")
     return "\n".join((*lines, ""))
+
+
+def _range(found: Predicted) -> str:
+    least, most = f"{found.least:.0f}", f"{found.most:.0f}"
+    return most if least == most else f"{least} to {most}"
 
 
 def _prediction_table(rows: dict[str, Row]) -> str:
@@ -207,9 +245,14 @@ def _prediction_table(rows: dict[str, Row]) -> str:
     lines = [f"| syntax | {names} | limit at 16 |", f"| --- |{' --- |' * (len(PREDICTED) + 1)}"]
     for name, row in rows.items():
         found = [predicted(row, cores) for cores in PREDICTED]
-        cells = " | ".join(f"{speed:.0f}" for speed, _ in found)
-        lines.append(f"| {name} | {cells} | {found[-1][1]} |")
+        lines.append(f"| {name} | {' | '.join(map(_range, found))} | {found[-1].limit} |")
     return "\n".join((*lines, ""))
+
+
+def written(page: str, made: str) -> str:
+    """The page with these tables between its marks."""
+    before, _, rest = page.partition(BEGIN)
+    return f"{before}{BEGIN}\n\n{made}\n{END}{rest.partition(END)[2]}"
 
 
 def main() -> None:
@@ -226,8 +269,10 @@ def main() -> None:
                 content["machine"] = machine()
                 RESULTS.write_text(json.dumps(content, indent=1) + "\n")
                 say(f"{name}, {cores}: {row}")
-    found = tables(json.loads(THROUGHPUT.read_text()), content)
-    print(found)
+    made = tables(json.loads(THROUGHPUT.read_text()), content)
+    print(made)
+    if options.write:
+        PAGE.write_text(written(PAGE.read_text(), made))
 
 
 def _options() -> argparse.Namespace:
@@ -236,6 +281,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--cores", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--seconds", type=float, default=5, help="of each sampling")
     parser.add_argument("--quiet-machine", action="store_true", help="nothing else runs here")
+    parser.add_argument("--write", action="store_true", help="the tables into docs/scaling.md")
     return parser.parse_args()
 
 
