@@ -48,6 +48,7 @@ def main() -> None:
         record = Record(options.results, options.stage)
         import_module(f"gpu_stages.{options.stage}").run(plan, record, options.data)
         return
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # and a stage ends with this process
     end = time.time() + plan.patience * 60 * options.minutes - RESERVE_SECONDS
     for stage in options.stages:
         _stage(stage, options, plan.patience * LIMITS[stage], end)

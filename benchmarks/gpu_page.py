@@ -20,7 +20,7 @@ MISSING = "not measured yet"
 GOALS = (
     ("network alone, fp16, googlenet, images/s", 20_000.0),
     ("training, googlenet, images/s", 6_000.0),
-    ("end to end, of what the decode workers alone do, with most workers", 0.85),
+    ("end to end with 16 decode workers, of what they decode alone", 0.85),
 )
 
 HEAD = """# On a GPU
@@ -94,14 +94,21 @@ def goals(parts: dict[str, Found]) -> list[tuple[str, float, float | None]]:
         if name.startswith("googlenet") and ", fp16, " in name and "images_s" in part
     ]
     training = [part["images_s"] for part in parts["training"].values() if "images_s" in part]
-    workers = f", {FULL.workers[0]}"
-    served = [
-        part["of_decoding"]
-        for name, part in parts["serving"].items()
-        if name.endswith(workers) and "of_decoding" in part
-    ]
-    found = (max(network, default=None), max(training, default=None), min(served, default=None))
+    found = (max(network, default=None), max(training, default=None), _slowest(parts["serving"]))
     return [(name, limit, value) for (name, limit), value in zip(GOALS, found, strict=True)]
+
+
+def _slowest(serving: Found) -> float | None:
+    """The syntax furthest from its decode limit, each in its best shape with most workers."""
+    shapes = [(each, f", {each[0]} x {each[1]}") for each in FULL.shapes]
+    most = max(processes * workers for processes, workers in FULL.shapes)
+    full = tuple(end for (processes, workers), end in shapes if processes * workers == most)
+    best: dict[str, float] = {}
+    for name, part in serving.items():
+        if name.endswith(full) and "of_decoding" in part:
+            key = name.rpartition(", ")[0]
+            best[key] = max(best.get(key, 0.0), part["of_decoding"])
+    return min(best.values(), default=None)
 
 
 def _goals(parts: dict[str, Found]) -> str:
@@ -185,7 +192,7 @@ def _serving(parts: Found) -> list[str]:
         for name, part in parts.items()
         if name != "inputs"
     }
-    return _rows("model, syntax, decode workers", rows)
+    return _rows("model, syntax, processes x decode workers", rows)
 
 
 def _settings(results: Found) -> str:

@@ -109,7 +109,7 @@ def _cpu_s(process: psutil.Process) -> float:
 def _decoded(decoders: list[Companion], files: list[str]) -> float:
     for decoder in decoders:
         decoder.send(part="decode", model=MODEL, paths=files, seconds=1)
-    return 1e3 * statistics.mean(decoder.receive()["cpu_s"] for decoder in decoders)
+    return 1e3 * statistics.mean([float(decoder.receive()["cpu_s"]) for decoder in decoders])
 
 
 def sampled(pid: int, seconds: float, *how: str) -> Counter[str]:
@@ -139,18 +139,24 @@ def predicted(row: Row, cores: int) -> Predicted:
     """Images/s on so many cores, between two bounds, and what limits the upper one.
 
     Below: what the main process does, it does on one core, and the others wait (Amdahl). Above: all
-    cores work, until the main process holds Python's lock all the time.
+    cores work, until the one thread that receives works all the time, or Python's lock is always
+    held.
 
     Args:
-        row: Of an image: `cpu_ms`, of it `main_ms` outside decoding and the network, of that
-            `lock_ms`. Each further core slows the others by the share `stretch`, through memory.
+        row: Of an image: `cpu_ms`; of it `main_ms` outside decoding and the network; of that
+            `receive_ms` and `lock_ms`. Each further core slows the others by the share `stretch`,
+            through memory.
         cores: Of the pod.
     """
     cpu_ms = row["cpu_ms"] * (1 + row["stretch"] * (cores - 1))
-    by_cores, by_lock = 1e3 * cores / cpu_ms, 1e3 / row["lock_ms"]
+    most = {
+        "cores": cores / cpu_ms,
+        "receiving": 1 / row["receive_ms"],
+        "Python's lock": 1 / row["lock_ms"],
+    }
+    limit = min(most, key=most.__getitem__)
     least = 1e3 / (row["main_ms"] + (cpu_ms - row["main_ms"]) / cores)
-    limit = "cores" if by_cores <= by_lock else "Python's lock"
-    return Predicted(least, min(by_cores, by_lock), limit)
+    return Predicted(least, 1e3 * most[limit], limit)
 
 
 def rows_of(throughput: Row, scaling: Row) -> dict[str, Row]:
@@ -179,6 +185,7 @@ def rows_of(throughput: Row, scaling: Row) -> dict[str, Row]:
             "cpu_ms": cpu + interrupts,
             "decode_ms": alone,
             "main_ms": main,
+            "receive_ms": 1e3 * statistics.median(syntax["receive"]["cpu_s"]),
             "lock_ms": main * holding / running,
             "stretch": max(0.0, crowded / alone - 1),
         }
@@ -207,12 +214,16 @@ def _said(scaling: Row) -> str:
 
 def _cost_table(rows: dict[str, Row]) -> str:
     lines = [
-        "| syntax | MB | CPU, ms | decoding, ms | main process, ms | lock, ms | second core |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
+        (
+            "| syntax | MB | CPU, ms | decoding, ms | main process, ms | receiving, ms | lock, ms "
+            "| second core |"
+        ),
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     lines += [
         f"| {name} | {row['megabytes']:.3g} | {row['cpu_ms']:.1f} | {row['decode_ms']:.1f} "
-        f"| {row['main_ms']:.1f} | {row['lock_ms']:.1f} | +{100 * row['stretch']:.0f} % |"
+        f"| {row['main_ms']:.1f} | {row['receive_ms']:.1f} | {row['lock_ms']:.1f} "
+        f"| +{100 * row['stretch']:.0f} % |"
         for name, row in rows.items()
     ]
     return "\n".join((*lines, ""))

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import AbstractContextManager, ExitStack
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import ExitStack
 from functools import partial
+from itertools import product
 from pathlib import Path
 from urllib.request import urlopen
 
@@ -31,27 +33,34 @@ PART_SECONDS = 0.4
 
 
 def run(plan: Plan, record: Record, data: Path | None) -> None:
-    """Inputs, decoding alone, then the service with fewer and fewer workers."""
+    """Inputs, decoding alone, then the service in each shape."""
     del data
     record.part("inputs", lambda: _inputs(plan))
     bodies = inputs.bodies(plan.syntaxes)
     _decoding(plan, record, bodies)
-    for workers in plan.workers:
-        for model in plan.models:
-            names = plan.syntaxes if workers == plan.workers[0] else plan.few_syntaxes
-            wanted = {f"{model}, {name}, {workers}": name for name in names}
-            if wanted.keys() <= record.parts.keys():
-                continue
-            with ExitStack() as stack:
-                server = stack.enter_context(_served(plan, model, workers))
-                generators = [
-                    stack.enter_context(load_generator())
-                    for _ in range(max(1, len(os.sched_getaffinity(0)) // CORES_A_GENERATOR))
-                ]
-                for part, name in wanted.items():
-                    one = _Run(plan, server, generators, bodies[name], workers)
-                    alone = record.parts.get(f"decode, {name}, {workers}", {})
-                    record.part(part, partial(one.measure, alone))
+    for (processes, workers), model in product(plan.shapes, plan.models):
+        wanted = {
+            f"{model}, {name}, {processes} x {workers}": name
+            for name in _syntaxes(plan, processes * workers)
+        }
+        if wanted.keys() <= record.parts.keys():
+            continue
+        with ExitStack() as stack:
+            running = _served(plan, model, processes, workers, stack)
+            generators = [
+                stack.enter_context(load_generator())
+                for _ in range(max(1, len(os.sched_getaffinity(0)) // CORES_A_GENERATOR))
+            ]
+            for part, name in wanted.items():
+                one = _Run(plan, running, generators, bodies[name], processes * workers)
+                alone = record.parts.get(f"decode, {name}, {processes * workers}", {})
+                record.part(part, partial(one.measure, alone))
+
+
+def _syntaxes(plan: Plan, workers: int) -> tuple[str, ...]:
+    """All with most workers, else a few."""
+    most = max(processes * each for processes, each in plan.shapes)
+    return plan.syntaxes if workers == most else plan.few_syntaxes
 
 
 def _inputs(plan: Plan) -> Found:
@@ -63,15 +72,14 @@ def _inputs(plan: Plan) -> Found:
 
 def _decoding(plan: Plan, record: Record, bodies: inputs.Bodies) -> None:
     """CPU seconds an image in so many processes at once: the limit of so many workers."""
+    counts = sorted({processes * workers for processes, workers in plan.shapes}, reverse=True)
     with ExitStack() as stack:
-        every: list[Companion] = [stack.enter_context(parts()) for _ in range(max(plan.workers))]
-        for name, files in bodies.items():
-            for workers in plan.workers:
-                if workers != plan.workers[0] and name not in plan.few_syntaxes:
-                    continue
+        every: list[Companion] = [stack.enter_context(parts()) for _ in range(counts[0])]
+        for workers in counts:
+            for name in _syntaxes(plan, workers):
                 record.part(
                     f"decode, {name}, {workers}",
-                    partial(_decoded, plan, every[:workers], files),
+                    partial(_decoded, plan, every[:workers], bodies[name]),
                 )
 
 
@@ -87,31 +95,35 @@ def _decoded(plan: Plan, some: Sequence[Companion], files: list[Path]) -> Found:
     }
 
 
-def _served(plan: Plan, model: str, workers: int) -> AbstractContextManager[Server]:
+def _served(plan: Plan, model: str, processes: int, workers: int, stack: ExitStack) -> list[Server]:
+    """All started at the same time, as a start on a GPU takes seconds."""
     settings = servers.AMPLE_LIMITS | {
         "provider": plan.device,
         "decode_workers": workers,
         "max_batch_images": plan.served_batch,
     }
-    return servers.running(servers.service(model, **settings))
+    command = servers.service(model, **settings)
+    with ThreadPoolExecutor(processes) as pool:
+        contexts = [servers.running(command) for _ in range(processes)]
+        return list(pool.map(stack.enter_context, contexts))
 
 
 class _Run:
-    """One server under the load of one syntax."""
+    """Servers under the load of one syntax."""
 
     def __init__(
         self,
         plan: Plan,
-        server: Server,
+        running: list[Server],
         generators: list[Companion],
         files: list[Path],
         workers: int,
     ) -> None:
-        self.server, self.generators, self.workers = server, generators, workers
+        self.running, self.generators = running, generators
         self.seconds = plan.serving_seconds
         self.load = {
-            "ports": [server.port],
-            "target": server.target,
+            "ports": [server.port for server in running],
+            "target": running[0].target,
             "bodies": [str(path) for path in files],
             "connections": max(1, workers * plan.connections_per_worker // len(generators)),
         }
@@ -120,20 +132,20 @@ class _Run:
         """Warm up, measure, and compare with decoding alone."""
         self._send(images=4, seconds=0)
         busy: list[float] = []
-        before, cpu = self._metrics(), self.server.cpu_s()
+        before, cpu = self._metrics(), self._cpu_s()
         psutil.cpu_percent()
         with Sampler(lambda: busy.extend(self._busy()), SAMPLE_SECONDS):
             outcomes = self._send(images=4, seconds=self.seconds)
         machine = psutil.cpu_percent() / 100
         images_s = sum(outcome.images_s for outcome in outcomes)
         good = sum(len(outcome.good) for outcome in outcomes)
-        changes = {name: after - before.get(name, 0.0) for name, after in self._metrics().items()}
+        changes = {name: after - before[name] for name, after in self._metrics().items()}
         calls, run = changes.pop("count"), changes.pop("sum")
         waits = {name: rounded(1e3 * value / max(1, good)) for name, value in changes.items()}
         found = {
             "images_s": rounded(images_s),
             "errors": sum(outcome.errors for outcome in outcomes),
-            "cpu_ms": rounded(1e3 * (self.server.cpu_s() - cpu) / max(1, good)),
+            "cpu_ms": rounded(1e3 * (self._cpu_s() - cpu) / max(1, good)),
             "machine_share": rounded(machine),
             "generator_cores": rounded(sum(outcome.share_of_cpu for outcome in outcomes)),
             "gpu_busy": rounded(max(busy)) if busy else None,
@@ -150,15 +162,21 @@ class _Run:
             generator.send(**self.load, **how)
         return [Outcome(generator.receive()) for generator in self.generators]
 
-    def _text(self) -> str:
-        with urlopen(f"http://127.0.0.1:{self.server.port}/metrics", timeout=10) as answer:
-            return str(answer.read().decode())
+    def _cpu_s(self) -> float:
+        return sum(server.cpu_s() for server in self.running)
 
-    def _metrics(self) -> dict[str, float]:
-        text = self._text()
-        pairs = [*SUMS.findall(text), *CALLS.findall(text)]
-        return {name: float(value) for name, value in pairs}
+    def _texts(self) -> list[str]:
+        addresses = [f"http://127.0.0.1:{server.port}/metrics" for server in self.running]
+        return [urlopen(address, timeout=10).read().decode() for address in addresses]
+
+    def _metrics(self) -> Counter[str]:
+        """Sums over all servers."""
+        found: Counter[str] = Counter()
+        for text in self._texts():
+            for name, value in (*SUMS.findall(text), *CALLS.findall(text)):
+                found[name] += float(value)  # type: ignore[assignment]  # seconds
+        return found
 
     def _busy(self) -> list[float]:
         """The device's share of time; a CPU has no such metric."""
-        return [float(value) for value in BUSY.findall(self._text())]
+        return [float(value) for text in self._texts()[:1] for value in BUSY.findall(text)]

@@ -85,7 +85,7 @@ def test_a_syntax_is_compared_with_decoding_alone(stages: dict[str, Any]) -> Non
     """Each load was answered, and says which stage was the longest."""
     parts = stages["serving"]["parts"]
     served = {name: part for name, part in parts.items() if name.startswith(MINIATURE.models)}
-    assert len(served) == len(MINIATURE.models) * (len(MINIATURE.syntaxes) + 1)
+    assert len(served) == len(MINIATURE.models) * (2 * len(MINIATURE.syntaxes) + 1)
     for part in served.values():
         assert part["images_s"] > 0
         assert part["errors"] == 0

@@ -79,7 +79,7 @@ def test_without_results_every_goal_is_not_measured() -> None:
 
 
 def test_goals_are_taken_from_the_parts_they_are_about() -> None:
-    """The best of fp16, of all training steps; the worst syntax with most workers."""
+    """The best of fp16, of all training steps; the worst syntax, in its best shape."""
     parts: dict[str, Found] = {
         "network": {
             "roofline": {},
@@ -90,9 +90,10 @@ def test_goals_are_taken_from_the_parts_they_are_about() -> None:
         },
         "training": {"children": {"equal": True}, "64, bf16": {"images_s": 5_000.0}},
         "serving": {
-            "swift/1.1.0, png, 16": {"of_decoding": 0.9},
-            "swift/1.1.0, rle, 16": {"of_decoding": 0.8},
-            "swift/1.1.0, png, 1": {"of_decoding": 0.1},
+            "swift/1.1.0, png, 1 x 16": {"of_decoding": 0.9},
+            "swift/1.1.0, rle, 1 x 16": {"of_decoding": 0.3},
+            "swift/1.1.0, rle, 4 x 4": {"of_decoding": 0.8},
+            "swift/1.1.0, png, 1 x 1": {"of_decoding": 0.1},
         },
     }
     assert [value for *_, value in gpu_page.goals(parts)] == [21_000.0, 5_000.0, 0.8]

@@ -28,15 +28,16 @@ def test_samples_are_added_up_by_the_innermost_function() -> None:
     [
         (1, 2.0, 100, 100, "cores"),
         (2, 2.0, 1000 / 7, 200, "cores"),
-        (6, 2.0, 200, 500, "Python's lock"),
-        (16, 4.0, 1000 / 4.375, 250, "Python's lock"),
+        (6, 3.0, 200, 1000 / 3, "Python's lock"),
+        (16, 2.0, 1000 / 4.375, 400, "receiving"),
     ],
 )
-def test_one_lock_bounds_many_cores(
+def test_one_thread_and_one_lock_bound_many_cores(
     cores: int, lock_ms: float, least: float, most: float, limit: str
 ) -> None:
-    """One core does what it does; more of them end at the lock."""
-    row = {"cpu_ms": 10.0, "main_ms": 4.0, "lock_ms": lock_ms, "stretch": 0.0}
+    """One core does what it does; more of them end at the lock, or at the thread that receives."""
+    row = {"cpu_ms": 10.0, "main_ms": 4.0, "receive_ms": 2.5, "lock_ms": lock_ms}
+    row["stretch"] = 0.0
     found = scaling.predicted(row, cores)
     assert (found.least, found.most) == pytest.approx((least, most))
     assert found.limit == limit
@@ -44,7 +45,7 @@ def test_one_lock_bounds_many_cores(
 
 def test_shared_memory_slows_all_cores() -> None:
     """By as much for each further core as for the second."""
-    row = {"cpu_ms": 10.0, "main_ms": 1.0, "lock_ms": 0.1, "stretch": 0.5}
+    row = {"cpu_ms": 10.0, "main_ms": 1.0, "receive_ms": 0.5, "lock_ms": 0.1, "stretch": 0.5}
     assert scaling.predicted(row, 3).most == pytest.approx(150)
 
 
