@@ -111,7 +111,7 @@ def _end_group(group: int) -> None:
 
 def _libraries() -> str:
     """LD_LIBRARY_PATH with the CUDA libraries that pip installed, perhaps for another package."""
-    folders = [Path(each) for each in {*site.getsitepackages(), *sys.path} if each]
+    folders = [Path(each) for each in dict.fromkeys([*site.getsitepackages(), *sys.path]) if each]
     found = [str(each) for folder in folders for each in sorted(folder.glob("nvidia/*/lib"))]
     return os.pathsep.join(filter(None, [*found, os.environ.get("LD_LIBRARY_PATH", "")]))
 

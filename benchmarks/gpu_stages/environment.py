@@ -63,10 +63,12 @@ def _driver() -> str | None:
         return file.read_text().splitlines()[0]
     try:
         import pynvml
-
+    except ImportError:
+        return None
+    try:
         pynvml.nvmlInit()
         return str(pynvml.nvmlSystemGetDriverVersion())
-    except (ImportError, pynvml.NVMLError):
+    except pynvml.NVMLError:  # no driver
         return None
 
 
