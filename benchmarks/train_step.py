@@ -52,11 +52,13 @@ def radiographs(size: int) -> Radiographs:
     return Radiographs(LabelledImages(rows, tensors), ("train",) * IMAGES)
 
 
-def trainer_of(batches: Batches, size: int, steps: int, device: torch.device) -> Trainer:
+def trainer_of(
+    batches: Batches, size: int, steps: int, device: torch.device, *, autocast: bool = True
+) -> Trainer:
     """A network from scratch; its speed does not depend on its weights."""
     torch.manual_seed(1)
     network = GoogLeNet(auxiliary=size in AUXILIARY_SIDES)
-    recipe = Recipe(steps=steps, rate=1e-4, decay_steps=steps)
+    recipe = Recipe(steps=steps, rate=1e-4, decay_steps=steps, autocast=autocast)
     return Trainer(network, batches, recipe, device)
 
 
@@ -67,8 +69,7 @@ def timed(trainers: list[Trainer], steps: int, device: torch.device) -> list[lis
         for trainer, durations in zip(trainers, found, strict=True):
             began = time.perf_counter()
             trainer.train_step()
-            if device.type == "cuda":
-                torch.cuda.synchronize()
+            torch.get_device_module(device).synchronize()
             if step >= WARM_UP:
                 durations.append(time.perf_counter() - began)
     return found

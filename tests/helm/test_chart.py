@@ -233,6 +233,19 @@ def test_a_gpu_is_one_value() -> None:
     assert compiles > loads
 
 
+def test_a_gpu_has_larger_batches_unless_config_says_otherwise() -> None:
+    """A CPU keeps the default of the service."""
+    on = {"gpu": {"enabled": True}}
+    for values, expected in (
+        ({}, None),
+        (on, "32"),
+        ({"gpu": {"enabled": True, "maxBatchImages": 64}}, "64"),
+        (on | {"config": {"max_batch_images": 16}}, "16"),
+    ):
+        variables = environment(pod_of(render(KEYS | values)))
+        assert variables.get("CXRVIEW_MAX_BATCH_IMAGES") == expected
+
+
 def test_the_number_of_pods_has_one_owner() -> None:
     """`replicas`, an autoscaler or KEDA: an upgrade must not undo what those have decided."""
     keda = {"keda": {"enabled": True, "prometheusAddress": "http://prometheus:9090"}}
