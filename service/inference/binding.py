@@ -40,7 +40,7 @@ class BoundRun:
         session: onnxruntime.InferenceSession,
         outputs: tuple[Output, ...],
         shape: tuple[int, ...],
-        options: onnxruntime.RunOptions | None = None,
+        options: onnxruntime.RunOptions,
         *,
         pinned: bool = False,
     ) -> None:

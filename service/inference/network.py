@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -75,12 +75,12 @@ class Network:
         Raises:
             OutputError: An output has another shape or type than that of a prediction.
         """
-        arrays = self.session.run(self.outputs, {"tensors": tensors}, self.run_options)
+        arrays = self._fetch(self.outputs, tensors)
         return predictions_of(self.outputs, arrays, len(tensors))
 
     def pfi(self, tensors: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """(B, 1, S, S) uint8 -> (B,) PFI, the probability of a frontal image, within 0..1."""
-        (pfi,) = self.session.run(["pfi"], {"tensors": tensors})
+        (pfi,) = self._fetch(["pfi"], tensors)
         return np.asarray(pfi, dtype=np.float32)
 
     def evidence(self, tensor: Tensor) -> npt.NDArray[np.float32]:
@@ -98,11 +98,15 @@ class Network:
         """
         if not self.version.card.heads.evidence:
             raise OutputError(f"{self.version.reference} has no map of evidence")
-        (maps,) = self.session.run([EVIDENCE], {"tensors": tensor[np.newaxis]})
+        (maps,) = self._fetch([EVIDENCE], tensor[np.newaxis])
         found = np.asarray(maps[0], dtype=np.float32)
         if found.ndim != 2 or not np.isfinite(found).all():
             raise OutputError(f"{self.version.reference} answers with no map of evidence")
         return found
+
+    def _fetch(self, outputs: Sequence[str], tensors: npt.NDArray[np.uint8]) -> list[Any]:
+        arrays: list[Any] = self.session.run(outputs, {"tensors": tensors}, self.run_options)
+        return arrays
 
     def bound(self, max_batch_images: int) -> BoundRun:
         """Like `run`, with its own input buffer, for one thread; several keep a GPU busy."""

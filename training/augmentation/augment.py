@@ -23,7 +23,7 @@ from training.augmentation.scenes import Scenes
 MARKS = 128  # rendered once; each use is moved, scaled and dimmed at random
 MARK_SIDE = 96  # pixels
 NEAR_QUARTER = 30.0  # degrees; farther from a quarter turn, which way is up cannot be asked
-MOST = 0.75  # of its side; of a picture that shows less, handedness cannot be asked
+LEAST_SIDE = 0.75  # share of the image's side; handedness is not asked of smaller crops
 UNKNOWN = -1
 
 
@@ -161,7 +161,7 @@ class Augmentation:
         edge = grid_sample(batch, grid, padding_mode="border", align_corners=False)
         moved = torch.where(self._chance(count, 0.6), dark, edge)
         quarters, mirrored = orientation_of(degrees, mirror, flip)
-        return moved, quarters, torch.where(side >= MOST, mirrored, UNKNOWN)
+        return moved, quarters, torch.where(side >= LEAST_SIDE, mirrored, UNKNOWN)
 
     def _hide(self, batch: Tensor) -> tuple[Tensor, Tensor]:
         """A black, white, grey or noisy rectangle: a shield, a lost tile, half an image.
