@@ -25,7 +25,8 @@ from training.data.manifest import read_images, read_manifest
 from training.evaluate.heads import FLAGGED_CHESTS, chest_cutoff, oriented
 from training.export.publish import LIMITATIONS_OF_HEADS
 from training.export.quantize.convert import heads_predictor
-from training.train.fit import HeadsJudge, make_trainer
+from training.networks.heads import CLASSES
+from training.train.fit import HEAD_WEIGHTS, HeadsJudge, make_trainer
 from training.train.settings import FitSettings, rows_of
 
 PATIENTS = 10
@@ -178,8 +179,8 @@ def test_weights_are_judged_by_all_heads(tested: Path) -> None:
     with torch.no_grad():
         trainer.network.fc.weight.zero_()
         trainer.network.fc.bias.zero_()
-    two, four = np.log(2), np.log(4)
-    expected = two + 0.5 * two + 0.5 * four + 0.25 * two + 0.5 * two
+    weights = {"view": 1.0, **HEAD_WEIGHTS}
+    expected = sum(weights[head] * np.log(CLASSES[head]) for head in settings.heads)
     judge = HeadsJudge.of(settings, torch.device("cpu"))
     assert judge.loss(trainer.network) == pytest.approx(expected, rel=1e-4)
 
