@@ -2,6 +2,7 @@
 
 from service.imaging.decoders import Decoder
 from service.imaging.dicom import read_sop_instance_uid
+from service.imaging.display import LONGEST_SIDE, Display, Grey, encoded
 from service.imaging.errors import (
     BlankImageError,
     ColourImageError,
@@ -22,6 +23,7 @@ from service.imaging.errors import (
 from service.imaging.header import ViewHeader
 from service.imaging.loading import load_decoders
 from service.imaging.origin import Origin, tidy, valid_uid
+from service.imaging.picture import Field
 from service.imaging.radiograph import (
     Format,
     Radiograph,
@@ -34,13 +36,17 @@ from service.imaging.tensor import Tensor
 from service.imaging.uncompressed import is_uncompressed
 
 __all__ = [
+    "LONGEST_SIDE",
     "BlankImageError",
     "ColourImageError",
     "CorruptImageError",
     "Decoder",
     "DecoderFailedError",
+    "Display",
     "EmptyImageError",
+    "Field",
     "Format",
+    "Grey",
     "ImageError",
     "ImageTooLargeError",
     "ImageTooSmallError",
@@ -55,6 +61,7 @@ __all__ = [
     "UnsupportedSopClassError",
     "UnsupportedTransferSyntaxError",
     "ViewHeader",
+    "encoded",
     "image_to_tensor",
     "is_uncompressed",
     "load_decoders",
