@@ -27,6 +27,7 @@ from service.api.middleware.unforeseen_errors import UnforeseenErrors
 from service.api.middleware.unread_body import UnreadBody
 from service.api.routes import backfills, batch, classify, model, operations
 from service.api.routes.backfills import open_backfills, require_extra
+from service.api.routes.ui import page_router
 from service.api.runtime import open_runtime
 from service.api.settings import Settings
 from service.api.tracing import send_traces
@@ -91,6 +92,8 @@ def create_app(settings: Settings | None = None, operations_port: int | None = N
     problems.install(app)
     for routes in (classify, batch, model, backfills, operations):
         app.include_router(routes.router)
+    if settings.ui:
+        app.include_router(page_router())
     openapi.describe_access(app)
     return app
 

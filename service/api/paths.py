@@ -9,8 +9,10 @@ BATCH = "/v1/classify/batch"
 MODEL = "/v1/model"
 CLIENTS = "/v1/clients"
 BACKFILLS = "/v1/backfills"
+PAGE = "/"
+PAGE_FILES = "/ui/"
 OPERATIONS = frozenset({"/livez", "/readyz", "/metrics"})
-NAMED = OPERATIONS | {CLASSIFY, BATCH, MODEL, CLIENTS, BACKFILLS, "/docs", "/openapi.json"}
+NAMED = OPERATIONS | {CLASSIFY, BATCH, MODEL, CLIENTS, BACKFILLS, PAGE, "/docs", "/openapi.json"}
 ELSEWHERE = "elsewhere"
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
@@ -19,12 +21,19 @@ def name_of(path: str) -> str:
     """A path for logs; unknown ones become `ELSEWHERE`, because they may hold a patient's name."""
     if is_backfill(path):
         return BACKFILLS  # without the part for the job's id, which may be any text
+    if is_page(path):
+        return PAGE
     return path if path in NAMED else ELSEWHERE
 
 
 def method_of(scope: Scope) -> str:
     """The HTTP method for logs; unknown ones become `OTHER`."""
     return scope["method"] if scope["method"] in METHODS else "OTHER"
+
+
+def is_page(path: str) -> bool:
+    """Whether a path is that of the page that a person opens, or of one of its files."""
+    return path == PAGE or path.startswith(PAGE_FILES)
 
 
 def is_backfill(path: str) -> bool:

@@ -128,7 +128,7 @@ def test_a_frame_is_neither_enlarged_nor_larger_than_its_limit(
     """Whatever its aspect ratio."""
     frame = explained(client, png(radiograph(*shape)))["explanation"]["frame"]
     sides = frame["rows"], frame["columns"]
-    assert 1 <= min(sides)
+    assert min(sides) >= 1
     assert max(sides) == min(max(shape), LONGEST_SIDE)
 
 
