@@ -9,8 +9,8 @@ RADIOGRAPHS = "needs radiographs that cannot be redistributed: set CXRVIEW_SHARE
 TOOLS = "needs tools: run .ci/tools FOLDER, then set CXRVIEW_TOOLS=FOLDER"
 DEV = "needs the extra `dev`: pip install --constraint constraints.txt --editable '.[dev]'"
 CHROMIUM = (
-    "needs tools with Chromium: install Debian's package chromium, or run .ci/tools FOLDER, then set "
-    "CXRVIEW_TOOLS=FOLDER"
+    "needs tools with Chromium: install Debian's package chromium, or run .ci/tools FOLDER, then "
+    "set CXRVIEW_TOOLS=FOLDER"
 )
 COMPILER = "needs a C compiler: install Debian's package gcc"
 MOUNTS = "needs root, who may mount a disk"
