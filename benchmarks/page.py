@@ -2,7 +2,7 @@
 
     python benchmarks/page.py [--images 500] [--rounds 3]
 
-Needs Chromium and the extra `dev`. The browser shares the machine with the service: on a busy one, compare the two
+Needs Chromium and the extra `dev`. The browser shares the machine with the service: compare the
 rates of one run only.
 """
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -79,15 +79,28 @@ class Screen:
 
     def choose(self, *files: Path | dict[str, Any]) -> Screen:
         """Choose files, by path or as {name, mimeType, buffer}."""
-        chosen: Sequence[Any] = files
-        self.page.locator("input[type=file]").first.set_input_files(chosen)
+        chosen = [
+            payload(each.name, each.read_bytes()) if isinstance(each, Path) else each
+            for each in files
+        ]
+        self.page.locator("input[type=file]").first.set_input_files(chosen)  # type: ignore[arg-type]
         return self
 
     def answered(self, count: int) -> Screen:
         """Wait until so many images are answered, and none is left."""
         noun = "image" if count == 1 else "images"
-        self.page.get_by_text(f"{count} {noun} answered", exact=True).first.wait_for()
+        said = self.page.get_by_text(f"{count} {noun} answered", exact=True).first
+        said.wait_for(timeout=max(SLOW_MILLISECONDS, 2000 * count))
         return self
+
+    def copied(self, button: str) -> str:
+        """What a button of the details copies to the clipboard; the tab must be allowed to read it."""
+        read, write = "navigator.clipboard.readText()", "navigator.clipboard.writeText('')"
+        self.page.evaluate(f"() => {write}")
+        self.detail.get_by_role("button", name=button).click()
+        while not (found := self.page.evaluate(f"() => {read}")):
+            self.page.wait_for_timeout(50)
+        return str(found)
 
     def card(self, text: str) -> Locator:
         """A card of the list."""

@@ -8,7 +8,7 @@ import { Picture } from "./picture.js";
 import { Scale } from "./scale.js";
 import { has, percent, shown, t } from "./texts.js";
 
-const CONFIRMED_MILLISECONDS = 2000;
+const CONFIRMED_MILLISECONDS = 4000;
 
 // A line that sends the file in a shell, without the key
 export function curlLine(name) {
@@ -24,11 +24,24 @@ const escaped = (text) =>
   // eslint-disable-next-line no-control-regex
   text.replace(/[\\'\u0000-\u001f\u007f]/g, (each) => `\\x${each.charCodeAt(0).toString(16).padStart(2, "0")}`);
 
+// Without TLS, browsers have no clipboard for pages but the old way
+async function copied(text) {
+  if (navigator.clipboard) {
+    await navigator.clipboard.writeText(text);
+    return;
+  }
+  const field = Object.assign(document.createElement("textarea"), { value: text, className: "unseen" });
+  (document.querySelector("dialog[open]") ?? document.body).append(field); // a dialog keeps the focus within
+  field.select();
+  document.execCommand("copy");
+  field.remove();
+}
+
 class Copy extends Component {
   state = { copied: false };
 
   async copy() {
-    await navigator.clipboard.writeText(this.props.text());
+    await copied(this.props.text());
     this.setState({ copied: true });
     setTimeout(() => this.setState({ copied: false }), CONFIRMED_MILLISECONDS);
   }

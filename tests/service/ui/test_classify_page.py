@@ -88,15 +88,10 @@ def test_json_and_curl_are_copied(copying: Screen, live: Live, tmp_path: Path) -
     name = "it's $(touch pwned) `here`.dcm"
     (tmp_path / name).write_bytes(LATERAL.read_bytes())
     copying.choose(tmp_path / name).answered(1)
-    read = "() => navigator.clipboard.readText()"
-    copying.detail.get_by_role("button", name="Copy JSON").click()
-    expect(copying.detail.get_by_role("button", name="Copy JSON Copied")).to_be_visible()
-    answer = json.loads(copying.page.evaluate(read))
+    answer = json.loads(copying.copied("Copy JSON"))
     assert answer["sop_instance_uid"].startswith("2.25.")
     assert "explanation" not in answer
-    copying.detail.get_by_role("button", name="Copy curl command").click()
-    expect(copying.detail.get_by_role("button", name="Copy curl command Copied")).to_be_visible()
-    line = copying.page.evaluate(read)
+    line = copying.copied("Copy curl command")
     assert shlex.split(line)[-2:] == [f"@{name}", f"{live.url}/v1/classify"]
     run = subprocess.run(
         ["bash", "-c", f"{line} -s"], cwd=tmp_path, capture_output=True, text=True, check=True
