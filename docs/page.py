@@ -33,7 +33,7 @@ def main() -> None:
             page.goto(url)
             page.locator("input[type=file]").first.set_input_files(files)
             page.get_by_text(f"{len(files)} images answered").first.wait_for()
-            page.get_by_role("option").filter(has_text="header-says").click()
+            page.locator(".card").filter(has_text="header-says").click()
             page.locator("article.detail .picture img").wait_for()
             page.wait_for_timeout(1000)  # for the pictures of all cards
             page.screenshot(path=HERE / f"page-{theme}.png")

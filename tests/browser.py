@@ -94,7 +94,7 @@ class Screen:
         return self
 
     def copied(self, button: str) -> str:
-        """What a button of the details copies to the clipboard; the tab must be allowed to read it."""
+        """What a button of the details copies; the tab must be allowed to read the clipboard."""
         read, write = "navigator.clipboard.readText()", "navigator.clipboard.writeText('')"
         self.page.evaluate(f"() => {write}")
         self.detail.get_by_role("button", name=button).click()
@@ -104,7 +104,12 @@ class Screen:
 
     def card(self, text: str) -> Locator:
         """A card of the list."""
-        return self.page.get_by_role("option").filter(has_text=text)
+        return self.cards.filter(has_text=text)
+
+    @property
+    def cards(self) -> Locator:
+        """The cards on the screen. Choices of a select have their role, too."""
+        return self.page.locator(".card")
 
     @property
     def detail(self) -> Locator:

@@ -141,7 +141,8 @@ function evidence({ opacity, onOpacity }, pictures) {
       <output>${percent(opacity / 100, 0)}</output>
     </label>
     <p class="note legend">
-      <span class="swatch frontal" />${t("evidence.frontal")} <span class="swatch lateral" />${t("evidence.lateral")}
+      <span><i class="swatch frontal" />${t("evidence.frontal")}</span>
+      <span><i class="swatch lateral" />${t("evidence.lateral")}</span>
     </p>`;
 }
 

@@ -23,9 +23,9 @@ export function Scale({ kind, value, cutoff, band, small }) {
     ${track}
     <div class="ends" aria-hidden="true"><span>${t(`scale.${kind}.low`)}</span><span>${t(`scale.${kind}.high`)}</span></div>
     <p class="key">
-      <span class="swatch mark" />${t(`scale.${kind}.value`, { value: probability(value) })}
-      <span class="swatch cutoff" />${t("scale.cutoff", { cutoff: number(cutoff, 3) })}
-      ${band && html`<span class="swatch band" />${t("scale.band", { low: number(band.low, 3), high: number(band.high, 3) })}`}
+      <span><i class="swatch mark" />${t(`scale.${kind}.value`, { value: probability(value) })}</span>
+      <span><i class="swatch cutoff" />${t("scale.cutoff", { cutoff: number(cutoff, 3) })}</span>
+      ${band && html`<span><i class="swatch band" />${t("scale.band", { low: number(band.low, 3), high: number(band.high, 3) })}</span>`}
     </p>
   </div>`;
 }

@@ -31,7 +31,7 @@ def guarded(
 ) -> Iterator[Live]:
     """A service that answers with a key only."""
     folder = tmp_path_factory.mktemp("guarded")
-    (folder / "keys").write_text("".join(line for _, line in keys.values()))
+    (folder / "keys").write_text("\n".join(line for _, line in keys.values()))
     settings = {"keys": str(folder / "keys"), "latency_budget_seconds": "60"}
     with serving(folder / "log", model="swift/1.1.0", **settings) as service:
         yield service

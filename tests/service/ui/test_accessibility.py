@@ -12,6 +12,8 @@ from conftest import DATA, ROOT
 from live import Live, serving
 from playwright.sync_api import Browser, expect
 
+from service.api.auth.keys import new_key
+
 AXE = ROOT / "tests" / "vendor" / "axe.min.js"
 RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
 FRONTAL = DATA / "frontal-0003.jpg"
@@ -68,7 +70,7 @@ def test_axe_finds_nothing_in_the_dialog_for_the_key(
 ) -> None:
     """Before and after a key is refused."""
     folder = tmp_path_factory.mktemp("keys")
-    (folder / "keys").write_text("")
+    (folder / "keys").write_text(new_key("reader", frozenset({"classify"}))[1])
     with (
         serving(folder / "log", model="swift/1.1.0", keys=str(folder / "keys")) as service,
         shown(browser, service.url, color_scheme=theme, bypass_csp=True) as screen,

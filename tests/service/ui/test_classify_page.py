@@ -108,7 +108,7 @@ def test_images_are_filtered_sorted_and_counted(screen: Screen) -> None:
         "Refused 1": 1,
     }.items():  # fmt: skip
         screen.page.get_by_role("radio", name=name, exact=True).check()
-        expect(screen.page.get_by_role("option")).to_have_count(cards)
+        expect(screen.cards).to_have_count(cards)
     screen.page.get_by_role("radio", name=re.compile("Review")).check()
     screen.page.get_by_role("radio", name="All 4").check()
     screen.page.get_by_label("Sort").select_option("By name")
@@ -225,7 +225,7 @@ def test_of_many_cards_those_on_the_screen_exist_and_few_pictures_are_held(scree
     """And those that come into view get theirs."""
     screen.choose(*(payload(f"{n:03}.jpg", FRONTAL.read_bytes()) for n in range(150)))
     screen.answered(150)
-    cards = screen.page.get_by_role("option")
+    cards = screen.cards
     assert 6 <= cards.count() <= 40
     explained = sum("explain" in url for url in screen.sent)
     assert explained < 60

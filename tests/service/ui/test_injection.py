@@ -44,7 +44,7 @@ def test_names_of_files_are_texts(screen: Screen) -> None:
     expected = [*PAYLOADS, *UNSEEN.values()]
     assert texts(screen, ".card .name") == expected
     for number in range(len(names)):
-        screen.page.get_by_role("option").nth(number).click()
+        screen.cards.nth(number).click()
         expect(screen.detail.get_by_role("heading")).to_have_text(expected[number])
     harmless(screen)
     buffer = io.BytesIO()
