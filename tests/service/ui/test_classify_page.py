@@ -124,7 +124,7 @@ def test_the_csv_is_safe_in_a_spreadsheet(screen: Screen) -> None:
     screen.choose(payload(name, FRONTAL.read_bytes()), NO_IMAGE, LATERAL).answered(3)
     with screen.page.expect_download() as download:
         screen.page.get_by_role("button", name="Download CSV").click()
-    text = Path(download.value.path()).read_text(newline="")
+    text = Path(download.value.path()).read_bytes().decode()
     rows = list(csv.DictReader(io.StringIO(text, newline="")))
     assert [row["name"] for row in rows] == [f"'{name}", "notes.txt", LATERAL.name]
     assert [row["error"] for row in rows] == ["", "unrecognised_format", ""]
