@@ -62,6 +62,7 @@ def main() -> None:
                 page.set_default_timeout(PATIENCE_MILLISECONDS)
                 found["page"].append(len(files) / page_seconds(page, url, files))
                 found |= measured(page)
+                print(json.dumps(found), file=sys.stderr)
                 page.close()
     found["ratio"] = statistics.median(found["page"]) / statistics.median(found["api"])
     print(json.dumps(found))
