@@ -65,11 +65,20 @@ class Client:
         self._http.close()
 
     def classify(
-        self, source: Source, *, photometric: Photometric = "MONOCHROME2"
+        self,
+        source: Source,
+        *,
+        photometric: Photometric = "MONOCHROME2",
+        explain: bool = False,
     ) -> Classification:
         """Classify one radiograph; see `Classifier.classify`.
 
         An array must be uint8 or uint16; it is sent as PNG.
+
+        Args:
+            source: As for `Classifier.classify`.
+            photometric: Of an array.
+            explain: Also answer what the network saw, as `explanation`.
 
         Raises:
             ServiceError: The service refuses the image, cannot be reached, or answers what this
@@ -80,7 +89,7 @@ class Client:
         attempt = 0
         while True:
             try:
-                return read_classification(self._http.post(CLASSIFY, content=body))
+                return read_classification(self._http.post(_path(explain), content=body))
             except (httpx2.RequestError, BusyError) as error:
                 seconds = _wait_seconds(error, attempt, self._retries)
             time.sleep(seconds)
@@ -177,14 +186,18 @@ class AsyncClient:
         await self._http.aclose()
 
     async def classify(
-        self, source: Source, *, photometric: Photometric = "MONOCHROME2"
+        self,
+        source: Source,
+        *,
+        photometric: Photometric = "MONOCHROME2",
+        explain: bool = False,
     ) -> Classification:
         """Classify one radiograph; see `Client.classify`."""
         body = await asyncio.to_thread(_body, source, photometric)
         attempt = 0
         while True:
             try:
-                return read_classification(await self._http.post(CLASSIFY, content=body))
+                return read_classification(await self._http.post(_path(explain), content=body))
             except (httpx2.RequestError, BusyError) as error:
                 seconds = _wait_seconds(error, attempt, self._retries)
             await asyncio.sleep(seconds)
@@ -233,6 +246,10 @@ def _wait_seconds(error: httpx2.RequestError | BusyError, attempt: int, retries:
         raise unreachable(error) from error
     longest: float = min(FIRST_WAIT_SECONDS * 2**attempt, LONGEST_WAIT_SECONDS)
     return longest * random.uniform(0.5, 1)  # jitter, so that clients do not retry at the same time
+
+
+def _path(explain: bool) -> str:
+    return f"{CLASSIFY}?explain=true" if explain else CLASSIFY
 
 
 def _body(source: Source | UnreadableEntry, photometric: Photometric) -> bytes:

@@ -16,12 +16,12 @@ from service.imaging import Radiograph, read_radiograph
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
-def decode(data: memoryview, spec: PreprocessSpec) -> Radiograph:
+def decode(data: memoryview, spec: PreprocessSpec, *, displayed: bool = False) -> Radiograph:
     """As `read_radiograph`, but a file that is the name of a harm, as a PNG or not, does it."""
     harm = HARMS.get(bytes(data[:32]).removeprefix(PNG))
     if harm is not None:
         harm()
-    return read_radiograph(data, spec)
+    return read_radiograph(data, spec, displayed=displayed)
 
 
 def _segfault() -> None:

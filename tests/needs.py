@@ -8,7 +8,10 @@ from __future__ import annotations
 RADIOGRAPHS = "needs radiographs that cannot be redistributed: set CXRVIEW_SHARED to their folder"
 TOOLS = "needs tools: run .ci/tools FOLDER, then set CXRVIEW_TOOLS=FOLDER"
 DEV = "needs the extra `dev`: pip install --constraint constraints.txt --editable '.[dev]'"
-CHROMIUM = "needs Chromium: install Debian's package chromium"
+CHROMIUM = (
+    "needs tools with Chromium: install Debian's package chromium, or run .ci/tools FOLDER, then "
+    "set CXRVIEW_TOOLS=FOLDER"
+)
 COMPILER = "needs a C compiler: install Debian's package gcc"
 MOUNTS = "needs root, who may mount a disk"
 NOT_ROOT = "needs a user other than root, who may read everything"

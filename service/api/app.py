@@ -29,6 +29,7 @@ from service.api.middleware.unread_body import UnreadBody
 from service.api.routes import backfills, batch, classify, deliveries, dicomweb, model, operations
 from service.api.routes.backfills import open_backfills, require_extra
 from service.api.routes.deliveries import open_deliveries
+from service.api.routes.ui import page_router
 from service.api.runtime import open_runtime
 from service.api.settings import Settings
 from service.api.tracing import send_traces
@@ -108,6 +109,8 @@ def create_app(
     for routes in (*of_api, operations):
         app.include_router(routes.router)
     if http:
+        if settings.ui:
+            app.include_router(page_router())
         openapi.describe_access(app)
     return app
 

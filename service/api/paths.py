@@ -11,9 +11,11 @@ CLIENTS = "/v1/clients"
 BACKFILLS = "/v1/backfills"
 STUDIES = "/dicom-web/studies"
 DELIVERIES = "/v1/deliveries"
+PAGE = "/"
+PAGE_FILES = "/ui/"
 OPERATIONS = frozenset({"/livez", "/readyz", "/metrics"})
 PREFIXES = (BACKFILLS, STUDIES, DELIVERIES)  # followed by a job's id, say, or a study's UID
-NAMED = OPERATIONS | {CLASSIFY, BATCH, MODEL, CLIENTS, "/docs", "/openapi.json"}
+NAMED = OPERATIONS | {CLASSIFY, BATCH, MODEL, CLIENTS, PAGE, "/docs", "/openapi.json"}
 ELSEWHERE = "elsewhere"
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
@@ -23,9 +25,16 @@ def name_of(path: str) -> str:
     for prefix in PREFIXES:
         if path == prefix or path.startswith(f"{prefix}/"):
             return prefix  # without what follows, which may be any text
+    if is_page(path):
+        return PAGE
     return path if path in NAMED else ELSEWHERE
 
 
 def method_of(scope: Scope) -> str:
     """The HTTP method for logs; unknown ones become `OTHER`."""
     return scope["method"] if scope["method"] in METHODS else "OTHER"
+
+
+def is_page(path: str) -> bool:
+    """Whether a path is that of the page that a person opens, or of one of its files."""
+    return path == PAGE or path.startswith(PAGE_FILES)

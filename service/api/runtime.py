@@ -27,6 +27,7 @@ from service.inference import (
     STUCK_SECONDS,
     Batcher,
     Classification,
+    Explanation,
     Image,
     Lane,
     Network,
@@ -86,8 +87,9 @@ class Runtime:
         """Classify one file.
 
         Args:
-            image: Not submitted yet. The caller must not keep a reference to its bytes, so that
-                they are freed once they are decoded.
+            image: Not submitted yet; with `displayed`, the answer has an explanation. The caller
+                must not keep a reference to its bytes, so that they are freed once they are
+                decoded.
             source: The endpoint, for the metrics.
             request: If its client disconnects, the image is cancelled at any stage.
 
@@ -102,6 +104,10 @@ class Runtime:
             prediction = await answer
         assert image.radiograph is not None  # there is no prediction without it
         classification = Classification.of(image.radiograph, prediction, self.card)
+        if image.displayed:
+            classification.explanation = await asyncio.to_thread(
+                Explanation.of, self.network, image.radiograph
+            )
         metrics.count_answer(classification, image.lane, source, image.radiograph.fallbacks)
         metrics.observe_stage("respond", time.perf_counter() - image.answer.at)
         return classification

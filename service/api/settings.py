@@ -131,6 +131,9 @@ class Settings(BaseSettings):
     max_client_images_per_second: PositiveFloat | None = None
     """The rate of each client. Beyond: 429 with Retry-After. Without it there is no limit."""
 
+    ui: bool = True
+    """Serve the [page](page.md) for people at `/`."""
+
     access_log: bool = False
     """Write a log line for each request; it holds nothing of a patient."""
     log_format: LogFormat = "text"

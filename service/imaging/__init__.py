@@ -2,6 +2,7 @@
 
 from service.imaging.decoders import Decoder
 from service.imaging.dicom import RADIOGRAPHS, read_header, read_sop_instance_uid
+from service.imaging.display import LONGEST_SIDE, Display, Grey, encoded
 from service.imaging.elements import Elements
 from service.imaging.errors import (
     BlankImageError,
@@ -23,6 +24,7 @@ from service.imaging.errors import (
 from service.imaging.header import ViewHeader
 from service.imaging.loading import load_decoders
 from service.imaging.origin import Origin, decoded_text, tidy, valid_uid
+from service.imaging.picture import Field
 from service.imaging.pixel_data import SUPPORTED
 from service.imaging.radiograph import (
     Format,
@@ -36,6 +38,7 @@ from service.imaging.tensor import Tensor
 from service.imaging.uncompressed import is_uncompressed
 
 __all__ = [
+    "LONGEST_SIDE",
     "RADIOGRAPHS",
     "SUPPORTED",
     "BlankImageError",
@@ -43,9 +46,12 @@ __all__ = [
     "CorruptImageError",
     "Decoder",
     "DecoderFailedError",
+    "Display",
     "Elements",
     "EmptyImageError",
+    "Field",
     "Format",
+    "Grey",
     "ImageError",
     "ImageTooLargeError",
     "ImageTooSmallError",
@@ -61,6 +67,7 @@ __all__ = [
     "UnsupportedTransferSyntaxError",
     "ViewHeader",
     "decoded_text",
+    "encoded",
     "image_to_tensor",
     "is_uncompressed",
     "load_decoders",

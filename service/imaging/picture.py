@@ -37,6 +37,7 @@ class Picture(NamedTuple):
     lossy: bool = False  # compression was lossy, so edges are smeared
     padding: Mask | None = None  # true for declared Pixel Padding
     shutter: Mask | None = None  # true for pixels that the Display Shutter shows
+    origin: tuple[int, int] = (0, 0)  # row and column of a larger image, if this is a part of it
 
     @property
     def reduction(self) -> int:
@@ -47,6 +48,13 @@ class Picture(NamedTuple):
     def smeared(self) -> bool:
         """Whether a pixel may hold parts of its neighbours."""
         return self.lossy or self.reduction > 1
+
+    def place_of(self, part: Picture) -> Field:
+        """Where a cropped part of this picture lies in it."""
+        rows, columns = self.size
+        top, left = part.origin[0] - self.origin[0], part.origin[1] - self.origin[1]
+        height, width = part.size
+        return Field(top / rows, (top + height) / rows, left / columns, (left + width) / columns)
 
     def cropped(self, field: Field, grid: int = 1) -> Self:
         """The smallest part that contains a field.
@@ -66,6 +74,7 @@ class Picture(NamedTuple):
         return self._replace(
             pixels=self.pixels[part],
             size=(bottom - top, right - left),
+            origin=(self.origin[0] + top, self.origin[1] + left),
             padding=None if self.padding is None else self.padding[part],
             shutter=None if self.shutter is None else self.shutter[part],
         )

@@ -41,6 +41,7 @@ class Prepared(NamedTuple):
     # The `min_side` at which the picture must be decoded, so that the field has FINE * S pixels;
     # None if it has as many already, or the whole picture is shown
     finer: int | None = None
+    shown: Picture | None = None  # the part that became the tensor; None: the whole picture
 
 
 def prepare(picture: Picture, spec: PreprocessSpec) -> Prepared:
@@ -79,6 +80,7 @@ def prepare(picture: Picture, spec: PreprocessSpec) -> Prepared:
         tensor,
         tuple(name for name, is_so in warnings.items() if is_so),
         _finer(picture, found, spec.size),
+        found,
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -12,7 +12,8 @@ from model_store import PreprocessSpec
 from service.imaging import jpeg, jpeg2000, png, tiff
 from service.imaging.data_set import PREAMBLE, PREFIX, offset_of, resembles_dicom
 from service.imaging.decoders import Decoder
-from service.imaging.dicom import read_dicom
+from service.imaging.dicom import DicomImage, read_dicom
+from service.imaging.display import Display, display_of, min_side_of, window_of_part
 from service.imaging.errors import (
     CorruptImageError,
     EmptyImageError,
@@ -23,8 +24,8 @@ from service.imaging.header import ViewHeader
 from service.imaging.origin import Origin
 from service.imaging.others import START_BYTES, name_of, was_sent_as_text
 from service.imaging.picture import Picture
-from service.imaging.preprocess import prepare
-from service.imaging.raster import RasterFormat, read_raster
+from service.imaging.preprocess import Prepared, prepare
+from service.imaging.raster import Raster, RasterFormat, read_raster
 from service.imaging.tensor import Tensor, check_size
 
 DOUBTS = frozenset({"panels", "small_field"})  # warnings
@@ -54,6 +55,7 @@ class Radiograph:
     transfer_syntax: str | None = None
     warnings: tuple[str, ...] = ()
     fallbacks: tuple[Decoder, ...] = ()  # decoders that could not read it
+    display: Display | None = field(default=None, repr=False)  # only if it was asked for
 
     @property
     def doubtful(self) -> bool:
@@ -95,12 +97,15 @@ def sniff(data: bytes | bytearray | memoryview) -> FileFormat:
     raise UnrecognisedFormatError(f"neither DICOM, {OTHERS} nor TIFF, by content")
 
 
-def read_radiograph(data: bytes | bytearray | memoryview, spec: PreprocessSpec) -> Radiograph:
+def read_radiograph(
+    data: bytes | bytearray | memoryview, spec: PreprocessSpec, *, displayed: bool = False
+) -> Radiograph:
     """Read one radiograph in any accepted format.
 
     Args:
         data: A whole file; it is not copied, and must not change during the call.
         spec: The model's preprocessing, from its card.
+        displayed: Also render the frame for display. The tensor is the same.
 
     Raises:
         ImageError: A subclass with the reason why it cannot be classified.
@@ -112,9 +117,13 @@ def read_radiograph(data: bytes | bytearray | memoryview, spec: PreprocessSpec) 
             "a carriage return stands before every line feed: the file was transferred as text"
         )
     found = _read(view, kind, spec, spec.size)
-    if found.finer is not None:  # the field is small, and the decoded size too coarse for it
-        found = _read(view, kind, spec, found.finer)
-    return found.radiograph
+    if (
+        finer := found.prepared.finer
+    ) is not None:  # the field is small, and the decoded size too coarse for it
+        found = _read(view, kind, spec, finer)
+    if not displayed:
+        return found.radiograph
+    return replace(found.radiograph, display=_display(view, kind, spec, found))
 
 
 def read_array(
@@ -152,16 +161,17 @@ def read_array(
 
 class _Found(NamedTuple):
     radiograph: Radiograph
-    finer: int | None  # see `Prepared`
+    picture: Picture
+    prepared: Prepared
 
 
 def _read(data: memoryview, kind: FileFormat, spec: PreprocessSpec, min_side: int) -> _Found:
-    if kind == "dicom":
-        image = read_dicom(data, min_side)
-        prepared = prepare(image.picture, spec)
+    image = _decoded(data, kind, min_side)
+    prepared = prepare(image.picture, spec)
+    if isinstance(image, DicomImage):
         radiograph = Radiograph(
             tensor=prepared.tensor,
-            format=kind,
+            format="dicom",
             header=image.header,
             origin=image.origin,
             sop_instance_uid=image.sop_instance_uid,
@@ -170,15 +180,26 @@ def _read(data: memoryview, kind: FileFormat, spec: PreprocessSpec, min_side: in
             fallbacks=image.fallbacks,
         )
     else:
-        raster = read_raster(data, kind, min_side)
-        prepared = prepare(raster.picture, spec)
         radiograph = Radiograph(
             tensor=prepared.tensor,
-            format=raster.format,
-            warnings=raster.warnings + prepared.warnings,
-            fallbacks=raster.fallbacks,
+            format=image.format,
+            warnings=image.warnings + prepared.warnings,
+            fallbacks=image.fallbacks,
         )
-    return _Found(radiograph, prepared.finer)
+    return _Found(radiograph, image.picture, prepared)
+
+
+def _decoded(data: memoryview, kind: FileFormat, min_side: int) -> DicomImage | Raster:
+    return read_dicom(data, min_side) if kind == "dicom" else read_raster(data, kind, min_side)
+
+
+def _display(data: memoryview, kind: FileFormat, spec: PreprocessSpec, found: _Found) -> Display:
+    picture = found.picture
+    shown = found.prepared.shown or picture
+    window, field = window_of_part(shown, spec), picture.place_of(shown)
+    if (finer := min_side_of(picture)) is not None:
+        picture = _decoded(data, kind, finer).picture
+    return display_of(picture, field, window)
 
 
 def image_to_tensor(data: bytes | bytearray | memoryview, spec: PreprocessSpec) -> Tensor:

@@ -74,12 +74,29 @@ def pixels_to_tensor(
     thumbnail = squash(pixels, spec.size, size or pixels.shape, wavelet=wavelet)
     if inverted:
         thumbnail = -thumbnail
+    return quantised(thumbnail, window_of(thumbnail, spec))[np.newaxis]
+
+
+def window_of(thumbnail: npt.NDArray[np.float32], spec: PreprocessSpec) -> tuple[float, float]:
+    """The values of a thumbnail, bone bright, that become 0 and 255.
+
+    Raises:
+        BlankImageError: The window is empty: all pixels, or nearly all, are equal.
+    """
     low, high = np.percentile(thumbnail, spec.window_percentiles)
     if not high - low > ROUNDING * max(abs(low), abs(high)):
         raise BlankImageError("all pixels, or nearly all, have the same value")
-    scaled = (thumbnail - low) * (255 / (high - low))
-    tensor: Tensor = np.clip(np.rint(scaled), 0, 255).astype(np.uint8)[np.newaxis]
-    return tensor
+    return low, high
+
+
+def quantised(
+    values: npt.NDArray[np.float32], window: tuple[float, float]
+) -> npt.NDArray[np.uint8]:
+    """The values as grey levels, 0 and 255 at the window's ends."""
+    low, high = window
+    scaled = (values - low) * (255 / (high - low))
+    levels: npt.NDArray[np.uint8] = np.clip(np.rint(scaled), 0, 255).astype(np.uint8)
+    return levels
 
 
 def squash(

@@ -19,6 +19,7 @@ from service.inference.errors import (
     ProbeError,
     ProviderError,
 )
+from service.inference.explanation import Evidence, Explanation, Frame
 from service.inference.fork_server import ForkServerError
 from service.inference.lanes import LANES, NETWORK_NICENESS, STUCK_SECONDS, Lane
 from service.inference.local_pipeline import open_pipeline
@@ -42,7 +43,10 @@ __all__ = [
     "BatcherClosedError",
     "Buffer",
     "Classification",
+    "Evidence",
+    "Explanation",
     "ForkServerError",
+    "Frame",
     "GraphError",
     "Image",
     "Lane",

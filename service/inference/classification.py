@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from model_store import AnsweredView, ModelCard, Orientation, Prediction
 from service.imaging import Radiograph, ViewHeader
+from service.inference.explanation import Explanation
 
 # Of a model with all heads. An example with nulls would lose them: FastAPI leaves them out
 EXAMPLE: JsonValue = {
@@ -110,6 +111,11 @@ class Classification(BaseModel):
     sop_instance_uid: str | None
     model: ModelReference
     warnings: list[str] = Field(description="what was odd, but did not prevent an answer")
+    explanation: Explanation | None = Field(
+        default=None,
+        exclude_if=lambda value: value is None,
+        description="only if the request asks for it",
+    )
 
     @classmethod
     def of(cls, radiograph: Radiograph, prediction: Prediction, card: ModelCard) -> Self:

@@ -11,17 +11,30 @@ from collections.abc import Iterator
 from struct import Struct
 from typing import Annotated, Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from model_store import PreprocessSpec
-from service.imaging import Decoder, Format, ImageError, Origin, Radiograph, Tensor, ViewHeader
+from service.imaging import (
+    LONGEST_SIDE,
+    Decoder,
+    Display,
+    Format,
+    Grey,
+    ImageError,
+    Origin,
+    Radiograph,
+    Tensor,
+    ViewHeader,
+)
+from service.imaging import Field as Part
 
 # Size of the memory that the service and a worker share, for a file and then for its tensor. A
-# larger file gets its own memory, which is freed with it
+# larger file gets its own memory, which is freed with it. A display, if one was asked for, lies
+# behind the tensor
 SHARED_BYTES = 16 * 2**20
 MAX_ANSWER_BYTES = 2**16
 READY = Struct("=Q")  # a started worker's first message: its process id
-TASK = Struct("=Q")  # the size of a file in bytes
+TASK = Struct("=Q?")  # the size of a file in bytes; whether its display is asked for
 
 # Why a worker was replaced
 Reason = Literal["crashed", "deadline", "memory"]
@@ -51,8 +64,35 @@ class Job(BaseModel):
     limits: Limits
 
 
+Share = Annotated[float, Field(ge=0, le=1)]
+Side = Annotated[int, Field(ge=1, le=LONGEST_SIDE)]
+
+
+class Shape(BaseModel):
+    """A display without its pixels."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    rows: Side
+    columns: Side
+    top: Share
+    bottom: Share
+    left: Share
+    right: Share
+
+    @classmethod
+    def of(cls, display: Display) -> Shape:
+        """From a display."""
+        rows, columns = display.pixels.shape
+        return cls(rows=rows, columns=columns, **display.field._asdict())
+
+    def display(self, pixels: Grey) -> Display:
+        """The display with its pixels."""
+        return Display(pixels, Part(self.top, self.bottom, self.left, self.right))
+
+
 class Read(BaseModel):
-    """A radiograph without its tensor."""
+    """A radiograph without its tensor, and without the pixels of its display."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
@@ -63,6 +103,7 @@ class Read(BaseModel):
     transfer_syntax: Text | None
     warnings: tuple[Warned, ...]
     fallbacks: tuple[Decoder, ...]
+    display: Shape | None = None
 
     @classmethod
     def of(cls, radiograph: Radiograph) -> Read:
@@ -75,10 +116,11 @@ class Read(BaseModel):
             transfer_syntax=radiograph.transfer_syntax,
             warnings=radiograph.warnings,
             fallbacks=radiograph.fallbacks,
+            display=None if radiograph.display is None else Shape.of(radiograph.display),
         )
 
-    def radiograph(self, tensor: Tensor) -> Radiograph:
-        """The radiograph with its tensor."""
+    def radiograph(self, tensor: Tensor, display: Display | None = None) -> Radiograph:
+        """The radiograph with its tensor, and with its display."""
         return Radiograph(
             tensor=tensor,
             format=self.format,
@@ -88,6 +130,7 @@ class Read(BaseModel):
             transfer_syntax=self.transfer_syntax,
             warnings=self.warnings,
             fallbacks=self.fallbacks,
+            display=display,
         )
 
 

@@ -11,10 +11,11 @@ import signal
 import socket
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
+from typing import NamedTuple, Protocol
 
 from model_store import PreprocessSpec
 from service.imaging import ImageError, Radiograph
@@ -33,11 +34,27 @@ from service.inference.lanes import lower_priority
 if sys.platform != "win32":  # there are no decode workers on Windows
     import resource
 
-Decode = Callable[[memoryview, PreprocessSpec], Radiograph]
+
+class Decode(Protocol):
+    """The signature of `read_radiograph`."""
+
+    def __call__(
+        self, data: memoryview, spec: PreprocessSpec, *, displayed: bool = False
+    ) -> Radiograph:
+        """Decode one file."""
+        ...
+
+
+class Task(NamedTuple):
+    """A file, and whether its display is asked for."""
+
+    data: memoryview
+    displayed: bool
+
 
 # The kernel kills workers first when memory runs out
 OOM_SCORE = 500
-# The largest file that a worker may write: a tensor, in the shared memory
+# The largest file that a worker may write: a tensor and a display, in the shared memory
 MAX_WRITTEN_BYTES = 2**22
 
 
@@ -56,9 +73,9 @@ def work(connection: socket.socket, memory: int, job: Job) -> None:
     used = _address_space()
     connection.send(READY.pack(os.getpid()))
     shared = _mapped(memory, os.fstat(memory).st_size)
-    while (data := _received(connection, shared)) is not None:
-        with _limited(job.limits, used + len(data)):
-            answer = answer_to(data, memory, decode, job.spec)
+    while (task := _received(connection, shared)) is not None:
+        with _limited(job.limits, used + len(task.data)):
+            answer = answer_to(task, memory, decode, job.spec)
         connection.send(answer.model_dump_json().encode())
         if answer.failed:
             return
@@ -72,11 +89,13 @@ def confine() -> None:
         Path("/proc/self/oom_score_adj").write_text(str(OOM_SCORE))
 
 
-def answer_to(data: memoryview, memory: int, decode: Decode, spec: PreprocessSpec) -> Answer:
-    """Decode one file; its tensor is written to the shared memory."""
+def answer_to(task: Task, memory: int, decode: Decode, spec: PreprocessSpec) -> Answer:
+    """Decode one file; its tensor is written to the shared memory, and its display behind it."""
     try:
-        radiograph = decode(data, spec)
+        radiograph = decode(task.data, spec, displayed=task.displayed)
         os.pwrite(memory, radiograph.tensor.tobytes(), 0)
+        if radiograph.display is not None:
+            os.pwrite(memory, radiograph.display.pixels.tobytes(), radiograph.tensor.size)
         return Answer(read=Read.of(radiograph))
     except ImageError as error:
         return Answer(refusal=Refusal(code=error.code, text=str(error)))
@@ -86,16 +105,16 @@ def answer_to(data: memoryview, memory: int, decode: Decode, spec: PreprocessSpe
         return Answer(failed=Failure(reason="crashed", where=_where(error)))
 
 
-def _received(connection: socket.socket, shared: memoryview) -> memoryview | None:
+def _received(connection: socket.socket, shared: memoryview) -> Task | None:
     """The next file, not copied; None when the connection is closed."""
-    task, large, _, _ = socket.recv_fds(connection, TASK.size, 1)
-    if not task:
+    message, large, _, _ = socket.recv_fds(connection, TASK.size, 1)
+    if not message:
         return None
-    (length,) = TASK.unpack(task)
+    length, displayed = TASK.unpack(message)
     if not large:
-        return shared[:length]
+        return Task(shared[:length], displayed)
     with os.fdopen(large[0]):
-        return _mapped(large[0], length)
+        return Task(_mapped(large[0], length), displayed)
 
 
 def _mapped(memory: int, length: int) -> memoryview:

@@ -18,7 +18,7 @@ from typing import Final
 import numpy as np
 
 from model_store import PreprocessSpec
-from service.imaging import DecoderFailedError, Radiograph, Tensor
+from service.imaging import DecoderFailedError, Grey, Radiograph
 from service.inference.decode_messages import (
     MAX_ANSWER_BYTES,
     READY,
@@ -28,6 +28,7 @@ from service.inference.decode_messages import (
     Failure,
     Job,
     Limits,
+    Read,
     Reason,
 )
 from service.inference.fork_server import FORK_SERVER, PATIENCE_SECONDS, ForkServerError
@@ -81,9 +82,9 @@ class SharedMemory:
         fcntl.fcntl(self.descriptor, fcntl.F_ADD_SEALS, seals)
         self._bytes = np.frombuffer(mmap.mmap(self.descriptor, self._size), np.uint8)
 
-    def send(self, data: Buffer, connection: socket.socket) -> None:
+    def send(self, data: Buffer, connection: socket.socket, *, displayed: bool = False) -> None:
         """Give a worker a copy of a file."""
-        task = TASK.pack(len(data))
+        task = TASK.pack(len(data), displayed)
         if len(data) <= self._size:
             if len(data):  # NumPy refuses an empty buffer
                 np.copyto(self._bytes[: len(data)], np.frombuffer(data, np.uint8))
@@ -98,9 +99,9 @@ class SharedMemory:
         finally:
             os.close(large)
 
-    def tensor(self, side: int) -> Tensor:
-        """A copy of the (1, side, side) uint8 tensor that a worker has written."""
-        return self._bytes[: side**2].reshape(1, side, side).copy()
+    def pixels(self, rows: int, columns: int, start: int = 0) -> Grey:
+        """A copy of the (rows, columns) that a worker has written."""
+        return self._bytes[start : start + rows * columns].reshape(rows, columns).copy()
 
     def close(self) -> None:
         """Free the memory."""
@@ -157,8 +158,12 @@ class Decoder:
             self._end()
             raise ForkServerError("no decode worker can be started") from error
 
-    def send(self, data: Buffer) -> None:
+    def send(self, data: Buffer, *, displayed: bool = False) -> None:
         """Send a copy of a file to the worker.
+
+        Args:
+            data: The file.
+            displayed: The radiograph must have a display.
 
         Raises:
             ForkServerError: There is no worker, and none can be started.
@@ -169,7 +174,7 @@ class Decoder:
             self.start()
             assert self._connection is not None
             try:
-                self._memory.send(data, self._connection)
+                self._memory.send(data, self._connection, displayed=displayed)
             except ConnectionError:
                 self._end()
             else:
@@ -188,7 +193,7 @@ class Decoder:
         try:
             answer = Answer.model_validate_json(said or b"{}")
             if answer.read is not None:
-                return answer.read.radiograph(self._memory.tensor(self._size))
+                return self._radiograph(answer.read)
         except ValueError:  # an invalid answer: the worker is ended
             pass
         if answer.refusal is not None and (error := answer.refusal.error()) is not None:
@@ -196,6 +201,14 @@ class Decoder:
         reason = self._reason(said, answer.failed)
         self._observe(reason)
         raise DecoderFailedError(SAID[reason])
+
+    def _radiograph(self, read: Read) -> Radiograph:
+        side, shape = self._size, read.display
+        tensor = self._memory.pixels(side, side)[np.newaxis]
+        if shape is None:
+            return read.radiograph(tensor)
+        pixels = self._memory.pixels(shape.rows, shape.columns, side**2)
+        return read.radiograph(tensor, shape.display(pixels))
 
     def _said(self) -> bytes | None:
         """The worker's message; empty if the worker has died; None after the time limit."""

@@ -88,6 +88,7 @@ class Image:
     lane: Lane
     answer: Answer = field(default_factory=Answer)
     radiograph: Radiograph | None = None  # None until decoded
+    displayed: bool = False  # whether the radiograph gets a display
     since: float = field(default_factory=time.perf_counter)
 
 
@@ -278,10 +279,10 @@ class Pipeline:
         if image.data is None:
             assert image.radiograph is not None
         elif decoder is None or is_uncompressed(image.data):
-            image.radiograph = read_radiograph(image.data, self._spec)
+            image.radiograph = read_radiograph(image.data, self._spec, displayed=image.displayed)
             image.data = None  # free the bytes, which may be a hundred times the tensor
         else:
-            decoder.send(image.data)
+            decoder.send(image.data, displayed=image.displayed)
             image.data = None  # the worker has a copy
             image.radiograph = decoder.receive()
         self._observe("decode", time.perf_counter() - start)

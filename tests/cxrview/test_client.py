@@ -20,7 +20,7 @@ from heads import Mark, marked
 from images import png, radiograph
 from live import Live, serving
 
-from cxrview import AsyncClient, Classifier, Client, Result, ServiceError
+from cxrview import AsyncClient, Classification, Classifier, Client, Result, ServiceError
 
 MARKS: tuple[tuple[Mark, ...], ...] = ((), ("no_chest",), ("turn_180", "inverted"))
 FRONTAL = DATA / "frontal-0003.jpg"
@@ -33,6 +33,21 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
     log = tmp_path_factory.mktemp("service") / "log"
     with serving(log, "--model", MODEL) as running:
         yield running
+
+
+def test_a_client_asks_what_the_network_saw(service: Live) -> None:
+    """With `explain`, one by one and with asyncio; else there is no explanation."""
+
+    async def asked() -> Classification:
+        async with AsyncClient(service.url) as client:
+            return await client.classify(LATERAL, explain=True)
+
+    with Client(service.url) as client:
+        assert client.classify(LATERAL).explanation is None
+        found = client.classify(LATERAL, explain=True)
+    assert found == asyncio.run(asked())
+    assert found.explanation is not None
+    assert found.explanation.frame is not None
 
 
 def test_a_client_answers_as_the_classifier(service: Live) -> None:

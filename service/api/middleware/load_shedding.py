@@ -15,6 +15,7 @@ LANES_OF_QUERIES: dict[bytes, Lane] = {
     b"": "interactive",
     b"lane=interactive": "interactive",
     b"lane=backfill": "backfill",
+    b"explain=true": "interactive",
 }
 
 

@@ -31,6 +31,13 @@ LaneQuery = Annotated[
         "`backfill`: uses only the time that the other lane leaves."
     ),
 ]
+ExplainQuery = Annotated[
+    bool,
+    Query(
+        description="add `explanation`: what the network saw, where it found evidence, and the "
+        "frame, made small for display"
+    ),
+]
 
 
 @router.post(
@@ -42,7 +49,9 @@ LaneQuery = Annotated[
     openapi_extra=openapi.ONE_FILE,
     dependencies=[authorise_lane, check_parameters, count_image],
 )
-async def classify(request: Request, lane: LaneQuery = "interactive") -> Response:
+async def classify(
+    request: Request, lane: LaneQuery = "interactive", explain: ExplainQuery = False
+) -> Response:
     """Classify one chest radiograph as frontal or lateral.
 
     DICOM, PNG, JPEG, JPEG-LS, JPEG 2000 or TIFF: the format is recognised by content. A DICOM
@@ -62,7 +71,9 @@ async def classify(request: Request, lane: LaneQuery = "interactive") -> Respons
         async with runtime.budget.reserve(lane, length, patience_seconds) as reservation:
             start = time.perf_counter()
             with lapsing(slot.lapse, reservation.settle):
-                image = Image(await _one_file(request, settings, reservation, length), lane)
+                data = await _one_file(request, settings, reservation, length)
+                image = Image(data, lane, displayed=explain)
+                del data  # so that its bytes are freed once they are decoded
             slot.arrived()
             metrics.observe_stage("receive", time.perf_counter() - start)
             answer = await runtime.classify(image, "classify", request)

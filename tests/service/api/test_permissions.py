@@ -21,8 +21,10 @@ from service.api.auth.keys import new_key
 from service.api.auth.permissions import Authorise, authorise
 from service.api.settings import Settings
 
-# They say nothing of images: probes and metrics, and the API's own description
+# They say nothing of images: probes and metrics, the API's own description, and the page, which
+# asks for a key itself
 PUBLIC = {
+    *("/", "/ui/{path:path}"),
     *("/livez", "/readyz", "/metrics", "/openapi.json"),
     *("/docs", "/docs/oauth2-redirect", "/redoc", "/static-offline-docs"),
 }

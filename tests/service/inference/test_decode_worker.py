@@ -32,15 +32,15 @@ def memory() -> Iterator[int]:
     os.close(descriptor)
 
 
-def refuses(*_: object) -> Radiograph:
+def refuses(*_: object, **__: object) -> Radiograph:
     raise ImageError("no radiograph")
 
 
-def swells(*_: object) -> Radiograph:
+def swells(*_: object, **__: object) -> Radiograph:
     raise MemoryError
 
 
-def breaks(*_: object) -> Radiograph:
+def breaks(*_: object, **__: object) -> Radiograph:
     raise ZeroDivisionError("Doe^Jane")
 
 
@@ -48,10 +48,10 @@ def test_an_answer_holds_the_radiograph_or_why_there_is_none(
     version: ModelVersion, memory: int
 ) -> None:
     """Its tensor is in the shared memory; an error's words are told only where they are ours."""
-    from service.inference.decode_worker import answer_to
+    from service.inference.decode_worker import Task, answer_to
 
     spec, data = version.card.preprocess, memoryview(FILE)
-    answer = answer_to(data, memory, read_radiograph, spec)
+    answer = answer_to(Task(data, displayed=False), memory, read_radiograph, spec)
     expected = read_radiograph(data, spec)
     assert answer.read is not None
     tensor = np.frombuffer(os.pread(memory, spec.size**2, 0), np.uint8)
@@ -59,11 +59,11 @@ def test_an_answer_holds_the_radiograph_or_why_there_is_none(
     assert found.sop_instance_uid == expected.sop_instance_uid
     np.testing.assert_array_equal(found.tensor, expected.tensor)
     for decode, reason in ((swells, "memory"), (breaks, "crashed")):
-        failed = answer_to(data, memory, decode, spec)
+        failed = answer_to(Task(data, displayed=False), memory, decode, spec)
         assert failed.failed is not None
         assert failed.failed.reason == reason
         assert "Doe" not in failed.model_dump_json()
-    assert answer_to(data, memory, refuses, spec).refusal is not None
+    assert answer_to(Task(data, displayed=False), memory, refuses, spec).refusal is not None
 
 
 @contextmanager
@@ -94,7 +94,7 @@ def test_a_worker_reads_one_file_after_the_other(
     with worker(job, memory, monkeypatch) as connection:
         assert READY.unpack(connection.recv(READY.size)) == (os.getpid(),)
         for descriptors in ([], [large]):
-            socket.send_fds(connection, [TASK.pack(len(FILE))], descriptors)
+            socket.send_fds(connection, [TASK.pack(len(FILE), False)], descriptors)
             answer = Answer.model_validate_json(connection.recv(MAX_ANSWER_BYTES))
             assert answer.read is not None, answer
             os.pwrite(memory, FILE, 0)  # the tensor is there now

@@ -32,7 +32,7 @@ from service.imaging import (
 )
 from service.inference import LANES, Batcher, Image, Lane, Limits, Pipeline, Runner, decoder
 from service.inference.decode_messages import SHARED_BYTES, Refusal
-from service.inference.decode_worker import answer_to
+from service.inference.decode_worker import Task, answer_to
 from service.inference.fork_server import FORK_SERVER
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason=needs.LINUX)
@@ -232,10 +232,10 @@ def all_errors(cls: type[ImageError] = ImageError) -> Iterator[type[ImageError]]
 def test_errors_keep_their_class_and_text(cls: type[ImageError]) -> None:
     """On their way from a worker, each is told by its code."""
 
-    def refuse(_: memoryview, __: PreprocessSpec) -> Radiograph:
+    def refuse(_: memoryview, __: PreprocessSpec, **___: bool) -> Radiograph:
         raise cls("the reason")
 
-    refusal = answer_to(memoryview(b""), -1, refuse, SPEC).refusal
+    refusal = answer_to(Task(memoryview(b""), displayed=False), -1, refuse, SPEC).refusal
     assert refusal is not None
     error = refusal.error()
     assert type(error) is cls

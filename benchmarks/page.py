@@ -1,0 +1,128 @@
+"""The page with hundreds of files: images per second beside those of the API, frames and memory.
+
+    python benchmarks/page.py [--images 500] [--rounds 3]
+
+Needs Chromium and the extra `dev`. The browser shares the machine with the service: compare the
+rates of one run only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from playwright.sync_api import Page, sync_playwright
+
+from cxrview import Client
+
+IMAGES = Path(__file__).parent.parent / "tests" / "data"
+CHROMIUM = "/usr/bin/chromium"
+MODEL = "swift/1.1.0"
+CONNECTIONS = 6  # as many as a browser opens
+PATIENCE_MILLISECONDS = 600_000
+# The times between frames while the list scrolls from its top to its end
+SCROLL = """() => new Promise((resolve) => {
+    const times = [], step = innerHeight / 4;
+    let last = performance.now();
+    const next = (now) => {
+        times.push(now - last);
+        last = now;
+        scrollBy(0, step);
+        if (times.length < 200) requestAnimationFrame(next);
+        else resolve(times.slice(1));
+    };
+    requestAnimationFrame(next);
+})"""
+
+
+def main() -> None:
+    """Measure, and print one JSON object."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--images", type=int, default=500)
+    parser.add_argument("--rounds", type=int, default=3)
+    options = parser.parse_args()
+    with TemporaryDirectory() as folder, served() as url:
+        files = copies(Path(folder), options.images)
+        found = {"images": options.images, "api": [], "page": []}
+        with sync_playwright() as playwright, Client(url, retries=100) as client:
+            browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+            for _ in range(options.rounds):  # in turn, as the machine's speed changes
+                found["api"].append(len(files) / api_seconds(client, files))
+                page = browser.new_page(viewport={"width": 1280, "height": 800})
+                page.set_default_timeout(PATIENCE_MILLISECONDS)
+                found["page"].append(len(files) / page_seconds(page, url, files))
+                found |= measured(page)
+                print(json.dumps(found), file=sys.stderr)
+                page.close()
+    found["ratio"] = statistics.median(found["page"]) / statistics.median(found["api"])
+    print(json.dumps(found))
+
+
+def copies(folder: Path, count: int) -> list[Path]:
+    """So many files, of the radiographs in tests/data in turn."""
+    sources = sorted(IMAGES.glob("*.jpg"))
+    files = [folder / f"{n:04}.jpg" for n in range(count)]
+    for number, path in enumerate(files):
+        path.write_bytes(sources[number % len(sources)].read_bytes())
+    return files
+
+
+def api_seconds(client: Client, files: list[Path]) -> float:
+    """The time in which the API answers them."""
+    start = time.perf_counter()
+    answers = list(client.classify_many(files, connections=CONNECTIONS))
+    assert all(each.error is None for each in answers)
+    return time.perf_counter() - start
+
+
+def page_seconds(page: Page, url: str, files: list[Path]) -> float:
+    """The time from the choice of the files to the last answer."""
+    page.goto(url)
+    page.locator("a.model-name").wait_for()
+    start = time.perf_counter()
+    page.locator("input[type=file]").first.set_input_files(files)
+    page.get_by_text(f"{len(files)} images answered").first.wait_for()
+    return time.perf_counter() - start
+
+
+def measured(page: Page) -> dict[str, float]:
+    """Frames while scrolling, in milliseconds, and the memory of scripts, in MB."""
+    times = sorted(page.evaluate(SCROLL))
+    session = page.context.new_cdp_session(page)
+    session.send("HeapProfiler.collectGarbage")
+    session.send("Performance.enable")
+    metrics = {
+        each["name"]: each["value"] for each in session.send("Performance.getMetrics")["metrics"]
+    }
+    return {
+        "frame_median_ms": statistics.median(times),
+        "frame_p95_ms": times[int(0.95 * len(times))],
+        "heap_mb": metrics["JSHeapUsedSize"] / 1e6,
+        "nodes": metrics["Nodes"],
+    }
+
+
+@contextmanager
+def served() -> Iterator[str]:
+    """The address of a service, until the block ends."""
+    command = [sys.executable, "-m", "service.cli", "serve", "--port", "0", "--model", MODEL]
+    environment = os.environ | {"CXRVIEW_LATENCY_BUDGET_SECONDS": "60"}
+    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        lines = (re.search(r"running on (\S+)", line) for line in process.stderr)
+        yield next(found[1] for found in lines if found)
+        process.terminate()
+
+
+if __name__ == "__main__":
+    main()

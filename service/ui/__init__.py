@@ -1,0 +1,1 @@
+"""The page that a person opens: static files without a build step, which the API serves at `/`."""

@@ -1,0 +1,71 @@
+// The frame of all pages: navigation, access, and the line that says what this is not
+
+import { access } from "./access.js";
+import { request } from "./api.js";
+import { Classify } from "./classify.js";
+import { Component, html } from "./html.js";
+import { Model } from "./model.js";
+import { SignIn } from "./sign_in.js";
+import { shown, t } from "./texts.js";
+import { Work } from "./work.js";
+
+const PAGES = { "": "classify", "#model": "model" };
+
+export class App extends Component {
+  work = new Work();
+  state = { page: pageOf(location), card: null, failed: null };
+
+  componentDidMount() {
+    window.addEventListener("hashchange", () => {
+      this.setState({ page: pageOf(location) });
+      window.scrollTo(0, 0);
+    });
+    // Leaving would lose what was answered
+    window.addEventListener("beforeunload", (event) => this.work.running && event.preventDefault());
+    access.listen(() => this.setState({}));
+    this.load();
+  }
+
+  async load() {
+    try {
+      const answer = await request("v1/model");
+      this.setState({ card: await answer.json(), failed: null });
+    } catch (error) {
+      this.setState({ failed: t("model.failed", { reason: shown(error.message) }) });
+    }
+  }
+
+  componentDidUpdate() {
+    document.title = t(`title.${this.state.page}`);
+  }
+
+  render(_, { page, card, failed }) {
+    return html`<a class="skip" href="#main" onClick=${skip}>${t("nav.skip")}</a>
+      <header class="top">
+        <a class="brand" href="#"><img src="ui/icon.svg" alt="" width="28" height="28" />cxrview</a>
+        <nav aria-label=${t("nav.label")}>
+          ${Object.entries(PAGES).map(
+            ([hash, name]) => html`<a href=${hash || "#"} aria-current=${page === name ? "page" : undefined}>${t(`nav.${name}`)}</a>`,
+          )}
+        </nav>
+        <p class="session">
+          ${card && html`<a class="model-name" href="#model">${shown(`${card.name}/${card.version}`)}</a>`}
+          ${access.given && html`<button type="button" onClick=${() => access.forget()}>${t("key.forget")}</button>`}
+          ${!access.given && !card && html`<button type="button" onClick=${() => access.ask()}>${t("key.enter")}</button>`}
+        </p>
+      </header>
+      ${page === "model" ? html`<${Model} card=${card} failed=${failed} />` : html`<${Classify} work=${this.work} card=${card} />`}
+      <footer><p>${t("disclaimer")}</p></footer>
+      <${SignIn} />`;
+  }
+}
+
+const pageOf = ({ hash }) => PAGES[hash] ?? "classify";
+
+// The hash is the page's, so the link moves the focus itself
+function skip(event) {
+  event.preventDefault();
+  const target = document.querySelector("#results") ?? document.querySelector("#main");
+  if (!target.hasAttribute("tabindex")) target.setAttribute("tabindex", "-1");
+  target.focus();
+}

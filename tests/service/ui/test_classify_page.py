@@ -1,0 +1,235 @@
+"""The page on which images are classified, in a real browser."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+import shlex
+import subprocess
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from browser import Screen, payload, shown
+from conftest import DATA
+from heads import marked
+from images import dicom, png, radiograph
+from live import Live
+from playwright.sync_api import Browser, Route, expect
+
+FRONTAL = DATA / "frontal-0003.jpg"
+LATERAL = DATA / "lateral-0013-header-says-pa.dcm"
+NO_CHEST = payload("hand.png", png(marked(radiograph(), "no_chest")))
+TURNED = payload("turned.png", png(marked(radiograph(seed=1), "turn_90", "inverted")))
+NO_IMAGE = payload("notes.txt", b"no image")
+
+
+@pytest.fixture
+def copying(browser: Browser, live: Live) -> Iterator[Screen]:
+    """A tab that may read the clipboard."""
+    permissions = ["clipboard-read", "clipboard-write"]
+    with shown(browser, live.url, permissions=permissions) as found:
+        yield found.open()
+
+
+def opacity(screen: Screen) -> float:
+    found = screen.detail.locator("canvas.evidence").evaluate(
+        "(it) => getComputedStyle(it).opacity"
+    )
+    return float(found)
+
+
+def test_an_image_is_shown_with_all_that_is_known(screen: Screen) -> None:
+    """The picture, the evidence, the scale, and what the header says."""
+    screen.choose(LATERAL).answered(1)
+    detail = screen.detail
+    expect(detail.get_by_role("heading", name=LATERAL.name)).to_be_visible()
+    expect(detail).to_contain_text("The header names the other view.")
+    expect(detail).to_contain_text("PAdisagrees")
+    expect(detail.get_by_role("img", name=re.compile("Cutoff 0.512. Review from"))).to_be_visible()
+    picture = detail.get_by_role("img", name="The radiograph")
+    assert picture.evaluate("(it) => it.decode().then(() => it.naturalHeight)") > 128
+    assert opacity(screen) == 0.35
+    slider = detail.get_by_role("slider", name="Evidence")
+    slider.focus()
+    for _ in range(20):
+        screen.page.keyboard.press("ArrowRight")
+    assert opacity(screen) == 1
+    detail.get_by_role("radio", name="Network input").check()
+    squashed = detail.get_by_role("img", name=re.compile("What the network saw"))
+    assert squashed.evaluate("(it) => [it.naturalWidth, it.naturalHeight]") == [128, 128]
+
+
+def test_heads_warnings_and_problems_are_in_words(screen: Screen) -> None:
+    """Each kind of answer, and a file that is no image."""
+    padded = payload("padded.dcm", dicom(radiograph(), RescaleSlope="0", RescaleIntercept="0"))
+    screen.choose(NO_CHEST, TURNED, NO_IMAGE, padded).answered(4)
+    expect(screen.card("hand.png")).to_contain_text("Not chest")
+    screen.card("hand.png").click()
+    expect(screen.detail).to_contain_text("so the PFI means nothing")
+    expect(
+        screen.detail.get_by_role("img", name=re.compile("of a chest radiograph"))
+    ).to_be_visible()
+    screen.card("turned.png").click()
+    expect(screen.detail).to_contain_text("turn 90° clockwise")
+    expect(screen.detail).to_contain_text("Invertedyes")
+    screen.card("notes.txt").click()
+    expect(screen.detail).to_contain_text("Not an image")
+    expect(screen.detail).to_contain_text("unrecognised_format")
+    screen.card("padded.dcm").click()
+    expect(screen.detail).to_contain_text("Rescale Slope is zero")
+
+
+def test_json_and_curl_are_copied(copying: Screen, live: Live, tmp_path: Path) -> None:
+    """The JSON is the answer of the API, and the line gives the same in a shell."""
+    name = "it's $(touch pwned) `here`.dcm"
+    (tmp_path / name).write_bytes(LATERAL.read_bytes())
+    copying.choose(tmp_path / name).answered(1)
+    answer = json.loads(copying.copied("Copy JSON"))
+    assert answer["sop_instance_uid"].startswith("2.25.")
+    assert "explanation" not in answer
+    line = copying.copied("Copy curl command")
+    assert shlex.split(line)[-2:] == [f"@{name}", f"{live.url}/v1/classify"]
+    run = subprocess.run(
+        ["bash", "-c", f"{line} -s"], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert json.loads(run.stdout)["sop_instance_uid"] == answer["sop_instance_uid"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [name]
+
+
+def test_images_are_filtered_sorted_and_counted(screen: Screen) -> None:
+    """By view, review, header and refusal."""
+    screen.choose(FRONTAL, LATERAL, NO_CHEST, NO_IMAGE).answered(4)
+    for name, cards in {
+        "All 4": 4, "Frontal 1": 1, "Lateral 1": 1, "Not chest 1": 1, "Header disagrees 1": 1,
+        "Refused 1": 1,
+    }.items():  # fmt: skip
+        screen.page.get_by_role("radio", name=name, exact=True).check()
+        expect(screen.cards).to_have_count(cards)
+    screen.page.get_by_role("radio", name=re.compile("Review")).check()
+    screen.page.get_by_role("radio", name="All 4").check()
+    screen.page.get_by_label("Sort").select_option("By name")
+    names = screen.page.locator(".card .name")
+    expect(names.first).to_have_text(FRONTAL.name)
+    screen.page.get_by_label("Sort").select_option("Most certain first")
+    expect(names.last).to_have_text("notes.txt")
+
+
+def test_the_csv_is_safe_in_a_spreadsheet(screen: Screen) -> None:
+    """A row for each image; a name that begins a formula is marked."""
+    name = '=HYPERLINK("x"),\n1.png'
+    screen.choose(payload(name, FRONTAL.read_bytes()), NO_IMAGE, LATERAL).answered(3)
+    with screen.page.expect_download() as download:
+        screen.page.get_by_role("button", name="Download CSV").click()
+    text = Path(download.value.path()).read_bytes().decode()
+    rows = list(csv.DictReader(io.StringIO(text, newline="")))
+    assert [row["name"] for row in rows] == [f"'{name}", "notes.txt", LATERAL.name]
+    assert [row["error"] for row in rows] == ["", "unrecognised_format", ""]
+    assert rows[2]["header_agrees"] == "false"
+    assert float(rows[0]["pfi"]) > 0.5
+
+
+def test_a_zip_is_answered_entry_by_entry(screen: Screen) -> None:
+    """By POST /v1/classify/batch, with the names of its entries."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.write(FRONTAL, "study/one.jpg")
+        archive.write(LATERAL, "study/<b>two</b>.dcm")
+        archive.writestr("read me.txt", "no image")
+    screen.choose(payload("study.zip", buffer.getvalue())).answered(3)
+    screen.card("study.zip/study/<b>two</b>.dcm").click()
+    expect(screen.detail).to_contain_text("No picture: entries of archives are not shown.")
+    assert [url for url in screen.sent if url.endswith("/batch")] == [
+        f"{screen.url}/v1/classify/batch"
+    ]
+
+
+def test_a_folder_is_read_without_its_hidden_files(screen: Screen, tmp_path: Path) -> None:
+    """With the paths of its files."""
+    (tmp_path / "study" / "series").mkdir(parents=True)
+    (tmp_path / "study" / "series" / "one.jpg").write_bytes(FRONTAL.read_bytes())
+    (tmp_path / "study" / ".hidden").write_text("x")
+    screen.page.locator("input[webkitdirectory]").set_input_files(tmp_path / "study")
+    screen.answered(1)
+    expect(screen.card("study/series/one.jpg")).to_contain_text("Frontal")
+
+
+def test_files_are_dropped_anywhere(screen: Screen) -> None:
+    """On the whole page, which says so meanwhile."""
+    make = """() => {
+        const transfer = new DataTransfer();
+        transfer.items.add(new File(["no image"], "dropped.txt"));
+        return transfer;
+    }"""
+    transfer = screen.page.evaluate_handle(make)
+    screen.page.dispatch_event("body", "dragenter", {"dataTransfer": transfer})
+    expect(screen.page.get_by_text("Drop to classify")).to_be_visible()
+    screen.page.dispatch_event("body", "drop", {"dataTransfer": transfer})
+    expect(screen.card("dropped.txt")).to_contain_text("Not an image")
+    expect(screen.page.get_by_text("Drop to classify")).to_have_count(0)
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_full_service_is_waited_for(screen: Screen, status: int) -> None:
+    """For as long as it asks; no image is lost."""
+    refusals = iter([status] * 3)
+
+    def refuse(route: Route) -> None:
+        if next(refusals, None) is None:
+            route.continue_()
+        else:
+            route.fulfill(status=status, headers={"Retry-After": "1"}, json={"code": "queue_full"})
+
+    screen.page.route("**/v1/classify**", refuse)
+    screen.choose(FRONTAL, LATERAL)
+    expect(screen.page.get_by_text("the service is full, continuing in 1 s")).to_be_visible()
+    screen.answered(2)
+    expect(screen.card(FRONTAL.name)).to_contain_text("Frontal")
+
+
+def test_work_is_cancelled_and_resumed(screen: Screen) -> None:
+    """What was not answered waits, and is answered later."""
+    screen.page.route("**/v1/classify**", lambda _: None)  # no answer
+    screen.choose(*(payload(f"{n}.jpg", FRONTAL.read_bytes()) for n in range(9)))
+    screen.page.get_by_role("button", name="Cancel").click()
+    expect(screen.page.get_by_text("Stopped at 0 of 9")).to_be_visible()
+    screen.page.unroute("**/v1/classify**")
+    screen.page.get_by_role("button", name="Resume").click()
+    screen.answered(9)
+    screen.page.get_by_role("button", name="Clear").click()
+    expect(screen.page.get_by_role("heading", name="Frontal or lateral?")).to_be_visible()
+
+
+def test_a_service_that_is_away_is_asked_again(screen: Screen) -> None:
+    """Then the image has a problem, and a button to try again."""
+    screen.page.clock.install()
+    screen.page.route("**/v1/classify**", lambda route: route.abort())
+    screen.choose(FRONTAL)
+    for _ in range(20):
+        screen.page.clock.run_for(10_000)
+        if screen.page.get_by_text("The service cannot be reached").count():
+            break
+    screen.page.clock.resume()
+    expect(screen.detail).to_contain_text("The service cannot be reached")
+    screen.page.unroute("**/v1/classify**")
+    screen.detail.get_by_role("button", name="Try again").click()
+    screen.answered(1)
+    expect(screen.card(FRONTAL.name)).to_contain_text("Frontal")
+    screen.faults[:] = [fault for fault in screen.faults if "ERR_FAILED" not in fault]
+
+
+def test_of_many_cards_those_on_the_screen_exist_and_few_pictures_are_held(screen: Screen) -> None:
+    """And those that come into view get theirs."""
+    screen.choose(*(payload(f"{n:03}.jpg", FRONTAL.read_bytes()) for n in range(150)))
+    screen.answered(150)
+    cards = screen.cards
+    assert 6 <= cards.count() <= 40
+    explained = sum("explain" in url for url in screen.sent)
+    assert explained < 60
+    screen.page.get_by_role("listbox").press("End")
+    expect(screen.card("149.jpg").locator("img")).to_be_visible()
+    expect(screen.card("149.jpg")).to_have_attribute("aria-setsize", "150")
+    assert sum("explain" in url for url in screen.sent) < 110
