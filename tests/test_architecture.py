@@ -23,6 +23,7 @@ LAYERS = (
     "service.database",
     "service.backfill",
     "service.dicom",
+    "service.ui",
     "service.api",
     "service.cli",
 )
