@@ -39,7 +39,8 @@ RUN pip --python /opt/cxrview/bin/python install --no-cache-dir --constraint con
 
 FROM build-cpu AS build-dicom
 RUN pip --python /opt/cxrview/bin/python install --no-cache-dir --constraint constraints.txt ".[cpu,dicom,tracing]" \
-    && python3 -m compileall -q -j 0 /opt/cxrview/lib
+    && python3 -m compileall -q -j 0 /opt/cxrview/lib \
+    && mkdir /var/lib/cxrview
 
 FROM build-backfill AS build-ray
 RUN pip --python /opt/cxrview/bin/python install --no-cache-dir --constraint constraints.txt ".[cpu,backfill,ray,tracing]" \
@@ -82,10 +83,8 @@ COPY --from=build-backfill /opt/cxrview /opt/cxrview
 
 FROM runtime AS dicom
 COPY --from=build-dicom /opt/cxrview /opt/cxrview
-# Where a volume keeps the outbox
-USER root
-RUN install --directory --owner 10001 --group 10001 /var/lib/cxrview
-USER 10001:10001
+# Empty: where a volume keeps the outbox
+COPY --from=build-dicom --chown=10001:10001 /var/lib/cxrview /var/lib/cxrview
 EXPOSE 11112
 
 FROM runtime AS ray
