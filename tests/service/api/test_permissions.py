@@ -168,10 +168,19 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
         yield Guarded(live, keys, routes)
 
 
+# Followed by a job's id, a study's UID, or a delivery's number
+PREFIXES = {
+    "/v1/backfills": "backfill",
+    "/v1/deliveries": "admin",
+    "/dicom-web/studies": "classify",
+}
+
+
 def needed_for(path: str) -> set[str]:
     """The permission of each path, as docs/access.md says; a new one must be added here."""
-    if path.startswith("/v1/backfills"):
-        return {"backfill"}
+    for prefix, needed in PREFIXES.items():
+        if path.startswith(prefix):
+            return {needed}
     return {
         "/v1/model": set(PERMISSIONS),  # any
         "/v1/clients": {"admin"},
