@@ -61,12 +61,16 @@ def drives_tools(module: ModuleType) -> bool:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what is slow, and what drives real tools and servers, before it is asked for."""
+    """Mark what is slow, and what drives real tools and servers, before it is asked for.
+
+    The slow modules come first: with several processes, none is left alone with one at the end.
+    """
     for item in items:
         if drives_tools(item.module):
             item.add_marker("integration")
         if item.path.relative_to(ROOT / "tests").as_posix() in SLOW:
             item.add_marker("slow")
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
 @pytest.hookimpl(trylast=True)
