@@ -1,7 +1,7 @@
 # cxrview as an image: `docker build --target cpu .`, `--target gpu .`, or `--target backfill .`, which is
 # the first with what works on archives (databases, Parquet, S3): a fifth larger, so apart; `--target ray .`
 # is that one with Ray, for clusters of KubeRay; `--target dicom .` is the first with what receives and
-# sends DICOM
+# sends DICOM, which `gpu` has too
 #
 # The model is inside, so that a pod needs no network to start. It runs as any user, with a root
 # file system that is read-only: it writes nowhere.
@@ -40,7 +40,7 @@ RUN pip --python /opt/cxrview/bin/python install --no-cache-dir --constraint con
 FROM build-cpu AS build-dicom
 RUN pip --python /opt/cxrview/bin/python install --no-cache-dir --constraint constraints.txt ".[cpu,dicom,tracing]" \
     && python3 -m compileall -q -j 0 /opt/cxrview/lib \
-    && mkdir /var/lib/cxrview
+    && mkdir -p /made/cxrview
 
 FROM build-backfill AS build-ray
 RUN pip --python /opt/cxrview/bin/python install --no-cache-dir --constraint constraints.txt ".[cpu,backfill,ray,tracing]" \
@@ -48,7 +48,7 @@ RUN pip --python /opt/cxrview/bin/python install --no-cache-dir --constraint con
 
 FROM build AS build-gpu
 RUN pip --python /opt/cxrview/bin/python install --no-cache-dir \
-        --constraint constraints.txt --constraint constraints-gpu.txt ".[gpu,tracing]" \
+        --constraint constraints.txt --constraint constraints-gpu.txt ".[gpu,dicom,tracing]" \
     && pip --python /opt/cxrview/bin/python uninstall --yes onnxruntime onnxruntime-gpu \
     && pip --python /opt/cxrview/bin/python install --no-cache-dir --no-deps \
         --constraint constraints-gpu.txt onnxruntime-gpu \
@@ -83,8 +83,8 @@ COPY --from=build-backfill /opt/cxrview /opt/cxrview
 
 FROM runtime AS dicom
 COPY --from=build-dicom /opt/cxrview /opt/cxrview
-# Empty: where a volume keeps the outbox
-COPY --from=build-dicom --chown=10001:10001 /var/lib/cxrview /var/lib/cxrview
+# /var/lib/cxrview, where a volume keeps the outbox
+COPY --from=build-dicom --chown=10001:10001 /made /var/lib
 EXPOSE 11112
 
 FROM runtime AS ray

@@ -18,8 +18,9 @@ CHART = Path(__file__).parents[1] / "helm" / "cxrview"
 HEAD = """# Values of the chart
 
 `python deploy/values_readme.py` makes this page from values.yaml and values.schema.json. The schema
-refuses all other values. Set values by `--set`, or in a file: deploy/values-dev.yaml and
-deploy/values-prod.yaml are examples, ci/all-values.yaml sets every value.
+refuses all other values. Set values by `--set`, or in a file: deploy/values-dev.yaml,
+deploy/values-prod.yaml and deploy/values-orthanc.yaml are examples, ci/all-values.yaml sets every
+value.
 
 ```
 helm install cxrview helm/cxrview --values deploy/values-prod.yaml

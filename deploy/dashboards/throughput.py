@@ -20,6 +20,7 @@ from deploy.dashboards.parts import (
     share,
     sheet,
 )
+from deploy.dashboards.receiver import receiver
 
 INTERACTIVE = 'lane="interactive"'
 BUDGET = f"max({of('cxrview_latency_budget_seconds')})"
@@ -40,6 +41,7 @@ def throughput() -> Dashboard:
             ("Answers", _answers()),
             ("Where the time goes", _stages()),
             ("Saturation", _saturation()),
+            ("DICOM received", receiver()),
             ("Results delivered", deliveries()),
             ("What answers", _pods()),
         ],

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from itertools import combinations, cycle
 from pathlib import Path
+from threading import Event, Thread
 from typing import Any, NamedTuple
 
 import matplotlib.pyplot as plt
@@ -18,7 +19,9 @@ import needs
 import pytest
 import yaml
 from conftest import DATA, ROOT
+from dicom_peer import ASSOCIATE_AC, ASSOCIATE_RJ, peer
 from images import BAD, kinds
+from receiving import stored
 
 from deploy import observe
 from deploy.dashboards import make
@@ -181,9 +184,36 @@ def destinations(folder: Path) -> Path:
 
 
 @contextmanager
-def serving(folder: Path, port: int) -> Iterator[str]:
-    """The real service on a port of its own, with a folder of jobs."""
+def modality(port: int) -> Iterator[None]:
+    """Sends a radiograph each second by C-STORE, and calls another AE title, until the end."""
+    image, stop, wrong = stored(1), Event(), []
+
+    def send_some() -> None:
+        while not stop.wait(1):
+            with peer(port) as other:
+                if other.associate(image.context, called="OTHER")[0] != ASSOCIATE_RJ:
+                    wrong.append("accepted")
+            with peer(port) as ours:
+                if ours.associate(image.context)[0] != ASSOCIATE_AC:
+                    wrong.append("rejected")
+                ours.store(image)
+                ours.release()
+
+    sender = Thread(target=send_some)
+    sender.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        sender.join()
+    assert not wrong
+
+
+@contextmanager
+def serving(folder: Path, port: int, dicom_port: int) -> Iterator[str]:
+    """The real service on ports of its own, with a folder of jobs."""
     command = [sys.executable, "-m", "service.cli", "serve", "--port", str(port)]
+    command += ["--dicom-port", str(dicom_port)]
     environment = {
         "CXRVIEW_MODEL": "swift/1.0.0",
         "CXRVIEW_BACKFILL_FOLDER": str(folder / "jobs"),
@@ -222,7 +252,7 @@ class Watched(NamedTuple):
 @pytest.fixture(scope="module")
 def watched(tmp_path_factory) -> Iterator[Watched]:
     """Prometheus 2 as outside of Kubernetes, 3 as within it, while the service gets all kinds."""
-    port = observe.free_port()
+    port, dicom_port = observe.free_port(), observe.free_port()
     with ExitStack() as stack:
         try:
             sources = []
@@ -233,12 +263,13 @@ def watched(tmp_path_factory) -> Iterator[Watched]:
         except observe.NoToolError:
             pytest.skip(needs.TOOLS)
         folder = tmp_path_factory.mktemp("service")
-        url = stack.enter_context(serving(folder, port))
+        url = stack.enter_context(serving(folder, port, dicom_port))
         found = Watched(sources, time.monotonic() + ANSWER_SECONDS)
         found.until(lambda: sources[0][0].query("up == 1"))
         job = json.dumps({"source": str(folder / "archive")}).encode()
         for _ in range(JOBS):  # one after another, so that there is always one at work
             assert send(f"{url}/v1/backfills", job) == 202
+        stack.enter_context(modality(dicom_port))
         counts = stack.enter_context(offered(url, kinds(DATA) | BAD))
         yield found
     assert {status for _, status in counts} == {200, 415, 422}

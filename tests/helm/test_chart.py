@@ -24,6 +24,7 @@ from charts import (
     DEFAULTS,
     DEV,
     KEYS,
+    ORTHANC,
     PROD,
     Object,
     environment,
@@ -39,7 +40,8 @@ from service.cli import parser
 # What the chart sets itself, from values of other names; what is in the image
 SET_BY_CHART = {
     *("allow_anonymous", "audit_key", "audit_log", "drain_seconds"),
-    *("engine_cache", "keys", "provider"),
+    *("engine_cache", "keys", "provider", "destinations", "outbox"),
+    *("dicom_tls_certificate", "dicom_tls_clients", "dicom_tls_key"),
 }
 # In the image; and jobs belong to one process with a disk of its own, not to one of many replicas
 NOT_OFFERED = {"model_store", "backfill_folder", "backfill_sources", "backfill_ledger"}
@@ -135,7 +137,7 @@ def at(values: Object, path: str) -> Any:
     return values
 
 
-@pytest.mark.parametrize("values", [DEV, PROD], ids=["dev", "prod"])
+@pytest.mark.parametrize("values", [DEV, PROD, ORTHANC], ids=["dev", "prod", "orthanc"])
 def test_examples_state_only_what_differs(values: Object) -> None:
     """A value that is the default says nothing, and would hide when that changes."""
 
@@ -156,10 +158,13 @@ def test_the_configuration_is_that_of_the_service(monkeypatch: pytest.MonkeyPatc
         monkeypatch.setenv(name, value)
     settings = Settings()
     understood = {name: getattr(settings, name) for name in ALL["config"]}
-    assert understood | {"trusted_proxies": list(settings.trusted_proxies)} == ALL["config"]
+    listed = {name: list(value) for name, value in understood.items() if isinstance(value, tuple)}
+    assert understood | listed == ALL["config"]
     assert (settings.provider, settings.drain_seconds) == ("tensorrt", 15)
     assert str(settings.engine_cache) == "/state/engines"
     assert str(settings.keys) == "/keys/keys"
+    assert str(settings.destinations) == "/destinations/pacs.toml"
+    assert str(settings.dicom_tls_certificate) == "/dicom-tls/certificate.pem"
 
 
 def test_the_service_is_started_as_it_can_be(objects: list[Object]) -> None:
@@ -168,7 +173,10 @@ def test_the_service_is_started_as_it_can_be(objects: list[Object]) -> None:
     container = pod["containers"][0]
     options: argparse.Namespace = parser().parse_args(container["args"])
     ports = {each["name"]: each["containerPort"] for each in container["ports"]}
-    assert ports == {"http": options.port, "operations": options.operations_port}
+    expected = {"http": options.port, "operations": options.operations_port}
+    if options.dicom_port is not None:
+        expected["dicom"] = options.dicom_port
+    assert ports == expected
     for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
         assert container[probe]["httpGet"]["port"] == "operations"
     for service in of_kind(objects, "Service"):

@@ -19,7 +19,8 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- end -}}
 
 {{- define "cxrview.image" -}}
-{{- $tag := .Values.image.tag | default (printf "%s-%s" .Chart.AppVersion (ternary "gpu" "cpu" .Values.gpu.enabled)) -}}
+{{- $cpu := ternary "dicom" "cpu" (include "cxrview.delivers" . | not | not) -}}
+{{- $tag := .Values.image.tag | default (printf "%s-%s" .Chart.AppVersion (ternary "gpu" $cpu .Values.gpu.enabled)) -}}
 {{ printf "%s:%s" .Values.image.repository $tag }}
 {{- end -}}
 
