@@ -125,7 +125,7 @@ def test_the_description_says_what_needs_a_key(client: httpx2.Client) -> None:
     assert api["components"]["securitySchemes"]["HTTPBearer"]["scheme"] == "bearer"
     for path, methods in api["paths"].items():
         for described in methods.values():
-            guarded = path.startswith("/v1/")
+            guarded = path.startswith(("/v1/", "/dicom-web/"))
             assert ("security" in described) == guarded
             assert ("401" in described["responses"]) == guarded
 
