@@ -1,7 +1,7 @@
 # cxrview as an image: `docker build --target cpu .`, `--target gpu .`, or `--target backfill .`, which is
-# the first with what works on archives (databases, Parquet, S3): a fifth larger, so apart; `--target ray .`
+# the first with what works on archives (databases, Parquet, S3), which is larger, so apart; `--target ray .`
 # is that one with Ray, for clusters of KubeRay; `--target dicom .` is the first with what receives and
-# sends DICOM, which `gpu` has too
+# sends DICOM, which `gpu` and `backfill` have too
 #
 # The model is inside, so that a pod needs no network to start. It runs as any user, with a root
 # file system that is read-only: it writes nowhere.
@@ -34,7 +34,7 @@ RUN pip --python /opt/cxrview/bin/python install --no-cache-dir --constraint con
     && python3 -m compileall -q -j 0 /opt/cxrview/lib
 
 FROM build-cpu AS build-backfill
-RUN pip --python /opt/cxrview/bin/python install --no-cache-dir --constraint constraints.txt ".[cpu,backfill,tracing]" \
+RUN pip --python /opt/cxrview/bin/python install --no-cache-dir --constraint constraints.txt ".[cpu,backfill,dicom,tracing]" \
     && python3 -m compileall -q -j 0 /opt/cxrview/lib
 
 FROM build-cpu AS build-dicom

@@ -48,8 +48,9 @@ sbom: $(VENV)/.dev
 		--constraint constraints.txt '.[tracing]'
 	$(BIN)/python deploy/sbom.py .venv-sbom/bin/python build/sbom.cdx.json
 
-# The whole of it without a cluster, in about ten minutes: the image twice behind a balancer and once on an
-# archive, Prometheus, load, faults, a rolling update. Needs root, buildah, haproxy, and Prometheus where .ci/tools puts it
+# The whole of it without a cluster, in about ten minutes: the image twice behind a balancer, once on an archive
+# and once beside an Orthanc, Prometheus, load, faults, a rolling update. Needs root, buildah, haproxy, and
+# Prometheus and Orthanc where .ci/tools puts them
 E2E ?= build/e2e
 .venv-e2e/.done: deploy/e2e/requirements.txt
 	$(PYTHON) -m venv .venv-e2e

@@ -2,9 +2,10 @@
 
     make e2e
 
-It runs two replicas of the image on a read-only root, and a third for a backfill job. It sends
-radiographs with keys and tokens, runs all queries of the dashboards, and injects faults: overload,
-a killed replica, a missing GPU, a rolling update. Alerts must fire, and be resolved after the
+It runs two replicas of the image on a read-only root, a third for a backfill job, and a fourth that
+receives DICOM from an Orthanc. It sends radiographs with keys and tokens, runs all queries of the
+dashboards, and injects faults: a PACS that is away, overload, a killed replica, a missing GPU, a
+rolling update. Alerts must fire, and be resolved after the
 fault. The durations in the rules are divided by `HURRY`, so that an alert with ten minutes fires in
 half a minute. Writes report.json and all logs into the folder of --out, and exits with 1 if an
 expectation fails.
@@ -26,6 +27,7 @@ from pathlib import Path
 from deploy import observe
 from deploy.e2e import trials
 from deploy.e2e.harness import Harness, Report
+from deploy.e2e.pacs import DESTINATIONS, Pacs
 from deploy.e2e.stack import Place, Replica, balancer, identity_provider, status, token_of, until
 from service.api.auth.keys import new_key
 from tests.images import BAD, dicom, kinds, radiograph
@@ -44,6 +46,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True, help="a folder for logs and report")
     parser.add_argument("--tools", type=Path, required=True, help="a folder with k6 and nanoidp")
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        choices=[trial.__name__ for trial in trials.ALL],
+        help="run these trials; default: all",
+    )
     options = parser.parse_args()
     if shutil.which("haproxy") is None:
         print("error: haproxy is not installed", file=sys.stderr)
@@ -55,9 +63,11 @@ def main() -> int:
     with ExitStack() as stack:
         harness = prepared(report, out, options.tools.resolve(), stack)
         for trial in trials.ALL:
+            if options.only and trial.__name__ not in options.only:
+                continue
             print(f"{trial.__name__}: {trial.__doc__}", flush=True)
             trial(harness)
-        for replica in (*harness.replicas, harness.worker):
+        for replica in (*harness.replicas, harness.worker, harness.receiver):
             report.expect(replica.stop() == 0, f"{replica.name} ends with 0")
     report.note("seconds", round(time.monotonic() - begin))
     (out / "report.json").write_text(json.dumps({"wrong": report.wrong} | report.found, indent=2))
@@ -78,7 +88,12 @@ def prepared(report: Report, out: Path, tools: Path, stack: ExitStack) -> Harnes
     ]
     write_archive(folder / "archive")
     worker = Replica("jobs", place, 18021, out / "jobs.log", settings_of_jobs(place))
-    pods = [*replicas, worker]
+    own = settings_of_receiver(place)
+    receiver = Replica("dicom", place, 18031, out / "dicom.log", own, dicom_port=18033)
+    pods = [*replicas, worker, receiver]
+    pacs = Pacs(out / "orthanc", 18033)
+    stack.callback(pacs.stop)
+    pacs.start()
     stack.enter_context(identity_provider(tools / "nanoidp", out / "idp"))
     for replica in pods:
         stack.callback(replica.kill)
@@ -100,6 +115,8 @@ def prepared(report: Report, out: Path, tools: Path, stack: ExitStack) -> Harnes
         )
     )
     until(lambda: status(f"{url}/v1/model", token=key) == 200, 10, "the balancer finds a replica")
+    # What was counted before the first scrape is no increase
+    until(lambda: len(prometheus.query("up == 1")) == len(pods), 10, "all pods are scraped")
     good, bad, archive = images(out)
     said = {
         "URL": url,
@@ -108,8 +125,20 @@ def prepared(report: Report, out: Path, tools: Path, stack: ExitStack) -> Harnes
         "BAD": json.dumps(bad),
         "ARCHIVE": str(archive),
     }
-    seen = place.file("archive")
-    return Harness(report, replicas, worker, seen, prometheus, url, key, out, tools / "k6", said)
+    return Harness(
+        report=report,
+        replicas=replicas,
+        worker=worker,
+        archive=place.file("archive"),
+        receiver=receiver,
+        pacs=pacs,
+        prometheus=prometheus,
+        url=url,
+        key=key,
+        out=out,
+        k6=tools / "k6",
+        said=said,
+    )
 
 
 def settings_of_jobs(place: Place) -> dict[str, str]:
@@ -119,6 +148,18 @@ def settings_of_jobs(place: Place) -> dict[str, str]:
         "CXRVIEW_DECODE_WORKERS": "1",
         "CXRVIEW_BACKFILL_FOLDER": place.writable("jobs"),
         "CXRVIEW_BACKFILL_SOURCES": place.file("archive"),
+    }
+
+
+def settings_of_receiver(place: Place) -> dict[str, str]:
+    """Settings of a pod that receives DICOM: one core, destinations, and its own volume."""
+    (place.secrets / "destinations.toml").write_text(DESTINATIONS)
+    return {
+        "CXRVIEW_MODEL": "swift/1.1.0",
+        "CXRVIEW_DECODE_WORKERS": "1",
+        "CXRVIEW_DESTINATIONS": place.file("destinations.toml"),
+        "CXRVIEW_OUTBOX": f"sqlite:///{place.writable('outbox')}/outbox.sqlite",
+        "CXRVIEW_DICOM_CALLERS": "ORTHANC@127.0.0.0/8",
     }
 
 

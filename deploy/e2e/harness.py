@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from deploy import observe
+from deploy.e2e.pacs import Pacs
 from deploy.e2e.stack import Replica, answer, until
 
 ALERT_SECONDS = 120
@@ -72,6 +74,8 @@ class Harness:
     replicas: list[Replica]
     worker: Replica  # receives no images: it runs the job on `archive`
     archive: str  # the path as the worker sees it
+    receiver: Replica  # receives DICOM, and delivers its results to `pacs`
+    pacs: Pacs
     prometheus: observe.Prometheus
     url: str
     key: str
@@ -100,11 +104,13 @@ class Harness:
     def fires(self, alert: str, *, resolved: bool = False) -> None:
         """Expect that an alert starts or stops firing."""
         verb = "is resolved" if resolved else "fires"
+        self.comes(lambda: (alert in self.firing()) != resolved, ALERT_SECONDS, f"{alert} {verb}")
+
+    def comes(self, holds: Callable[[], bool], seconds: float, what: str) -> None:
+        """Expect that something becomes true within so many seconds."""
         try:
-            seconds = until(
-                lambda: (alert in self.firing()) != resolved, ALERT_SECONDS, f"{alert} {verb}"
-            )
+            taken = until(holds, seconds, what)
         except TimeoutError as error:
             self.report.expect(False, str(error))
         else:
-            self.report.expect(True, f"{alert} {verb}, after {seconds:.0f} s")
+            self.report.expect(True, f"{what}, after {taken:.0f} s")

@@ -73,12 +73,20 @@ class Replica:
         port: Port for images; the next port has probes and metrics.
         log: File for both outputs: its log, and its audit log.
         own: Settings in addition to those of all replicas.
+        dicom_port: Port of its DICOM receiver; None: it has none.
     """
 
     def __init__(
-        self, name: str, place: Place, port: int, log: Path, own: Mapping[str, str] | None = None
+        self,
+        name: str,
+        place: Place,
+        port: int,
+        log: Path,
+        own: Mapping[str, str] | None = None,
+        *,
+        dicom_port: int | None = None,
     ) -> None:
-        self.name, self.port, self.operations = name, port, port + 1
+        self.name, self.port, self.operations, self.dicom_port = name, port, port + 1, dicom_port
         self._own = dict(own or {})
         self._place, self._log = place, log
         self._process: subprocess.Popen[bytes] | None = None
@@ -112,6 +120,8 @@ class Replica:
         }
         words, variables = self._place.command({**usual, **self._own, **settings})
         words += ["serve", "--port", str(self.port), "--operations-port", str(self.operations)]
+        if self.dicom_port is not None:
+            words += ["--dicom-port", str(self.dicom_port)]
         with self._log.open("ab") as log:
             return subprocess.Popen(words, env=variables, stdout=log, stderr=log)
 
@@ -150,9 +160,13 @@ def until(holds: Callable[[], bool], seconds: float, what: str) -> float:
     return time.monotonic() - begin
 
 
-def status(url: str, data: bytes | None = None, token: str | None = None) -> int:
+def status(
+    url: str, data: bytes | None = None, token: str | None = None, media_type: str | None = None
+) -> int:
     """The status of one answer; 0 without an answer."""
     headers = {"Authorization": f"Bearer {token}"} if token else {}
+    if media_type is not None:
+        headers["Content-Type"] = media_type
     request = urllib.request.Request(url, data, headers)
     try:
         with urllib.request.urlopen(request, timeout=30) as answer:

@@ -8,6 +8,7 @@ from itertools import count
 
 from deploy import observe
 from deploy.e2e.harness import Harness
+from deploy.e2e.pacs import radiographs
 from deploy.e2e.stack import status, token_of, until
 
 # Requests a second, 5 % of them archives of three images; two cores can do it
@@ -18,6 +19,8 @@ BODY = b"no image: who may come in is told that, with 415"
 # Images of the job with an outcome, and those of them that are no radiographs
 OUTCOMES = ('cxrview_backfill_images{state!="found"}', "cxrview_backfill_refused_images")
 OUTCOME_SECONDS = 45
+REPORT_SECONDS = 60
+DICOM = "application/dicom"
 OF_GPU = "Empty without a GPU."
 
 
@@ -51,15 +54,49 @@ def steady(harness: Harness) -> None:
     harness.report.expect(result["failed"] == 0, "no request failed")
     harness.report.expect(result["refused"] == 0, "none was refused")
     counted = result["answered"]
-    try:
-        until(lambda: harness.total(answered) - before == counted, 10, "metrics count all images")
-    except TimeoutError:
-        found = harness.total(answered) - before
-        harness.report.expect(False, f"metrics count {counted:g} images, not {found:g}")
+    harness.comes(
+        lambda: harness.total(answered) - before == counted,
+        10,
+        f"metrics count {counted:g} images",
+    )
     logs = [harness.out / f"{replica.name}.log" for replica in harness.replicas]
     audited = sum(log.read_text().count('"event": "classified"') for log in logs)
     harness.report.expect(audited == counted, f"the audit log has {audited} entries")
     harness.report.expect(not harness.firing(), f"no alert fires: {harness.firing()}")
+
+
+def dicom(harness: Harness) -> None:
+    """A PACS sends by C-STORE and gets one report for each image, also after it was away."""
+    pacs, receiver, objects = harness.pacs, harness.receiver, "cxrview_dicom_objects_total"
+    images, other = radiographs(8, study=1), radiographs(1, study=2)
+    ((uid, image),) = other.items()
+    pacs.store(images.values())
+    reported = dict.fromkeys(images, 1)
+    harness.comes(lambda: pacs.reports() == reported, REPORT_SECONDS, "each image has one report")
+    harness.comes(
+        lambda: harness.total(f'{objects}{{status="0000"}}') == len(images), 10, "all are counted"
+    )
+    pacs.stop()
+    found = status(f"http://127.0.0.1:{receiver.port}/dicom-web/studies", image, harness.key, DICOM)
+    harness.report.expect(found == 200, f"STOW-RS is answered while the PACS is away: {found}")
+    harness.fires("CxrviewDestinationAway")
+    waiting = harness.total('cxrview_deliveries{state=~"pending|leased"}')
+    harness.report.expect(waiting == 1, f"one result waits: {waiting:g}")
+    pacs.start()
+    reported[uid] = 1
+    harness.comes(lambda: pacs.reports() == reported, REPORT_SECONDS, "it has that report, too")
+    harness.fires("CxrviewDestinationAway", resolved=True)
+    pacs.store(other.values())  # its script sends it, but the receiver knows it
+    harness.comes(
+        lambda: harness.total(objects) == len(images) + 1, REPORT_SECONDS, "it is accepted again"
+    )
+    harness.report.expect(pacs.reports() == reported, "no image has a second report")
+    harness.report.expect(not pacs.echo("misspelt"), "another called AE title is rejected")
+    harness.comes(
+        lambda: harness.total('cxrview_dicom_associations_rejected_total{reason="called_ae"}') == 1,
+        10,
+        "the rejection is counted",
+    )
 
 
 def panels(harness: Harness) -> None:
@@ -152,4 +189,5 @@ def updated(harness: Harness) -> None:
     harness.report.expect(models == {"swift"}, f"both serve the new model: {models}")
 
 
-ALL = (access, steady, panels, overload, killed, fallen_back, updated)
+# `dicom` before `panels`, which show what the range of time has
+ALL = (access, steady, dicom, panels, overload, killed, fallen_back, updated)

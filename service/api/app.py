@@ -83,7 +83,7 @@ def create_app(
             open_backfills(settings, runtime) as app.state.backfills,
             open_exchange(settings, runtime) as app.state.exchange,
             open_deliveries(app.state.exchange),
-            open_receiver(settings, runtime, app.state.exchange, dicom_port),
+            open_receiver(settings, runtime, app.state.exchange, dicom_port, audit),
         ):
             app.state.runtime = runtime
             # Objects that exist now stay; each collection of them would stop the process for tens

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
+from http import HTTPStatus
 from importlib import import_module
 from typing import TYPE_CHECKING
 
 from service.api import metrics
+from service.api.audit import Audit
+from service.api.request_context import RequestContext
 from service.api.runtime import Runtime
 from service.api.server import END_SECONDS
 from service.api.server import FINISH_SECONDS as HTTP_FINISH_SECONDS
@@ -27,9 +31,11 @@ if TYPE_CHECKING:
     from service.dicom.destinations import Destination
     from service.dicom.intake import Intake
     from service.dicom.outbox import Outbox
-    from service.dicom.statuses import Reason
+    from service.dicom.receiver import Records
+    from service.dicom.statuses import Reason, Status
 
 LOG = logging.getLogger(__name__)
+OUT_OF_RESOURCES = 0xA700  # status of an object that the peer sends again
 # For objects in progress when the process stops; the rest of the time that the server has for it
 FINISH_SECONDS = END_SECONDS - HTTP_FINISH_SECONDS - 2
 
@@ -105,7 +111,11 @@ async def open_exchange(settings: Settings, runtime: Runtime) -> AsyncIterator[E
 
 @asynccontextmanager
 async def open_receiver(
-    settings: Settings, runtime: Runtime, exchange: Exchange | None, listening: DicomPort | None
+    settings: Settings,
+    runtime: Runtime,
+    exchange: Exchange | None,
+    listening: DicomPort | None,
+    audit: Audit | None,
 ) -> AsyncIterator[None]:
     """Listen for associations until the block ends; then finish the objects in progress.
 
@@ -146,7 +156,7 @@ async def open_receiver(
 
     counts = Counts(rejected, lambda code: metrics.DICOM_STORED.labels(f"{code:04X}").inc())
     try:
-        receiver = Receiver(where, work, limits, counts)
+        receiver = Receiver(where, work, limits, counts, _records(audit))
     except OSError as error:
         detail = f"{listening.host}, DICOM port {listening.port}: {error.strerror}"
         raise PortTakenError(detail) from error
@@ -157,6 +167,24 @@ async def open_receiver(
     finally:
         await asyncio.to_thread(receiver.close, FINISH_SECONDS)
         metrics.ASSOCIATIONS.set_function(lambda: 0)
+
+
+def _records(audit: Audit | None) -> Records:
+    """What the audit log is told of objects; a peer is the client `ae:` and its AE title."""
+    from service.dicom.receiver import Records
+
+    def context(title: str, address: str) -> RequestContext:
+        return RequestContext(secrets.token_hex(16), address, audit, f"ae:{title}")
+
+    def classified(title: str, address: str, answer: Classification) -> None:
+        context(title, address).classified(answer)
+
+    def failed(title: str, address: str, status: Status) -> None:
+        later = status.code == OUT_OF_RESOURCES
+        http = HTTPStatus.SERVICE_UNAVAILABLE if later else HTTPStatus.UNPROCESSABLE_ENTITY
+        context(title, address).failed(status.comment or "internal_error", http)
+
+    return Records(classified, failed)
 
 
 async def _classify(runtime: Runtime, data: Buffer, lane: Lane) -> Classification:

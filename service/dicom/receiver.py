@@ -37,10 +37,11 @@ from service.dicom.statuses import (
     MismatchError,
     NotStoredError,
     Reason,
+    Status,
     status_of,
 )
 from service.imaging import RADIOGRAPHS, SUPPORTED, UnsupportedSopClassError
-from service.inference import Lane, let_go
+from service.inference import Classification, Lane, let_go
 from service.uploads.budget import ByteBudget
 
 LANE: Lane = "interactive"
@@ -94,6 +95,15 @@ class Counts:
     stored: Callable[[Code], object]
 
 
+@dataclass(frozen=True)
+class Records:
+    """Called for the audit log, in any thread, with the AE title and address of the peer."""
+
+    # May raise, if it could not be recorded; then the peer is not told success
+    classified: Callable[[str, str, Classification], object]
+    failed: Callable[[str, str, Status], object]
+
+
 class Receiver:
     """Listens until it is closed.
 
@@ -102,14 +112,17 @@ class Receiver:
         work: See there.
         limits: See there.
         counts: See there.
+        records: See there.
 
     Raises:
         OSError: The port cannot be bound.
     """
 
-    def __init__(self, listening: Listening, work: Work, limits: Limits, counts: Counts) -> None:
+    def __init__(
+        self, listening: Listening, work: Work, limits: Limits, counts: Counts, records: Records
+    ) -> None:
         self._listening, self._work, self._limits = listening, work, limits
-        self._counts = counts
+        self._counts, self._records = counts, records
         self._loop = asyncio.get_running_loop()
         self._closing = threading.Event()
         self._server = self._make_server()
@@ -203,9 +216,7 @@ class Receiver:
             return "stopping"
         if asked.called_ae_title.strip() != self._listening.ae_title:
             return "called_ae"
-        if not is_allowed(
-            self._listening.callers, asked.calling_ae_title.strip(), _address(association)
-        ):
+        if not is_allowed(self._listening.callers, _title(association), _address(association)):
             return "calling_ae"
         if self.associations > self._limits.associations:
             return "limit"
@@ -226,6 +237,7 @@ class Receiver:
             if status.code == 0x0110:
                 LOG.error("an object was not stored: %s", type(error).__name__)  # noqa: TRY400  # its message may hold a patient's data
             let_go(error)
+            self._records.failed(_title(event.assoc), _address(event.assoc), status)
         self._counts.stored(status.code)
         answer = Dataset()
         answer.Status = status.code
@@ -234,7 +246,7 @@ class Receiver:
         return answer
 
     def _accept(self, event: evt.Event) -> None:
-        """Return when the results of an object are committed.
+        """Return when the results of an object are committed, and recorded.
 
         Raises:
             Exception: See `status_of`.
@@ -255,10 +267,12 @@ class Receiver:
         del data
         answer = asyncio.run_coroutine_threadsafe(accepting, self._loop)
         try:
-            answer.result(ANSWER_SECONDS)
+            accepted = answer.result(ANSWER_SECONDS)
         except (TimeoutError, CancelledError):
             answer.cancel()
             raise NotStoredError("timeout") from None
+        peer = _title(event.assoc), _address(event.assoc)
+        self._records.classified(*peer, accepted.classification)
 
     def _thread_ended(self, arguments: threading.ExceptHookArgs) -> None:
         """Log an error in pynetdicom's threads without its message, and any other as usual.
@@ -269,6 +283,12 @@ class Receiver:
             LOG.debug("an association has ended: %s", arguments.exc_type.__name__)
         else:
             self._others_hook(arguments)
+
+
+def _title(association: Association) -> str:
+    """The AE title that the peer claims."""
+    asked: Any = association.requestor.primitive
+    return str(asked.calling_ae_title).strip()
 
 
 def _address(association: Association) -> str:

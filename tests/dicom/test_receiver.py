@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import json
 import re
 import signal
 import struct
@@ -37,6 +38,7 @@ from pynetdicom import AE
 from pynetdicom.presentation import build_context, build_role
 from receiving import PATIENT, UID, receiving, reports, stored, subjects, wait_for
 
+from service.api.audit import hash_of
 from service.imaging import RADIOGRAPHS, SUPPORTED
 
 SYNTAXES = (*NATIVE, uid.RLELossless, *CODECS)
@@ -308,6 +310,39 @@ def test_metrics_count_objects_and_associations(live, sender):
     with peer(live.dicom_port) as other:
         other.associate(ECHO_CONTEXT, called="OTHER")
     assert [metric(live, name) for name in (ok, wrong, called)] == [each + 1 for each in before]
+
+
+def test_the_audit_log_has_a_line_for_each_object(tmp_path):
+    """Which peer got which answer; repeated, refused and damaged objects too, and no patient."""
+    (tmp_path / "key").write_bytes(bytes(range(32)))
+    audit = tmp_path / "audit"
+    with (
+        receiving(tmp_path, audit_log=str(audit), audit_key=str(tmp_path / "key")) as service,
+        peer(service.dicom_port) as sender,
+    ):
+        sender.associate(stored(490).context, calling="CT1")
+        damaged = stored(491)
+        other = replace(stored(492), instance=f"{UID}.1.1")
+        cut = replace(damaged, data_set=damaged.data_set[:-5000])
+        statuses = [sender.store(each).Status for each in (stored(490), stored(490), cut, other)]
+    lines = [json.loads(line) for line in audit.read_text().splitlines()]
+    assert statuses == [0, 0, 0xC000, 0xA900]
+    assert [line["event"] for line in lines] == ["classified"] * 2 + ["failed"] * 2
+    assert [line["code"] for line in lines[2:]] == ["corrupt_image", "instance_mismatch"]
+    assert {(line["client"], line["address"]) for line in lines} == {("ae:CT1", "127.0.0.1")}
+    assert len({line["request_id"] for line in lines}) == 4
+    assert lines[0]["sop_instance_uid_hmac"] == hash_of(f"{UID}.490", bytes(range(32)))
+    assert not [each for each in (*PATIENT.values(), UID) if each in audit.read_text()]
+
+
+def test_what_cannot_be_recorded_is_no_success(tmp_path):
+    """The peer sends it again; its result was committed, and is delivered once."""
+    (tmp_path / "key").write_bytes(bytes(32))
+    full = {"audit_log": "/dev/full", "audit_key": str(tmp_path / "key")}
+    with receiving(tmp_path, **full) as service, peer(service.dicom_port) as sender:
+        sender.associate(stored(495).context)
+        answer = sender.store(stored(495))
+    assert (answer.Status, answer.ErrorComment) == (0x0110, "audit_failed")
 
 
 def test_the_log_names_no_patient(live):

@@ -210,7 +210,7 @@ def test_the_image_has_what_dicom_needs() -> None:
     ):
         assert pod_of(render(values))["containers"][0]["image"].endswith(tag)
     dockerfile = (ROOT / "Dockerfile").read_text()
-    for target in ("dicom", "gpu"):
+    for target in ("dicom", "gpu", "backfill"):
         install = rf'AS build-{target}\n(?:.+\\\n)*?.*"\.\[([\w,]+)\]"'
         (extras,) = re.findall(install, dockerfile)
         assert "dicom" in extras.split(",")
