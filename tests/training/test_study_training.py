@@ -314,7 +314,7 @@ def test_two_processes_train_as_one(tmp_path: Path) -> None:
     for count in ("1", "2"):
         command = [*launch, count, str(script), str(tmp_path / count)]
         done = subprocess.run(
-            command, env=environment, capture_output=True, text=True, check=False, timeout=120
+            command, env=environment, capture_output=True, text=True, check=False, timeout=600
         )
         assert done.returncode == 0, done.stderr[-2000:]
     torch.manual_seed(1)
