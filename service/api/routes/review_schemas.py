@@ -62,6 +62,12 @@ class NewDecision(BaseModel):
     role: Role = Field(
         default="reader", description="`adjudicator`: of an image whose two readers differ"
     )
+    reader: str | None = Field(
+        default=None,
+        max_length=1024,
+        description="under whose name; refused if that is not the client that asks, as where "
+        "another person has signed in meanwhile. null: the client's",
+    )
 
 
 class StoredDecision(BaseModel):

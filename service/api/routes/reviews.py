@@ -25,6 +25,7 @@ from service.api.routes.review_schemas import (
     StoredDecision,
 )
 from service.api.runtime import runtime_of
+from service.backfill.ledger.readings import ReviewStateError
 from service.inference import Explanation, Image
 
 if TYPE_CHECKING:
@@ -134,6 +135,8 @@ async def decide(request: Request, job: str, review: ReviewDep) -> StoredDecisio
     wanted = await received_json(request, NewDecision, declared=True)
     context = context_of(request.scope)
     identifier = (await run_in_threadpool(review.job, job)).id
+    if wanted.reader not in {None, context.client}:
+        raise ReviewStateError("the client that asks is another reader")
     asked = {"instance": wanted.instance, "role": wanted.role, "decision": wanted.decision}
     context.reviewed("decide" if wanted.decision else "undo", identifier, **asked)
     return StoredDecision.of(

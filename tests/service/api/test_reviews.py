@@ -233,6 +233,8 @@ def test_a_job_that_is_not_done_is_not_reviewed(clients, archive: Path) -> None:
         assert code(ann.get(unknown + path)) == (404, "unknown_job")
     assert code(say(ann, unknown, 1, "frontal")) == (404, "unknown_job")
     assert code(say(ann, review, 10**12, "frontal")) == (404, "unknown_instance")
+    assert code(say(ann, review, 1, "frontal", reader="ben")) == (409, "review_state")
+    assert code(say(ann, review, 10**12, "frontal", reader="ann")) == (404, "unknown_instance")
 
 
 @pytest.mark.parametrize(
@@ -244,11 +246,11 @@ def test_a_job_that_is_not_done_is_not_reviewed(clients, archive: Path) -> None:
         ({"instance": 2**63, "decision": "frontal"}, "instance"),
         ({"instance": 1, "decision": "PA"}, "decision"),
         ({"instance": 1, "decision": "frontal", "role": "boss"}, "role"),
-        ({"instance": 1, "decision": "frontal", "reader": "ben"}, "reader"),
+        ({"instance": 1, "decision": "frontal", "name": "ben"}, "name"),
     ],
 )
 def test_what_is_no_decision_is_refused(clients, archive: Path, body: Json, part: str) -> None:
-    """With the name of what is wrong; a reader cannot decide under another name."""
+    """With the name of what is wrong."""
     answer = clients["ann"].post(f"/v1/reviews/{'0' * 32}/decisions", json=body)
     assert code(answer) == (422, "invalid_request")
     assert part in answer.json()["detail"]
