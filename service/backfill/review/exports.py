@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
+from model_store import View
 from service.backfill.ledger.readings import Entry, Readings
 from service.backfill.results.formulas import marked
 from service.backfill.sources.names import name_of
@@ -31,9 +32,10 @@ TYPES = {"instance": pa.int64(), "time": pa.timestamp("ms", "UTC")}  # others ar
 Rows = Iterable[Mapping[str, Any]]  # of the worklist, in its order
 
 
-def accepted(rows: Rows, readings: Mapping[int, Readings]) -> dict[str, str]:
+def accepted(rows: Rows, readings: Mapping[int, Readings]) -> dict[str, View]:
     """The final views, by SOP Instance UID, of images whose header disagrees with the model."""
-    return {row["sop_instance_uid"]: row["decision"] for row in _corrections(rows, readings)}
+    found = _corrections(rows, readings)
+    return {row["sop_instance_uid"]: row["decision"] for row in found}
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any, Literal
 
+from model_store import View
 from service.backfill.job_store import JobStore
 from service.backfill.ledger.decisions import Decisions
 from service.backfill.ledger.jobs import Job, JobStateError
@@ -206,7 +207,7 @@ def read(out: Path, ledger: Ledger, job: str) -> Worklist:
     return worklist_of(out / RESULTS, out / HEADERS / FILE, _hash(out), numbers)
 
 
-def accepted_in(out: Path, ledger: Ledger, job: str) -> dict[str, str]:
+def accepted_in(out: Path, ledger: Ledger, job: str) -> dict[str, View]:
     """The final views, by SOP Instance UID, of images whose header disagrees with the model.
 
     Args:

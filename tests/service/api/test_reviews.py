@@ -23,6 +23,7 @@ from PIL import Image
 
 from service.api.auth.keys import new_key
 from service.api.settings import Settings
+from service.cli import main
 
 READERS = ("ann", "ben", "eve")
 IMAGES = 8
@@ -195,6 +196,42 @@ def test_decisions_are_exported(clients, archive: Path) -> None:
     assert len(corrections) == len(wrong) > 0
     answer = ann.get(f"{review}/export", params={"form": "corrections", "format": "parquet"})
     assert pq.read_table(io.BytesIO(answer.content)).to_pylist() == corrections
+
+
+def test_corrections_follow_decisions(
+    clients, archive: Path, settings: Settings, tmp_path: Path
+) -> None:
+    """From the ledger as from the export; only headers that a person has found wrong change."""
+    review = worked(clients["it"], archive)
+    ann = clients["ann"]
+    for number, each in enumerate(listed(ann, review)):
+        say(ann, review, each["instance"], ("lateral", "unsure", "frontal")[number % 3])
+    exported_file = tmp_path / "accepted.csv"
+    exported_file.write_bytes(ann.get(f"{review}/export?form=corrections").content)
+    run = settings.backfill_folder / review.rpartition("/")[2]
+    assert main(["corrections", str(run), "--accepted", str(exported_file)]) == 0
+    accepted = json.loads((run / "corrections" / "dicom.json").read_text())
+    assert main(["corrections", str(run), "--reviewed", "--out", str(tmp_path / "out")]) == 0
+    assert json.loads((tmp_path / "out" / "dicom.json").read_text()) == accepted
+    assert len(accepted) > 0
+
+
+def test_corrections_of_what_is_no_job(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Are refused with the reason."""
+    run = tmp_path / "run"
+    run.mkdir()
+    for options, reason in (
+        ([], "name a RUN and its decisions"),
+        (["--reviewed", "--accepted", "x"], "name a RUN and its decisions"),
+        (["--accepted", "x", "--ledger", "sqlite://"], "--ledger is for --reviewed"),
+        (["--reviewed"], "has no ledger.sqlite"),
+        (["--reviewed", "--ledger", f"sqlite:///{tmp_path}/x"], "the job is not done"),
+    ):
+        assert main(["corrections", str(run), *options]) == 2
+        assert reason in capsys.readouterr().err
+    (run / "certificate.json").write_text("{}")
+    assert main(["corrections", str(run), "--reviewed", "--ledger", f"sqlite:///{tmp_path}/x"]) == 2
+    assert "the ledger has no job run" in capsys.readouterr().err
 
 
 def test_a_picture_is_read_again_and_kept_nowhere(
