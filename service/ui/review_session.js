@@ -182,7 +182,8 @@ export class Session extends Observable {
       const explanation = await answer.json();
       if (signal.aborted) return;
       this.pictures.set(instance, explanation, needed);
-      await drawn(this.pictures.get(instance));
+      const pictures = this.pictures.get(instance);
+      pictures.drawn = await drawn(pictures);
       this.states.set(instance, "here");
     } catch (error) {
       if (signal.aborted) return;
@@ -208,9 +209,10 @@ export class Session extends Observable {
   }
 }
 
-// Decoded now, so that it can be shown at once later
+// Decoded now and kept with the pictures, so that the browser shows it at once later
 async function drawn({ frame, thumbnail }) {
   const image = new Image();
   image.src = frame ? frame.url : thumbnail;
   await image.decode();
+  return image;
 }
