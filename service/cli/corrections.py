@@ -68,8 +68,8 @@ def run(options: argparse.Namespace) -> int:
 
 def _misuse(options: argparse.Namespace) -> str | None:
     if options.undo:
-        others = (options.run, options.accepted, options.out, options.apply, options.log)
-        others += (options.reviewed, options.ledger)
+        others = [options.run, options.accepted, options.out, options.apply, options.log]
+        others += [options.reviewed, options.ledger]
         return "--undo LOG takes no other option than --yes" if any(others) else None
     if not options.run or bool(options.accepted) == options.reviewed:
         return "name a RUN and its decisions, --accepted FILE or --reviewed, or a log to --undo"

@@ -11,6 +11,8 @@ const HELD = 16; // pictures in memory
 const FEW = 20; // entries before the next ones are asked for
 const LAST = 5; // decisions that are shown
 const SUMMARY_MILLISECONDS = 1000;
+const RETRY_MILLISECONDS = 5000; // after requests that were tried some times in vain
+const UNREACHABLE = "unreachable"; // as in api.js
 
 export const DECISIONS = { f: "frontal", l: "lateral", n: "not_chest", u: "unsure" };
 
@@ -127,7 +129,10 @@ export class Session extends Observable {
         if (error.status >= 400 && error.status < 500) {
           this.refused = error;
           this.unsent.shift();
-        } else this.unsentProblem = error;
+        } else {
+          this.unsentProblem = error;
+          setTimeout(() => this.retry(), RETRY_MILLISECONDS);
+        }
       }
       this.changed();
     }
@@ -151,6 +156,7 @@ export class Session extends Observable {
       this.problem = null;
     } catch (error) {
       if (!signal.aborted) this.problem = error;
+      if (error.code === UNREACHABLE) this.#later(signal, () => this.#more());
     }
     if (signal.aborted) return;
     this.asking = null;
@@ -188,11 +194,17 @@ export class Session extends Observable {
     } catch (error) {
       if (signal.aborted) return;
       this.states.set(instance, error);
+      if (error.code === UNREACHABLE) this.#later(signal, () => this.reload(instance));
     }
     if (signal.aborted) return;
     this.#active -= 1;
     this.changed();
     this.#fill();
+  }
+
+  // Unless the list has begun anew
+  #later(signal, act) {
+    setTimeout(() => signal.aborted || act(), RETRY_MILLISECONDS);
   }
 
   // How far the review is, after a while without decisions
