@@ -26,7 +26,16 @@ from service.api.middleware.start_errors import StartErrors
 from service.api.middleware.trace_context import TraceContext
 from service.api.middleware.unforeseen_errors import UnforeseenErrors
 from service.api.middleware.unread_body import UnreadBody
-from service.api.routes import backfills, batch, classify, deliveries, dicomweb, model, operations
+from service.api.routes import (
+    backfills,
+    batch,
+    classify,
+    deliveries,
+    dicomweb,
+    model,
+    operations,
+    reviews,
+)
 from service.api.routes.backfills import open_backfills, require_extra
 from service.api.routes.deliveries import open_deliveries
 from service.api.routes.ui import page_router
@@ -105,7 +114,7 @@ def create_app(
     app.state.access, app.state.audit = access, audit
     _add_middleware(app, settings, audit, operations_port)
     problems.install(app)
-    of_api = (classify, batch, model, dicomweb, deliveries, backfills) if http else ()
+    of_api = (classify, batch, model, dicomweb, deliveries, backfills, reviews) if http else ()
     for routes in (*of_api, operations):
         app.include_router(routes.router)
     if http:

@@ -92,6 +92,16 @@ class Audit:
         """
         self._write("backfill", request_id, client, address, {"action": action} | dict(entry))
 
+    def review(
+        self, request_id: str, client: str, address: str, entry: Mapping[str, object]
+    ) -> None:
+        """Record a request of a review, before the request is carried out.
+
+        Raises:
+            AuditError: The record could not be written.
+        """
+        self._write("review", request_id, client, address, dict(entry))
+
     def delivery(
         self, request_id: str, client: str, address: str, entry: Mapping[str, object]
     ) -> None:

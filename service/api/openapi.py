@@ -7,6 +7,7 @@ from typing import Any
 from fastapi import FastAPI
 
 from service.api.routes.backfill_schemas import NewBackfill
+from service.api.routes.review_schemas import NewDecision
 from service.dicom.stow import JSON, XML
 
 BINARY = {"schema": {"type": "string", "format": "binary"}}
@@ -104,6 +105,19 @@ NEW_BACKFILL: dict[str, Any] = {
         "required": True,
         "content": {"application/json": {"schema": NewBackfill.model_json_schema()}},
     }
+}
+NEW_DECISION: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {"application/json": {"schema": NewDecision.model_json_schema()}},
+    }
+}
+DECISIONS_ANSWER: dict[str, Any] = {
+    "description": "The table that `form` names, as docs/review.md says",
+    "content": {
+        "text/csv": {"schema": {"type": "string"}},
+        "application/vnd.apache.parquet": BINARY,
+    },
 }
 ROWS_ANSWER: dict[str, Any] = {
     "description": "One JSON object a line: the row of an image, as docs/backfill-results.md says",

@@ -21,8 +21,9 @@ from service.api.auth import clients
 from service.api.auth.rates import RateLimitedError
 from service.api.request_context import RequestContext, context_of
 from service.backfill.allowed_sources import SourceNotAllowedError
-from service.backfill.ledger import jobs
+from service.backfill.ledger import jobs, readings
 from service.backfill.results.rows import SourceError
+from service.backfill.review.originals import PictureError
 from service.backfill.sources.options import OptionsError
 from service.dicom import stow
 from service.dicom.entries import (
@@ -146,6 +147,12 @@ JOB_KINDS = _kinds(
     (jobs.LedgerAwayError, UNAVAILABLE, "Ledger cannot be used"),
     (jobs.JobStateError, HTTPStatus.CONFLICT, "Not possible in this job state"),
 )
+# Errors of reviews, which do not count as refused images
+REVIEW_KINDS = _kinds(
+    (readings.UnknownInstanceError, HTTPStatus.NOT_FOUND, "No such image on the worklist"),
+    (readings.ReviewStateError, HTTPStatus.CONFLICT, "Not possible in this state of the review"),
+    (PictureError, HTTPStatus.GONE, "Picture cannot be shown"),
+)
 # Errors of received DICOM objects
 OBJECT_KINDS = _kinds(
     (uploads.MediaTypeError, UNSUPPORTED, "Media type not accepted"),
@@ -165,7 +172,7 @@ DELIVERY_KINDS = _kinds(
     (UnknownDeliveryError, HTTPStatus.NOT_FOUND, "No such delivery"),
     (DeliveryStateError, HTTPStatus.CONFLICT, "Not possible in this delivery state"),
 )
-REQUEST_KINDS = JOB_KINDS | STORE_KINDS | DELIVERY_KINDS
+REQUEST_KINDS = JOB_KINDS | REVIEW_KINDS | STORE_KINDS | DELIVERY_KINDS
 ALL_KINDS = COUNTED_KINDS | REQUEST_KINDS
 HTTP_KINDS = {
     HTTPStatus.NOT_FOUND: Kind("not_found", HTTPStatus.NOT_FOUND, "No such resource"),
@@ -194,6 +201,7 @@ def _responses(kinds: Iterable[Kind]) -> dict[int | str, dict[str, Any]]:
 
 RESPONSES = _responses(KINDS.values())
 JOB_RESPONSES = _responses((*KINDS.values(), *JOB_KINDS.values()))
+REVIEW_RESPONSES = _responses((*KINDS.values(), *JOB_KINDS.values(), *REVIEW_KINDS.values()))
 DELIVERY_RESPONSES = _responses(
     (
         *(

@@ -56,6 +56,16 @@ class RequestContext:
             entry = {"action": action, "delivery": delivery, "destination": destination}
             self.audit.delivery(self.request_id, self.client, self.address, entry)
 
+    def reviewed(self, action: str, job: str, **more: object) -> None:
+        """Record a request of the review of a job: a decision, a picture, or an export.
+
+        Raises:
+            AuditError: The record could not be written, so the request must not be carried out.
+        """
+        if self.audit is not None:
+            entry = {"action": action, "job": job} | more
+            self.audit.review(self.request_id, self.client, self.address, entry)
+
     def asked_for_job(self, source: str) -> None:
         """Record a request to create a job.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
@@ -14,12 +14,13 @@ from threading import Event
 import onnxruntime
 from fastapi import Request
 
-from model_store import ModelCard, ModelVersion
+from model_store import ModelCard, ModelVersion, Prediction
 from service.api import metrics
 from service.api.admission import Admission
 from service.api.body import unless_gone
 from service.api.gpu import GPU
 from service.api.settings import Settings
+from service.imaging import Radiograph
 from service.inference import (
     CORE_BATCH_IMAGES,
     LANES,
@@ -98,19 +99,43 @@ class Runtime:
             BatcherClosedError: The service is stopping.
             ClientGoneError: The client has disconnected.
         """
+        prediction, radiograph = await self._predict(image, request)
+        classification = Classification.of(radiograph, prediction, self.card)
+        if image.displayed:
+            classification.explanation = await self._explain(radiograph)
+        metrics.count_answer(classification, image.lane, source, radiograph.fallbacks)
+        metrics.observe_stage("respond", time.perf_counter() - image.answer.at)
+        return classification
+
+    async def explain(
+        self, image: Image, request: Request, check: Callable[[str | None], None]
+    ) -> Explanation:
+        """What the network sees in one file that was classified before; it is not counted again.
+
+        Args:
+            image: Not submitted yet, with `displayed`.
+            request: If its client disconnects, the image is cancelled at any stage.
+            check: Called with the SOP Instance UID, and raises if it is another image.
+
+        Raises:
+            ImageError, BatcherClosedError, ClientGoneError: See `classify`.
+        """
+        _, radiograph = await self._predict(image, request)
+        check(radiograph.sop_instance_uid)
+        return await self._explain(radiograph)
+
+    async def _predict(
+        self, image: Image, request: Request | None
+    ) -> tuple[Prediction, Radiograph]:
         self.pipeline.submit(image)
         answer = asyncio.wrap_future(image.answer)
         with unless_gone(request, answer) if request else nullcontext():
             prediction = await answer
         assert image.radiograph is not None  # there is no prediction without it
-        classification = Classification.of(image.radiograph, prediction, self.card)
-        if image.displayed:
-            classification.explanation = await asyncio.to_thread(
-                Explanation.of, self.network, image.radiograph
-            )
-        metrics.count_answer(classification, image.lane, source, image.radiograph.fallbacks)
-        metrics.observe_stage("respond", time.perf_counter() - image.answer.at)
-        return classification
+        return prediction, image.radiograph
+
+    async def _explain(self, radiograph: Radiograph) -> Explanation:
+        return await asyncio.to_thread(Explanation.of, self.network, radiograph)
 
 
 def runtime_of(request: Request) -> Runtime:

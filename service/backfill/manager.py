@@ -23,16 +23,11 @@ from service.backfill.engines.stopping import stop
 from service.backfill.job_store import OURS, JobStore
 from service.backfill.job_view import Current, JobView, JobViewState
 from service.backfill.job_watch import Watch
-from service.backfill.ledger.jobs import (
-    Job,
-    JobConflictError,
-    JobState,
-    JobStateError,
-    model_of,
-)
+from service.backfill.ledger.jobs import Job, JobConflictError, JobState, JobStateError, model_of
 from service.backfill.results.folder import Results
 from service.backfill.results.rows import Source
 from service.backfill.results.sinks import SINKS
+from service.backfill.review.review import Review
 from service.backfill.sources.opening import open_source
 from service.backfill.sources.options import Options, OptionsError
 from service.inference import Image
@@ -81,6 +76,7 @@ class Manager:
         self._ledger = self._store.ledger
         self._thread = Thread(target=self._work, name="backfills", daemon=True)
         self.watch = Watch(self.jobs, lambda: self._current)
+        self.review = Review(self._store, self._open)
 
     def start(self) -> None:
         """Start the thread; jobs that ran or waited when the last process ended continue."""
@@ -97,6 +93,7 @@ class Manager:
                 current.work.pause("running")
         self._thread.join()
         self.watch.close()
+        self.review.close()
         self._store.close()
 
     def create(self, key: str | None, wanted: Mapping[str, Any]) -> JobView:

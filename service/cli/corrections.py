@@ -13,7 +13,7 @@ REFUSED = 2  # exit code: the command cannot be run
 
 
 def add_command(commands: Any) -> None:
-    """`corrections RUN --accepted FILE [--apply URL [--yes]]`, `corrections --undo LOG [--yes]`."""
+    """`corrections RUN {--accepted FILE | --reviewed} [--apply URL [--yes]]`; `--undo LOG`."""
     parser = commands.add_parser(
         "corrections", help="propose corrected headers for images of a backfill's worklist"
     )
@@ -24,6 +24,16 @@ def add_command(commands: Any) -> None:
         type=Path,
         metavar="FILE",
         help="CSV of decisions: sop_instance_uid, decision (frontal or lateral)",
+    )
+    add(
+        "--reviewed",
+        action="store_true",
+        help="instead: the decisions on the page Review, of a job of the service in RUN",
+    )
+    add(
+        "--ledger",
+        metavar="URL",
+        help="ledger of --reviewed (CXRVIEW_BACKFILL_LEDGER); default: the file beside RUN",
     )
     add("--out", type=Path, metavar="FOLDER", help="folder of proposals; default: RUN/corrections")
     add(
@@ -58,10 +68,13 @@ def run(options: argparse.Namespace) -> int:
 
 def _misuse(options: argparse.Namespace) -> str | None:
     if options.undo:
-        others = (options.run, options.accepted, options.out, options.apply, options.log)
+        others = [options.run, options.accepted, options.out, options.apply, options.log]
+        others += [options.reviewed, options.ledger]
         return "--undo LOG takes no other option than --yes" if any(others) else None
-    if not (options.run and options.accepted):
-        return "name a RUN and its decisions, --accepted FILE, or a log to --undo"
+    if not options.run or bool(options.accepted) == options.reviewed:
+        return "name a RUN and its decisions, --accepted FILE or --reviewed, or a log to --undo"
+    if options.ledger and not options.reviewed:
+        return "--ledger is for --reviewed"
     if options.yes and not options.apply:
         return "--yes is for --apply and --undo"
     return None

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from service.backfill.ledger.jobs import LedgerError
 from service.backfill.results.atomic_files import publish, write
 from service.cli.console import complain
 from service.dicom.correction_log import CorrectionLog
@@ -21,6 +22,7 @@ from service.dicom.corrections import (
     coercion,
     dicom_json,
     read_corrections,
+    reviewed_corrections,
 )
 from service.dicom.orthanc import Orthanc, OrthancAwayError
 from service.dicom.orthanc_corrections import Step, apply, plan, undo
@@ -40,16 +42,22 @@ def run(options: argparse.Namespace) -> int:
     try:
         if options.undo:
             return _undo(options)
-        corrections = read_corrections(options.run, options.accepted)
+        corrections = _decided(options)
         out = options.out or options.run / FOLDER
         _propose(corrections, out)
         return _apply(corrections, out, options) if options.apply else DONE
-    except (CorrectionsError, OrthancAwayError, OSError, ValueError) as error:
+    except (CorrectionsError, LedgerError, OrthancAwayError, OSError, ValueError) as error:
         complain(str(error))
         return REFUSED
     except KeyboardInterrupt:
         complain("stopped; the same command goes on")
         return STOPPED
+
+
+def _decided(options: argparse.Namespace) -> list[Correction]:
+    if options.reviewed:
+        return reviewed_corrections(options.run, options.ledger)
+    return read_corrections(options.run, options.accepted)
 
 
 def _propose(corrections: Sequence[Correction], out: Path) -> None:

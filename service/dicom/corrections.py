@@ -17,9 +17,13 @@ from xml.sax.saxutils import quoteattr
 from pydantic import JsonValue
 
 from model_store import View
+from service.backfill.job_folder import LEDGER, ledger_in
+from service.backfill.ledger.jobs import UnknownJobError
+from service.backfill.ledger.ledger import Ledger
 from service.backfill.report.header_audit import WORKLIST
-from service.backfill.report.write import HEADERS
+from service.backfill.report.write import CERTIFICATE, HEADERS
 from service.backfill.results.formulas import unmarked
+from service.backfill.review.review import accepted_in
 from service.dicom.findings import VIEWS as CODES
 from service.imaging.header import ViewHeader
 from service.imaging.origin import valid_uid
@@ -76,7 +80,7 @@ def change_of(header: ViewHeader, view: View) -> Change:
 
 
 def read_corrections(run: Path, accepted: Path) -> list[Correction]:
-    """The decisions about images of a worklist, in the order of the worklist.
+    """The decisions of a file about images of a worklist, in the order of the worklist.
 
     Args:
         run: The folder of a finished backfill, or of `cxrview audit`.
@@ -87,7 +91,37 @@ def read_corrections(run: Path, accepted: Path) -> list[Correction]:
         CorrectionsError: A file is missing or damaged, or a decision is invalid, contradicts
             another one, or is about no image of the worklist.
     """
-    decisions = _decisions(accepted)
+    return _corrections(run, _decisions(accepted), str(accepted))
+
+
+def reviewed_corrections(run: Path, ledger: str | None = None) -> list[Correction]:
+    """The decisions of the review of a job about images of its worklist, in its order.
+
+    Args:
+        run: The folder of the job, named by its id, in the service's folder.
+        ledger: The URL of its ledger; None: the file in the service's folder.
+
+    Raises:
+        CorrectionsError: There is no such job that is done, or a file is missing or damaged.
+        LedgerError: The ledger cannot be opened.
+    """
+    job, url = run.resolve().name, ledger or ledger_in(run.resolve().parent)
+    if not ledger and not (run.resolve().parent / LEDGER).is_file():
+        raise CorrectionsError(f"{run} is no job of a service: its folder has no {LEDGER}")
+    if not (run / CERTIFICATE).is_file():
+        raise CorrectionsError(f"{run} has no {CERTIFICATE}: the job is not done")
+    opened = Ledger(url)
+    try:
+        opened.job(job)
+        decisions = accepted_in(run, opened, job)
+    except UnknownJobError as error:
+        raise CorrectionsError(f"the ledger has no job {job}") from error
+    finally:
+        opened.close()
+    return _corrections(run, decisions, f"the review of {job}")
+
+
+def _corrections(run: Path, decisions: dict[str, View], named: str) -> list[Correction]:
     worklist = run / HEADERS / WORKLIST
     if not worklist.is_file():
         raise CorrectionsError(
@@ -101,7 +135,7 @@ def read_corrections(run: Path, accepted: Path) -> list[Correction]:
     if decisions:
         examples = ", ".join(sorted(decisions)[:3])
         raise CorrectionsError(
-            f"{accepted}: {len(decisions)} instances are not on the worklist, as {examples}"
+            f"{named}: {len(decisions)} instances are not on the worklist, as {examples}"
         )
     return found
 

@@ -5,14 +5,17 @@ import { request } from "./api.js";
 import { Classify } from "./classify.js";
 import { Component, html } from "./html.js";
 import { Model } from "./model.js";
+import { ReviewPage } from "./review_page.js";
+import { Reviews } from "./reviews.js";
 import { SignIn } from "./sign_in.js";
 import { shown, t } from "./texts.js";
 import { Work } from "./work.js";
 
-const PAGES = { "": "classify", "#model": "model" };
+const PAGES = { "": "classify", "#review": "review", "#model": "model" };
 
 export class App extends Component {
   work = new Work();
+  reviews = new Reviews();
   state = { page: pageOf(location), card: null, failed: null };
 
   componentDidMount() {
@@ -21,8 +24,9 @@ export class App extends Component {
       window.scrollTo(0, 0);
     });
     // Leaving would lose what was answered
-    window.addEventListener("beforeunload", (event) => this.work.running && event.preventDefault());
+    window.addEventListener("beforeunload", (event) => (this.work.running || this.reviews.unsaved) && event.preventDefault());
     access.listen(() => this.setState({}));
+    this.reviews.listen(() => this.setState({}));
     this.load();
   }
 
@@ -39,12 +43,17 @@ export class App extends Component {
     document.title = t(`title.${this.state.page}`);
   }
 
+  // Those that the client may see
+  pages() {
+    return Object.entries(PAGES).filter(([, name]) => name !== "review" || this.reviews.permitted);
+  }
+
   render(_, { page, card, failed }) {
     return html`<a class="skip" href="#main" onClick=${skip}>${t("nav.skip")}</a>
       <header class="top">
         <a class="brand" href="#"><img src="ui/icon.svg" alt="" width="28" height="28" />cxrview</a>
         <nav aria-label=${t("nav.label")}>
-          ${Object.entries(PAGES).map(
+          ${this.pages().map(
             ([hash, name]) => html`<a href=${hash || "#"} aria-current=${page === name ? "page" : undefined}>${t(`nav.${name}`)}</a>`,
           )}
         </nav>
@@ -54,7 +63,9 @@ export class App extends Component {
           ${!access.given && !card && html`<button type="button" onClick=${() => access.ask()}>${t("key.enter")}</button>`}
         </p>
       </header>
-      ${page === "model" ? html`<${Model} card=${card} failed=${failed} />` : html`<${Classify} work=${this.work} card=${card} />`}
+      ${page === "review" && html`<${ReviewPage} reviews=${this.reviews} card=${card} />`}
+      ${page === "model" && html`<${Model} card=${card} failed=${failed} />`}
+      ${page === "classify" && html`<${Classify} work=${this.work} card=${card} />`}
       <footer><p>${t("disclaimer")}</p></footer>
       <${SignIn} />`;
   }

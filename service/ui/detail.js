@@ -37,7 +37,7 @@ async function copied(text) {
   field.remove();
 }
 
-class Copy extends Component {
+export class Copy extends Component {
   state = { copied: false };
 
   async copy() {

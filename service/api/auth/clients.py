@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal, get_args
 
-# Interactive images; archives and jobs; the list of clients
-Permission = Literal["classify", "backfill", "admin"]
+# Interactive images; archives and jobs; decisions about images of jobs; the list of clients
+Permission = Literal["classify", "backfill", "review", "admin"]
 PERMISSIONS: tuple[Permission, ...] = get_args(Permission)
 REALM = 'Bearer realm="cxrview"'
 

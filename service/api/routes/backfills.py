@@ -11,15 +11,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 
 from fastapi import APIRouter, Depends, Header, Request, Response
-from fastapi.exceptions import RequestValidationError
 from fastapi.responses import StreamingResponse
-from pydantic import ValidationError
 from starlette.concurrency import run_in_threadpool
 
 from model_store import Prediction
 from service.api import metrics, openapi
 from service.api.auth.permissions import authorise
-from service.api.body import length_of, receive
+from service.api.json_body import received_json
 from service.api.parameters import check_parameters
 from service.api.paths import BACKFILLS
 from service.api.problems import CODES, JOB_RESPONSES
@@ -41,7 +39,6 @@ if TYPE_CHECKING:
 
 Responses = dict[int | str, dict[str, Any]]
 
-MAX_BODY_BYTES = 64 * 2**10
 # Images of a job in flight, in addition to those being decoded and in a batch
 AHEAD = 4
 OF_JOBS = ("duplicate", "crashed")  # codes of images, in addition to those of problems
@@ -167,21 +164,6 @@ def _recorded(action: str) -> Any:
     return Depends(record)
 
 
-async def _wanted(request: Request) -> NewBackfill:
-    runtime: Runtime = request.app.state.runtime
-    settings, length = runtime.settings, length_of(request, MAX_BODY_BYTES)
-    chunks: list[bytes] = []
-    async with runtime.budget.reserve(
-        "interactive", length, settings.max_receive_idle_seconds
-    ) as reservation:
-        await receive(request, MAX_BODY_BYTES, settings, reservation, chunks.append)
-    try:
-        return NewBackfill.model_validate_json(b"".join(chunks))
-    except ValidationError as error:
-        found = [each | {"loc": each["loc"] or ("body",)} for each in error.errors()]
-        raise RequestValidationError(found) from error
-
-
 @router.post(
     "",
     summary="Create a job",
@@ -194,7 +176,8 @@ async def create(
     request: Request, response: Response, manager: ManagerDep, key: KeyHeader = None
 ) -> Backfill:
     """Classify every image of an archive once. Jobs run one at a time, in the order of creation."""
-    wanted, context = await _wanted(request), context_of(request.scope)
+    wanted = await received_json(request, NewBackfill, declared=False)
+    context = context_of(request.scope)
     context.asked_for_job(wanted.source)
     shown = await run_in_threadpool(manager.create, key, wanted.model_dump())
     context.asked("created", shown.job.id)

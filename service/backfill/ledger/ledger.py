@@ -17,6 +17,7 @@ from typing import Any
 import sqlalchemy as sql
 from sqlalchemy.exc import IntegrityError
 
+from service.backfill.ledger.decisions import Decisions
 from service.backfill.ledger.jobs import (
     Item,
     Job,
@@ -66,6 +67,7 @@ class Ledger:
     def __init__(self, url: str, now: Callable[[], float] = time.time) -> None:
         self._now, self._database = now, Database(url, SCHEMA)
         self._transaction, self._reading = self._database.transaction, self._database.reading
+        self.decisions = Decisions(self._database, now)
         # By job, the number of the image that was leased last. A search starts there, because
         # PostgreSQL keeps dead index entries until the next VACUUM, and would read all of them
         self._leased: dict[str, int] = {}

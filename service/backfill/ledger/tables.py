@@ -75,3 +75,15 @@ PARTS = sql.Table(
     sql.Column("sha256", sql.String(64), nullable=False),
     sql.Column("failures", sql.Boolean, nullable=False, default=False, server_default=sql.false()),
 )
+DECISIONS = sql.Table(
+    "decisions",
+    METADATA,
+    sql.Column("number", NUMBER, primary_key=True),  # in the order of the decisions
+    sql.Column("job", sql.String(32), sql.ForeignKey("jobs.id"), nullable=False),
+    sql.Column("item", NUMBER, sql.ForeignKey("items.number"), nullable=False),
+    sql.Column("reader", sql.Text, nullable=False),
+    sql.Column("role", sql.String(16), nullable=False),
+    sql.Column("decision", sql.String(16)),  # null: the reader takes the one before back
+    sql.Column("decided", sql.Double, nullable=False),
+    sql.Index("decisions_item", "job", "item"),
+)

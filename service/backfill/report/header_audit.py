@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -101,7 +101,7 @@ class HeaderAudit:
         """Count the rows that are done, and keep the rows that disagree."""
         done = pa.Table.from_batches([batch.filter(pc.equal(batch["outcome"], "done"))])
         self._count(done)
-        found = done.filter(_any_disagrees(done, CLAIMS))
+        found = done.filter(any_disagrees(done, CLAIMS))
         if found.num_rows:
             self._unsorted.append(_worked(found))
             self.disagreements += found.num_rows
@@ -110,7 +110,7 @@ class HeaderAudit:
 
     def _count(self, done: pa.Table) -> None:
         self._asked += done.num_rows - done["chest"].null_count
-        wrong = done.filter(_any_disagrees(done, (BODY_PART,)))
+        wrong = done.filter(any_disagrees(done, (BODY_PART,)))
         is_chest = pc.not_equal(wrong["view"], "not_chest")
         self.chest.add(wrong.filter(is_chest)[BODY_PART])
         self.not_chest.add(wrong.filter(pc.invert(is_chest))[BODY_PART])
@@ -179,20 +179,26 @@ class HeaderAudit:
 
 def _worked(disagreeing: pa.Table) -> pa.Table:
     """The columns of `WORKLIST_COLUMNS`, and those that they are sorted by."""
-    names = [
-        pc.if_else(pc.equal(disagreeing[column], False), name, pa.scalar(None, pa.string()))
-        for name, column in AGREES.items()
-    ]
-    disagrees = pc.binary_join_element_wise(*names, " ", null_handling="skip")
-    certainty = pa.chunked_array([pa.array(_certainty(disagreeing))])
-    columns = {"disagrees": disagrees, "certainty": certainty}
+    certainty = pa.chunked_array([pa.array(certainty_of(disagreeing))])
+    columns = {"disagrees": disagreeing_claims(disagreeing), "certainty": certainty}
     table = disagreeing.select([name for name in WORKLIST_COLUMNS if name not in columns])
     for name, column in columns.items():
         table = table.append_column(name, column)
     return table.append_column("uncertainty", pc.negate(certainty))
 
 
-def _any_disagrees(rows: pa.Table, claims: Sequence[str]) -> pa.ChunkedArray:
+def disagreeing_claims(rows: pa.Table) -> pa.ChunkedArray:
+    """The names of the attributes that disagree, joined by spaces, by row."""
+    names = [
+        pc.if_else(pc.equal(rows[column], False), name, pa.scalar(None, pa.string()))
+        for name, column in AGREES.items()
+    ]
+    # With the empty text, because pyarrow drops rows that have nothing to be joined
+    joined = pc.binary_join_element_wise("", *names, " ", null_handling="skip")
+    return pc.utf8_ltrim_whitespace(joined)
+
+
+def any_disagrees(rows: pa.Table, claims: Sequence[str]) -> pa.ChunkedArray:
     """Whether one of these attributes disagrees, by row."""
     found = pc.fill_null(pc.invert(rows[AGREES[claims[0]]]), False)
     for name in claims[1:]:
@@ -200,17 +206,24 @@ def _any_disagrees(rows: pa.Table, claims: Sequence[str]) -> pa.ChunkedArray:
     return found
 
 
-def _certainty(disagreeing: pa.Table) -> npt.NDArray[np.float64]:
-    """The distance in logits from the threshold of the answer that disagrees; of two, the less."""
+def certainty_of(rows: pa.Table) -> npt.NDArray[np.float64]:
+    """The distance in logits from the threshold of the answer that disagrees; of two, the less.
+
+    Infinite for rows whose header disagrees with no answer.
+    """
     distances = []
-    for claims, name, threshold in (
-        (VIEW_CLAIMS, "pfi", "threshold"),
-        ((BODY_PART,), "chest", "chest_threshold"),
+    for claims, distance in (
+        (VIEW_CLAIMS, distance_of(rows, "pfi")),
+        ((BODY_PART,), distance_of(rows, "chest")),
     ):
-        distance = np.abs(_logit(disagreeing[name]) - _logit(disagreeing[threshold]))
-        concerned = _any_disagrees(disagreeing, claims).to_numpy()
-        distances.append(np.where(concerned, distance, np.inf))
+        distances.append(np.where(any_disagrees(rows, claims).to_numpy(), distance, np.inf))
     return np.minimum(*distances)
+
+
+def distance_of(rows: pa.Table, head: Literal["pfi", "chest"]) -> npt.NDArray[np.float64]:
+    """The distance of a head's answers from its threshold, in logits; NaN without that head."""
+    threshold = {"pfi": "threshold", "chest": "chest_threshold"}[head]
+    return np.abs(_logit(rows[head]) - _logit(rows[threshold]))
 
 
 def _logit(pfi: pa.ChunkedArray) -> npt.NDArray[np.float64]:

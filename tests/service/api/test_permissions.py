@@ -153,7 +153,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
     (folder / "archive").mkdir()
     app = create_app(Settings())
     routes = [
-        (method, path_of(route).replace("{job}", "0" * 32))
+        (method, path_of(route).replace("{job}", "0" * 32).replace("{instance}", "1"))
         for route in iter_route_contexts(app.routes)
         if path_of(route) not in PUBLIC
         for method in sorted(route.methods or ())
@@ -168,11 +168,12 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
         yield Guarded(live, keys, routes)
 
 
-# Followed by a job's id, a study's UID, or a delivery's number
+# Followed by a job's id, a study's UID, a delivery's or an image's number
 PREFIXES = {
     "/v1/backfills": "backfill",
     "/v1/deliveries": "admin",
     "/dicom-web/studies": "classify",
+    "/v1/reviews": "review",
 }
 
 
@@ -183,6 +184,7 @@ def needed_for(path: str) -> set[str]:
             return {needed}
     return {
         "/v1/model": set(PERMISSIONS),  # any
+        "/v1/client": set(PERMISSIONS),
         "/v1/clients": {"admin"},
         "/v1/classify": {"classify"},
         "/v1/classify/batch": {"backfill"},
@@ -267,6 +269,7 @@ def test_a_path_that_is_none_is_not_found(service: Guarded, method: str, path: s
         ("POST", "/v1/classify%2fbatch", "classify"),
         ("GET", "/v1/%63lients", "classify"),
         ("GET", "/v1/%62ackfills", "classify"),
+        ("GET", "/v1/%72eviews", "backfill"),
     ],
 )
 def test_a_path_that_is_written_otherwise_is_the_same(
