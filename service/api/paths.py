@@ -8,6 +8,7 @@ CLASSIFY = "/v1/classify"
 BATCH = "/v1/classify/batch"
 MODEL = "/v1/model"
 CLIENTS = "/v1/clients"
+CLIENT = "/v1/client"
 BACKFILLS = "/v1/backfills"
 STUDIES = "/dicom-web/studies"
 DELIVERIES = "/v1/deliveries"
@@ -15,7 +16,7 @@ PAGE = "/"
 PAGE_FILES = "/ui/"
 OPERATIONS = frozenset({"/livez", "/readyz", "/metrics"})
 PREFIXES = (BACKFILLS, STUDIES, DELIVERIES)  # followed by a job's id, say, or a study's UID
-NAMED = OPERATIONS | {CLASSIFY, BATCH, MODEL, CLIENTS, PAGE, "/docs", "/openapi.json"}
+NAMED = OPERATIONS | {CLASSIFY, BATCH, MODEL, CLIENT, CLIENTS, PAGE, "/docs", "/openapi.json"}
 ELSEWHERE = "elsewhere"
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 

@@ -10,6 +10,18 @@ from service.api.auth.clients import Client, Permission
 from service.api.auth.rates import Usage
 
 
+class ClientAccess(BaseModel):
+    """A client, and what it may do."""
+
+    name: str
+    permissions: list[Permission]
+
+    @classmethod
+    def of(cls, client: Client) -> Self:
+        """Of a client that is authenticated."""
+        return cls(name=client.name, permissions=sorted(client.permissions))
+
+
 class ClientUsage(BaseModel):
     """One client, and the counts of its images in this process."""
 

@@ -1,4 +1,4 @@
-"""The endpoints for the model's card and the list of clients."""
+"""The endpoints for the model's card, and for clients: the one that asks, and all."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from model_store import ModelCard
 from service.api.auth.access import Access
 from service.api.auth.permissions import authorise
 from service.api.parameters import check_parameters
-from service.api.paths import CLIENTS, MODEL
+from service.api.paths import CLIENT, CLIENTS, MODEL
 from service.api.problems import RESPONSES
 from service.api.runtime import runtime_of
-from service.api.schemas import ClientUsage
+from service.api.schemas import ClientAccess, ClientUsage
 
 router = APIRouter()
 
@@ -30,6 +30,19 @@ async def model(request: Request) -> ModelCard:
     model has not. Results have confidence intervals.
     """
     return runtime_of(request).card
+
+
+@router.get(
+    CLIENT,
+    tags=["operation"],
+    summary="The client of the request",
+    responses={status: RESPONSES[status] for status in (401, 503)},
+    dependencies=[authorise(), check_parameters],
+)
+async def client(request: Request) -> ClientAccess:
+    """The name and the permissions of the key or token that is sent."""
+    access: Access = request.app.state.access
+    return ClientAccess.of(await access.client_of(request.scope))
 
 
 @router.get(

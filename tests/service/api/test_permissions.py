@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import httpx2
 import pytest
 from fastapi import APIRouter, FastAPI
 from fastapi.responses import PlainTextResponse
@@ -172,11 +173,15 @@ def needed_for(path: str) -> set[str]:
     """The permission of each path, as docs/access.md says; a new one must be added here."""
     if path.startswith("/v1/backfills"):
         return {"backfill"}
+    if path.startswith("/v1/deliveries"):
+        return {"admin"}
     return {
         "/v1/model": set(PERMISSIONS),  # any
+        "/v1/client": set(PERMISSIONS),
         "/v1/clients": {"admin"},
         "/v1/classify": {"classify"},
         "/v1/classify/batch": {"backfill"},
+        "/dicom-web/studies": {"classify"},
     }[path]
 
 
@@ -227,6 +232,14 @@ def test_no_query_gets_past_its_permission(service: Guarded, query: str, needed:
         status, code, _ = service.answer("POST", f"/v1/classify{query}", *headers)
         assert (code == "not_permitted") == (not needed <= {name}), (name, status, code)
         assert status in {400, 403, 422}, (name, status, code)
+
+
+def test_a_client_learns_what_it_may_do(service: Guarded) -> None:
+    """Its name and permissions, by any key."""
+    for name in PERMISSIONS:
+        headers = {"authorization": f"Bearer {service.keys[name]}"}
+        found = httpx2.get(f"{service.live.url}/v1/client", headers=headers).json()
+        assert found == {"name": name, "permissions": [name]}
 
 
 OTHER_PATHS = [
