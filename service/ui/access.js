@@ -10,6 +10,7 @@ class Access extends Observable {
   #waiting = [];
   asking = false; // whether the dialog is open
   refused = false; // whether the last key was refused
+  needed = false; // whether the service wants a key
 
   get given() {
     return this.#key !== null;
@@ -25,6 +26,7 @@ class Access extends Observable {
   another(stale, signal) {
     if (this.#key !== stale) return Promise.resolve();
     this.refused = stale !== null;
+    this.needed = true;
     this.ask();
     return new Promise((resolve, reject) => {
       this.#waiting.push(resolve);

@@ -4,15 +4,18 @@ import { access } from "./access.js";
 import { request } from "./api.js";
 import { Classify } from "./classify.js";
 import { Component, html } from "./html.js";
+import { Jobs } from "./jobs.js";
+import { JobsPage } from "./jobs_page.js";
 import { Model } from "./model.js";
 import { SignIn } from "./sign_in.js";
 import { shown, t } from "./texts.js";
 import { Work } from "./work.js";
 
-const PAGES = { "": "classify", "#model": "model" };
+const PAGES = { "": "classify", "#jobs": "jobs", "#model": "model" };
 
 export class App extends Component {
   work = new Work();
+  jobs = new Jobs();
   state = { page: pageOf(location), card: null, failed: null };
 
   componentDidMount() {
@@ -22,7 +25,7 @@ export class App extends Component {
     });
     // Leaving would lose what was answered
     window.addEventListener("beforeunload", (event) => this.work.running && event.preventDefault());
-    access.listen(() => this.setState({}));
+    for (const each of [access, this.jobs]) each.listen(() => this.setState({}));
     this.load();
   }
 
@@ -39,22 +42,29 @@ export class App extends Component {
     document.title = t(`title.${this.state.page}`);
   }
 
+  // Those that the client may see
+  pages() {
+    return Object.entries(PAGES).filter(([, name]) => name !== "jobs" || this.jobs.permitted);
+  }
+
   render(_, { page, card, failed }) {
     return html`<a class="skip" href="#main" onClick=${skip}>${t("nav.skip")}</a>
       <header class="top">
         <a class="brand" href="#"><img src="ui/icon.svg" alt="" width="28" height="28" />cxrview</a>
         <nav aria-label=${t("nav.label")}>
-          ${Object.entries(PAGES).map(
+          ${this.pages().map(
             ([hash, name]) => html`<a href=${hash || "#"} aria-current=${page === name ? "page" : undefined}>${t(`nav.${name}`)}</a>`,
           )}
         </nav>
         <p class="session">
           ${card && html`<a class="model-name" href="#model">${shown(`${card.name}/${card.version}`)}</a>`}
           ${access.given && html`<button type="button" onClick=${() => access.forget()}>${t("key.forget")}</button>`}
-          ${!access.given && !card && html`<button type="button" onClick=${() => access.ask()}>${t("key.enter")}</button>`}
+          ${!access.given && access.needed && html`<button type="button" onClick=${() => access.ask()}>${t("key.enter")}</button>`}
         </p>
       </header>
-      ${page === "model" ? html`<${Model} card=${card} failed=${failed} />` : html`<${Classify} work=${this.work} card=${card} />`}
+      ${page === "jobs" && html`<${JobsPage} jobs=${this.jobs} />`}
+      ${page === "model" && html`<${Model} card=${card} failed=${failed} />`}
+      ${page === "classify" && html`<${Classify} work=${this.work} card=${card} />`}
       <footer><p>${t("disclaimer")}</p></footer>
       <${SignIn} />`;
   }

@@ -44,7 +44,7 @@ class DicomwebOptions(RetryOptions):
     """
 
     modalities: Modalities = ("CR", "DX")
-    """As a list, or as a text: CR,DX."""
+    """Separated by commas, or a list."""
     partition_days: PositiveInt = 1
     """Days of Study Date in one listing, which is held in memory."""
     page_instances: PositiveInt = 500

@@ -175,13 +175,14 @@ def needed_for(path: str) -> set[str]:
         return {"backfill"}
     if path.startswith("/v1/deliveries"):
         return {"admin"}
+    if path.startswith("/dicom-web/studies"):
+        return {"classify"}
     return {
         "/v1/model": set(PERMISSIONS),  # any
         "/v1/client": set(PERMISSIONS),
         "/v1/clients": {"admin"},
         "/v1/classify": {"classify"},
         "/v1/classify/batch": {"backfill"},
-        "/dicom-web/studies": {"classify"},
     }[path]
 
 

@@ -25,7 +25,8 @@ VENDORED = [*FOLDER.glob("vendor/versions.json"), ROOT / "tests/vendor/versions.
 MOST_BYTES = 150_000  # of all files, compressed
 # Keys that are made of a word of an answer
 MADE = re.compile(
-    r"(title|nav|filter|order|state|view|mark|scale|problem|warning|head|use|orientation|picture)\."
+    r"(title|nav|filter|order|state|view|mark|scale|problem|warning|head|use|orientation|picture"
+    r"|job|kind|option|action|outcome|file|claim)\."
 )
 
 
