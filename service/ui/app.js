@@ -7,6 +7,7 @@ import { Component, html } from "./html.js";
 import { Jobs } from "./jobs.js";
 import { JobsPage } from "./jobs_page.js";
 import { Model } from "./model.js";
+import { oidc } from "./oidc.js";
 import { SignIn } from "./sign_in.js";
 import { shown, t } from "./texts.js";
 import { Work } from "./work.js";
@@ -25,7 +26,7 @@ export class App extends Component {
     });
     // Leaving would lose what was answered
     window.addEventListener("beforeunload", (event) => this.work.running && event.preventDefault());
-    for (const each of [access, this.jobs]) each.listen(() => this.setState({}));
+    for (const each of [access, oidc, this.jobs]) each.listen(() => this.setState({}));
     this.load();
   }
 
@@ -58,8 +59,8 @@ export class App extends Component {
         </nav>
         <p class="session">
           ${card && html`<a class="model-name" href="#model">${shown(`${card.name}/${card.version}`)}</a>`}
-          ${access.given && html`<button type="button" onClick=${() => access.forget()}>${t("key.forget")}</button>`}
-          ${!access.given && access.needed && html`<button type="button" onClick=${() => access.ask()}>${t("key.enter")}</button>`}
+          ${access.given && html`<button type="button" onClick=${() => access.forget()}>${t(oidc.configuration ? "sign_in.out" : "key.forget")}</button>`}
+          ${!access.given && access.needed && html`<button type="button" onClick=${() => access.ask()}>${t(oidc.configuration ? "sign_in.title" : "key.enter")}</button>`}
         </p>
       </header>
       ${page === "jobs" && html`<${JobsPage} jobs=${this.jobs} />`}

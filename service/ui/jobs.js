@@ -37,6 +37,7 @@ export class Jobs extends Observable {
   #learning = false;
   #watching = false;
   #timer = null;
+  #turn = 0; // of looks: an answer that another look has overtaken is of no use
 
   constructor() {
     super();
@@ -51,6 +52,7 @@ export class Jobs extends Observable {
     this.#learning = true;
     try {
       const { permissions } = await json(CLIENT);
+      this.problem = null;
       this.permitted = permissions.includes(PERMISSION);
       if (this.permitted && this.#watching) this.look();
     } catch (error) {
@@ -64,6 +66,8 @@ export class Jobs extends Observable {
     const { key } = access.signed();
     if (key === this.#key) return;
     this.#key = key;
+    this.#turn += 1;
+    clearTimeout(this.#timer);
     Object.assign(this, { permitted: null, list: null, opened: null, codes: null, certificate: null, problem: null });
     this.problems.clear();
     if (key !== null) this.learn();
@@ -74,6 +78,7 @@ export class Jobs extends Observable {
   watch() {
     this.#watching = true;
     if (this.permitted) this.look();
+    else if (this.permitted === null) this.learn();
   }
 
   rest() {
@@ -83,18 +88,20 @@ export class Jobs extends Observable {
 
   async look() {
     clearTimeout(this.#timer);
-    const key = this.#key;
+    this.#turn += 1;
+    const turn = this.#turn;
     try {
       const { backfills } = await json(JOBS, { patient: false });
-      if (key !== this.#key) return;
+      if (turn !== this.#turn) return;
       this.list = backfills;
       this.problem = null;
       await this.#detail();
     } catch (error) {
+      if (turn !== this.#turn) return;
       this.disabled = error.code === "backfills_disabled";
       this.problem = error;
     }
-    if (key === this.#key) this.#again();
+    if (turn === this.#turn) this.#again();
     this.changed();
   }
 

@@ -256,6 +256,24 @@ def test_only_who_may_see_jobs_does(browser: Browser, archives: Archives) -> Non
         expect(screen.page.get_by_role("button", name="New job")).to_be_visible()
 
 
+def test_after_the_key_is_forgotten_nothing_is_asked(browser: Browser, archives: Archives) -> None:
+    """The list is gone, and no dialog opens by itself."""
+    with shown(browser, archives.live.url) as screen:
+        page = screen.page
+        page.clock.install()
+        opened(screen, archives)
+        expect(page.get_by_role("button", name="New job")).to_be_visible()
+        with page.expect_request("**/v1/backfills"):
+            page.clock.fast_forward(11_000)
+        page.get_by_role("button", name="Forget the key").click()
+        expect(page.get_by_role("button", name="Enter a key")).to_be_visible()
+        before = len(screen.sent)
+        page.clock.fast_forward(60_000)
+        expect(page.get_by_role("article")).to_have_count(0)
+        expect(page.get_by_role("dialog")).to_have_count(0)
+        assert len(screen.sent) == before
+
+
 def test_a_service_without_jobs_says_what_is_missing(screen: Screen) -> None:
     """The extra, and its settings."""
     screen.page.get_by_role("link", name="Jobs").click()
