@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Iterator
@@ -13,13 +14,18 @@ from urllib.parse import urlsplit
 
 import needs
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Locator, Page, sync_playwright
+from conftest import ROOT
+from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect, sync_playwright
 
 SLOW_MILLISECONDS = 60_000  # a machine with two busy cores
 # What a browser says of each answer of a problem, as of a file that is no image
 OF_PROBLEMS = "Failed to load resource: the server responded with a status of"
 TELL_VIOLATIONS = """addEventListener("securitypolicyviolation", (event) =>
     console.error("CSP", event.violatedDirective, event.blockedURI))"""
+
+AXE = ROOT / "tests" / "vendor" / "axe.min.js"
+RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
+PHONE: Any = {"width": 390, "height": 844}
 
 
 def chromium() -> str:
@@ -38,6 +44,7 @@ def browsing() -> Iterator[Browser]:
     Not for a whole run of tests: while one is open, `asyncio.run` does not work.
     """
     program = chromium()
+    expect.set_options(timeout=SLOW_MILLISECONDS)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
         yield browser
@@ -52,6 +59,7 @@ class Screen:
     url: str
     faults: list[str] = field(default_factory=list)  # errors, and requests to elsewhere
     sent: list[str] = field(default_factory=list)  # addresses of requests
+    others: set[str] = field(default_factory=set)  # origins that it may send requests to, too
 
     def __post_init__(self) -> None:
         self.page.set_default_timeout(SLOW_MILLISECONDS)
@@ -68,7 +76,8 @@ class Screen:
     def _requested(self, request: Any) -> None:
         self.sent.append(request.url)
         address = urlsplit(request.url)
-        if address.scheme not in {"blob", "data"} and f"http://{address.netloc}" != self.url:
+        allowed = {self.url, *self.others}
+        if address.scheme not in {"blob", "data"} and f"http://{address.netloc}" not in allowed:
             self.faults.append(f"a request to {request.url}")
 
     def open(self, place: str = "") -> Screen:
@@ -129,6 +138,15 @@ def shown(browser: Browser, url: str, **options: Any) -> Iterator[Screen]:
         assert screen.faults == []
     finally:
         context.close()
+
+
+def violations(screen: Screen) -> list[str]:
+    """What axe, which must be in the page, finds on it as it is now."""
+    run = """async (tags) => JSON.stringify(
+        (await axe.run(document, { runOnly: tags })).violations.map(
+            ({ id, nodes }) => `${id}: ${nodes.map(({ html }) => html).join(" | ")}`))"""
+    found: list[str] = json.loads(screen.page.evaluate(run, RULES))
+    return found
 
 
 def payload(name: str, data: bytes) -> dict[str, Any]:

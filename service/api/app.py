@@ -119,7 +119,7 @@ def create_app(
         app.include_router(routes.router)
     if http:
         if settings.ui:
-            app.include_router(page_router())
+            app.include_router(page_router(settings))
         openapi.describe_access(app)
     return app
 
@@ -135,7 +135,8 @@ def _add_middleware(
     app.add_middleware(UnforeseenErrors)
     app.add_middleware(Draining)
     app.add_middleware(UnreadBody, settings=settings)
-    app.add_middleware(SecurityHeaders)
+    signs_in = settings.oidc_issuer if settings.oidc_client_id is not None else None
+    app.add_middleware(SecurityHeaders, issuer=signs_in)
     if settings.access_log:
         app.add_middleware(AccessLog)
     app.add_middleware(TraceContext)

@@ -127,6 +127,11 @@ CERTIFICATE_ANSWER: dict[str, Any] = {
     "description": "The certificate, as docs/backfill-results.md says",
     "content": {"application/json": {"schema": {"type": "object"}}},
 }
+CSV = "text/csv"
+CSV_ANSWER: dict[str, Any] = {
+    "description": "CSV, as docs/backfill-results.md says",
+    "content": {CSV: {"schema": {"type": "string"}}},
+}
 METRICS_ANSWER: dict[str, Any] = {
     "description": "The text format of Prometheus",
     "content": {"text/plain": {"schema": {"type": "string"}}},

@@ -16,12 +16,7 @@ DELIVERIES = "/v1/deliveries"
 PAGE = "/"
 PAGE_FILES = "/ui/"
 OPERATIONS = frozenset({"/livez", "/readyz", "/metrics"})
-PREFIXES = (
-    BACKFILLS,
-    REVIEWS,
-    STUDIES,
-    DELIVERIES,
-)  # followed by a job's id, say
+PREFIXES = (BACKFILLS, REVIEWS, STUDIES, DELIVERIES)  # followed by a job's id, say
 NAMED = OPERATIONS | {CLASSIFY, BATCH, MODEL, CLIENT, CLIENTS, PAGE, "/docs", "/openapi.json"}
 ELSEWHERE = "elsewhere"
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
 import ipaddress
-import os
-import re
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Self
 
@@ -17,14 +13,13 @@ from pydantic import (
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
-    ValidationError,
     field_validator,
     model_validator,
 )
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from model_store import DEFAULT_MODEL, DEFAULT_ROOT
-from service.api.auth.urls import safe
+from service.api.auth.urls import origin_of, safe
 from service.api.logs import LogFormat
 from service.backfill.allowed_sources import AllowedSources
 from service.dicom.callers import checked_title, parse_callers
@@ -33,14 +28,6 @@ from service.uploads.budget import BACKFILL_SHARE
 from service.uploads.files import LARGEST_FILE
 
 PREFIX = "CXRVIEW_"
-# Beside settings: what a backfill's DICOMweb source signs in with, and what tests are told
-OTHERS = re.compile(r"CXRVIEW_(DICOMWEB_\w+|TOOLS|SHARED|WHOLE|KILLS|IMAGES)")
-# Kubernetes sets these in every pod for each Service, as CXRVIEW_PORT_8000_TCP_ADDR
-OF_SERVICES = re.compile(r"CXRVIEW_(\w+_)?(SERVICE_HOST|SERVICE_PORT|PORT)(_\w+)?")
-
-
-class SettingsError(Exception):
-    """A variable is unknown, or its value cannot be meant."""
 
 
 class Settings(BaseSettings):
@@ -125,6 +112,12 @@ class Settings(BaseSettings):
     """The claim that holds the permissions; dots lead into objects."""
     oidc_permission_prefix: str = ""
     """The prefix of a permission in that claim."""
+    oidc_client_id: Annotated[str, Field(pattern=r"^[!-~]+$")] | None = None
+    """The public client of the issuer with which people sign in on the [page](page.md). Without it,
+    the page asks for a key or a token.
+    """
+    oidc_scopes: str = "openid"
+    """The scopes that the page asks the issuer for, separated by spaces; one is `openid`."""
     allow_anonymous: bool = False
     """Listen on other addresses without keys or tokens, where a proxy authenticates."""
 
@@ -265,6 +258,17 @@ class Settings(BaseSettings):
         return self
 
     @model_validator(mode="after")
+    def _sign_in(self) -> Self:
+        """The page signs in with an issuer that its Content Security Policy can name."""
+        if "openid" not in self.oidc_scopes.split():
+            raise ValueError("oidc_scopes must hold openid")
+        if self.oidc_client_id is not None:
+            if self.oidc_issuer is None:
+                raise ValueError("oidc_client_id is of no use without oidc_issuer")
+            origin_of(self.oidc_issuer)
+        return self
+
+    @model_validator(mode="after")
     def _one_body_always_fits(self) -> Self:
         """Otherwise it would wait forever."""
         if self.max_upload_bytes > self.max_held_bytes:
@@ -274,46 +278,3 @@ class Settings(BaseSettings):
                 f"max_batch_body_bytes must not exceed {BACKFILL_SHARE} max_held_bytes"
             )
         return self
-
-
-def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
-    """The settings of this process.
-
-    Args:
-        environment: Looked through for unknown variables.
-
-    Raises:
-        SettingsError: A line for each variable that is unknown or wrong, by its name.
-    """
-    known = {PREFIX + name.upper() for name in Settings.model_fields}
-    unknown = [
-        name
-        for name in environment
-        if name.startswith(PREFIX)
-        and name not in known
-        and not OTHERS.fullmatch(name)
-        and not OF_SERVICES.fullmatch(name)
-    ]
-    if unknown:
-        raise SettingsError("\n".join(_unknown(name, known) for name in sorted(unknown)))
-    try:
-        return Settings()
-    except ValidationError as error:
-        raise SettingsError(_explained(error)) from None
-
-
-def _unknown(name: str, known: set[str]) -> str:
-    nearest = difflib.get_close_matches(name, known, 1)
-    return f"{name} is no setting" + (f"; did you mean {nearest[0]}?" if nearest else "")
-
-
-def _explained(error: ValidationError) -> str:
-    """By the variables that are set, and not by the fields that they fill."""
-    lines = []
-    for each in error.errors(include_url=False):
-        message = each["msg"].removeprefix("Value error, ")
-        for field in sorted(Settings.model_fields, key=len, reverse=True):
-            message = re.sub(rf"(?<![\w.]){field}(?!\w)", PREFIX + field.upper(), message)
-        name = "".join(f"{PREFIX}{part}".upper() for part in each["loc"][:1])
-        lines.append(f"{name}: {message}" if name else message)
-    return "\n".join(lines)

@@ -89,10 +89,6 @@ class JobStore:
         """Whether the job has its certificate."""
         return (self.out(job) / CERTIFICATE).exists()
 
-    def certificate(self, job: str) -> bytes:
-        """The certificate, in JSON."""
-        return (self.out(job) / CERTIFICATE).read_bytes()
-
     def lines(self, job: str) -> Iterator[bytes]:
         """NDJSON of all published rows, up to `ROWS_AT_ONCE` lines at a time.
 

@@ -195,16 +195,16 @@ class Manager:
         self._store.job(job)
         return self._store.lines(job)
 
-    def certificate(self, job: str) -> bytes:
-        """The certificate, in JSON.
+    def report(self, job: str, name: str) -> Path:
+        """A file of the certificate or of the header audit, by its path in the job's folder.
 
         Raises:
             UnknownJobError: There is no such job.
             JobStateError: The job is not done.
         """
         if self.job(job).state != "done":
-            raise JobStateError("the certificate is written when the job is done")
-        return self._store.certificate(job)
+            raise JobStateError("certificate and header audit are written when the job is done")
+        return self._store.out(job) / name
 
     def _shown(self, job: Job) -> JobView:
         current = self._current

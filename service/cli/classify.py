@@ -19,9 +19,9 @@ from rich.console import Console
 from cxrview import Classifier, Result, Source
 from cxrview.results import COLUMNS, as_table
 from model_store import DEFAULT_MODEL, AnsweredView, Orientation, StoreError, View
+from service.api.environment import SettingsError, read_settings
 from service.api.ndjson import line_of
 from service.api.problems import problem_of
-from service.api.settings import SettingsError, read_settings
 from service.backfill.results.formulas import marked
 from service.cli.console import complain
 from service.cli.model_options import add_model_options

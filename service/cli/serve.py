@@ -16,10 +16,11 @@ from service.api.app import create_app
 from service.api.audit import AuditError
 from service.api.auth.keys import KeyFileError
 from service.api.dicom import DicomPort, DicomSetupError
+from service.api.environment import SettingsError, read_settings
 from service.api.logs import configuration
 from service.api.routes.backfills import BackfillExtraError
 from service.api.server import Server
-from service.api.settings import Settings, SettingsError, read_settings
+from service.api.settings import Settings
 from service.api.tracing import TracingError
 from service.cli.console import complain
 

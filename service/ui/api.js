@@ -18,15 +18,16 @@ export class Problem extends Error {
 // Relative to the page, which a proxy may serve below a path
 export const address = (path) => new URL(path, document.baseURI).href;
 
-// The answer of the service. While it is full, it is asked again; where it wants a key, the page asks for one
-export async function request(path, { body, signal, waits = () => {} } = {}) {
+// The answer of the service. While it is full, it is asked again, unless not `patient`; where it wants a key, the
+// page asks for one
+export async function request(path, { body, headers = {}, signal, waits = () => {}, patient = true } = {}) {
   for (let attempt = 1; ; attempt += 1) {
-    const { key, headers } = access.signed();
+    const { key, headers: signed } = access.signed();
     let answer;
     try {
       answer = await fetch(address(path), {
         method: body === undefined ? "GET" : "POST",
-        headers,
+        headers: { ...headers, ...signed },
         body,
         signal,
         credentials: "same-origin",
@@ -34,7 +35,7 @@ export async function request(path, { body, signal, waits = () => {} } = {}) {
     } catch (error) {
       signal?.throwIfAborted();
       if (body instanceof Blob) await readable(body);
-      if (attempt >= ATTEMPTS) throw new Problem({ code: "unreachable", title: "", detail: error.message });
+      if (!patient || attempt >= ATTEMPTS) throw new Problem({ code: "unreachable", title: "", detail: error.message });
       await pause(backOff(attempt), signal, waits);
       continue;
     }
@@ -45,7 +46,7 @@ export async function request(path, { body, signal, waits = () => {} } = {}) {
       continue;
     }
     const seconds = retryAfter(answer);
-    if (BUSY.has(answer.status) && (seconds !== null || attempt < ATTEMPTS)) {
+    if (patient && BUSY.has(answer.status) && (seconds !== null || attempt < ATTEMPTS)) {
       await answer.body?.cancel();
       await pause(seconds ?? backOff(attempt), signal, waits);
       continue;

@@ -4,17 +4,21 @@ import { access } from "./access.js";
 import { request } from "./api.js";
 import { Classify } from "./classify.js";
 import { Component, html } from "./html.js";
+import { Jobs } from "./jobs.js";
+import { JobsPage } from "./jobs_page.js";
 import { Model } from "./model.js";
+import { oidc } from "./oidc.js";
 import { ReviewPage } from "./review_page.js";
 import { Reviews } from "./reviews.js";
 import { SignIn } from "./sign_in.js";
 import { shown, t } from "./texts.js";
 import { Work } from "./work.js";
 
-const PAGES = { "": "classify", "#review": "review", "#model": "model" };
+const PAGES = { "": "classify", "#jobs": "jobs", "#review": "review", "#model": "model" };
 
 export class App extends Component {
   work = new Work();
+  jobs = new Jobs();
   reviews = new Reviews();
   state = { page: pageOf(location), card: null, failed: null };
 
@@ -25,8 +29,7 @@ export class App extends Component {
     });
     // Leaving would lose what was answered
     window.addEventListener("beforeunload", (event) => (this.work.running || this.reviews.unsaved) && event.preventDefault());
-    access.listen(() => this.setState({}));
-    this.reviews.listen(() => this.setState({}));
+    for (const each of [access, oidc, this.jobs, this.reviews]) each.listen(() => this.setState({}));
     this.load();
   }
 
@@ -45,7 +48,8 @@ export class App extends Component {
 
   // Those that the client may see
   pages() {
-    return Object.entries(PAGES).filter(([, name]) => name !== "review" || this.reviews.permitted);
+    const hidden = { jobs: !this.jobs.permitted, review: !this.reviews.permitted };
+    return Object.entries(PAGES).filter(([, name]) => !hidden[name]);
   }
 
   render(_, { page, card, failed }) {
@@ -59,10 +63,11 @@ export class App extends Component {
         </nav>
         <p class="session">
           ${card && html`<a class="model-name" href="#model">${shown(`${card.name}/${card.version}`)}</a>`}
-          ${access.given && html`<button type="button" onClick=${() => access.forget()}>${t("key.forget")}</button>`}
-          ${!access.given && !card && html`<button type="button" onClick=${() => access.ask()}>${t("key.enter")}</button>`}
+          ${access.given && html`<button type="button" onClick=${() => access.forget()}>${t(oidc.configuration ? "sign_in.out" : "key.forget")}</button>`}
+          ${!access.given && access.needed && html`<button type="button" onClick=${() => access.ask()}>${t(oidc.configuration ? "sign_in.title" : "key.enter")}</button>`}
         </p>
       </header>
+      ${page === "jobs" && html`<${JobsPage} jobs=${this.jobs} />`}
       ${page === "review" && html`<${ReviewPage} reviews=${this.reviews} card=${card} />`}
       ${page === "model" && html`<${Model} card=${card} failed=${failed} />`}
       ${page === "classify" && html`<${Classify} work=${this.work} card=${card} />`}

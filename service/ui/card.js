@@ -14,6 +14,7 @@ export function bandOf(card, answer, kind) {
 }
 
 export const problemTitle = (problem) => problem.title || t(`problem.${problem.code}`);
+export const problemLine = (problem) => `${problemTitle(problem)}: ${shown(problem.message)}`;
 
 // What is to be noticed about an answer
 export function marks(item) {

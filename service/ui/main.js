@@ -2,7 +2,8 @@
 
 import { App } from "./app.js";
 import { html, render } from "./html.js";
+import { oidc } from "./oidc.js";
 import { loadTexts } from "./texts.js";
 
-await loadTexts();
+await Promise.all([loadTexts(), oidc.load()]);
 render(html`<${App} />`, document.getElementById("app"));

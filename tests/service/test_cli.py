@@ -25,7 +25,7 @@ from images import dicom, radiograph
 
 from cxrview.results import COLUMNS
 from model_store import DEFAULT_MODEL, Store
-from service.api.settings import read_settings
+from service.api.environment import read_settings
 from service.cli import main
 from service.uploads.files import files_below
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
+from service.api.auth.urls import origin_of
 from service.api.middleware.http import HttpMiddleware, with_headers
 from service.api.paths import is_page
 
@@ -25,17 +26,35 @@ COMMON_HEADERS = [
     (b"cache-control", b"no-store"),
 ]
 SECURITY_HEADERS = [*COMMON_HEADERS, (b"content-security-policy", POLICY)]
-PAGE_HEADERS = [
-    *COMMON_HEADERS,
-    (b"content-security-policy", PAGE_POLICY),
-    (b"cross-origin-opener-policy", b"same-origin"),
-]
+OWN_ORIGIN = b"connect-src 'self'"
+OPENER = (b"cross-origin-opener-policy", b"same-origin")
+
+
+def page_policy(issuer: str | None) -> bytes:
+    """The policy of the page, which may send to the origin of this issuer, too, to sign in there.
+
+    Raises:
+        ValueError: The issuer's host cannot be named in a policy.
+    """
+    if issuer is None:
+        return PAGE_POLICY
+    return PAGE_POLICY.replace(OWN_ORIGIN, OWN_ORIGIN + b" " + origin_of(issuer).encode())
 
 
 class SecurityHeaders(HttpMiddleware):
-    """ASGI middleware: adds `SECURITY_HEADERS` to every answer, or `PAGE_HEADERS` to the page's."""
+    """ASGI middleware: adds `SECURITY_HEADERS` to every answer, but to the page's its own policy.
+
+    Args:
+        app: The application.
+        issuer: URL of the identity provider with which people sign in on the page, if there is one.
+    """
+
+    def __init__(self, app: ASGIApp, issuer: str | None = None) -> None:
+        super().__init__(app)
+        policy = (b"content-security-policy", page_policy(issuer))
+        self._page_headers = [*COMMON_HEADERS, policy, OPENER]
 
     async def http(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on."""
-        headers = PAGE_HEADERS if is_page(scope["path"]) else SECURITY_HEADERS
+        headers = self._page_headers if is_page(scope["path"]) else SECURITY_HEADERS
         await self.app(scope, receive, with_headers(send, headers))

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, cast
 
 from pydantic import BaseModel, ConfigDict, Field
+
+from service.backfill.sources.kinds import SourceKind, option_schemas
 
 if TYPE_CHECKING:
     from service.backfill.job_view import JobView
@@ -30,7 +32,12 @@ class NewBackfill(BaseModel):
         description="folder, list (.csv, .parquet), .zip or .tar by its path; s3://bucket/prefix; "
         "https:// address of DICOMweb; below what CXRVIEW_BACKFILL_SOURCES allows"
     )
-    options: dict[str, Option] = Field(default={}, description="of the source, by name")
+    options: dict[str, Option] = Field(
+        default={},
+        description="of the source, by name; each kind of source, the title of its schema here, "
+        "has its own",
+        json_schema_extra={"anyOf": cast("Any", option_schemas())},
+    )
     format: Literal["parquet", "ndjson", "csv"] = Field(
         default="parquet", description="of the files of results in the service's folder"
     )
@@ -99,6 +106,19 @@ class Backfills(BaseModel):
     """All jobs."""
 
     backfills: list[Backfill]
+
+
+class SourceRoot(BaseModel):
+    """A folder or address below which jobs may read."""
+
+    root: str
+    kinds: list[SourceKind] = Field(description="of the sources there may be")
+
+
+class SourceRoots(BaseModel):
+    """All of them."""
+
+    sources: list[SourceRoot]
 
 
 def _moment(seconds: float) -> datetime:

@@ -11,7 +11,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 
 from fastapi import APIRouter, Depends, Header, Request, Response
-from fastapi.responses import StreamingResponse
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import FileResponse, StreamingResponse
+from pydantic import ValidationError
 from starlette.concurrency import run_in_threadpool
 
 from model_store import Prediction
@@ -27,11 +29,14 @@ from service.api.routes.backfill_schemas import (
     Backfill,
     Backfills,
     NewBackfill,
+    SourceRoot,
+    SourceRoots,
     State,
 )
-from service.api.runtime import Runtime
+from service.api.runtime import Runtime, runtime_of
 from service.api.settings import Settings
 from service.backfill.ledger.jobs import BackfillsDisabledError
+from service.backfill.sources.kinds import kinds_below
 from service.inference import Classification, Image
 
 if TYPE_CHECKING:
@@ -41,6 +46,10 @@ Responses = dict[int | str, dict[str, Any]]
 
 # Images of a job in flight, in addition to those being decoded and in a batch
 AHEAD = 4
+# Files in the folder of a job (service/backfill/report, which needs the extra `backfill`)
+CERTIFICATE = "certificate.json"
+HEADER_AUDIT = "audit/header-audit.csv"
+WORKLIST = "audit/worklist.csv"
 OF_JOBS = ("duplicate", "crashed")  # codes of images, in addition to those of problems
 
 ASKED: Responses = {status: JOB_RESPONSES[status] for status in (401, 403, 404, 503)}
@@ -191,6 +200,20 @@ def list_all(manager: ManagerDep) -> Backfills:
     return Backfills(backfills=[Backfill.of(shown) for shown in manager.jobs()])
 
 
+@router.get(
+    "/sources",
+    summary="List allowed sources",
+    responses=ASKED,
+    dependencies=[Depends(manager_of)],
+)
+def sources(request: Request) -> SourceRoots:
+    """The folders and addresses below which jobs may read, and the kinds of sources there."""
+    roots = runtime_of(request).settings.backfill_sources
+    return SourceRoots(
+        sources=[SourceRoot(root=each, kinds=list(kinds_below(each))) for each in roots]
+    )
+
+
 @router.get("/{job}", summary="One job", responses=ASKED)
 def read(job: str, manager: ManagerDep) -> Backfill:
     """The progress of a job, and the codes of images that were skipped or failed."""
@@ -222,7 +245,31 @@ def results(job: str, manager: ManagerDep) -> StreamingResponse:
 )
 def certificate(job: str, manager: ManagerDep) -> Response:
     """Whether every image has exactly one outcome; available when the job is done."""
-    return Response(manager.certificate(job), media_type="application/json")
+    return Response(manager.report(job, CERTIFICATE).read_bytes(), media_type="application/json")
+
+
+@router.get(
+    "/{job}/header-audit",
+    summary="Header audit",
+    response_class=FileResponse,
+    dependencies=[_recorded("header-audit")],
+    responses=CHANGED | {200: openapi.CSV_ANSWER},
+)
+def header_audit(job: str, manager: ManagerDep) -> FileResponse:
+    """Headers that contradict the pixels, by station and month; available when the job is done."""
+    return FileResponse(manager.report(job, HEADER_AUDIT), media_type=openapi.CSV)
+
+
+@router.get(
+    "/{job}/worklist",
+    summary="Worklist",
+    response_class=FileResponse,
+    dependencies=[_recorded("worklist")],
+    responses=CHANGED | {200: openapi.CSV_ANSWER},
+)
+def worklist(job: str, manager: ManagerDep) -> FileResponse:
+    """Images whose header contradicts the pixels; available when the job is done."""
+    return FileResponse(manager.report(job, WORKLIST), media_type=openapi.CSV)
 
 
 @router.post("/{job}/pause", summary="Pause", dependencies=[_recorded("pause")], responses=CHANGED)

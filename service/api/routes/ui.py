@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 from collections.abc import Iterator
 from importlib.resources import files
 from importlib.resources.abc import Traversable
@@ -11,6 +12,7 @@ from typing import NamedTuple
 from fastapi import APIRouter, HTTPException, Request, Response
 
 from service.api.paths import PAGE, PAGE_FILES
+from service.api.settings import Settings
 
 # Of the files that are served; others, as licences and Python, are not
 MEDIA_TYPES = {
@@ -22,6 +24,7 @@ MEDIA_TYPES = {
     ".svg": "image/svg+xml",
 }
 INDEX = "index.html"
+SIGN_IN = "sign-in.json"  # how people sign in, or null: made of the settings
 
 
 class File(NamedTuple):
@@ -56,9 +59,21 @@ def _below(folder: Traversable, prefix: str) -> Iterator[tuple[str, File]]:
             yield prefix + entry.name, File(media_type, data, gzip.compress(data, mtime=0))
 
 
-def page_router() -> APIRouter:
+def _sign_in(settings: Settings) -> File:
+    """The client with which the page signs in at the issuer. All of it is public."""
+    found = {
+        "issuer": settings.oidc_issuer,
+        "client_id": settings.oidc_client_id,
+        "scope": " ".join(settings.oidc_scopes.split()),
+    }
+    data = json.dumps(found if settings.oidc_client_id is not None else None).encode()
+    return File(MEDIA_TYPES[".json"], data, gzip.compress(data, mtime=0))
+
+
+def page_router(settings: Settings) -> APIRouter:
     """The routes of the page. They need no key: the page asks for it, and the API checks it."""
-    router, held = APIRouter(include_in_schema=False), read_files()
+    router = APIRouter(include_in_schema=False)
+    held = read_files() | {SIGN_IN: _sign_in(settings)}
 
     @router.api_route(PAGE, methods=["GET", "HEAD"])
     async def page(request: Request) -> Response:

@@ -29,8 +29,10 @@ NAME_BYTES = 256  # memory for names: so many bytes times the limit of entries
 class ArchiveOptions(Options):
     """Options of a zip or tar file; limits as for uploads."""
 
-    max_entries: PositiveInt = 2_000_000  # about 800 bytes of memory each
-    max_ratio: Annotated[float, Gt(1)] = 200  # inflated / deflated of one entry
+    max_entries: PositiveInt = 2_000_000
+    """The most entries; each takes about 800 bytes of memory."""
+    max_ratio: Annotated[float, Gt(1)] = 200
+    """By how much an entry may inflate."""
 
 
 class ArchiveSource:

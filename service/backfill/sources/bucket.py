@@ -29,26 +29,16 @@ from minio.error import InvalidResponseError, MinioException, S3Error, ServerErr
 from minio.helpers import check_bucket_name
 
 from service.backfill.results.rows import ItemError, SourceError
+from service.backfill.sources.bucket_options import BucketOptions
 from service.backfill.sources.names import locator_of, name_of
 from service.backfill.sources.options import OptionsError
-from service.backfill.sources.retrying import Retry, RetryOptions, TransientError
+from service.backfill.sources.retrying import Retry, TransientError
 from service.inference import Buffer
 
 PAGE = 1000  # the most keys of one S3 listing
 ENDPOINT = "https://s3.amazonaws.com"
 
 Answer = TypeVar("Answer")
-
-
-class BucketOptions(RetryOptions):
-    """Options of a bucket; `since` and `until` apply to the time an object was last written.
-
-    The endpoint, region and keys come from AWS_ENDPOINT_URL_S3 or AWS_ENDPOINT_URL, AWS_REGION or
-    AWS_DEFAULT_REGION, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN, from the
-    files of the AWS tools, or from the role of the machine or pod.
-    """
-
-    anonymous: bool = False  # send no keys: the bucket is public
 
 
 class BucketSource:

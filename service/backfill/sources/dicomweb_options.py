@@ -43,14 +43,24 @@ class DicomwebOptions(RetryOptions):
     expire), CXRVIEW_DICOMWEB_TOKEN, or CXRVIEW_DICOMWEB_USER and CXRVIEW_DICOMWEB_PASSWORD.
     """
 
-    modalities: Modalities = ("CR", "DX")  # or as a text: CR,DX
-    partition_days: PositiveInt = 1  # days of Study Date in one listing, which is held in memory
+    modalities: Modalities = ("CR", "DX")
+    """Separated by commas, or a list."""
+    partition_days: PositiveInt = 1
+    """Days of Study Date in one listing, which is held in memory."""
     page_instances: PositiveInt = 500
-    # Shorter side, in pixels, of pictures that the archive renders; None: read stored instances.
+    """Instances of one page of a listing."""
     # Smaller pictures than the least would be refused one by one
     rendered: Annotated[int, Field(ge=LEAST_SIDE, le=4096)] | None = None
-    rendered_as: Literal["png", "jpeg"] = "png"  # JPEG is a third as large, and lossy
-    concurrency: PositiveInt = 4  # requests at the same time
-    requests_per_second: PositiveFloat | None = 10  # None: no limit
-    off_peak: Annotated[str, AfterValidator(_hours)] | None = None  # for example 19:00-06:00
-    time_zone: Annotated[str, AfterValidator(_time_zone)] | None = None  # None: this machine's
+    """Shorter side, in pixels, of pictures that the archive renders. Default: stored instances are
+    read.
+    """
+    rendered_as: Literal["png", "jpeg"] = "png"
+    """JPEG is a third as large, and lossy."""
+    concurrency: PositiveInt = 4
+    """Requests at the same time."""
+    requests_per_second: PositiveFloat | None = 10
+    """The most requests in a second; null: no limit."""
+    off_peak: Annotated[str, AfterValidator(_hours)] | None = None
+    """The hours in which the archive is read, for example 19:00-06:00. Default: all."""
+    time_zone: Annotated[str, AfterValidator(_time_zone)] | None = None
+    """Of these hours, for example Europe/Berlin. Default: that of the service's machine."""

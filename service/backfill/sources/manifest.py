@@ -21,8 +21,10 @@ SUFFIXES = (".csv", ".parquet")
 class ManifestOptions(Options):
     """Options of a list of files."""
 
-    column: str | None = None  # the column of paths; None: `file`, or else `path`
-    root: Path | None = None  # paths are relative to it and within it; None: the list's folder
+    column: str | None = None
+    """The column of paths. Default: `file`, or else `path`."""
+    root: Path | None = None
+    """Paths are relative to this folder and within it. Default: the list's folder."""
 
 
 class ManifestSource:

@@ -59,7 +59,8 @@ def _local(path: Path, given: dict[str, Any]) -> Source:
 
 def _bucket(text: str, given: dict[str, Any]) -> Source:
     try:
-        from service.backfill.sources.bucket import BucketOptions, BucketSource
+        from service.backfill.sources.bucket import BucketSource
+        from service.backfill.sources.bucket_options import BucketOptions
     except ModuleNotFoundError as error:
         raise OptionsError(NEEDS_EXTRA) from error
     bucket, _, prefix = text.partition("://")[2].partition("/")

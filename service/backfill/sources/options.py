@@ -19,16 +19,19 @@ class OptionsError(ValueError):
 class Options(BaseModel):
     """Options of every source. They hold no secrets, so a job may store and show them."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     max_image_bytes: PositiveInt = LARGEST_FILE
+    """The largest file; larger ones fail."""
 
 
 class PeriodOptions(Options):
     """Options of a source that knows the age of its images."""
 
-    since: date | None = None  # the first day
-    until: date | None = None  # the last day, inclusive
+    since: date | None = None
+    """The first day."""
+    until: date | None = None
+    """The last day, inclusive."""
 
     @model_validator(mode="after")
     def _in_order(self) -> Self:

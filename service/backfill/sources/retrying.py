@@ -31,13 +31,18 @@ class TransientError(Exception):
 class RetryOptions(PeriodOptions):
     """Options of a source across a network."""
 
-    timeout_seconds: PositiveFloat = 60  # without receiving a byte
-    first_delay_seconds: NonNegativeFloat = 0.5  # doubled after each failure, times 0.5 to 1
+    timeout_seconds: PositiveFloat = 60
+    """The longest wait for a byte."""
+    first_delay_seconds: NonNegativeFloat = 0.5
+    """Before the second try; doubled after each failure, times 0.5 to 1."""
     max_delay_seconds: PositiveFloat = 30
-    # After so many failures of an image, the archive is asked for others; if it returns them, and
-    # again after as many failures, the image is given up
+    """The longest delay between two tries."""
     max_tries: PositiveInt = 5
-    patience_seconds: NonNegativeFloat = 900  # the archive may be away so long before a SourceError
+    """After so many failures of an image, the archive is asked for others; if it returns them, and
+    again after as many failures, the image is given up.
+    """
+    patience_seconds: NonNegativeFloat = 900
+    """The archive may be away for so long before the job stops."""
 
 
 class Retry:

@@ -67,7 +67,8 @@ def test_who_asked_what_of_a_job_is_recorded(
         job = response.headers["location"]
         until_done(client, job)
         assert client.get(f"{job}/results").status_code == 200
-        assert client.get(f"{job}/certificate").status_code == 200
+        for report in ("certificate", "header-audit", "worklist"):
+            assert client.get(f"{job}/{report}").status_code == 200
         for what in ("pause", "resume", "cancel", "retry-failed"):
             client.post(f"{job}/{what}")
         client.get("/v1/backfills")
@@ -87,7 +88,8 @@ def test_who_asked_what_of_a_job_is_recorded(
         "action": "create",
         "source_hmac": source,
     }
-    actions = ["created", "results", "certificate", "pause", "resume", "cancel", "retry-failed"]
+    reports = ["results", "certificate", "header-audit", "worklist"]
+    actions = ["created", *reports, "pause", "resume", "cancel", "retry-failed"]
     assert [each["action"] for each in found] == actions
     identifier = job.rpartition("/")[2]
     assert {(each["client"], each["job"]) for each in found} == {("research", identifier)}

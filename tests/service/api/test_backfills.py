@@ -137,10 +137,32 @@ def test_a_whole_archive(client: httpx2.Client, archive: Path, settings: Setting
     folder = settings.backfill_folder / job["id"]
     parts = list(folder.glob("results/day=*/*.csv"))
     assert sum(pa_csv.read_csv(part).num_rows for part in parts) == len(found)
-    assert (folder / "audit" / "worklist.csv").exists()
+    for report in ("header-audit", "worklist"):
+        answer = client.get(f"{path}/{report}")
+        assert answer.headers["content-type"].startswith("text/csv")
+        assert answer.content == (folder / "audit" / f"{report}.csv").read_bytes()
     assert (folder.stat().st_mode | settings.backfill_folder.stat().st_mode) & 0o077 == 0
     listed = client.get("/v1/backfills").json()["backfills"]
     assert [each["id"] for each in listed] == [job["id"]]
+
+
+def test_where_jobs_may_read_is_told(
+    client: httpx2.Client, settings: Settings, start, light: Settings
+) -> None:
+    """With the kinds of sources that there may be; without jobs there is no such list."""
+    folders = {"kinds": ["folder", "list", "archive"]}
+    listed = [{"root": root} | folders for root in settings.backfill_sources]
+    assert client.get("/v1/backfills/sources").json() == {"sources": listed}
+    assert client.post("/v1/backfills/sources").status_code == 405
+    addresses = ("s3://research/chest", "https://pacs.example/dicom-web")
+    update = {"backfill_folder": settings.backfill_folder / "2", "backfill_sources": addresses}
+    with start(light.model_copy(update=update)) as service, service.client() as other:
+        assert [each["kinds"] for each in other.get("/v1/backfills/sources").json()["sources"]] == [
+            ["bucket"],
+            ["dicomweb"],
+        ]
+    with start(light) as service, service.client() as other:
+        assert code(other.get("/v1/backfills/sources")) == (404, "backfills_disabled")
 
 
 def test_an_empty_archive_has_a_certificate(client: httpx2.Client, archive: Path) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import httpx2
 import pytest
 from fastapi import APIRouter, FastAPI
 from fastapi.responses import PlainTextResponse
@@ -238,6 +239,14 @@ def test_no_query_gets_past_its_permission(service: Guarded, query: str, needed:
         status, code, _ = service.answer("POST", f"/v1/classify{query}", *headers)
         assert (code == "not_permitted") == (not needed <= {name}), (name, status, code)
         assert status in {400, 403, 422}, (name, status, code)
+
+
+def test_a_client_learns_what_it_may_do(service: Guarded) -> None:
+    """Its name and permissions, by any key."""
+    for name in PERMISSIONS:
+        headers = {"authorization": f"Bearer {service.keys[name]}"}
+        found = httpx2.get(f"{service.live.url}/v1/client", headers=headers).json()
+        assert found == {"name": name, "permissions": [name]}
 
 
 OTHER_PATHS = [

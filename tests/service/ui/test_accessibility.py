@@ -2,33 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
-from browser import Screen, payload, shown
-from conftest import DATA, ROOT
+from browser import AXE, PHONE, Screen, payload, shown, violations
+from conftest import DATA
 from live import Live, serving
 from playwright.sync_api import Browser, expect
 
 from service.api.auth.keys import new_key
 
-AXE = ROOT / "tests" / "vendor" / "axe.min.js"
-RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
 FRONTAL = DATA / "frontal-0003.jpg"
 LATERAL = DATA / "lateral-0013-header-says-pa.dcm"
 FILES = (FRONTAL, LATERAL, payload("notes.txt", b"no image"))
-PHONE: Any = {"width": 390, "height": 844}
-
-
-def violations(screen: Screen) -> list[str]:
-    """What axe finds on the page as it is now."""
-    run = """async (tags) => JSON.stringify(
-        (await axe.run(document, { runOnly: tags })).violations.map(
-            ({ id, nodes }) => `${id}: ${nodes.map(({ html }) => html).join(" | ")}`))"""
-    found: list[str] = json.loads(screen.page.evaluate(run, RULES))
-    return found
 
 
 @pytest.fixture(params=["light", "dark"])

@@ -25,7 +25,8 @@ VENDORED = [*FOLDER.glob("vendor/versions.json"), ROOT / "tests/vendor/versions.
 MOST_BYTES = 150_000  # of all files, compressed
 # Keys that are made of a word of an answer
 MADE = re.compile(
-    r"(title|nav|filter|order|state|view|mark|scale|problem|warning|head|use|orientation|picture|review)\."
+    r"(title|nav|filter|order|state|view|mark|scale|problem|warning|head|use|orientation|picture|review"
+    r"|job|kind|option|action|outcome|file|claim)\."
 )
 
 
@@ -54,7 +55,9 @@ def test_the_page_names_its_modules_so_that_they_load_at_once() -> None:
     """Otherwise each would be found only when the one that imports it is there."""
     index = (FOLDER / "index.html").read_text()
     named = set(re.findall(r'(?:src|href)="ui/([\w./]+js)"', index))
-    assert named == {*SOURCES, "vendor/preact.mjs", "vendor/htm.mjs"}
+    returns = set(re.findall(r'src="([\w./]+js)"', (FOLDER / "signed-in.html").read_text()))
+    assert returns == {"signed_in.js"}
+    assert named | returns == {*SOURCES, "vendor/preact.mjs", "vendor/htm.mjs"}
 
 
 def test_nothing_is_loaded_from_elsewhere() -> None:

@@ -7,20 +7,16 @@ import base64
 import hashlib
 import hmac
 import json
-import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
 
 import httpx2
 import jwt
 import pytest
 from clocks import Clock
 from conftest import DATA
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from jwt.algorithms import ECAlgorithm, RSAAlgorithm
+from identity_provider import AUDIENCE, Provider, providing
+from jwt.algorithms import RSAAlgorithm
 from pydantic import ValidationError
 
 from service.api.auth.clients import (
@@ -33,72 +29,12 @@ from service.api.auth.tokens import Tokens
 from service.api.settings import Settings
 
 BODY = (DATA / "frontal-0003.jpg").read_bytes()
-AUDIENCE = "cxrview"
-
-
-@dataclass
-class Provider:
-    """An identity provider with keys of its own, as OpenID Connect Discovery describes it."""
-
-    rsa_key: rsa.RSAPrivateKey = field(
-        default_factory=lambda: rsa.generate_private_key(public_exponent=65537, key_size=2048)
-    )
-    ec_key: ec.EllipticCurvePrivateKey = field(
-        default_factory=lambda: ec.generate_private_key(ec.SECP256R1())
-    )
-    issuer: str = ""
-    calls_itself: str = ""
-    keys_at: str = ""
-    asked: int = 0
-    up: bool = True
-    kids: list[str] = field(default_factory=lambda: ["r"])
-
-    def published(self) -> dict[str, Any]:
-        own = RSAAlgorithm.to_jwk(self.rsa_key.public_key(), as_dict=True)
-        other = ECAlgorithm.to_jwk(self.ec_key.public_key(), as_dict=True)
-        names = [{"kid": name, "use": "sig"} for name in self.kids]
-        named = [*names, {"kid": "p", "alg": "PS512"}]
-        return {"keys": [*(own | name for name in named), other | {"kid": "e", "alg": "ES256"}]}
-
-    def token(self, kid: str = "r", algorithm: str = "RS256", **claims: object) -> str:
-        """A token as it should be, but for these claims; None leaves one out."""
-        now = time.time()
-        usual = {"iss": self.issuer, "aud": AUDIENCE, "sub": "pacs", "exp": now + 60, "iat": now}
-        merged = usual | {"scope": "openid classify"} | claims
-        payload = {name: value for name, value in merged.items() if value is not None}
-        key = self.ec_key if algorithm == "ES256" else self.rsa_key
-        return jwt.encode(payload, key, algorithm, headers={"kid": kid})
 
 
 @pytest.fixture(scope="module")
 def provider() -> Iterator[Provider]:
-    made = Provider()
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            made.asked += 1
-            if not made.up:
-                self.send_error(500)
-                return
-            described = {"issuer": made.calls_itself, "jwks_uri": made.keys_at}
-            keys = self.path == "/keys"
-            body = json.dumps(made.published() if keys else described).encode()
-            self.send_response(200)
-            self.send_header("content-length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    made.issuer = made.calls_itself = f"http://127.0.0.1:{server.server_port}"
-    made.keys_at = f"{made.issuer}/keys"
-    yield made
-    server.shutdown()
-    server.server_close()
+    with providing() as made:
+        yield made
 
 
 @pytest.fixture
@@ -297,5 +233,22 @@ def test_tokens_open_the_service(start, light: Settings, provider: Provider) -> 
 )
 def test_half_an_issuer_is_a_failed_start(wrong: dict[str, str]) -> None:
     """An issuer whose keys others on the network could change is refused too."""
+    with pytest.raises(ValidationError):
+        Settings.model_validate(wrong)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"oidc_client_id": "page"},
+        {"oidc_client_id": "the page", "oidc_issuer": "https://idp.example", "oidc_audience": "x"},
+        {"oidc_client_id": "page", "oidc_issuer": "https://[::1]", "oidc_audience": "x"},
+        {"oidc_client_id": "page", "oidc_issuer": "https://idp.example;x", "oidc_audience": "x"},
+        {"oidc_client_id": "page", "oidc_issuer": "https://a b", "oidc_audience": "x"},
+        {"oidc_scopes": "profile email"},
+    ],
+)
+def test_a_sign_in_that_cannot_work_is_a_failed_start(wrong: dict[str, str]) -> None:
+    """Nor can the issuer add words to the policy of the page."""
     with pytest.raises(ValidationError):
         Settings.model_validate(wrong)
