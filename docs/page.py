@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -28,8 +29,12 @@ PATIENCE_MILLISECONDS = 120_000
 def main() -> None:
     """Photograph the page in both themes."""
     files = sorted(path for path in IMAGES.iterdir() if path.suffix in {".jpg", ".dcm"})
-    with TemporaryDirectory() as folder, served(folder) as url, sync_playwright() as playwright:
-        work(url)
+    with (
+        TemporaryDirectory(prefix="cxrview-") as folder,
+        served(Path(folder)) as url,
+        sync_playwright() as playwright,
+    ):
+        work(url, shutil.copytree(IMAGES, Path(folder) / "archive"))
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         for theme in ("light", "dark"):
             page = browser.new_page(viewport=VIEW, color_scheme=theme)  # type: ignore[arg-type]
@@ -48,22 +53,22 @@ def main() -> None:
             page.screenshot(path=HERE / f"review-{theme}.png")
 
 
-def work(url: str) -> None:
-    """Let the service classify the radiographs as a job, and wait until it is done."""
+def work(url: str, archive: Path) -> None:
+    """Let the service classify an archive as a job, and wait until it is done."""
     with httpx2.Client(base_url=url, timeout=60) as client:
-        path = client.post("/v1/backfills", json={"source": str(IMAGES)}).headers["location"]
+        path = client.post("/v1/backfills", json={"source": str(archive)}).headers["location"]
         while client.get(path).json()["state"] != "done":
             time.sleep(0.2)
 
 
 @contextmanager
-def served(folder: str) -> Iterator[str]:
+def served(folder: Path) -> Iterator[str]:
     """The address of a service, until the block ends."""
     command = [sys.executable, "-m", "service.cli", "serve", "--port", "0"]
     environment = os.environ | {
         "CXRVIEW_LATENCY_BUDGET_SECONDS": "60",  # the browser is busy, too
-        "CXRVIEW_BACKFILL_FOLDER": folder,
-        "CXRVIEW_BACKFILL_SOURCES": str(IMAGES),
+        "CXRVIEW_BACKFILL_FOLDER": str(folder / "jobs"),
+        "CXRVIEW_BACKFILL_SOURCES": str(folder),
     }
     with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
