@@ -28,7 +28,7 @@ COPIES = 400  # of each radiograph in the job that still runs
 def main() -> None:
     """Photograph the pages in both themes."""
     files = sorted(path for path in IMAGES.iterdir() if path.suffix in {".jpg", ".dcm"})
-    with sync_playwright() as playwright, tempfile.TemporaryDirectory() as folder:
+    with sync_playwright() as playwright, tempfile.TemporaryDirectory(prefix="cxrview-") as folder:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         with served() as url:
             for theme in ("light", "dark"):

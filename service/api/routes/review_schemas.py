@@ -82,8 +82,13 @@ class StoredDecision(BaseModel):
     @classmethod
     def of(cls, entry: Entry) -> Self:
         """From the ledger's entry."""
-        told = {"reader": entry.reader, "role": entry.role, "decision": entry.decision}
-        return cls(instance=entry.item, **told, time=_moment(entry.decided))
+        return cls(
+            instance=entry.item,
+            reader=entry.reader,
+            role=entry.role,
+            decision=entry.decision,
+            time=_moment(entry.decided),
+        )
 
 
 class ReviewEntry(BaseModel):
