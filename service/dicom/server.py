@@ -57,6 +57,7 @@ class Server(ThreadedAssociationServer):
         self.open: dict[Association, Inbound] = {}
         super().__init__(*arguments, **keywords)
         self.bind(evt.EVT_CONN_OPEN, self._opened)
+        self.bind(evt.EVT_CONN_CLOSE, _closed)
         self._mute()
 
     def _mute(self) -> None:
@@ -109,3 +110,12 @@ class Server(ThreadedAssociationServer):
         """Accept no more connections; blocks until then."""
         BaseServer.shutdown(self)  # pynetdicom's only ends servers that it has started
         self.server_close()
+
+
+def _closed(event: evt.Event) -> None:
+    """End an association whose peer has gone without a request.
+
+    pynetdicom would wait for the request until `acse_timeout`, and the connection keep its slot.
+    """
+    if event.assoc.requestor.primitive is None:
+        event.assoc.dul.to_user_queue.put(cast("Any", None))  # as if that time were over

@@ -73,6 +73,24 @@ def metric(live: Live, name: str) -> float:
     return float(re.search(rf"^{re.escape(name)} (\S+)$", text, re.MULTILINE)[1])
 
 
+@pytest.mark.parametrize("said", [b"", b"GET / HTTP/1.1\r\n\r\n", bytes(6), pdu(P_DATA, b"")])
+def test_a_connection_that_ends_without_a_request_keeps_no_slot(live, said):
+    """Probes of load balancers connect and go, many a second, and peers speak other protocols."""
+    for _ in range(100):
+        with peer(live.dicom_port) as probe:
+            probe.socket.sendall(said)
+    wait_for(lambda: associated(live), seconds=3)
+
+
+def associated(live: Live) -> bool:
+    """Whether the receiver accepts an association now."""
+    with peer(live.dicom_port) as connected:
+        try:
+            return connected.associate(ECHO_CONTEXT)[0] == ASSOCIATE_AC
+        except (EOFError, ConnectionResetError):
+            return False
+
+
 def test_every_transfer_syntax_is_stored_as_it_is(live, folder):
     """The contexts are those of the decoders; each object has a report in the end."""
     assert set(SYNTAXES) == SUPPORTED
