@@ -74,7 +74,7 @@ def client(start, settings: Settings) -> Iterator[httpx2.Client]:
         yield client
 
 
-def until(client: httpx2.Client, job: str, *states: str, seconds: float = 60) -> Job:
+def until(client: httpx2.Client, job: str, *states: str, seconds: float = 300) -> Job:
     """The job, as soon as it is in one of these states."""
     deadline = time.monotonic() + seconds
     while (found := client.get(job).json())["state"] not in states:
