@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import suppress
 from traceback import format_tb
 
 from starlette.types import Receive, Scope, Send
@@ -26,7 +27,9 @@ class UnforeseenErrors(HttpMiddleware):
         except asyncio.CancelledError:  # at the end of the process
             if not context_of(scope).status:
                 error = BatcherClosedError("the service is stopping")
-                await problems.answer_to(error, scope)(scope, receive, send)
+                # Once more, if the rest of a body is still awaited before the answer
+                with suppress(asyncio.CancelledError):
+                    await problems.answer_to(error, scope)(scope, receive, send)
         except Exception as error:  # noqa: BLE001  # logged here; the client gets a problem
             context = context_of(scope)
             LOG.error("request %s: %s", context.request_id, where(error))  # noqa: TRY400

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import signal
@@ -17,8 +18,9 @@ from live import serving
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from service.api.auth.keys import new_key
+from service.api.middleware.request_id import RequestId
 from service.api.middleware.security_headers import SECURITY_HEADERS
-from service.api.middleware.unforeseen_errors import where
+from service.api.middleware.unforeseen_errors import UnforeseenErrors, where
 from service.api.settings import Settings
 
 JPEG = (DATA / "frontal-0003.jpg").read_bytes()
@@ -200,3 +202,14 @@ def test_traces_go_on_to_a_collector(tmp_path: Path, monkeypatch: pytest.MonkeyP
     ]
     assert statuses == [200, 404]
     assert "Zebra" not in str(received)
+
+
+def test_a_request_that_is_cancelled_while_it_is_refused_ends_quietly() -> None:
+    """At the end of the process, when the rest of its body is still awaited; a log has no error."""
+
+    async def cancelled(*_: object) -> None:
+        raise asyncio.CancelledError
+
+    middleware = RequestId(UnforeseenErrors(cancelled), None)
+    scope = {"type": "http", "method": "POST", "path": "/", "headers": [], "client": None}
+    asyncio.run(middleware(scope, cancelled, cancelled))
