@@ -7,6 +7,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from threading import Lock
 from typing import Any, Literal
@@ -23,6 +24,7 @@ from service.backfill.ledger.readings import (
     Readings,
     Role,
     UnknownInstanceError,
+    standing,
 )
 from service.backfill.report.write import CERTIFICATE, HEADERS
 from service.backfill.results.rows import Source
@@ -107,13 +109,13 @@ class Review:
         Raises:
             UnknownJobError, JobStateError: See `job`.
         """
-        worklist, stand = self._worklist(job), self._decisions.standing(job)
-        instances, places = list(worklist.places), []
-        for place in range(after, len(worklist)):
-            if _shown(stand.get(instances[place], Readings()), reader, show):
-                places.append(place)
-                if len(places) > most:
-                    break
+        worklist, stand = self._worklist(self.job(job)), self._decisions.standing(job)
+        chosen = (
+            place
+            for instance, place in islice(worklist.places.items(), after, None)
+            if _shown(stand.get(instance, Readings()), reader, show)
+        )
+        places = list(islice(chosen, most + 1))  # one more: the place to go on at
         rows = list(worklist.entries(places[:most]))
         readings = [stand.get(row["instance"], Readings()) for row in rows]
         return Entries(rows, readings, places[most] if len(places) > most else None)
@@ -128,7 +130,7 @@ class Review:
             UnknownInstanceError: The worklist has no such image.
             ReviewStateError: The decisions that stand do not allow it.
         """
-        self._row(job, instance)
+        self._row(self.job(job), instance)
         return self._decisions.add(job, instance, reader, role, decision)
 
     def summary(self, job: str) -> Summary:
@@ -137,7 +139,7 @@ class Review:
         Raises:
             UnknownJobError, JobStateError: See `job`.
         """
-        worklist, stand = self._worklist(job), self._decisions.standing(job)
+        worklist, stand = self._worklist(self.job(job)), self._decisions.standing(job)
         readings = [stand[number] for number in worklist.places if number in stand]
         final = Counter(each.final for each in readings if each.final)
         return Summary(
@@ -157,11 +159,9 @@ class Review:
         Raises:
             UnknownJobError, JobStateError: See `job`.
         """
-        source = str(self.job(job).description["source"])
-        history, stand = self._decisions.history(job), self._decisions.standing(job)
-        return export(
-            form, file_format, Tables(source, list(_rows(self._worklist(job))), history, stand)
-        )
+        found, history = self.job(job), self._decisions.history(job)
+        source, rows = str(found.description["source"]), list(_rows(self._worklist(found)))
+        return export(form, file_format, Tables(source, rows, history, standing(history)))
 
     def read(self, job: str, instance: int) -> Original:
         """An image of a worklist, read again from the source of the job.
@@ -171,9 +171,9 @@ class Review:
             UnknownInstanceError: The worklist has no such image.
             PictureError, SourceNotAllowedError, OptionsError, SourceError: See `Originals.read`.
         """
-        key = self._row(job, instance)["key"]
-        locator = self._decisions.locator(job, instance)
-        return self._originals.read(self.job(job), locator, key)
+        found = self.job(job)
+        key = self._row(found, instance)["key"]
+        return self._originals.read(found, self._decisions.locator(job, instance), key)
 
     @property
     def _decisions(self) -> Decisions:
@@ -182,22 +182,23 @@ class Review:
     def _is_done(self, job: Job) -> bool:
         return job.state == "done" and self._store.certified(job.id)
 
-    def _row(self, job: str, instance: int) -> dict[str, Any]:
+    def _row(self, job: Job, instance: int) -> dict[str, Any]:
         worklist = self._worklist(job)
         if instance not in worklist.places:
             raise UnknownInstanceError("the worklist has no such image")
         return next(worklist.entries([worklist.places[instance]]))
 
-    def _worklist(self, job: str) -> Worklist:
-        out = self._store.out(self.job(job).id)
+    def _worklist(self, job: Job) -> Worklist:
+        out = self._store.out(job.id)
         certificate = _hash(out)
         with self._lock:  # so that it is made once
-            held = self._held.get(job)
+            held = self._held.get(job.id)
             if held is None or held[0] != certificate:
-                self._held[job] = held = (certificate, read(out, self._store.ledger, job))
+                held = (certificate, read(out, self._store.ledger, job.id))
+                self._held[job.id] = held
                 if len(self._held) > MOST_HELD:
                     self._held.popitem(last=False)
-            self._held.move_to_end(job)
+            self._held.move_to_end(job.id)
             return held[1]
 
 
