@@ -21,6 +21,7 @@ from service.api.server import END_SECONDS
 from service.api.server import FINISH_SECONDS as HTTP_FINISH_SECONDS
 from service.api.settings import Settings
 from service.dicom.callers import parse_callers
+from service.dicom.stow import OUT_OF_RESOURCES
 from service.dicom.tls import TlsFileError, tls_context
 from service.inference import Buffer, Classification, Image, Lane
 
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
     from service.dicom.statuses import Reason, Status
 
 LOG = logging.getLogger(__name__)
-OUT_OF_RESOURCES = 0xA700  # status of an object that the peer sends again
 # For objects in progress when the process stops; the rest of the time that the server has for it
 FINISH_SECONDS = END_SECONDS - HTTP_FINISH_SECONDS - 2
 
@@ -180,7 +180,7 @@ def _records(audit: Audit | None) -> Records:
         context(title, address).classified(answer)
 
     def failed(title: str, address: str, status: Status) -> None:
-        later = status.code == OUT_OF_RESOURCES
+        later = status.code == OUT_OF_RESOURCES  # the peer sends the object again
         http = HTTPStatus.SERVICE_UNAVAILABLE if later else HTTPStatus.UNPROCESSABLE_ENTITY
         context(title, address).failed(status.comment or "internal_error", http)
 

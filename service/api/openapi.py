@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from fastapi import FastAPI
+from pydantic import BaseModel
 
 from service.api.routes.backfill_schemas import NewBackfill
 from service.api.routes.review_schemas import NewDecision
@@ -100,18 +101,16 @@ NDJSON_ANSWER: dict[str, Any] = {
         }
     },
 }
-NEW_BACKFILL: dict[str, Any] = {
-    "requestBody": {
-        "required": True,
-        "content": {"application/json": {"schema": NewBackfill.model_json_schema()}},
-    }
-}
-NEW_DECISION: dict[str, Any] = {
-    "requestBody": {
-        "required": True,
-        "content": {"application/json": {"schema": NewDecision.model_json_schema()}},
-    }
-}
+
+
+def _json_body(kind: type[BaseModel]) -> dict[str, Any]:
+    """The body of a request that is read by `received_json`."""
+    content = {"application/json": {"schema": kind.model_json_schema()}}
+    return {"requestBody": {"required": True, "content": content}}
+
+
+NEW_BACKFILL = _json_body(NewBackfill)
+NEW_DECISION = _json_body(NewDecision)
 DECISIONS_ANSWER: dict[str, Any] = {
     "description": "The table that `form` names, as docs/review.md says",
     "content": {
