@@ -2,6 +2,7 @@
 
 import { access } from "./access.js";
 
+const CLIENT = "v1/client";
 const BUSY = new Set([429, 503]); // it is full, stops, or limits this client
 const FIRST_WAIT_SECONDS = 1;
 const LONGEST_WAIT_SECONDS = 30;
@@ -52,6 +53,24 @@ export async function request(path, { body, headers = {}, signal, waits = () => 
       continue;
     }
     throw await problemOf(answer);
+  }
+}
+
+// The JSON of an answer
+export const json = async (path, options) => (await request(path, options)).json();
+
+let asking = null;
+
+// The name and the permissions of who asks; all who want to know them at the same time share one answer
+export const client = () => (asking ??= json(CLIENT).finally(() => (asking = null)));
+
+// The bytes of an answer
+export async function file(path) {
+  const answer = await request(path);
+  try {
+    return await answer.blob();
+  } catch (error) {
+    throw new Problem({ code: "cut_off", title: "", detail: error.message });
   }
 }
 

@@ -1,7 +1,7 @@
 // The frame of all pages: navigation, access, and the line that says what this is not
 
 import { access } from "./access.js";
-import { request } from "./api.js";
+import { json } from "./api.js";
 import { Classify } from "./classify.js";
 import { Component, html } from "./html.js";
 import { Jobs } from "./jobs.js";
@@ -35,8 +35,7 @@ export class App extends Component {
 
   async load() {
     try {
-      const answer = await request("v1/model");
-      this.setState({ card: await answer.json(), failed: null });
+      this.setState({ card: await json("v1/model"), failed: null });
     } catch (error) {
       this.setState({ failed: t("model.failed", { reason: shown(error.message) }) });
     }
@@ -68,7 +67,7 @@ export class App extends Component {
         </p>
       </header>
       ${page === "jobs" && html`<${JobsPage} jobs=${this.jobs} />`}
-      ${page === "review" && html`<${ReviewPage} reviews=${this.reviews} card=${card} />`}
+      ${page === "review" && html`<${ReviewPage} reviews=${this.reviews} />`}
       ${page === "model" && html`<${Model} card=${card} failed=${failed} />`}
       ${page === "classify" && html`<${Classify} work=${this.work} card=${card} />`}
       <footer><p>${t("disclaimer")}</p></footer>

@@ -1,10 +1,9 @@
 // The jobs on archives: whether this client may see them, their list, and what is asked of one
 
 import { access } from "./access.js";
-import { Problem, request } from "./api.js";
+import { client, file, json } from "./api.js";
 import { Observable } from "./observable.js";
 
-const CLIENT = "v1/client";
 const JOBS = "v1/backfills";
 const DESCRIPTION = "openapi.json";
 const PERMISSION = "backfill";
@@ -51,7 +50,7 @@ export class Jobs extends Observable {
     if (this.#learning) return; // it goes on with the key that is given
     this.#learning = true;
     try {
-      const { permissions } = await json(CLIENT);
+      const { permissions } = await client();
       this.problem = null;
       this.permitted = permissions.includes(PERMISSION);
       if (this.permitted && this.#watching) this.look();
@@ -160,17 +159,7 @@ export class Jobs extends Observable {
   }
 
   // The bytes of results, certificate, header-audit or worklist
-  async file(id, name) {
-    const answer = await request(`${JOBS}/${id}/${name}`);
-    try {
-      return await answer.blob();
-    } catch (error) {
-      throw new Problem({ code: "cut_off", title: "", detail: error.message });
-    }
+  file(id, name) {
+    return file(`${JOBS}/${id}/${name}`);
   }
-}
-
-async function json(path, options) {
-  const answer = await request(path, options);
-  return answer.json();
 }

@@ -23,8 +23,8 @@ export class ReviewPage extends Component {
     if (reviews.permitted && !reviews.list && !reviews.problem) reviews.load();
   }
 
-  render({ reviews, card }) {
-    if (reviews.session) return html`<${Desk} key=${reviews.session.job.id} reviews=${reviews} session=${reviews.session} card=${card} />`;
+  render({ reviews }) {
+    if (reviews.session) return html`<${Desk} key=${reviews.session.job.id} reviews=${reviews} session=${reviews.session} />`;
     return html`<main id="main" class="review">
       <h1>${t("nav.review")}</h1>
       <p class="note">${t("review.text")} ${reviews.reader && t("review.reader", { reader: shown(reviews.reader) })}</p>
@@ -77,7 +77,7 @@ class Desk extends Component {
     event.preventDefault();
   }
 
-  render({ reviews, session, card }, { opacity }) {
+  render({ reviews, session }, { opacity }) {
     return html`<main id="main" class="review" ref=${this.main} tabindex="-1" aria-describedby="review-keys" onKeyDown=${(event) => this.key(event)}>
       <header class="review-head">
         <button type="button" onClick=${() => reviews.close()}>${t("review.back")}</button>
@@ -93,14 +93,14 @@ class Desk extends Component {
       </header>
       ${notices(session)}
       <div class="desk" style=${{ "--evidence": opacity / 100 }}>
-        ${session.entry ? this.entry(session, card) : html`<p class="empty" role="status">${empty(session)}</p>`}
+        ${session.entry ? this.entry(session) : html`<p class="empty" role="status">${empty(session)}</p>`}
         ${!session.entry && html`<div class="side">${this.undo(session)}${last(session)}</div>`}
       </div>
       <${State} session=${session} />
     </main>`;
   }
 
-  entry(session, card) {
+  entry(session) {
     const { entry } = session;
     const pictures = session.pictures.get(entry.instance);
     const state = session.states.get(entry.instance);
@@ -122,7 +122,7 @@ class Desk extends Component {
         ${this.undo(session)}
         ${session.mode === "conflicts" && readings(entry)}
         <label class="check"><input type="checkbox" checked=${this.state.hints} onChange=${(event) => this.setState({ hints: event.target.checked, opacity: 0 })} />${t("review.hints")}</label>
-        ${this.state.hints && this.hints(entry, pictures, card)}
+        ${this.state.hints && this.hints(entry, pictures)}
         ${last(session)}
       </div>`;
   }

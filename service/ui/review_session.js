@@ -1,6 +1,6 @@
 // The review of one job by one person: what is next, what was decided, and what is saved
 
-import { request } from "./api.js";
+import { json, request } from "./api.js";
 import { Observable } from "./observable.js";
 import { Pictures } from "./pictures.js";
 
@@ -149,8 +149,7 @@ export class Session extends Observable {
     if (this.#next === null || this.asking === signal) return;
     this.asking = signal;
     try {
-      const answer = await request(`${this.path}/worklist?show=${this.mode}&after=${this.#next}`, { signal });
-      const { entries, next } = await answer.json();
+      const { entries, next } = await json(`${this.path}/worklist?show=${this.mode}&after=${this.#next}`, { signal });
       this.entries.push(...entries);
       this.#next = next;
       this.problem = null;
@@ -184,8 +183,7 @@ export class Session extends Observable {
     this.#active += 1;
     this.states.set(instance, "loading");
     try {
-      const answer = await request(`${this.path}/pictures/${instance}`, { signal });
-      const explanation = await answer.json();
+      const explanation = await json(`${this.path}/pictures/${instance}`, { signal });
       if (signal.aborted) return;
       this.pictures.set(instance, explanation, needed);
       const pictures = this.pictures.get(instance);
@@ -212,7 +210,7 @@ export class Session extends Observable {
     clearTimeout(this.#timer);
     this.#timer = setTimeout(async () => {
       try {
-        this.summary = await (await request(this.path, { signal: this.#stop.signal })).json();
+        this.summary = await json(this.path, { signal: this.#stop.signal });
         this.changed();
       } catch {
         // it is asked again after the next decision

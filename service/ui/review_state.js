@@ -1,6 +1,6 @@
 // How far a review is, its downloads, and how to calibrate with it
 
-import { request } from "./api.js";
+import { file } from "./api.js";
 import { Copy } from "./detail.js";
 import { download } from "./csv.js";
 import { Component, html } from "./html.js";
@@ -26,8 +26,7 @@ export class State extends Component {
   async save(form) {
     const { session } = this.props;
     try {
-      const answer = await request(`${session.path}/export?form=${form}`);
-      download(`${form}.csv`, await answer.blob(), "text/csv");
+      download(`${form}.csv`, await file(`${session.path}/export?form=${form}`), "text/csv");
       this.setState({ failed: null });
     } catch (error) {
       this.setState({ failed: error });

@@ -1,11 +1,10 @@
 // The reviews of jobs: whether this client may review, and which jobs there are
 
 import { access } from "./access.js";
-import { Problem, request } from "./api.js";
+import { Problem, client, json } from "./api.js";
 import { Observable } from "./observable.js";
 import { Session } from "./review_session.js";
 
-const CLIENT = "v1/client";
 const REVIEWS = "v1/reviews";
 const PERMISSION = "review";
 
@@ -35,7 +34,7 @@ export class Reviews extends Observable {
     if (this.#learning) return; // it goes on with the key that is given
     this.#learning = true;
     try {
-      const { name, permissions } = await (await request(CLIENT)).json();
+      const { name, permissions } = await client();
       if (this.session && name !== this.reader) this.close(); // another person decides now
       this.permitted = permissions.includes(PERMISSION);
       this.reader = name;
@@ -48,7 +47,7 @@ export class Reviews extends Observable {
 
   async load() {
     try {
-      const { reviews } = await (await request(REVIEWS)).json();
+      const { reviews } = await json(REVIEWS);
       Object.assign(this, { list: reviews, problem: null, disabled: false });
     } catch (error) {
       this.disabled = error instanceof Problem && error.code === "backfills_disabled";
