@@ -10,23 +10,21 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import re
 import statistics
-import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from playwright.sync_api import Page, sync_playwright
+import servers
+from playwright.sync_api import Page
 
 from cxrview import Client
 
-IMAGES = Path(__file__).parent.parent / "tests" / "data"
-CHROMIUM = "/usr/bin/chromium"
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+from browser import browsing
+from conftest import DATA
+
 MODEL = "swift/1.1.0"
 CONNECTIONS = 6  # as many as a browser opens
 PATIENCE_MILLISECONDS = 600_000
@@ -51,11 +49,11 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=500)
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
-    with TemporaryDirectory() as folder, served() as url:
-        files = copies(Path(folder), options.images)
+    service = servers.service(MODEL, latency_budget_seconds=60)
+    with TemporaryDirectory() as folder, servers.running(service) as server:
+        files, url = copies(Path(folder), options.images), f"http://127.0.0.1:{server.port}"
         found = {"images": options.images, "api": [], "page": []}
-        with sync_playwright() as playwright, Client(url, retries=100) as client:
-            browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        with browsing() as browser, Client(url, retries=100) as client:
             for _ in range(options.rounds):  # in turn, as the machine's speed changes
                 found["api"].append(len(files) / api_seconds(client, files))
                 page = browser.new_page(viewport={"width": 1280, "height": 800})
@@ -70,7 +68,7 @@ def main() -> None:
 
 def copies(folder: Path, count: int) -> list[Path]:
     """So many files, of the radiographs in tests/data in turn."""
-    sources = sorted(IMAGES.glob("*.jpg"))
+    sources = sorted(DATA.glob("*.jpg"))
     files = [folder / f"{n:04}.jpg" for n in range(count)]
     for number, path in enumerate(files):
         path.write_bytes(sources[number % len(sources)].read_bytes())
@@ -110,18 +108,6 @@ def measured(page: Page) -> dict[str, float]:
         "heap_mb": metrics["JSHeapUsedSize"] / 1e6,
         "nodes": metrics["Nodes"],
     }
-
-
-@contextmanager
-def served() -> Iterator[str]:
-    """The address of a service, until the block ends."""
-    command = [sys.executable, "-m", "service.cli", "serve", "--port", "0", "--model", MODEL]
-    environment = os.environ | {"CXRVIEW_LATENCY_BUDGET_SECONDS": "60"}
-    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stderr is not None
-        lines = (re.search(r"running on (\S+)", line) for line in process.stderr)
-        yield next(found[1] for found in lines if found)
-        process.terminate()
 
 
 if __name__ == "__main__":

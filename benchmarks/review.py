@@ -11,26 +11,24 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import re
 import statistics
-import subprocess
 import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import httpx2
 import numpy as np
 import pydicom
+import servers
 from PIL import Image
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page
 
-IMAGES = Path(__file__).parent.parent / "tests" / "data"
-TEMPLATE = IMAGES / "lateral-0013-header-says-pa.dcm"
-CHROMIUM = "/usr/bin/chromium"
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+from browser import browsing
+from conftest import DATA
+from review_jobs import SOURCE as TEMPLATE
+from review_jobs import worked
+
 MODEL = "swift/1.1.0"
 BAR_MILLISECONDS = 100
 PATIENCE_MILLISECONDS = 600_000
@@ -59,9 +57,15 @@ def main() -> None:
     options = parser.parse_args()
     with TemporaryDirectory() as name:
         archive = write_archive(Path(name) / "archive", options.images, options.side)
-        with served(Path(name), archive) as url, sync_playwright() as playwright:
+        service = servers.service(
+            MODEL,
+            latency_budget_seconds=60,
+            backfill_folder=Path(name) / "jobs",
+            backfill_sources=archive,
+        )
+        with servers.running(service) as server, browsing() as browser:
+            url = f"http://127.0.0.1:{server.port}"
             job = worked(url, archive)
-            browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
             page = browser.new_page(viewport={"width": 1280, "height": 900})
             page.set_default_timeout(PATIENCE_MILLISECONDS)
             page.goto(f"{url}/#review")
@@ -76,7 +80,7 @@ def main() -> None:
 def write_archive(folder: Path, images: int, side: int) -> Path:
     """Objects of radiographs in tests/data, in pairs, one of whose headers is wrong."""
     folder.mkdir()
-    sources = [Image.open(path).convert("L") for path in sorted(IMAGES.glob("*.jpg"))]
+    sources = [Image.open(path).convert("L") for path in sorted(DATA.glob("*.jpg"))]
     pictures = [np.asarray(each.resize((side, side))).astype(np.uint16) for each in sources]
     for number in range(2 * images):
         dataset = pydicom.dcmread(TEMPLATE)
@@ -94,15 +98,6 @@ def write_archive(folder: Path, images: int, side: int) -> Path:
         dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = uid
         dataset.save_as(folder / f"{number:05}.dcm")
     return folder
-
-
-def worked(url: str, archive: Path) -> str:
-    """Classify the archive; the id of the job."""
-    with httpx2.Client(base_url=url, timeout=60) as client:
-        path: str = client.post("/v1/backfills", json={"source": str(archive)}).headers["location"]
-        while client.get(path).json()["state"] != "done":
-            time.sleep(0.2)
-    return path.rpartition("/")[2]
 
 
 def decided(page: Page, images: int, pace: float) -> list[float]:
@@ -129,22 +124,6 @@ def summary(times: list[float]) -> dict[str, float]:
         "most_ms": round(ordered[-1], 1),
         f"over_{BAR_MILLISECONDS}_ms": sum(each > BAR_MILLISECONDS for each in ordered),
     }
-
-
-@contextmanager
-def served(folder: Path, archive: Path) -> Iterator[str]:
-    """The address of a service, until the block ends."""
-    command = [sys.executable, "-m", "service.cli", "serve", "--port", "0", "--model", MODEL]
-    environment = os.environ | {
-        "CXRVIEW_LATENCY_BUDGET_SECONDS": "60",
-        "CXRVIEW_BACKFILL_FOLDER": str(folder / "jobs"),
-        "CXRVIEW_BACKFILL_SOURCES": str(archive),
-    }
-    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stderr is not None
-        lines = (re.search(r"running on (\S+)", line) for line in process.stderr)
-        yield next(found[1] for found in lines if found)
-        process.terminate()
 
 
 if __name__ == "__main__":
