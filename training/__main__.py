@@ -145,8 +145,14 @@ def _add_fit_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("run", type=Path, help="folder for checkpoints and results")
     command.add_argument("--manifest", type=Path, required=True, help="CSV of labelled images")
     command.add_argument("--images", type=Path, required=True, help="zip or folder they lie in")
-    command.add_argument(
+    begin = command.add_mutually_exclusive_group()
+    begin.add_argument(
         "--weights", type=Path, help="npz of the command `weights`; else from scratch"
+    )
+    begin.add_argument(
+        "--start",
+        metavar="NAME/VERSION",
+        help="begin with a version that the package ships, of the same network",
     )
     command.add_argument(
         "--network", choices=("googlenet", "swift"), default=default["network"], help="which one"
@@ -216,6 +222,7 @@ def _settings(options: argparse.Namespace) -> FitSettings:
         heads=("view", *options.heads) if options.heads else (),
         left_out=tuple(options.leave_out),
         network=options.network,
+        start=options.start,
         size=options.size,
     )
 

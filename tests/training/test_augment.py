@@ -14,6 +14,7 @@ from training.augmentation.augment import (
     MARKS,
     UNKNOWN,
     Augmentation,
+    Chances,
     Varied,
     orientation_of,
     render_marks,
@@ -40,6 +41,28 @@ def test_the_range_is_kept(seed: int, level: int) -> None:
     assert torch.isfinite(found).all()
     assert found.min() >= 0
     assert found.max() <= 255
+
+
+def test_halves_and_corners_are_parts_of_the_image() -> None:
+    """Without another move, what is cut out lies within the image and is about half as wide."""
+    augmentation = Augmentation(0, SIZE, chances=Chances(half=1))
+    chosen, cut, centre = augmentation._half(torch.zeros(300))
+    assert chosen.all()
+    assert ((centre.abs() + cut) <= 1 + 1e-6).all()
+    whole = cut == 1
+    for kind in (whole[0], whole[1], ~whole.any(dim=0)):  # lying, upright, a corner
+        assert 60 < kind.sum() < 140
+    assert not whole.all(dim=0).any()
+    assert cut[~whole].min() >= 0.45
+    assert cut[~whole].max() <= 0.6
+    # all four halves and corners
+    assert len(torch.unique(centre.sign(), dim=1).T) == 8
+
+
+def test_without_halves_nothing_else_is_drawn() -> None:
+    """The chance of a half changes no batch where it is none."""
+    found = Augmentation(3, SIZE, chances=Chances(half=0))(batch(8))
+    torch.testing.assert_close(found, Augmentation(3, SIZE)(batch(8)), rtol=0, atol=0)
 
 
 def test_a_seed_is_a_sequence() -> None:

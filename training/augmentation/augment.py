@@ -28,16 +28,17 @@ UNKNOWN = -1
 
 
 class Chances(NamedTuple):
-    """How often an image is turned and inverted; the rest is turned by a few degrees at most."""
+    """How often an image is turned, inverted and cut; the rest is turned by a few degrees."""
 
     free: float = 0.25  # by up to 60 degrees
     quarter: float = 0.25  # by 0, 90, 180 or 270 degrees
     inverted: float = 0.12
+    half: float = 0.0  # cut to its upper, lower, left or right half, or to a corner
 
 
 USUAL = Chances()
 # Where turning and inversion are also asked of the network
-ASKED = Chances(free=0.2, quarter=0.5, inverted=0.3)
+ASKED = Chances(free=0.2, quarter=0.5, inverted=0.3, half=0.12)
 
 
 class Varied(NamedTuple):
@@ -149,12 +150,17 @@ class Augmentation:
         mirror = 1 - 2 * (self._uniform(0, 1, count) < 0.5).float()
         flip = 1 - 2 * (self._uniform(0, 1, count) < 0.15).float()
         shear = self._uniform(-0.12, 0.12, count)
-        cos, sin = torch.cos(angle), torch.sin(angle)
-        rows = (cos * width * mirror, (shear * cos - sin) * height * flip)
-        columns = (sin * width * mirror, (shear * sin + cos) * height * flip)
         # a crop may lie anywhere within the image; a whole image moves a little
         reach = (1 - side).clamp(min=0) + 0.1
         shift = self._uniform(-1, 1, 2, count) * reach
+        if likely.half:
+            chosen, cut, centre = self._half(angle)
+            side = torch.where(chosen, cut.amin(dim=0), side)
+            width, height = torch.where(chosen, cut, torch.stack((width, height)))
+            shift = torch.where(chosen, centre, shift)
+        cos, sin = torch.cos(angle), torch.sin(angle)
+        rows = (cos * width * mirror, (shear * cos - sin) * height * flip)
+        columns = (sin * width * mirror, (shear * sin + cos) * height * flip)
         theta = torch.stack((*rows, shift[0], *columns, shift[1]), dim=1).view(count, 2, 3)
         grid = affine_grid(theta, [count, 1, self.size, self.size], align_corners=False)
         dark = grid_sample(batch, grid, padding_mode="zeros", align_corners=False)
@@ -162,6 +168,25 @@ class Augmentation:
         moved = torch.where(self._chance(count, 0.6), dark, edge)
         quarters, mirrored = orientation_of(degrees, mirror, flip)
         return moved, quarters, torch.where(side >= LEAST_SIDE, mirrored, UNKNOWN)
+
+    def _half(self, angle: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The upper, lower, left or right half of an image, or a corner; a little more or less.
+
+        Args:
+            angle: (B,) radians that the images are turned by.
+
+        Returns:
+            (B,) bool, which images are cut; (2, B) width and height, 1: the whole image; (2, B)
+            where the centre lies, -1..1.
+        """
+        count = len(angle)
+        chosen = self._uniform(0, 1, count) < self.chances.half
+        share = self._uniform(0.45, 0.6, count)
+        kind = torch.floor(self._uniform(0, 3, count))  # 0: a corner, 1: left, right, 2: up, down
+        cut = torch.stack((torch.where(kind == 2, 1, share), torch.where(kind == 1, 1, share)))
+        x, y = self._uniform(-1, 1, 2, count).sign() * (1 - cut)
+        cos, sin = torch.cos(angle), torch.sin(angle)
+        return chosen, cut, torch.stack((cos * x - sin * y, sin * x + cos * y))
 
     def _hide(self, batch: Tensor) -> tuple[Tensor, Tensor]:
         """A black, white, grey or noisy rectangle: a shield, a lost tile, half an image.

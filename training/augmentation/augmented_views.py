@@ -121,15 +121,14 @@ def children(tensors: Tensor, images: Tensor, kinds: Tensor, seed: int) -> Tenso
 
 
 def as_table() -> str:
-    """The 106 as a Markdown table: their numbers by orientation and appearance."""
-    lines = ["| children | orientation | appearance |", "|---|---|---|"]
+    """The 106 as two Markdown tables: a child's number is the sum of both its numbers."""
     each = len(CHILDREN) // len(ORIENTATIONS)
-    looks = "; ".join(child.appearance for child in CHILDREN[:each])
-    for number, orientation in enumerate(ORIENTATIONS):
-        first = number * each
-        lines.append(f"| {first} to {first + each - 1} | {orientation} | {looks} |")
+    lines = ["| number | orientation |", "|---|---|"]
+    lines += [f"| {number * each} | {name} |" for number, name in enumerate(ORIENTATIONS)]
+    lines += ["", "| number | appearance |", "|---|---|"]
+    lines += [f"| {kind} | {child.appearance} |" for kind, child in enumerate(CHILDREN[:each])]
     rest = list(enumerate(CHILDREN))[each * len(ORIENTATIONS) :]
-    lines += [f"| {kind} | {child.orientation} | {child.appearance} |" for kind, child in rest]
+    lines += [f"| {kind} | {child.appearance}, of the image as it is |" for kind, child in rest]
     return "\n".join(lines) + "\n"
 
 

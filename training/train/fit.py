@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from model_store import Plateau
+from model_store import Plateau, Store
 from training.augmentation.augment import Augmentation
 from training.data.manifest import LabelledImages, read_and_check, read_images, views_of
 from training.evaluate.cutoff import youden_plateau
@@ -21,6 +21,7 @@ from training.evaluate.heads import fit_heads, predict_heads
 from training.evaluate.metrics import balanced_loss, forward, predict
 from training.networks.googlenet import GoogLeNet, load_pretrained
 from training.networks.heads import NOT_ASKED, Head, by_head, classes_of
+from training.networks.published import start_from
 from training.networks.swift import Swift
 from training.train.heads import after_variation, answers_of, loss_of_heads
 from training.train.loop import BEST, CHECKPOINT, run_training
@@ -105,6 +106,9 @@ def make_trainer(
         device=device,
         heads=settings.heads,
     )
+    if settings.start is not None:
+        sample, _ = batches.batch(0)
+        start_from(network, Store().load(settings.start), sample.cpu())
     loss = loss_of_heads(settings.heads, HEAD_WEIGHTS) if settings.heads else loss_of
     return Trainer(network, batches, recipe, device, loss)
 

@@ -21,7 +21,7 @@ class FitSettings:
 
     manifest: Path
     images: Path
-    weights: Path | None  # None: from scratch
+    weights: Path | None  # None: from scratch, or from `start`
     sources: tuple[str, ...] = ()  # fit on these only; empty: all
     test_share: float = SHARES["test"]  # 0 where another source is the test
     steps: int = 1500
@@ -37,6 +37,7 @@ class FitSettings:
     network: Literal["googlenet", "swift"] = "googlenet"
     heads: tuple[Head, ...] = ()  # none: the view alone, as published; else `view` first
     left_out: tuple[str, ...] = ()  # sources that neither train nor validate; they are the test
+    start: str | None = None  # a published version to begin with, as swift/1.1.0
 
     @property
     def spec(self) -> PreprocessSpec:
