@@ -47,7 +47,8 @@ def _length(data: bytearray, random_: random.Random) -> None:
 
 
 def _cut(data: bytearray, random_: random.Random) -> None:
-    del data[random_.randrange(6, len(data)) :]
+    if len(data) > 6:  # otherwise only its head is left of an earlier cut
+        del data[random_.randrange(6, len(data)) :]
 
 
 def _insert(data: bytearray, random_: random.Random) -> None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from service.api import metrics
 from service.api.audit import Audit
+from service.api.dicom_tls import open_tls, tls_files
 from service.api.request_context import RequestContext
 from service.api.runtime import Runtime
 from service.api.server import END_SECONDS
@@ -22,17 +23,16 @@ from service.api.server import FINISH_SECONDS as HTTP_FINISH_SECONDS
 from service.api.settings import Settings
 from service.dicom.callers import parse_callers
 from service.dicom.stow import OUT_OF_RESOURCES
-from service.dicom.tls import TlsFileError, tls_context
+from service.dicom.tls import TlsFileError
 from service.inference import Buffer, Classification, Image, Lane
 
 if TYPE_CHECKING:
-    import ssl
     from collections.abc import Sequence
 
     from service.dicom.destinations import Destination
     from service.dicom.intake import Intake
     from service.dicom.outbox import Outbox
-    from service.dicom.receiver import Records
+    from service.dicom.receiver import Counts, Listening, Receiver, Records
     from service.dicom.statuses import Reason, Status
 
 LOG = logging.getLogger(__name__)
@@ -84,7 +84,10 @@ def check_dicom(settings: Settings, dicom_port: DicomPort | None) -> None:
         raise DicomSetupError(detail) from error
     _destinations(settings)
     if dicom_port is not None:
-        _tls(settings)
+        try:
+            tls_files(settings)
+        except TlsFileError as error:
+            raise DicomSetupError(f"TLS of the DICOM receiver: {error}") from error
 
 
 @asynccontextmanager
@@ -125,20 +128,35 @@ async def open_receiver(
     if exchange is None or listening is None:
         yield
         return
-    from service.dicom.receiver import Counts, Limits, Listening, Receiver, Work
-    from service.dicom.statuses import CODES, REASONS
+    from service.dicom.receiver import Listening
 
-    for reason in REASONS:
-        metrics.ASSOCIATIONS_REJECTED.labels(reason)
-    for code in CODES:
-        metrics.DICOM_STORED.labels(f"{code:04X}")
-    where = Listening(
-        listening.host,
-        listening.port,
-        settings.dicom_ae_title,
-        parse_callers(settings.dicom_callers),
-        _tls(settings),
-    )
+    with open_tls(settings) as tls:
+        where = Listening(
+            listening.host,
+            listening.port,
+            settings.dicom_ae_title,
+            parse_callers(settings.dicom_callers),
+            tls,
+        )
+        receiver = _receiver(settings, runtime, exchange, where, audit)
+        metrics.ASSOCIATIONS.set_function(lambda: receiver.associations)
+        receiver.start()
+        try:
+            yield
+        finally:
+            await asyncio.to_thread(receiver.close, FINISH_SECONDS)
+            metrics.ASSOCIATIONS.set_function(lambda: 0)
+
+
+def _receiver(
+    settings: Settings,
+    runtime: Runtime,
+    exchange: Exchange,
+    where: Listening,
+    audit: Audit | None,
+) -> Receiver:
+    from service.dicom.receiver import Limits, Receiver, Work
+
     work = Work(exchange.intake, runtime.budget, runtime.admission.refuses, runtime.draining.is_set)
     limits = Limits(
         associations=settings.dicom_max_associations,
@@ -149,24 +167,28 @@ async def open_receiver(
         patience_seconds=settings.latency_budget_seconds,
     )
 
+    try:
+        return Receiver(where, work, limits, _counts(settings), _records(audit))
+    except OSError as error:
+        detail = f"{where.host}, DICOM port {where.port}: {error.strerror}"
+        raise PortTakenError(detail) from error
+
+
+def _counts(settings: Settings) -> Counts:
+    from service.dicom.receiver import Counts
+    from service.dicom.statuses import CODES, REASONS
+
+    for reason in REASONS:
+        metrics.ASSOCIATIONS_REJECTED.labels(reason)
+    for code in CODES:
+        metrics.DICOM_STORED.labels(f"{code:04X}")
+
     def rejected(reason: Reason, peer: str) -> None:
         metrics.ASSOCIATIONS_REJECTED.labels(reason).inc()
         if settings.access_log:  # otherwise any peer could fill the log
             LOG.info("an association of %s is rejected: %s", peer, reason)
 
-    counts = Counts(rejected, lambda code: metrics.DICOM_STORED.labels(f"{code:04X}").inc())
-    try:
-        receiver = Receiver(where, work, limits, counts, _records(audit))
-    except OSError as error:
-        detail = f"{listening.host}, DICOM port {listening.port}: {error.strerror}"
-        raise PortTakenError(detail) from error
-    metrics.ASSOCIATIONS.set_function(lambda: receiver.associations)
-    receiver.start()
-    try:
-        yield
-    finally:
-        await asyncio.to_thread(receiver.close, FINISH_SECONDS)
-        metrics.ASSOCIATIONS.set_function(lambda: 0)
+    return Counts(rejected, lambda code: metrics.DICOM_STORED.labels(f"{code:04X}").inc())
 
 
 def _records(audit: Audit | None) -> Records:
@@ -207,13 +229,3 @@ def _outbox_url(settings: Settings) -> str:
     assert settings.destinations is not None
     path = settings.destinations.absolute().with_name("outbox.sqlite")
     return settings.outbox or f"sqlite:///{path}"
-
-
-def _tls(settings: Settings) -> ssl.SSLContext | None:
-    certificate, key = settings.dicom_tls_certificate, settings.dicom_tls_key
-    if certificate is None or key is None:
-        return None
-    try:
-        return tls_context(certificate, key, settings.dicom_tls_clients)
-    except TlsFileError as error:
-        raise DicomSetupError(f"TLS of the DICOM receiver: {error}") from error

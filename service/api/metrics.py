@@ -120,6 +120,11 @@ ASSOCIATIONS_REJECTED = Counter(
     " network is not allowed, too many are open, the process stops; tls: the handshake failed.",
     ["reason"],
 )
+CERTIFICATE_EXPIRES = Gauge(
+    "cxrview_dicom_certificate_expiry_timestamp_seconds",
+    "When the certificate that the DICOM receiver uses expires, in seconds since 1970; 0 without"
+    " TLS.",
+)
 DICOM_STORED = Counter(
     "cxrview_dicom_objects_total",
     "Objects received by C-STORE, by the status of the answer in hexadecimal; 0000 is success.",

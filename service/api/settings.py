@@ -169,7 +169,9 @@ class Settings(BaseSettings):
     network. Without it, peers on this machine only.
     """
     dicom_tls_certificate: Path | None = None
-    """A certificate in PEM, with which the DICOM receiver speaks TLS only."""
+    """A certificate in PEM, with which the DICOM receiver speaks TLS only. It is read again after
+    it was renewed, as are the two files below.
+    """
     dicom_tls_key: Path | None = None
     """The key of that certificate, in PEM without a passphrase."""
     dicom_tls_clients: Path | None = None

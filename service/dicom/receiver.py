@@ -74,7 +74,7 @@ class Listening:
     port: int  # 0: any free port
     ae_title: str
     callers: tuple[Caller, ...]
-    tls: ssl.SSLContext | None
+    tls: Callable[[], ssl.SSLContext] | None  # of the next connection; None: without TLS
 
 
 @dataclass(frozen=True)

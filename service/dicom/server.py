@@ -28,7 +28,7 @@ class Server(ThreadedAssociationServer):
 
     Args:
         *arguments: Of pynetdicom's server.
-        tls: None: without TLS.
+        tls: Gives what the next connection uses; None: without TLS.
         limits: Of each connection; `pdu` also for the handshake of TLS.
         max_connections: More are closed at once.
         inbound: Makes what follows the messages of one association.
@@ -42,7 +42,7 @@ class Server(ThreadedAssociationServer):
     def __init__(
         self,
         *arguments: Any,
-        tls: ssl.SSLContext | None,
+        tls: Callable[[], ssl.SSLContext] | None,
         limits: TimeLimits,
         max_connections: int,
         inbound: Callable[[], Inbound],
@@ -50,8 +50,6 @@ class Server(ThreadedAssociationServer):
         **keywords: Any,
     ) -> None:
         self._tls, self._limits, self._inbound = tls, limits, inbound
-        if tls is not None:
-            tls.sslsocket_class = TlsConnection
         self._rejected = rejected
         self._slots = threading.BoundedSemaphore(max_connections)
         self.open: dict[Association, Inbound] = {}
@@ -86,7 +84,7 @@ class Server(ThreadedAssociationServer):
             connection.settimeout(self._limits.pdu)
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             if self._tls is not None:
-                connection = cast("Connection", self._tls.wrap_socket(connection, server_side=True))
+                connection = _with_tls(self._tls(), connection)
             connection.limits, connection.inbound = self._limits, inbound
             self.finish_request(connection, client_address)
             for association, its in list(self.open.items()):
@@ -110,6 +108,11 @@ class Server(ThreadedAssociationServer):
         """Accept no more connections; blocks until then."""
         BaseServer.shutdown(self)  # pynetdicom's only ends servers that it has started
         self.server_close()
+
+
+def _with_tls(context: ssl.SSLContext, connection: Connection) -> Connection:
+    context.sslsocket_class = TlsConnection
+    return cast("Connection", context.wrap_socket(connection, server_side=True))
 
 
 def _closed(event: evt.Event) -> None:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import ssl
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
+
+from cryptography.x509 import load_pem_x509_certificate
 
 # RFC 9325 4.2: forward secrecy and authenticated encryption. TLS 1.3 has no others
 CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
@@ -13,7 +17,15 @@ class TlsFileError(Exception):
     """A certificate or a key cannot be used; the message names the file."""
 
 
-def tls_context(certificate: Path, key: Path, clients: Path | None) -> ssl.SSLContext:
+@dataclass(frozen=True)
+class ServerTls:
+    """What new connections use."""
+
+    context: ssl.SSLContext
+    expires: datetime | None  # of the certificate; aware, UTC; None: in a form without a reader
+
+
+def read_tls(certificate: Path, key: Path, clients: Path | None) -> ServerTls:
     """TLS 1.2 or 1.3 for a server.
 
     Args:
@@ -42,14 +54,24 @@ def tls_context(certificate: Path, key: Path, clients: Path | None) -> ssl.SSLCo
         except OSError as error:
             raise TlsFileError(f"{clients}: {_reason(error)}") from None
         context.verify_mode = ssl.CERT_REQUIRED
-    return context
+    return ServerTls(context, _expires(certificate))
 
 
 def _check_readable(path: Path) -> None:
     try:
+        if path.exists() and not path.is_file():  # a pipe could block
+            raise TlsFileError(f"{path}: it is no regular file")
         path.read_bytes()
     except OSError as error:
         raise TlsFileError(f"{path}: {error.strerror}") from None
+
+
+def _expires(certificate: Path) -> datetime | None:
+    """When the first certificate of a file expires: that of the server itself."""
+    try:
+        return load_pem_x509_certificate(certificate.read_bytes()).not_valid_after_utc
+    except (OSError, ValueError):  # OpenSSL reads more forms
+        return None
 
 
 def _reason(error: Exception) -> str:

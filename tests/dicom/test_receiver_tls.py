@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import http.client
+import os
+import re
 import ssl
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from shutil import copyfile
 
 import pytest
 from dicom_peer import ASSOCIATE_AC, CR, EXPLICIT, peer
 from live import Live
-from receiving import receiving, stored
+from receiving import receiving, stored, wait_for
 
-from service.dicom.tls import TlsFileError, tls_context
+from service.dicom.tls import TlsFileError, read_tls
 
 
 def openssl(*arguments: str | Path) -> None:
@@ -21,7 +25,7 @@ def openssl(*arguments: str | Path) -> None:
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An authority, and a certificate of it for localhost and for a modality."""
+    """An authority, and certificates of it: for localhost, its renewal, and for a modality."""
     folder = tmp_path_factory.mktemp("tls")
     key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes")
     for name in ("authority", "other"):
@@ -29,10 +33,14 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
             *("req", "-x509", *key, "-subj", f"/CN={name}", "-days", "2"),
             *("-keyout", folder / f"{name}.key", "-out", folder / f"{name}.pem"),
         )
-    for name in ("localhost", "modality"):
+    for name, host, days in (
+        ("localhost", "localhost", "2"),
+        ("renewed", "localhost", "90"),
+        ("modality", "modality", "2"),
+    ):
         openssl(
-            *("req", "-x509", *key, "-subj", f"/CN={name}", "-days", "2"),
-            *("-addext", f"subjectAltName=DNS:{name}", "-addext", "basicConstraints=CA:FALSE"),
+            *("req", "-x509", *key, "-subj", f"/CN={host}", "-days", days),
+            *("-addext", f"subjectAltName=DNS:{host}", "-addext", "basicConstraints=CA:FALSE"),
             *("-CA", folder / "authority.pem", "-CAkey", folder / "authority.key"),
             *("-keyout", folder / f"{name}.key", "-out", folder / f"{name}.pem"),
         )
@@ -105,10 +113,160 @@ def test_tls_1_1_is_refused(live, files):
         ("localhost.pem", "modality.key", None, "the key does not belong to the certificate"),
         ("localhost.key", "localhost.key", None, "no certificate"),
         ("localhost.pem", "localhost.key", "localhost.key", "localhost.key: it"),
+        ("pipe", "localhost.key", None, "pipe: it is no regular file"),
     ],
 )
 def test_a_file_that_cannot_be_used_is_named(files, certificate, key, clients, message):
-    """In one line, at the start."""
+    """In one line, at the start; a pipe does not keep it waiting."""
+    if not (files / "pipe").exists():
+        os.mkfifo(files / "pipe")
     with pytest.raises(TlsFileError, match=message) as raised:
-        tls_context(files / certificate, files / key, clients and files / clients)
+        read_tls(files / certificate, files / key, clients and files / clients)
     assert "\n" not in str(raised.value)
+
+
+def test_a_certificate_that_only_openssl_reads_will_do(files, tmp_path):
+    """Its expiry is not known then."""
+    openssl("x509", "-in", files / "localhost.pem", "-trustout", "-out", tmp_path / "trusted.pem")
+    assert read_tls(files / "localhost.pem", files / "localhost.key", None).expires is not None
+    assert read_tls(tmp_path / "trusted.pem", files / "localhost.key", None).expires is None
+
+
+@pytest.fixture
+def used(files, tmp_path) -> dict[str, Path]:
+    """Copies of the files that the receiver reads, which a test may replace."""
+    copies = {kind: tmp_path / kind for kind in ("certificate", "key", "clients")}
+    for kind, name in zip(copies, ("localhost.pem", "localhost.key", "authority.pem"), strict=True):
+        copyfile(files / name, copies[kind])
+    return copies
+
+
+@pytest.fixture
+def renewable(used, tmp_path) -> Iterator[Live]:
+    """A service that reads the copies."""
+    settings = {f"dicom_tls_{kind}": str(path) for kind, path in used.items()}
+    with receiving(tmp_path, **settings) as service:
+        yield service
+
+
+def shown(live: Live, files: Path) -> str:
+    """When the certificate expires that a new connection is shown."""
+    with peer(live.dicom_port, client(files, "modality")) as sender:
+        assert isinstance(sender.socket, ssl.SSLSocket)
+        found = sender.socket.getpeercert()
+        assert found is not None
+        return str(found["notAfter"])
+
+
+def expiry(name: Path) -> str:
+    command = ["openssl", "x509", "-in", str(name), "-noout", "-enddate"]
+    said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    return said.strip().removeprefix("notAfter=")
+
+
+def expiry_metric(live: Live) -> float:
+    connection = http.client.HTTPConnection("127.0.0.1", live.port)
+    connection.request("GET", "/metrics")
+    text = connection.getresponse().read().decode()
+    connection.close()
+    name = "cxrview_dicom_certificate_expiry_timestamp_seconds"
+    return float(re.search(rf"^{name} (\S+)$", text, re.MULTILINE)[1])
+
+
+def test_a_renewed_certificate_is_used(renewable, used, files):
+    """Without a restart; an association that is open goes on, and the metric is of the new one."""
+    old, new = expiry(files / "localhost.pem"), expiry(files / "renewed.pem")
+    assert old != new
+    assert shown(renewable, files) == old
+    assert expiry_metric(renewable) == ssl.cert_time_to_seconds(old)
+    with peer(renewable.dicom_port, client(files, "modality")) as before:
+        before.associate((1, CR, [EXPLICIT]))
+        for kind, name in (("certificate", "renewed.pem"), ("key", "renewed.key")):
+            copyfile(files / name, used[kind])
+        wait_for(lambda: shown(renewable, files) == new)
+        assert before.store(stored(700)).Status == 0
+    with peer(renewable.dicom_port, client(files, "modality")) as after:
+        after.associate((1, CR, [EXPLICIT]))
+        assert after.store(stored(701)).Status == 0
+    assert expiry_metric(renewable) == ssl.cert_time_to_seconds(new)
+
+
+def test_a_secret_of_kubernetes_is_renewed(used, files, tmp_path):
+    """Its entries are links into a folder that is a link, which alone is replaced."""
+    for number, name in enumerate(("localhost", "renewed")):
+        folder = tmp_path / f"..{number}"
+        folder.mkdir()
+        copyfile(files / f"{name}.pem", folder / "tls.crt")
+        copyfile(files / f"{name}.key", folder / "tls.key")
+    (tmp_path / "..data").symlink_to("..0")
+    for name in ("tls.crt", "tls.key"):
+        (tmp_path / name).symlink_to(f"..data/{name}")
+    settings = {
+        "dicom_tls_certificate": str(tmp_path / "tls.crt"),
+        "dicom_tls_key": str(tmp_path / "tls.key"),
+        "dicom_tls_clients": str(used["clients"]),
+    }
+    with receiving(tmp_path, **settings) as service:
+        (tmp_path / "..new").symlink_to("..1")
+        (tmp_path / "..new").rename(tmp_path / "..data")
+        wait_for(lambda: shown(service, files) == expiry(files / "renewed.pem"))
+        assert "stay as they were" not in service.log.read_text()
+
+
+def cut(used: dict[str, Path], files: Path) -> None:
+    used["certificate"].write_bytes((files / "renewed.pem").read_bytes()[:300])
+
+
+def of_another_key(used: dict[str, Path], files: Path) -> None:
+    copyfile(files / "renewed.pem", used["certificate"])
+
+
+def removed(used: dict[str, Path], files: Path) -> None:
+    used["key"].unlink()
+
+
+def no_authority(used: dict[str, Path], files: Path) -> None:
+    used["clients"].write_text("none")
+
+
+@pytest.mark.parametrize(
+    ("break_it", "message"),
+    [
+        (cut, "it is no certificate or key"),
+        (of_another_key, "the key does not belong to the certificate"),
+        (removed, "No such file or directory"),
+        (no_authority, "clients: it"),
+    ],
+)
+def test_broken_files_change_nothing(
+    renewable, used, files, break_it: Callable[[dict[str, Path], Path], None], message
+):
+    """One line of the log says so; when they are right again, they are used."""
+    old = expiry(files / "localhost.pem")
+    break_it(used, files)
+    said = "the TLS files of the DICOM receiver stay as they were: "
+    wait_for(lambda: said in renewable.log.read_text())
+    for _ in range(3):
+        assert shown(renewable, files) == old
+    assert expiry_metric(renewable) == ssl.cert_time_to_seconds(old)
+    (line,) = [each for each in renewable.log.read_text().splitlines() if said in each]
+    assert message in line
+    for kind, name in zip(used, ("renewed.pem", "renewed.key", "authority.pem"), strict=True):
+        copyfile(files / name, used[kind])
+    wait_for(lambda: shown(renewable, files) == expiry(files / "renewed.pem"))
+
+
+def test_an_authority_that_is_removed_is_trusted_no_more(renewable, used, files):
+    """The peers of the new one are served, and those of the old one are refused."""
+    assert shown(renewable, files)
+    copyfile(files / "other.pem", used["clients"])
+
+    def is_served(name: str) -> bool:
+        try:
+            with peer(renewable.dicom_port, client(files, name)) as sender:
+                return sender.associate((1, CR, [EXPLICIT]))[0] == ASSOCIATE_AC
+        except (OSError, EOFError):
+            return False
+
+    wait_for(lambda: is_served("other"))
+    assert not is_served("modality")

@@ -10,17 +10,16 @@ import re
 import secrets
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from threading import Event, Lock, Thread
 
 from service.api.auth.clients import PERMISSIONS, Client, NotAuthenticatedError, Permission
+from service.api.watched_files import WatchedFiles
 
 PREFIX = "cxr_"  # tells a key from a token, and lets secret scanners find leaked keys
 NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 WRONG_NAME = "a name has letters, digits, dots, dashes, and at most 64 of them"
 DIGEST = re.compile(r"[0-9a-f]{64}")
-LOOK_SECONDS = 0.5  # between checks of the file: a removed key is refused within this time
 MAX_FILE_BYTES = 2**20  # some 10,000 keys; each request is compared with all
 
 LOG = logging.getLogger(__name__)
@@ -43,29 +42,22 @@ def new_key(name: str, permissions: frozenset[Permission]) -> tuple[str, str]:
     return key, f"{name} {','.join(sorted(permissions))} {_digest(key).hex()}"
 
 
-class Keys:
+class Keys(WatchedFiles[dict[bytes, Client]]):
     """The keys of a file, which is read again when it changes.
 
     A line holds a name, permissions (of `PERMISSIONS`, joined by commas) and the key's SHA-256 in
     hexadecimal digits. Blank lines, and lines that begin with #, are ignored. Two lines may have
-    the same name, so that a key can be replaced without an interruption. If the file becomes
-    invalid while the service runs, the known keys stay, and the error is logged once.
-
-    Requests do not read the file, because some file systems can block for ever.
+    the same name, so that a key can be replaced without an interruption.
 
     Args:
-        path: The file; a symbolic link may change its target, as Kubernetes does.
+        path: The file.
 
     Raises:
         KeyFileError: The file cannot be read, or a line is invalid.
     """
 
     def __init__(self, path: Path) -> None:
-        self._path = path
-        self._looking = Lock()
-        self._seen = self._state()
-        self._clients = self._read()
-        self._fault = ""
+        super().__init__("keys", [path], partial(_read, path), KeyFileError, _tell)
 
     def client_of(self, key: str) -> Client:
         """The client that holds this key.
@@ -75,7 +67,7 @@ class Keys:
         """
         digest = _digest(key)
         found = None
-        for known, client in self._clients.items():  # compare all, so that the time reveals nothing
+        for known, client in self.value.items():  # compare all, so that the time reveals nothing
             if hmac.compare_digest(known, digest):
                 found = client
         if found is None:
@@ -85,63 +77,25 @@ class Keys:
     @property
     def clients(self) -> list[Client]:
         """All clients in the key file."""
-        return list(self._clients.values())
+        return list(self.value.values())
 
-    @contextmanager
-    def watched(self) -> Iterator[None]:
-        """Check the file every `LOOK_SECONDS`, in a thread, until the block ends."""
-        ended = Event()
-        # A daemon thread: one that is blocked by a file system does not keep the process alive
-        watcher = Thread(target=self._watch, args=[ended], name="keys", daemon=True)
-        watcher.start()
-        try:
-            yield
-        finally:
-            ended.set()
 
-    def look(self) -> None:
-        """Read the file if it has changed or was invalid. May block: not on the event loop."""
-        with self._looking:
-            self._look()
+def _tell(clients: dict[bytes, Client]) -> None:
+    LOG.info("read %d keys", len(clients))
 
-    def _look(self) -> None:
-        seen = self._state()
-        if seen == self._seen and not self._fault:
-            return
-        self._seen = seen
-        try:
-            clients = self._read()
-        except KeyFileError as error:
-            if str(error) != self._fault:
-                LOG.error("the keys stay as they were: %s", error)  # noqa: TRY400  # it says it all
-            self._fault = str(error)
-        else:
-            self._clients, self._fault = clients, ""
-            LOG.info("read %d keys", len(clients))
 
-    def _watch(self, ended: Event) -> None:
-        while not ended.wait(LOOK_SECONDS):
-            self.look()
-
-    def _state(self) -> tuple[int, ...]:
-        try:
-            found = self._path.stat()
-        except OSError:
-            return ()
-        return found.st_mtime_ns, found.st_ctime_ns, found.st_dev, found.st_ino, found.st_size
-
-    def _read(self) -> dict[bytes, Client]:
-        try:
-            text = _regular_file(self._path).decode("utf-8-sig")
-        except (OSError, UnicodeDecodeError) as error:
-            raise KeyFileError(f"{self._path} cannot be read: {error}") from error
-        try:
-            clients = dict(_parsed(text))
-        except KeyFileError as error:
-            raise KeyFileError(f"{self._path}, {error}") from error
-        if not clients:
-            raise KeyFileError(f"{self._path} holds no key, so no client could be answered")
-        return clients
+def _read(path: Path) -> dict[bytes, Client]:
+    try:
+        text = _regular_file(path).decode("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise KeyFileError(f"{path} cannot be read: {error}") from error
+    try:
+        clients = dict(_parsed(text))
+    except KeyFileError as error:
+        raise KeyFileError(f"{path}, {error}") from error
+    if not clients:
+        raise KeyFileError(f"{path} holds no key, so no client could be answered")
+    return clients
 
 
 def _regular_file(path: Path) -> bytes:

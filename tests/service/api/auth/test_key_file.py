@@ -14,13 +14,13 @@ import pytest
 from live import serving
 
 from service.api.auth.keys import (
-    LOOK_SECONDS,
     MAX_FILE_BYTES,
     KeyFileError,
     Keys,
     NotAuthenticatedError,
     new_key,
 )
+from service.api.watched_files import LOOK_SECONDS
 
 
 def fifo(path: Path) -> None:
