@@ -363,6 +363,29 @@ def test_http_over_tls(tmp_path: Path) -> None:
             send(given)
 
 
+def test_http_with_renewed_tls(tmp_path: Path) -> None:
+    """New files are used without a restart; those that cannot be used are an error of this side."""
+    pem, key = certificate(tmp_path)
+    (tmp_path / "new").mkdir()
+    new_pem, new_key = certificate(tmp_path / "new")
+    tls = server_tls(pem, key)
+    lines = (f'tls_ca = "{pem}"', f'tls_certificate = "{pem}"', f'tls_key = "{key}"')
+    with http_peer(lambda _: (201, {"Connection": "close"}, b""), tls) as peer:
+        given = destination(tmp_path, "fhir", f'url = "{peer.url}"', *lines)
+        sender = open_sender(given)
+        assert sender.send(leased(given)) is None
+        tls.load_cert_chain(new_pem, new_key)
+        with pytest.raises(RetryableError, match="Error"):
+            sender.send(leased(given))
+        pem.write_bytes(new_pem.read_bytes())
+        with pytest.raises(RetryableError) as error:
+            sender.send(leased(given))
+        assert error.value.code == "credentials"
+        key.write_bytes(new_key.read_bytes())
+        assert sender.send(leased(given)) is None
+        sender.close()
+
+
 def test_a_folder_gets_whole_files(tmp_path: Path) -> None:
     """Named by their UIDs, not for all to read; a repetition is the same file."""
     (tmp_path / "out").mkdir()

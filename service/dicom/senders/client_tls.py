@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+from pathlib import Path
 
 from service.dicom.destinations import TlsDestination
 from service.dicom.senders.sender import RetryableError
@@ -25,3 +26,17 @@ def client_tls(destination: TlsDestination) -> ssl.SSLContext:
         detail = "a certificate or key cannot be used"
         raise RetryableError("credentials", detail, away=True) from error
     return context
+
+
+def tls_state(destination: TlsDestination) -> tuple[tuple[int, ...], ...]:
+    """Differs once a file that `client_tls` reads has changed."""
+    files = (destination.tls_ca, destination.tls_certificate, destination.tls_key)
+    return tuple(_state(path) for path in files if path is not None)
+
+
+def _state(path: Path) -> tuple[int, ...]:
+    try:
+        found = path.stat()
+    except OSError:
+        return ()
+    return found.st_mtime_ns, found.st_ino, found.st_size

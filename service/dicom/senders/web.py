@@ -14,7 +14,7 @@ import httpx2
 
 from service.backfill.sources.retry_after import seconds_until
 from service.dicom.destinations import HttpDestination
-from service.dicom.senders.client_tls import client_tls
+from service.dicom.senders.client_tls import client_tls, tls_state
 from service.dicom.senders.sender import RejectedError, RetryableError
 
 ANSWER_BYTES = 2**20  # an answer about one instance is far smaller
@@ -33,11 +33,15 @@ class Reply(NamedTuple):
 
 
 class Web:
-    """Requests to one destination. Its secrets are read from their files for each request."""
+    """Requests to one destination.
+
+    Its secrets are read from their files for each request; its TLS files if one has changed.
+    """
 
     def __init__(self, destination: HttpDestination) -> None:
         self._destination = destination
         self._client: httpx2.Client | None = None
+        self._tls = tls_state(destination)
 
     def close(self) -> None:
         """Close the connections."""
@@ -60,8 +64,7 @@ class Web:
         deadline = time.monotonic() + 3 * seconds
         sent = {**ALWAYS, **self._destination.headers, **self._secret(), **headers}
         try:
-            client = self._client = self._client or self._opened()
-            with client.stream("POST", url, content=body, headers=sent) as response:
+            with self._current().stream("POST", url, content=body, headers=sent) as response:
                 _check(response)
                 return Reply(
                     response.status_code,
@@ -72,6 +75,15 @@ class Web:
             raise RetryableError("timeout", f"no answer within {seconds:g} s", away=True) from error
         except httpx2.HTTPError as error:  # its text holds the address
             raise RetryableError("unreachable", type(error).__name__, away=True) from error
+
+    def _current(self) -> httpx2.Client:
+        """The client; a new one if a TLS file was renewed."""
+        found = tls_state(self._destination)
+        if found != self._tls:
+            self.close()
+        if self._client is None:
+            self._client, self._tls = self._opened(), found
+        return self._client
 
     def _opened(self) -> httpx2.Client:
         context = client_tls(self._destination)
