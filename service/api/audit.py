@@ -1,4 +1,4 @@
-"""The audit log: which client asked about which image or archive, and the answer."""
+"""The audit log: which client asked about which image or archive, and the answer or refusal."""
 
 from __future__ import annotations
 
@@ -121,11 +121,29 @@ class Audit:
 
         If the record cannot be written, the error is logged and the client's answer stays the same.
         """
-        if status in NOT_RECORDED:
-            return
-        event = "denied" if status in DENIED else "failed"
+        if status not in NOT_RECORDED:
+            event = "denied" if status in DENIED else "failed"
+            self._write_or_log(event, request_id, client, address, {"code": code})
+
+    def rejected(
+        self, request_id: str, client: str, address: str, entry: Mapping[str, object]
+    ) -> None:
+        """Record rejected associations.
+
+        If the record cannot be written, the error is logged, and they stay rejected.
+        """
+        self._write_or_log("rejected", request_id, client, address, entry)
+
+    def _write_or_log(
+        self,
+        event: str,
+        request_id: str,
+        client: str,
+        address: str,
+        entry: Mapping[str, object],
+    ) -> None:
         try:
-            self._write(event, request_id, client, address, {"code": code})
+            self._write(event, request_id, client, address, entry)
         except AuditError as error:
             LOG.error("%s", error)  # noqa: TRY400  # it says it all
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from service.api import metrics
 from service.api.audit import Audit
 from service.api.dicom_tls import open_tls, tls_files
+from service.api.rejections import Record, recorded
 from service.api.request_context import RequestContext
 from service.api.runtime import Runtime
 from service.api.server import END_SECONDS
@@ -130,7 +131,7 @@ async def open_receiver(
         return
     from service.dicom.receiver import Listening
 
-    with open_tls(settings) as tls:
+    with open_tls(settings) as tls, recorded(audit) as record:
         where = Listening(
             listening.host,
             listening.port,
@@ -138,7 +139,8 @@ async def open_receiver(
             parse_callers(settings.dicom_callers),
             tls,
         )
-        receiver = _receiver(settings, runtime, exchange, where, audit)
+        told = _counts(settings, record), _records(audit)
+        receiver = _receiver(settings, runtime, exchange, where, told)
         metrics.ASSOCIATIONS.set_function(lambda: receiver.associations)
         receiver.start()
         try:
@@ -153,7 +155,7 @@ def _receiver(
     runtime: Runtime,
     exchange: Exchange,
     where: Listening,
-    audit: Audit | None,
+    told: tuple[Counts, Records],
 ) -> Receiver:
     from service.dicom.receiver import Limits, Receiver, Work
 
@@ -166,15 +168,14 @@ def _receiver(
         object_seconds=settings.max_receive_seconds,
         patience_seconds=settings.latency_budget_seconds,
     )
-
     try:
-        return Receiver(where, work, limits, _counts(settings), _records(audit))
+        return Receiver(where, work, limits, *told)
     except OSError as error:
         detail = f"{where.host}, DICOM port {where.port}: {error.strerror}"
         raise PortTakenError(detail) from error
 
 
-def _counts(settings: Settings) -> Counts:
+def _counts(settings: Settings, record: Record) -> Counts:
     from service.dicom.receiver import Counts
     from service.dicom.statuses import CODES, REASONS
 
@@ -183,9 +184,11 @@ def _counts(settings: Settings) -> Counts:
     for code in CODES:
         metrics.DICOM_STORED.labels(f"{code:04X}")
 
-    def rejected(reason: Reason, peer: str) -> None:
+    def rejected(reason: Reason, title: str, address: str) -> None:
         metrics.ASSOCIATIONS_REJECTED.labels(reason).inc()
+        record(reason, title, address)
         if settings.access_log:  # otherwise any peer could fill the log
+            peer = f"{title!r} at {address}" if title else address
             LOG.info("an association of %s is rejected: %s", peer, reason)
 
     return Counts(rejected, lambda code: metrics.DICOM_STORED.labels(f"{code:04X}").inc())

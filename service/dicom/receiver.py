@@ -89,9 +89,10 @@ class Work:
 
 @dataclass(frozen=True)
 class Counts:
-    """Called for the metrics, in any thread."""
+    """Called for the metrics and logs, in any thread."""
 
-    rejected: Callable[[Reason, str], object]  # with the title and address of the peer
+    # With the AE title, if the peer has named one, and the address of the peer
+    rejected: Callable[[Reason, str, str], object]
     stored: Callable[[Code], object]
 
 
@@ -192,7 +193,7 @@ class Receiver:
             limits=TimeLimits(self._limits.pdu_seconds, self._limits.object_seconds),
             max_connections=self._limits.associations + SPARE_CONNECTIONS,
             inbound=self._inbound,
-            rejected=partial(self._counts.rejected, "tls"),
+            rejected=partial(self._counts.rejected, "tls", ""),
         )
         return cast("Server", server)
 
@@ -205,8 +206,7 @@ class Receiver:
         reason = self._rejection(event.assoc)
         if reason is None:
             return
-        asked: Any = event.assoc.requestor.primitive
-        self._counts.rejected(reason, f"{asked.calling_ae_title!r} at {_address(event.assoc)}")
+        self._counts.rejected(reason, _title(event.assoc), _address(event.assoc))
         event.assoc.acse.send_reject(*REJECTIONS[reason])
         event.assoc.kill()  # waits until it is sent
 

@@ -353,6 +353,36 @@ def test_the_audit_log_has_a_line_for_each_object(tmp_path):
     assert not [each for each in (*PATIENT.values(), UID) if each in audit.read_text()]
 
 
+def test_the_audit_log_has_lines_of_rejected_associations(tmp_path):
+    """The first of a kind at once; at the end how many more there were, so that all are counted."""
+    (tmp_path / "key").write_bytes(bytes(32))
+    audit = tmp_path / "audit"
+    settings = {"audit_log": str(audit), "audit_key": str(tmp_path / "key")}
+    callers = "CT1,CT2"
+
+    def lines() -> list[dict]:
+        return [json.loads(line) for line in audit.read_text().splitlines()]
+
+    with receiving(tmp_path, dicom_callers=callers, dicom_max_associations="1", **settings) as live:
+        for calling, called in (("CT1", "OTHER"), *[("THIEF", "CXRVIEW")] * 5):
+            with peer(live.dicom_port) as sender:
+                assert sender.associate(ECHO_CONTEXT, calling=calling, called=called)[0] == 3
+        with peer(live.dicom_port) as first, peer(live.dicom_port) as second:
+            assert first.associate(ECHO_CONTEXT, calling="CT1")[0] == ASSOCIATE_AC
+            assert second.associate(ECHO_CONTEXT, calling="CT2")[0] == ASSOCIATE_RJ
+        said = [(each["event"], each["code"], each["client"], each["count"]) for each in lines()]
+        assert said == [
+            ("rejected", "called_ae", "ae:CT1", 1),
+            ("rejected", "calling_ae", "ae:THIEF", 1),
+            ("rejected", "limit", "ae:CT2", 1),
+        ]
+        assert live.end() == 0
+    last = lines()[-1]
+    assert (last["code"], last["client"], last["count"]) == ("calling_ae", "ae:THIEF", 4)
+    assert {each["address"] for each in lines()} == {"127.0.0.1"}
+    assert len({each["request_id"] for each in lines()}) == 4
+
+
 def test_what_cannot_be_recorded_is_no_success(tmp_path):
     """The peer sends it again; its result was committed, and is delivered once."""
     (tmp_path / "key").write_bytes(bytes(32))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import json
 import os
 import re
 import ssl
@@ -94,6 +95,29 @@ def test_a_peer_that_does_not_speak_tls_is_not_served(live):
         pytest.raises((OSError, EOFError)),
     ):
         sender.associate((1, CR, [EXPLICIT]))
+
+
+def test_the_audit_log_has_a_line_of_a_failed_handshake(used, files, tmp_path):
+    """Of its address, as the peer has named no AE title yet."""
+    (tmp_path / "secret").write_bytes(bytes(32))
+    audit = {"audit_log": str(tmp_path / "audit"), "audit_key": str(tmp_path / "secret")}
+    settings = {f"dicom_tls_{kind}": str(path) for kind, path in used.items()}
+    with receiving(tmp_path, **settings, **audit) as live:
+        with (
+            pytest.raises((OSError, EOFError)),
+            peer(live.dicom_port, client(files, None)) as peer_,
+        ):
+            peer_.associate((1, CR, [EXPLICIT]))
+        wait_for((tmp_path / "audit").read_text)
+    line = json.loads((tmp_path / "audit").read_text())
+    del line["time"], line["request_id"]
+    assert line == {
+        "event": "rejected",
+        "client": None,
+        "address": "127.0.0.1",
+        "code": "tls",
+        "count": 1,
+    }
 
 
 def test_tls_1_1_is_refused(live, files):
