@@ -71,7 +71,7 @@ class Server:
         self, command: Command, said: IO[bytes], cpus: Sequence[int] | None = None
     ) -> None:
         words, environment, ready, self.target = command
-        self.port = _free_port()
+        self.port = free_port()
         began = time.perf_counter()
         self.process = psutil.Popen(
             [word.format(port=self.port) for word in words],
@@ -196,7 +196,8 @@ class Peak(Sampler):
         self.rss_bytes = max(self.rss_bytes, sum(server.rss_bytes() for server in self.servers))
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """One that nothing listens on now."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port: int = listener.getsockname()[1]
         return port

@@ -41,6 +41,11 @@ class Live:
         self.process.send_signal(how)
         return self.process.wait(30)
 
+    @property
+    def threads(self) -> int:
+        """How many there are now."""
+        return len(list(Path(f"/proc/{self.process.pid}/task").iterdir()))
+
     def memory(self, key: str) -> int:
         """Bytes, by the kernel's account; VmHWM is the most that there ever were."""
         lines = Path(f"/proc/{self.process.pid}/status").read_text().splitlines()

@@ -27,7 +27,10 @@ MAX_COMMAND_BYTES = 2**14  # the Standard's largest command set has some hundred
 # A peer waits for the answer to each request, because no asynchronous operations window is
 # negotiated (PS3.7 D.3.3.3); but a few messages, such as C-CANCEL, have no answer
 MAX_UNANSWERED = 8
-RESERVED_STEP_BYTES = 2**20  # reserved at a time, because threads ask the event loop for them
+# Reserved at a time, because threads must ask the event loop: at first, and as many as there are
+# already, up to the most
+RESERVED_STEP_BYTES = 2**20
+MAX_STEP_BYTES = 2**22
 
 LOOP_SECONDS = 10.0  # for the event loop to come to it
 # Left free before a data set for what makes it a file: its five UIDs have 64 bytes each at most
@@ -88,7 +91,7 @@ class Account:
     def cover(self, count: int) -> bool:
         """Reserve until `count` bytes are covered; blocks. False: they do not fit."""
         while self._reserved < count:
-            step = max(RESERVED_STEP_BYTES, count - self._reserved)
+            step = self._step(count - self._reserved)
             asked = self._budget.take_in_turn(self._lane, step, self._patience_seconds)
             taken: Future[None] = asyncio.run_coroutine_threadsafe(asked, self._loop)
             try:
@@ -98,6 +101,10 @@ class Account:
                 return False
             self._reserved += step
         return True
+
+    def _step(self, needed: int) -> int:
+        wanted = max(RESERVED_STEP_BYTES, min(self._reserved, MAX_STEP_BYTES))
+        return max(needed, min(wanted, self._budget.limit - self._reserved))
 
     def release(self, received: int) -> None:
         """Release all bytes; `received` of them had arrived."""

@@ -232,9 +232,10 @@ def main() -> int:
         file.write_text('[destinations.folder]\nkind = "folder"\npath = "results"\n')
         settings = {"destinations": str(file), "model": "swift/1.1.0", "access_log": "true"}
         with serving(folder / "log", **settings) as live:
-            before = live.memory("VmRSS")
+            before, threads = live.memory("VmRSS"), live.threads
             found = run(live, range(arguments.cases), arguments.seed)
             grown = live.memory("VmRSS") - before
+            print(f"threads: {threads} at first, {live.threads} at last")
     for result, count in found.most_common():
         print(f"{count:7} {result}")
     print(f"memory grew by {grown / 1e6:.0f} MB")

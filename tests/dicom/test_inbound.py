@@ -11,6 +11,7 @@ from dicom_peer import CR, ECHO, P_DATA, pdu, store_command, value
 
 from service.dicom.inbound import (
     MAX_COMMAND_BYTES,
+    MAX_STEP_BYTES,
     MAX_UNANSWERED,
     RESERVED_STEP_BYTES,
     Account,
@@ -100,6 +101,31 @@ def test_an_object_that_does_not_fit_the_budget_is_dropped(inbound, budget, loop
     assert inbound.incoming.refusal == "service_full"
     inbound.end()
     assert reserved(budget, loop) == budget.limit
+
+
+def test_a_large_object_asks_seldom_for_bytes(loop):
+    """Each time a thread waits for the event loop; bytes beyond the object are few."""
+    budget = ByteBudget(2**28)
+    account = Account(budget, "interactive", 0.05, loop)
+    steps = set()
+    for count in range(0, 13 * 2**20, 2**18):
+        assert account.cover(count)
+        steps.add(reserved(budget, loop))
+    assert len(steps) - 1 == 6
+    assert max(steps) <= 13 * 2**20 + MAX_STEP_BYTES
+    account.release(0)
+    assert reserved(budget, loop) == 0
+
+
+def test_an_object_as_large_as_the_budget_fits(loop):
+    """What is reserved ahead never exceeds it."""
+    budget = ByteBudget(10 * 2**20 + 5)
+    account = Account(budget, "interactive", 0.05, loop)
+    assert all(account.cover(count) for count in range(0, budget.limit, 2**18))
+    assert account.cover(budget.limit)
+    assert not account.cover(budget.limit + 1)
+    account.release(0)
+    assert reserved(budget, loop) == 0
 
 
 def test_an_object_that_would_be_refused_anyway_is_not_kept(loop, budget):

@@ -19,6 +19,12 @@ def store(service: Live, number: int) -> None:
         assert sender.store(stored(number)).Status == 0
 
 
+def test_every_seed_makes_a_stream():
+    """Also one that cuts a PDU twice."""
+    sent = stored(1)
+    assert all(damaged(seed, sent) for seed in range(5000))
+
+
 def test_damaged_streams_are_survived(tmp_path):
     """Each is ended by the receiver in time; lengths up to 4 GB take no memory."""
     sent = stored(1)

@@ -6,6 +6,7 @@ from io import BytesIO
 
 import pydicom
 from pydicom.dataset import FileDataset
+from pydicom.filereader import read_partial
 
 
 def report_of(payload: bytes) -> FileDataset:
@@ -14,6 +15,6 @@ def report_of(payload: bytes) -> FileDataset:
 
 
 def uids_of(payload: bytes) -> tuple[str, str]:
-    """SOP Class UID and SOP Instance UID of a Structured Report."""
-    meta = pydicom.dcmread(BytesIO(payload), stop_before_pixels=True, specific_tags=[]).file_meta
+    """SOP Class UID and SOP Instance UID of a Structured Report; its data set is not read."""
+    meta = read_partial(BytesIO(payload), stop_when=lambda *_: True).file_meta
     return str(meta.MediaStorageSOPClassUID), str(meta.MediaStorageSOPInstanceUID)
