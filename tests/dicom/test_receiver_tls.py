@@ -15,7 +15,8 @@ from shutil import copyfile
 import pytest
 from dicom_peer import ASSOCIATE_AC, CR, EXPLICIT, peer
 from live import Live
-from receiving import receiving, stored, wait_for
+from receiving import file_of, receiving, stored, wait_for
+from tools import tool
 
 from service.dicom.tls import TlsFileError, read_tls
 
@@ -78,6 +79,22 @@ def test_a_peer_with_a_certificate_is_served(live, files, version):
         assert sender.associate((1, CR, [EXPLICIT]))[0] == ASSOCIATE_AC
         for number, size in enumerate((1000, 16384, 2**18 - 6)):
             assert sender.store(stored(f"{version}.{number}"), size=size).Status == 0
+
+
+@pytest.mark.parametrize(
+    ("profile", "served"),
+    [("+py", True), ("+px", True), ("+pz", True), ("+pa", False), ("+pn", False)],
+)
+def test_dcmtk_is_served(live, files, tmp_path, profile, served):
+    """`storescu` by the profiles of BCP 195, with both certificates; by retired ones it is not."""
+    path = tmp_path / "image.dcm"
+    path.write_bytes(file_of(f"800.{ord(profile[-1])}"))
+    ours = ("+tls", files / "modality.key", files / "modality.pem", "+cf", files / "authority.pem")
+    where = ("-aec", "CXRVIEW", "localhost", str(live.dicom_port), path)
+    command = [tool("dcmtk/storescu"), "-v", profile, *map(str, (*ours, *where))]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert (run.returncode == 0) == served, run.stderr
+    assert ("Received Store Response (Success)" in run.stderr) == served
 
 
 @pytest.mark.parametrize("name", [None, "other"])
