@@ -367,6 +367,7 @@ def test_the_audit_log_has_lines_of_rejected_associations(tmp_path):
         for calling, called in (("CT1", "OTHER"), *[("THIEF", "CXRVIEW")] * 5):
             with peer(live.dicom_port) as sender:
                 assert sender.associate(ECHO_CONTEXT, calling=calling, called=called)[0] == 3
+        wait_for(lambda: metric(live, "cxrview_dicom_associations") == 0)
         with peer(live.dicom_port) as first, peer(live.dicom_port) as second:
             assert first.associate(ECHO_CONTEXT, calling="CT1")[0] == ASSOCIATE_AC
             assert second.associate(ECHO_CONTEXT, calling="CT2")[0] == ASSOCIATE_RJ
