@@ -11,7 +11,7 @@ import { Rate } from "./rate.js";
 import { archive, mayDiffer, one, several } from "./sending.js";
 
 const EXPLAIN = "?explain=true";
-const EXPLAIN_BESIDE = "?explain=true&lane=backfill"; // for an image of the other lane, groups would make room
+const EXPLAIN_BESIDE = "?explain=true&lane=backfill"; // an image of the other lane would hold up the groups
 const AT_ONCE = 6; // requests; browsers open as many connections to one server
 const MANY = 48; // files that wait are sent in groups: a request for each costs the browser more than the service
 const GROUP_FILES = 32;
