@@ -2,7 +2,6 @@
 
 import { access } from "./access.js";
 
-const CLIENT = "v1/client";
 const BUSY = new Set([429, 503]); // it is full, stops, or limits this client
 const FIRST_WAIT_SECONDS = 1;
 const LONGEST_WAIT_SECONDS = 30;
@@ -16,12 +15,20 @@ export class Problem extends Error {
   }
 }
 
+const UNREADABLE = new Set(["NotReadableError", "NotFoundError", "SecurityError"]);
+
+// The problem of any error, as of one that the browser throws
+export function problemOf(error) {
+  if (error instanceof Problem) return error;
+  return new Problem({ code: UNREADABLE.has(error.name) ? "unreadable_file" : "page_error", title: "", detail: error.message });
+}
+
 // Relative to the page, which a proxy may serve below a path
 export const address = (path) => new URL(path, document.baseURI).href;
 
 // The answer of the service. While it is full, it is asked again, unless not `patient`; where it wants a key, the
-// page asks for one
-export async function request(path, { body, headers = {}, signal, waits = () => {}, patient = true } = {}) {
+// page asks for one. `files` are those within the body
+export async function request(path, { body, files = body ? [body] : [], headers = {}, signal, waits = () => {}, patient = true } = {}) {
   for (let attempt = 1; ; attempt += 1) {
     const { key, headers: signed } = access.signed();
     let answer;
@@ -35,7 +42,7 @@ export async function request(path, { body, headers = {}, signal, waits = () => 
       });
     } catch (error) {
       signal?.throwIfAborted();
-      if (body instanceof Blob) await readable(body);
+      for (const each of files) await readable(each);
       if (!patient || attempt >= ATTEMPTS) throw new Problem({ code: "unreachable", title: "", detail: error.message });
       await pause(backOff(attempt), signal, waits);
       continue;
@@ -52,17 +59,12 @@ export async function request(path, { body, headers = {}, signal, waits = () => 
       await pause(seconds ?? backOff(attempt), signal, waits);
       continue;
     }
-    throw await problemOf(answer);
+    throw await refusalOf(answer);
   }
 }
 
 // The JSON of an answer
 export const json = async (path, options) => (await request(path, options)).json();
-
-let asking = null;
-
-// The name and the permissions of who asks; all who want to know them at the same time share one answer
-export const client = () => (asking ??= json(CLIENT).finally(() => (asking = null)));
 
 // The bytes of an answer
 export async function file(path) {
@@ -115,7 +117,7 @@ async function readable(file) {
   }
 }
 
-async function problemOf(answer) {
+async function refusalOf(answer) {
   try {
     const { code, title, detail } = await answer.json();
     return new Problem({ code, title, detail, status: answer.status });

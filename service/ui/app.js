@@ -3,6 +3,7 @@
 import { access } from "./access.js";
 import { json } from "./api.js";
 import { Classify } from "./classify.js";
+import { client } from "./client.js";
 import { Component, html } from "./html.js";
 import { Jobs } from "./jobs.js";
 import { JobsPage } from "./jobs_page.js";
@@ -31,6 +32,7 @@ export class App extends Component {
     window.addEventListener("beforeunload", (event) => (this.work.running || this.reviews.unsaved) && event.preventDefault());
     for (const each of [access, oidc, this.jobs, this.reviews]) each.listen(() => this.setState({}));
     this.load();
+    client.learn();
   }
 
   async load() {

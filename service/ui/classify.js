@@ -124,7 +124,7 @@ export class Classify extends Component {
               selected=${selected}
               pictures=${work.pictures}
               card=${card}
-              onShown=${(shown) => work.look(item && !shown.includes(item) ? [item, ...shown] : shown)}
+              onShown=${(shown) => work.look(shown, item)}
               onSelect=${(id) => this.setState({ selected: id })}
               onOpen=${() => this.open()}
             />`

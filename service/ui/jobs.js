@@ -1,7 +1,7 @@
 // The jobs on archives: whether this client may see them, their list, and what is asked of one
 
-import { access } from "./access.js";
-import { client, file, json } from "./api.js";
+import { file, json } from "./api.js";
+import { client } from "./client.js";
 import { Observable } from "./observable.js";
 
 const JOBS = "v1/backfills";
@@ -24,7 +24,6 @@ const ACTIONS = {
 export const actionsOf = ({ state, counts }) => (ACTIONS[state] ?? []).filter((each) => each !== "retry-failed" || counts.failed > 0);
 
 export class Jobs extends Observable {
-  permitted = null; // null until it is known
   disabled = false; // the service works on no archives
   list = null; // the newest first
   problem = null; // of the last look
@@ -32,44 +31,32 @@ export class Jobs extends Observable {
   opened = null; // identifier of the job whose details are shown
   codes = null; // of that job
   certificate = null; // of that job, once it is done
-  #key;
-  #learning = false;
+  #name = null; // of the client that sees them
   #watching = false;
   #timer = null;
   #turn = 0; // of looks: an answer that another look has overtaken is of no use
 
   constructor() {
     super();
-    this.#key = access.signed().key;
-    access.listen(() => this.#signed());
-    this.learn();
+    client.listen(() => this.#met());
   }
 
-  // Whether the client may see jobs
-  async learn() {
-    if (this.#learning) return; // it goes on with the key that is given
-    this.#learning = true;
-    try {
-      const { permissions } = await client();
-      this.problem = null;
-      this.permitted = permissions.includes(PERMISSION);
-      if (this.permitted && this.#watching) this.look();
-    } catch (error) {
-      this.problem = error;
+  // Whether the client may see jobs; null until that is known
+  get permitted() {
+    return client.may(PERMISSION);
+  }
+
+  // What one client has seen is not for another
+  #met() {
+    if (client.name !== this.#name) {
+      this.#name = client.name;
+      this.#turn += 1;
+      clearTimeout(this.#timer);
+      Object.assign(this, { list: null, opened: null, codes: null, certificate: null });
+      this.problems.clear();
     }
-    this.#learning = false;
-    this.changed();
-  }
-
-  #signed() {
-    const { key } = access.signed();
-    if (key === this.#key) return;
-    this.#key = key;
-    this.#turn += 1;
-    clearTimeout(this.#timer);
-    Object.assign(this, { permitted: null, list: null, opened: null, codes: null, certificate: null, problem: null });
-    this.problems.clear();
-    if (key !== null) this.learn();
+    this.problem = client.problem;
+    if (this.permitted && this.#watching) this.look();
     this.changed();
   }
 
@@ -77,7 +64,7 @@ export class Jobs extends Observable {
   watch() {
     this.#watching = true;
     if (this.permitted) this.look();
-    else if (this.permitted === null) this.learn();
+    else if (this.permitted === null) client.learn();
   }
 
   rest() {

@@ -1,7 +1,7 @@
 // The reviews of jobs: whether this client may review, and which jobs there are
 
-import { access } from "./access.js";
-import { Problem, client, json } from "./api.js";
+import { Problem, json } from "./api.js";
+import { client } from "./client.js";
 import { Observable } from "./observable.js";
 import { Session } from "./review_session.js";
 
@@ -9,40 +9,30 @@ const REVIEWS = "v1/reviews";
 const PERMISSION = "review";
 
 export class Reviews extends Observable {
-  permitted = null; // null until it is known
   disabled = false; // the service works on no archives
-  reader = null; // the name under which this client decides
   list = null; // jobs, the newest first
   problem = null;
   session = null; // of the job that is reviewed now
-  #key;
-  #learning = false;
+  #reader = null;
 
   constructor() {
     super();
-    this.#key = access.signed().key;
-    access.listen(() => this.#signed());
-    this.learn();
+    client.listen(() => this.#met());
+  }
+
+  // Whether the client may review; null until that is known
+  get permitted() {
+    return client.may(PERMISSION);
+  }
+
+  // The name under which this client decides
+  get reader() {
+    return client.name;
   }
 
   // Whether a decision is not saved yet
   get unsaved() {
     return this.session !== null && this.session.unsent.length > 0;
-  }
-
-  async learn() {
-    if (this.#learning) return; // it goes on with the key that is given
-    this.#learning = true;
-    try {
-      const { name, permissions } = await client();
-      if (this.session && name !== this.reader) this.close(); // another person decides now
-      this.permitted = permissions.includes(PERMISSION);
-      this.reader = name;
-    } catch (error) {
-      this.problem = error;
-    }
-    this.#learning = false;
-    this.changed();
   }
 
   async load() {
@@ -69,14 +59,14 @@ export class Reviews extends Observable {
     this.changed();
   }
 
-  #signed() {
-    const { key } = access.signed();
-    if (key === this.#key) return;
-    this.#key = key;
-    if (key === null) {
+  // Another person decides now
+  #met() {
+    if (client.name !== this.#reader) {
+      this.#reader = client.name;
       this.close();
-      Object.assign(this, { permitted: null, list: null, reader: null, problem: null });
-    } else this.learn();
+      this.list = null;
+    }
+    this.problem = client.problem;
     this.changed();
   }
 }

@@ -1,21 +1,22 @@
 // Progress, filters, order and downloads of the list
 
 import { html } from "./html.js";
+import { FILTERS } from "./items.js";
 import { number, t } from "./texts.js";
-import { FILTERS } from "./work.js";
 
 export const ORDERS = ["added", "certain", "uncertain", "name"];
 
 function status(work) {
   const { settled, counts, waits } = work;
   const left = counts.all - settled;
+  const rate = work.rate.lately;
   if (work.stopped && left) return t("progress.stopped", { settled, all: counts.all });
   if (!work.running || !left) return t("progress.done", { count: settled });
   const parts = [t("progress.running", { settled, all: counts.all })];
   if (waits) parts.push(t("progress.waits", { seconds: waits }));
-  else if (work.rate) {
-    parts.push(t("progress.rate", { rate: number(work.rate, work.rate < 10 ? 1 : 0) }));
-    if (!work.archives) parts.push(remaining(left / work.rate));
+  else if (rate) {
+    parts.push(t("progress.rate", { rate: number(rate, rate < 10 ? 1 : 0) }));
+    if (!work.archives) parts.push(remaining(left / rate));
   }
   return parts.join(" · ");
 }

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from browser import Screen, shown
+from browser import Screen, payload, shown
 from conftest import DATA
 from live import Live, serving
 from playwright.sync_api import Browser, expect
@@ -96,3 +96,11 @@ def test_the_curl_line_names_no_key(browser: Browser, guarded: Live, keys, tmp_p
         line = screen.copied("Copy curl command")
     assert '"Authorization: Bearer $CXRVIEW_KEY"' in line
     assert keys["classify"][0] not in line
+
+
+def test_without_the_permission_many_files_are_sent_one_by_one(asked: Screen, keys) -> None:
+    """A group needs `backfill`."""
+    give(asked, keys["classify"][0])
+    expect(asked.page.get_by_role("link", name="swift/1.1.0")).to_be_visible()
+    asked.choose(*(payload(str(n), FRONTAL.read_bytes()) for n in range(60))).answered(60)
+    assert not [url for url in asked.sent if url.endswith("/batch")]

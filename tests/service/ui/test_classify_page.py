@@ -11,7 +11,9 @@ import subprocess
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import httpx2
 import pytest
 from browser import Screen, payload, shown
 from conftest import DATA
@@ -40,6 +42,34 @@ def opacity(screen: Screen) -> float:
         "(it) => getComputedStyle(it).opacity"
     )
     return float(found)
+
+
+def many(count: int) -> list[dict[str, Any]]:
+    """So many files, of which every third is a lateral."""
+    data = [FRONTAL.read_bytes(), FRONTAL.read_bytes(), LATERAL.read_bytes()]
+    return [payload(f"n{n:03}", data[n % 3]) for n in range(count)]
+
+
+def rows_of(screen: Screen) -> list[dict[str, str]]:
+    """Of the CSV."""
+    with screen.page.expect_download() as download:
+        screen.page.get_by_role("button", name="Download CSV").click()
+    text = Path(download.value.path()).read_bytes().decode()
+    return list(csv.DictReader(io.StringIO(text, newline="")))
+
+
+def paths(screen: Screen, ending: str = "") -> list[str]:
+    """Of the classifications that were asked for."""
+    found = [url.partition("/v1/")[2] for url in screen.sent if "/v1/classify" in url]
+    return [path for path in found if path.endswith(ending)]
+
+
+def check_views(screen: Screen, count: int) -> None:
+    """Each of `many` has its own answer."""
+    rows = rows_of(screen)
+    assert [row["name"] for row in rows] == [f"n{n:03}" for n in range(count)]
+    views = [row["view"] for row in rows]
+    assert views == ["lateral" if n % 3 == 2 else "frontal" for n in range(count)]
 
 
 def test_an_image_is_shown_with_all_that_is_known(screen: Screen) -> None:
@@ -122,10 +152,7 @@ def test_the_csv_is_safe_in_a_spreadsheet(screen: Screen) -> None:
     """A row for each image; a name that begins a formula is marked."""
     name = '=HYPERLINK("x"),\n1.png'
     screen.choose(payload(name, FRONTAL.read_bytes()), NO_IMAGE, LATERAL).answered(3)
-    with screen.page.expect_download() as download:
-        screen.page.get_by_role("button", name="Download CSV").click()
-    text = Path(download.value.path()).read_bytes().decode()
-    rows = list(csv.DictReader(io.StringIO(text, newline="")))
+    rows = rows_of(screen)
     assert [row["name"] for row in rows] == [f"'{name}", "notes.txt", LATERAL.name]
     assert [row["error"] for row in rows] == ["", "unrecognised_format", ""]
     assert rows[2]["header_agrees"] == "false"
@@ -219,6 +246,100 @@ def test_a_service_that_is_away_is_asked_again(screen: Screen) -> None:
     screen.answered(1)
     expect(screen.card(FRONTAL.name)).to_contain_text("Frontal")
     screen.faults[:] = [fault for fault in screen.faults if "ERR_FAILED" not in fault]
+
+
+def test_many_files_are_sent_in_groups(screen: Screen) -> None:
+    """Each with its own answer; an archive and a file that is no image among them, too."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.write(FRONTAL, "one.jpg")
+    others = [payload("study.zip", buffer.getvalue()), NO_IMAGE]
+    screen.choose(*many(30), *others, *many(60)[30:]).answered(62)
+    rows = {row["name"]: row for row in rows_of(screen)}
+    assert len(rows) == 62
+    for number in range(60):
+        assert rows[f"n{number:03}"]["view"] == ("lateral" if number % 3 == 2 else "frontal")
+    assert rows["study.zip/one.jpg"]["view"] == "frontal"
+    assert rows["notes.txt"]["error"] == "unrecognised_format"
+    assert len(paths(screen, "/batch")) == 3
+    assert paths(screen, "classify") == []
+
+
+def test_pictures_wait_until_groups_are_answered(screen: Screen) -> None:
+    """But that of the opened image comes at once, and those of the screen follow."""
+    held: list[Route] = []
+    batches = iter([None])
+
+    def hold_the_second(route: Route) -> None:
+        if next(batches, held) is None:
+            route.continue_()
+        else:
+            held.append(route)
+
+    screen.page.route("**/v1/classify/batch", hold_the_second)
+    screen.choose(*many(60))
+    expect(screen.detail.get_by_role("img", name="The radiograph")).to_be_visible()
+    expect(screen.card("n004")).to_contain_text("Frontal")
+    assert len(paths(screen, "explain=true&lane=backfill")) == 1
+    assert len(paths(screen, "explain=true")) == 0
+    held[0].continue_()
+    screen.answered(60)
+    for name in ("n000", "n001", "n002", "n003"):
+        expect(screen.card(name).locator("canvas.evidence")).to_be_visible()
+    assert len(paths(screen, "explain=true")) < 40
+
+
+def test_pictures_of_the_screen_come_if_groups_take_long(screen: Screen) -> None:
+    """One at a time, in the lane of the groups."""
+    batches = iter([None])
+
+    def hold_the_others(route: Route) -> None:
+        if next(batches, route) is None:
+            route.continue_()
+
+    screen.page.route("**/v1/classify/batch", hold_the_others)
+    screen.choose(*many(60))
+    expect(screen.card("n003").locator("canvas.evidence")).to_be_visible()
+    assert len(paths(screen, "explain=true&lane=backfill")) >= 4
+    assert paths(screen, "explain=true") == []
+
+
+def test_what_a_group_does_not_answer_is_sent_alone(screen: Screen) -> None:
+    """After a group that ends early, and one in which the service failed."""
+    answer = httpx2.post(f"{screen.url}/v1/classify", content=FRONTAL.read_bytes()).json()
+    failed = {"code": "internal", "title": "Failed", "status": 500, "detail": "", "type": ""}
+    lines = [{"name": "0", **answer}, {"name": "1", "error": failed}, {"name": "99", **answer}]
+    body = "\n".join(json.dumps(line) for line in lines)
+    first = iter([body])
+
+    def cut(route: Route) -> None:
+        text = next(first, None)
+        route.continue_() if text is None else route.fulfill(body=text)
+
+    screen.page.route("**/v1/classify/batch", cut)
+    screen.choose(*many(60)).answered(60)
+    check_views(screen, 60)
+    assert len(paths(screen, "/batch")) == 2
+
+
+def test_where_groups_are_refused_each_file_is_sent_alone(screen: Screen) -> None:
+    """As by a proxy that allows small bodies only."""
+    screen.page.route("**/v1/classify/batch", lambda route: route.fulfill(status=413))
+    screen.choose(*many(120)).answered(120)
+    check_views(screen, 120)
+    assert len(paths(screen, "/batch")) <= 3
+
+
+def test_groups_are_cancelled_and_resumed(screen: Screen) -> None:
+    """What was not answered waits, and is answered later."""
+    screen.page.route("**/v1/classify/batch", lambda _: None)  # no answer
+    screen.choose(*many(60))
+    screen.page.get_by_role("button", name="Cancel").click()
+    expect(screen.page.get_by_text("Stopped at 0 of 60")).to_be_visible()
+    screen.page.unroute("**/v1/classify/batch")
+    screen.page.get_by_role("button", name="Resume").click()
+    screen.answered(60)
+    check_views(screen, 60)
 
 
 def test_of_many_cards_those_on_the_screen_exist_and_few_pictures_are_held(screen: Screen) -> None:

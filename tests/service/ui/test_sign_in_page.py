@@ -13,7 +13,7 @@ from browser import AXE, PHONE, Screen, shown, violations
 from conftest import DATA
 from identity_provider import AUDIENCE, CLIENT, Provider, providing
 from live import Live, serving
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Route, expect
 
 Change = Callable[[Provider], None]
 FRONTAL = DATA / "frontal-0003.jpg"
@@ -199,6 +199,32 @@ def test_an_expired_token_is_renewed_without_asking(tab: Screen, provider: Provi
     tab.choose(FRONTAL)
     expect(tab.page.get_by_role("dialog", name="Sign in")).to_be_visible()
     assert len(provider.grants) == 2
+
+
+def test_a_renewed_token_closes_nothing(tab: Screen, provider: Provider) -> None:
+    """Neither the details of a job, nor its list."""
+    tab.page.clock.install()
+    provider.claims = {"scope": "openid backfill"}
+    signed_in(tab)
+    tab.page.get_by_role("link", name="Jobs").click()
+    tab.page.get_by_role("button", name="New job").click()
+    tab.page.get_by_role("button", name="Start job").click()
+    job = tab.page.get_by_role("article").first
+    expect(job.get_by_role("status").first).to_have_text("Done")
+    job.get_by_role("button", name="Details").click()
+    expect(job).to_contain_text("Certificate")
+    refusals = iter([401])
+
+    def refuse(route: Route) -> None:
+        status = next(refusals, None)
+        route.continue_() if status is None else route.fulfill(status=status)
+
+    tab.page.route(re.compile("/v1/backfills$"), refuse)
+    with tab.page.expect_response("**/v1/client"):  # with the new token
+        tab.page.clock.fast_forward(61_000)
+    assert [grant["grant_type"] for grant in provider.grants][-1] == "refresh_token"
+    expect(job).to_contain_text("Certificate")
+    expect(job.get_by_role("button", name="Details")).to_have_attribute("aria-expanded", "true")
 
 
 def test_the_policy_names_the_provider_only_where_people_sign_in(
