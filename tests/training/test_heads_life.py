@@ -160,6 +160,38 @@ def test_what_is_left_out_is_the_test(data: Path, tmp_path: Path) -> None:
     assert [row["images"] for row in chest] == [3 * PATIENTS, PATIENTS, 2 * PATIENTS]
 
 
+def test_a_run_may_begin_with_a_published_version(data: Path, tmp_path: Path) -> None:
+    """Its card names the version, and what trained that."""
+    run, begin = str(tmp_path / "run"), ["--start", "swift/1.1.0", "--size", "128"]
+    assert main(["fit", run, *options(data), *begin]) == 0
+    assert main(["test", run]) == 0
+    command = ["publish", run, "--name", "tiny", "--version", "2.0.0", "--force"]
+    command += ["--probe", str(DATA / "frontal-0003.jpg"), "--store", str(tmp_path / "store")]
+    assert main(command) == 0
+    card = Store(tmp_path / "store").load("tiny/2.0.0").card
+    assert card.derived_from == "swift/1.1.0"
+    earlier = Store().load("swift/1.1.0").card.data
+    assert {each.name for each in card.data} == {"one", "two", "hands", "knees"} | {
+        each.name for each in earlier
+    }
+    (clinic,) = (each for each in card.data if each.name == "clinic")
+    assert clinic.note.endswith("of swift/1.1.0")
+    assert card.probe_pfi == pytest.approx(Store().load("swift/1.1.0").card.probe_pfi, abs=0.1)
+
+
+def test_what_trained_the_start_cannot_test(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A source that a published version has seen is not left out by leaving it out now."""
+    manifest = tmp_path / "manifest.csv"
+    manifest.write_text((data / "manifest.csv").read_text().replace(",two", ",clinic"))
+    command = ["fit", str(tmp_path / "run"), *options(data), "--manifest", str(manifest)]
+    command += ["--leave-out", "clinic", "--start", "swift/1.1.0", "--size", "128"]
+    assert main(command) != 0
+    assert "swift/1.1.0 was trained on clinic" in capsys.readouterr().err
+    assert not (tmp_path / "run" / "settings.json").exists()
+
+
 def test_a_resumed_run_ends_where_an_unbroken_one_does(tested: Path, tmp_path: Path) -> None:
     """Bit by bit, as that of the view alone."""
     settings = replace(FitSettings.load(tested), steps=3)

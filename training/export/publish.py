@@ -6,7 +6,7 @@ import logging
 import platform
 import warnings
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version as version_of
 from pathlib import Path
@@ -18,7 +18,7 @@ import onnxruntime
 import torch
 from torch import nn
 
-from model_store import DataSource, Evaluation, ModelCard, ModelVersion, PreprocessSpec
+from model_store import DataSource, Evaluation, ModelCard, ModelVersion, PreprocessSpec, Store
 from model_store.store import sha256
 from service.imaging import image_to_tensor
 from training.data.manifest import Row, read_images
@@ -26,7 +26,7 @@ from training.export.test_report import TEST, TestReport
 from training.networks.googlenet import PfiNetwork
 from training.networks.heads import PredictionNetwork
 from training.train.finished import open_run
-from training.train.settings import rows_of
+from training.train.settings import FitSettings, rows_of
 
 PARITY_BATCHES = (1, 3, 8)
 PARITY_LIMIT = 1e-4  # |PFI(torch) - PFI(ONNX Runtime)|
@@ -120,7 +120,7 @@ def publish(
         name=name,
         version=version,
         architecture=finished.architecture,
-        derived_from=derived_from,
+        derived_from=derived_from or settings.start,
         limitations=general + limitations,
         preprocess=settings.spec,
         threshold=report.point.threshold,
@@ -129,7 +129,7 @@ def publish(
         review_margin_logits=report.margin_logits,
         review_band=report.point.band,
         evaluations=(*report.evaluations, *(row for each in crossed for row in each.evaluations)),
-        data=data_sources(rows, pretrained_source(settings.weights)),
+        data=data_sources(rows, _earlier_data(settings, {row.source for row in rows})),
         training_command=training_command,
         publish_command=publish_command,
         **heads,
@@ -253,6 +253,20 @@ def data_sources(
             note="images of train and validation",
         )
         for source, own in sorted(grouped.items())
+    )
+
+
+def _earlier_data(settings: FitSettings, sources: Collection[str]) -> tuple[DataSource, ...]:
+    """What trained the weights that a run began with, beside the sources of its own."""
+    if settings.start is None:
+        return pretrained_source(settings.weights)
+    card = Store().load(settings.start).card
+    return tuple(
+        each
+        if each.use == "pre-training"
+        else each.model_copy(update={"note": f"{each.note}, of {settings.start}"})
+        for each in card.data
+        if each.name not in sources
     )
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from model_store import Plateau, Store
+from model_store import ModelVersion, Plateau, Store
 from training.augmentation.augment import Augmentation
 from training.data.manifest import LabelledImages, read_and_check, read_images, views_of
 from training.evaluate.cutoff import youden_plateau
@@ -49,6 +49,7 @@ def fit(settings: FitSettings, run: Path) -> None:
     """
     settings.save(run)
     if not (run / CHECKPOINT).exists():  # a run that goes on has checked them
+        _start_of(settings)
         read_and_check(
             settings.manifest, settings.images, settings.spec, negatives=bool(settings.heads)
         )
@@ -106,11 +107,32 @@ def make_trainer(
         device=device,
         heads=settings.heads,
     )
-    if settings.start is not None:
+    if begin := _start_of(settings):
         sample, _ = batches.batch(0)
-        start_from(network, Store().load(settings.start), sample.cpu())
+        start_from(network, begin, sample.cpu())
     loss = loss_of_heads(settings.heads, HEAD_WEIGHTS) if settings.heads else loss_of
     return Trainer(network, batches, recipe, device, loss)
+
+
+def _start_of(settings: FitSettings) -> ModelVersion | None:
+    """The version that a run begins with, if it does.
+
+    Raises:
+        ValueError: It was trained on sources that are to test this run.
+    """
+    if settings.start is None:
+        return None
+    version = Store().load(settings.start)
+    known = {each.name for each in version.card.data if each.use == "fine-tuning"}
+    tested = set(settings.left_out) or (
+        known - set(settings.sources) if settings.sources else set()
+    )
+    if seen := sorted(known & tested):
+        raise ValueError(
+            f"{settings.start} was trained on {', '.join(seen)}, which therefore cannot test what "
+            "begins with it: use --weights, or train from scratch"
+        )
+    return version
 
 
 def network_of(settings: FitSettings) -> GoogLeNet | Swift:
