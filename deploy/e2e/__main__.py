@@ -8,7 +8,7 @@ dashboards, and injects faults: a PACS that is away, overload, a killed replica,
 rolling update. Alerts must fire, and be resolved after the
 fault. The durations in the rules are divided by `HURRY`, so that an alert with ten minutes fires in
 half a minute. Writes report.json and all logs into the folder of --out, and exits with 1 if an
-expectation fails.
+expectation fails. With --pictures it also draws the dashboards there, up to the trial `panels`.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from deploy.e2e import trials
 from deploy.e2e.harness import Harness, Report
 from deploy.e2e.pacs import DESTINATIONS, Pacs
 from deploy.e2e.stack import Place, Replica, balancer, identity_provider, status, token_of, until
+from docs.pictures import render
 from service.api.auth.keys import new_key
 from tests.images import BAD, dicom, kinds, radiograph
 
@@ -52,6 +53,7 @@ def main() -> int:
         choices=[trial.__name__ for trial in trials.ALL],
         help="run these trials; default: all",
     )
+    parser.add_argument("--pictures", action="store_true", help="draw the dashboards")
     options = parser.parse_args()
     if shutil.which("haproxy") is None:
         print("error: haproxy is not installed", file=sys.stderr)
@@ -59,7 +61,7 @@ def main() -> int:
     out: Path = options.out.resolve()
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
-    begin, report = time.monotonic(), Report()
+    begin, began, report = time.monotonic(), time.time(), Report()
     with ExitStack() as stack:
         harness = prepared(report, out, options.tools.resolve(), stack)
         for trial in trials.ALL:
@@ -67,11 +69,26 @@ def main() -> int:
                 continue
             print(f"{trial.__name__}: {trial.__doc__}", flush=True)
             trial(harness)
+        if options.pictures:
+            draw_dashboards(harness, began)
         for replica in (*harness.replicas, harness.worker, harness.receiver):
             report.expect(replica.stop() == 0, f"{replica.name} ends with 0")
     report.note("seconds", round(time.monotonic() - begin))
     (out / "report.json").write_text(json.dumps({"wrong": report.wrong} | report.found, indent=2))
     return 1 if report.wrong else 0
+
+
+def draw_dashboards(harness: Harness, began: float) -> None:
+    """From the start of the run to the moment in which all panels had data."""
+    end = harness.panels_seen or time.time()
+    render.write(
+        harness.prometheus,
+        harness.out,
+        end=end,
+        seconds=end - began,
+        scrape_seconds=5 * SCRAPE_SECONDS,  # lines of a rate over 15 s
+        images=str(ARCHIVE_IMAGES),
+    )
 
 
 def prepared(report: Report, out: Path, tools: Path, stack: ExitStack) -> Harness:

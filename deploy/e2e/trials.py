@@ -120,6 +120,7 @@ def panels(harness: Harness) -> None:
                 next(asked)
                 if not harness.prometheus.query(observe.substituted(query.expr, values)):
                     empty.append(f"{name}: {panel.title}")
+    harness.panels_seen = time.time()
     found = harness.jobs(f"/{job}")
     harness.report.note("job", {"counts": found["counts"], "codes": found["codes"]})
     harness.report.expect(found["state"] == "running", "the job is at work until all are asked")
