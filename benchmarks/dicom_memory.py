@@ -40,6 +40,7 @@ EIGHT_BITS = (uid.JPEGBaseline8Bit,)
 CONNECTIONS = 8
 STEPS = (0.1, 0.25, 0.5, 0.75, 1.0)
 REST_SECONDS = 3.0
+DRAIN_SECONDS = 900.0
 SOP = "1.2.826.0.1.3680043.8.498.7.100000000"  # its end is replaced by a number as long
 DESTINATIONS = '[destinations.folder]\nkind = "folder"\npath = "reports"\n'
 
@@ -139,7 +140,10 @@ def run(options: argparse.Namespace, folder: Path) -> dict[str, object]:
             after[sent] = round(server.rss_bytes() / 1e6)
             processes[sent] = [round(each.memory_info().rss / 1e6, 1) for each in server.tree]
             print(sent, after[sent], processes[sent], file=sys.stderr, flush=True)
-        delivered = len(list((folder / "reports").rglob("*.dcm")))
+        at_the_end = delivered(folder)
+        began = time.monotonic()
+        while delivered(folder) < sent and time.monotonic() - began < DRAIN_SECONDS:
+            time.sleep(1)
     return {
         **moment(),
         "by": options.by,
@@ -147,11 +151,18 @@ def run(options: argparse.Namespace, folder: Path) -> dict[str, object]:
         "files": len(paths),
         "megabytes": [round(min(map(size, paths)), 2), round(max(map(size, paths)), 2)],
         "statuses": dict(senders.statuses),
-        "reports": delivered,
+        "reports_at_the_end": at_the_end,
+        "reports": delivered(folder),
+        "until_all_reports_s": round(time.monotonic() - began),
         "rss_mb": after,
         "rss_mb_by_process": processes,
         "last_over_first": round(after[sent] / after[min(after)], 3),
     }
+
+
+def delivered(folder: Path) -> int:
+    """The number of reports so far."""
+    return len(list((folder / "reports").glob("*.dcm")))
 
 
 def size(path: Path) -> float:

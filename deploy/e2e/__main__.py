@@ -24,6 +24,9 @@ import zipfile
 from contextlib import ExitStack
 from pathlib import Path
 
+import numpy as np
+from PIL import Image
+
 from deploy import observe
 from deploy.e2e import trials
 from deploy.e2e.harness import Harness, Report
@@ -31,7 +34,7 @@ from deploy.e2e.pacs import DESTINATIONS, Pacs
 from deploy.e2e.stack import Place, Replica, balancer, identity_provider, status, token_of, until
 from docs.pictures import render
 from service.api.auth.keys import new_key
-from tests.images import BAD, dicom, kinds, radiograph
+from tests.images import BAD, Array, dicom, kinds
 
 ROOT = Path(__file__).parent.parent.parent
 DATA = ROOT / "tests" / "data"
@@ -64,6 +67,7 @@ def main() -> int:
     begin, began, report = time.monotonic(), time.time(), Report()
     with ExitStack() as stack:
         harness = prepared(report, out, options.tools.resolve(), stack)
+        harness.pictures = options.pictures
         for trial in trials.ALL:
             if options.only and trial.__name__ not in options.only:
                 continue
@@ -184,12 +188,29 @@ def write_archive(folder: Path) -> None:
     """More small radiographs than the job processes; each has its UID, some are damaged."""
     folder.mkdir()
     first = "1.2.826.0.1.3680043.8.498.1000000"
-    one = dicom(radiograph(64, 56), SOPInstanceUID=first, MediaStorageSOPInstanceUID=first)
+    views = {"frontal-0003": "PA", "frontal-0048": "PA", "lateral-0010": "LL"}
+    some = [
+        dicom(
+            small(DATA / f"{name}.jpg"),
+            ViewPosition=view,
+            SOPInstanceUID=first,
+            MediaStorageSOPInstanceUID=first,
+        )
+        for name, view in views.items()
+    ]
     for number in range(ARCHIVE_IMAGES):
-        data = one.replace(first.encode(), f"{first[:-7]}{1_000_000 + number}".encode())
+        data = some[number % len(some)].replace(
+            first.encode(), f"{first[:-7]}{1_000_000 + number}".encode()
+        )
         if number % DAMAGED_EVERY == 0:
             data = data[: len(data) // 2]
         (folder / f"{number:05d}.dcm").write_bytes(data)
+
+
+def small(path: Path) -> Array:
+    """The pixels of a picture, reduced so that an archive of them is written in seconds."""
+    with Image.open(path) as opened:
+        return np.asarray(opened.convert("L").resize((64, 64)))
 
 
 def images(out: Path) -> tuple[list[str], list[str], Path]:
