@@ -191,7 +191,7 @@ def _limits(axes: Axes, panel: Panel) -> None:
 def _scale(axes: Axes, panel: Panel, span: Span, unit: str) -> None:
     axes.set_xlim(*days([span.start, span.end]))
     axes.xaxis_date()
-    most = max(3, min(7, round(panel.raw["gridPos"]["w"] / 2)))  # times that do not overlap
+    most = max(4, min(7, round(panel.raw["gridPos"]["w"] / 1.5)))  # times that do not overlap
     axes.xaxis.set_major_locator(AutoDateLocator(minticks=2, maxticks=most))
     axes.xaxis.set_major_formatter(DateFormatter("%H:%M:%S" if span.seconds < 600 else "%H:%M"))
     top = axes.get_ylim()[1]
