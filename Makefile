@@ -50,7 +50,7 @@ sbom: $(VENV)/.dev
 
 # The whole of it without a cluster, in about ten minutes: the image twice behind a balancer, once on an archive
 # and once beside an Orthanc, Prometheus, load, faults, a rolling update. Needs root, buildah, haproxy, and
-# Prometheus and Orthanc where .ci/tools puts them
+# Prometheus and Orthanc where .ci/tools puts them. E2E_ARGS=--pictures draws the dashboards
 E2E ?= build/e2e
 .venv-e2e/.done: deploy/e2e/requirements.txt
 	$(PYTHON) -m venv .venv-e2e
@@ -60,7 +60,7 @@ E2E ?= build/e2e
 e2e: $(VENV)/.dev .venv-e2e/.done
 	.ci/tools $(or $(CXRVIEW_TOOLS),$(E2E)/tools)
 	CXRVIEW_TOOLS=$(or $(CXRVIEW_TOOLS),$(E2E)/tools) deploy/image.sh $(or $(LAYERS),$(E2E)/image) backfill \
-		$(BIN)/python -m deploy.e2e --out $(E2E)/report --tools .venv-e2e/bin
+		$(BIN)/python -m deploy.e2e --out $(E2E)/report --tools .venv-e2e/bin $(E2E_ARGS)
 
 # What others would run instead, each in its usual form; one of its decoders is GPL-3, so it has an
 # environment of its own, which nothing else uses

@@ -38,6 +38,7 @@ class Load:
     connections: int
     seconds: float
     first: int  # differs between runs
+    objects: int = 0  # it goes on until so many were sent as well
 
 
 @dataclass
@@ -60,11 +61,14 @@ class Run:
     def send(self) -> None:
         """What one association does."""
         with peer(self.load.port) as sender:
-            assert sender.associate(self.objects[0].context)[0] == ASSOCIATE_AC
+            contexts = self.contexts()
+            offered = [(number, *kind) for kind, number in contexts.items()]
+            assert sender.associate(*offered)[0] == ASSOCIATE_AC
             self._all_open.wait()
-            while time.perf_counter() - self.began < self.load.seconds:
-                number = next(self.numbers)
-                pieces = parts(self.objects[number % len(self.objects)], self.load.first, number)
+            while not self._enough(number := next(self.numbers)):
+                stored = self.objects[number % len(self.objects)]
+                context = contexts[stored.sop_class, (stored.syntax,)]
+                pieces = parts(stored, context, self.load.first, number)
                 since = time.perf_counter()
                 for piece in pieces:
                     sender.socket.sendall(piece)
@@ -73,8 +77,17 @@ class Run:
                 self.answers.append((since - self.began, latency, status, False))
             sender.release()
 
+    def contexts(self) -> dict[tuple[str, tuple[str]], int]:
+        """The number of a presentation context for each SOP class and transfer syntax."""
+        kinds = dict.fromkeys((each.sop_class, (each.syntax,)) for each in self.objects)
+        return {kind: 2 * place + 1 for place, kind in enumerate(kinds)}
 
-def parts(stored: Stored, first: int, number: int) -> Iterator[bytes | memoryview]:
+    def _enough(self, number: int) -> bool:
+        passed = time.perf_counter() - self.began
+        return passed >= self.load.seconds and number >= self.load.objects
+
+
+def parts(stored: Stored, context: int, first: int, number: int) -> Iterator[bytes | memoryview]:
     """A message about a new instance; what is large is not copied."""
     new = f"{ROOT}{first}.{number + 1}".encode()
     new += b"\0" * (len(new) % 2)
@@ -83,16 +96,19 @@ def parts(stored: Stored, first: int, number: int) -> Iterator[bytes | memoryvie
     view = memoryview(stored.data_set)
     begin = stored.data_set[: at - 2] + struct.pack("<H", len(new)) + new
     rest = view[at + len(old) + len(old) % 2 :]
-    yield pdu(P_DATA, value(1, 3, store_command(stored.sop_class, new.rstrip(b"\0").decode())))
-    yield from fragment(begin, is_last=False)
+    asked = store_command(stored.sop_class, new.rstrip(b"\0").decode())
+    yield pdu(P_DATA, value(context, 3, asked))
+    yield from fragment(context, begin, is_last=False)
     for start in range(0, len(rest), FRAGMENT_BYTES):
         part = rest[start : start + FRAGMENT_BYTES]
-        yield from fragment(part, is_last=start + FRAGMENT_BYTES >= len(rest))
+        yield from fragment(context, part, is_last=start + FRAGMENT_BYTES >= len(rest))
 
 
-def fragment(part: bytes | memoryview, *, is_last: bool) -> Iterator[bytes | memoryview]:
+def fragment(
+    context: int, part: bytes | memoryview, *, is_last: bool
+) -> Iterator[bytes | memoryview]:
     """A PDU of the data set."""
-    yield struct.pack(">BxLLBB", P_DATA, len(part) + 6, len(part) + 2, 1, 2 * is_last)
+    yield struct.pack(">BxLLBB", P_DATA, len(part) + 6, len(part) + 2, context, 2 * is_last)
     yield part
 
 

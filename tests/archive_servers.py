@@ -24,6 +24,7 @@ from orthanc_settings import write_settings
 from tools import tool
 
 ROOT = "1.2.826.0.1.3680043.8.498"
+ORTHANCS = ("orthanc", "orthanc-1.12")  # folders of tools: 1.10 and 1.12
 
 
 def free_port() -> int:
@@ -114,18 +115,21 @@ class Orthanc:
 
     Args:
         folder: Where it keeps all.
+        release: One of `ORTHANCS`.
         dicom: It takes C-STORE too, at `dicom_port`.
         settings: Further ones, by Orthanc's own names.
     """
 
-    def __init__(self, folder: Path, *, dicom: bool = False, **settings: Any) -> None:
-        self._program = tool("orthanc/Orthanc")
+    def __init__(
+        self, folder: Path, release: str = "orthanc", *, dicom: bool = False, **settings: Any
+    ) -> None:
+        self._program = tool(f"{release}/Orthanc")
         self._folder = folder
         port = free_port()
         self.root = f"http://127.0.0.1:{port}"
         self.address = f"{self.root}/dicom-web"
         self.dicom_port = free_port() if dicom else 0
-        plugins = [tool("orthanc/libOrthancDicomWeb.so")]
+        plugins = [tool(f"{release}/libOrthancDicomWeb.so")]
         self._settings = write_settings(folder, port, plugins, self.dicom_port or None, **settings)
         self.start()
 
@@ -182,9 +186,11 @@ def seaweed(folder: Path, key: str, secret: str) -> Iterator[Seaweed]:
 
 
 @contextmanager
-def orthanc(folder: Path, *, dicom: bool = False, **settings: Any) -> Iterator[Orthanc]:
+def orthanc(
+    folder: Path, release: str = "orthanc", *, dicom: bool = False, **settings: Any
+) -> Iterator[Orthanc]:
     """Serve until the block ends."""
-    server = Orthanc(folder, dicom=dicom, **settings)
+    server = Orthanc(folder, release, dicom=dicom, **settings)
     try:
         yield server
     finally:

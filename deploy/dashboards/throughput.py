@@ -171,7 +171,8 @@ def _saturation() -> list[Row]:
     )
     held = share(f"sum({of('cxrview_held_bytes')})", f"sum({of('cxrview_held_limit_bytes')})")
     capacity = share(
-        rate("cxrview_images_total", by="lane"),
+        # Images of jobs pass no admission, which measures the capacity
+        rate("cxrview_images_total", 'source!="backfills"', by="lane"),
         f"sum by (lane) ({of('cxrview_capacity_images_per_second')})",
     )
     full = lines(
@@ -186,8 +187,8 @@ def _saturation() -> list[Row]:
     )
     load = lines(
         "Images/s, of the capacity",
-        "Images answered, as a share of the capacity. The capacity is measured under load, so"
-        " it lags after an idle time.",
+        "Images answered, without those of jobs, as a share of the capacity. The capacity is"
+        " measured under load, so it lags after an idle time.",
         "percentunit",
         ask(capacity, "{{lane}}"),
         limit=(0.75, 0.95),

@@ -8,7 +8,7 @@ dashboards, and injects faults: a PACS that is away, overload, a killed replica,
 rolling update. Alerts must fire, and be resolved after the
 fault. The durations in the rules are divided by `HURRY`, so that an alert with ten minutes fires in
 half a minute. Writes report.json and all logs into the folder of --out, and exits with 1 if an
-expectation fails.
+expectation fails. With --pictures it also draws the dashboards there, up to the trial `panels`.
 """
 
 from __future__ import annotations
@@ -24,13 +24,17 @@ import zipfile
 from contextlib import ExitStack
 from pathlib import Path
 
+import numpy as np
+from PIL import Image
+
 from deploy import observe
 from deploy.e2e import trials
 from deploy.e2e.harness import Harness, Report
 from deploy.e2e.pacs import DESTINATIONS, Pacs
 from deploy.e2e.stack import Place, Replica, balancer, identity_provider, status, token_of, until
+from docs.pictures import render
 from service.api.auth.keys import new_key
-from tests.images import BAD, dicom, kinds, radiograph
+from tests.images import BAD, Array, dicom, kinds
 
 ROOT = Path(__file__).parent.parent.parent
 DATA = ROOT / "tests" / "data"
@@ -52,6 +56,7 @@ def main() -> int:
         choices=[trial.__name__ for trial in trials.ALL],
         help="run these trials; default: all",
     )
+    parser.add_argument("--pictures", action="store_true", help="draw the dashboards")
     options = parser.parse_args()
     if shutil.which("haproxy") is None:
         print("error: haproxy is not installed", file=sys.stderr)
@@ -59,19 +64,35 @@ def main() -> int:
     out: Path = options.out.resolve()
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
-    begin, report = time.monotonic(), Report()
+    begin, began, report = time.monotonic(), time.time(), Report()
     with ExitStack() as stack:
         harness = prepared(report, out, options.tools.resolve(), stack)
+        harness.pictures = options.pictures
         for trial in trials.ALL:
             if options.only and trial.__name__ not in options.only:
                 continue
             print(f"{trial.__name__}: {trial.__doc__}", flush=True)
             trial(harness)
+        if options.pictures:
+            draw_dashboards(harness, began)
         for replica in (*harness.replicas, harness.worker, harness.receiver):
             report.expect(replica.stop() == 0, f"{replica.name} ends with 0")
     report.note("seconds", round(time.monotonic() - begin))
     (out / "report.json").write_text(json.dumps({"wrong": report.wrong} | report.found, indent=2))
     return 1 if report.wrong else 0
+
+
+def draw_dashboards(harness: Harness, began: float) -> None:
+    """From the start of the run to the moment in which all panels had data."""
+    end = harness.panels_seen or time.time()
+    render.write(
+        harness.prometheus,
+        harness.out,
+        end=end,
+        seconds=end - began,
+        scrape_seconds=5 * SCRAPE_SECONDS,  # lines of a rate over 15 s
+        images=str(ARCHIVE_IMAGES),
+    )
 
 
 def prepared(report: Report, out: Path, tools: Path, stack: ExitStack) -> Harness:
@@ -167,12 +188,29 @@ def write_archive(folder: Path) -> None:
     """More small radiographs than the job processes; each has its UID, some are damaged."""
     folder.mkdir()
     first = "1.2.826.0.1.3680043.8.498.1000000"
-    one = dicom(radiograph(64, 56), SOPInstanceUID=first, MediaStorageSOPInstanceUID=first)
+    views = {"frontal-0003": "PA", "frontal-0048": "PA", "lateral-0010": "LL"}
+    some = [
+        dicom(
+            small(DATA / f"{name}.jpg"),
+            ViewPosition=view,
+            SOPInstanceUID=first,
+            MediaStorageSOPInstanceUID=first,
+        )
+        for name, view in views.items()
+    ]
     for number in range(ARCHIVE_IMAGES):
-        data = one.replace(first.encode(), f"{first[:-7]}{1_000_000 + number}".encode())
+        data = some[number % len(some)].replace(
+            first.encode(), f"{first[:-7]}{1_000_000 + number}".encode()
+        )
         if number % DAMAGED_EVERY == 0:
             data = data[: len(data) // 2]
         (folder / f"{number:05d}.dcm").write_bytes(data)
+
+
+def small(path: Path) -> Array:
+    """The pixels of a picture, reduced so that an archive of them is written in seconds."""
+    with Image.open(path) as opened:
+        return np.asarray(opened.convert("L").resize((64, 64)))
 
 
 def images(out: Path) -> tuple[list[str], list[str], Path]:

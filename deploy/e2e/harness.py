@@ -82,6 +82,8 @@ class Harness:
     out: Path
     k6: Path
     said: dict[str, str]
+    pictures: bool = False  # whether the dashboards are drawn
+    panels_seen: float = 0.0  # when all panels had data; seconds since 1970
 
     def load(self, name: str, rate: float, seconds: float) -> Load:
         """Start to send."""

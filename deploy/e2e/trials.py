@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from contextlib import suppress
 from itertools import count
 
 from deploy import observe
@@ -19,6 +20,7 @@ BODY = b"no image: who may come in is told that, with 415"
 # Images of the job with an outcome, and those of them that are no radiographs
 OUTCOMES = ('cxrview_backfill_images{state!="found"}', "cxrview_backfill_refused_images")
 OUTCOME_SECONDS = 45
+DRAWN_OUTCOMES, DRAWN_SECONDS = 5000, 40
 REPORT_SECONDS = 60
 DICOM = "application/dicom"
 OF_GPU = "Empty without a GPU."
@@ -120,6 +122,10 @@ def panels(harness: Harness) -> None:
                 next(asked)
                 if not harness.prometheus.query(observe.substituted(query.expr, values)):
                     empty.append(f"{name}: {panel.title}")
+    if harness.pictures:
+        with suppress(TimeoutError):  # of a slow machine: then with fewer
+            until(lambda: harness.total(OUTCOMES[0]) >= DRAWN_OUTCOMES, DRAWN_SECONDS, "to draw")
+    harness.panels_seen = time.time()
     found = harness.jobs(f"/{job}")
     harness.report.note("job", {"counts": found["counts"], "codes": found["codes"]})
     harness.report.expect(found["state"] == "running", "the job is at work until all are asked")

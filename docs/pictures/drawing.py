@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -62,7 +63,7 @@ def shown(value: float, unit: str) -> str:
     if unit == "percentunit":
         return f"{100 * value:.3g} %"
     if unit == "s":
-        return f"{1000 * value:.3g} ms" if value < 1 else _duration(value)
+        return f"{1000 * value:.3g} ms" if 0 < value < 1 else _duration(value)
     if unit in {"bytes", "Bps"}:
         ending = "B" if unit == "bytes" else "B/s"
         power = min(4, max(0, int(np.log2(max(value, 1)) // 10)))
@@ -126,7 +127,7 @@ def draw_lines(axes: Axes, panel: Panel, span: Span) -> None:
         (query.name_of(line), line) for query in panel.queries for line in span.over_time(query)
     ]
     if not found:
-        _say_empty(axes)
+        _say_empty(axes, panel)
         return
     custom = panel.raw["fieldConfig"]["defaults"]["custom"]
     dashed = {rule["matcher"]["options"] for rule in panel.raw["fieldConfig"]["overrides"]}
@@ -145,7 +146,7 @@ def draw_lines(axes: Axes, panel: Panel, span: Span) -> None:
     axes.set_ylim(0, 1.08 * max(axes.get_ylim()[1], 1e-9))
     if (most := panel.raw["fieldConfig"]["defaults"].get("max")) is not None:
         axes.set_ylim(top=1.02 * most)
-    _scale(axes, span, unit)
+    _scale(axes, panel, span, unit)
     columns = 3 if panel.raw["gridPos"]["w"] >= 12 else 2
     axes.legend(
         loc="upper left", bbox_to_anchor=(0, -0.16), ncols=columns, fontsize=7, frameon=False,
@@ -153,9 +154,12 @@ def draw_lines(axes: Axes, panel: Panel, span: Span) -> None:
     )  # fmt: skip
 
 
-def _say_empty(axes: Axes) -> None:
+def _say_empty(axes: Axes, panel: Panel) -> None:
+    """With the reason, if the panel's description says when it is empty."""
+    why = re.search(r"Empty (without [^.]+)", panel.raw["description"])
+    said = f"no data {why[1]}" if why else "no data"
     axes.axis("off")
-    axes.text(0.5, 0.5, "no data", ha="center", color=MUTED, transform=axes.transAxes)
+    axes.text(0.5, 0.5, said, ha="center", color=MUTED, transform=axes.transAxes)
 
 
 def _stack(axes: Axes, found: list[tuple[str, Series]], unit: str) -> None:
@@ -184,10 +188,11 @@ def _limits(axes: Axes, panel: Panel) -> None:
             axes.axhline(step["value"], color=STATES[step["color"]], lw=0.8, ls="--")
 
 
-def _scale(axes: Axes, span: Span, unit: str) -> None:
+def _scale(axes: Axes, panel: Panel, span: Span, unit: str) -> None:
     axes.set_xlim(*days([span.start, span.end]))
     axes.xaxis_date()
-    axes.xaxis.set_major_locator(AutoDateLocator(minticks=3, maxticks=7))
+    most = max(4, min(7, round(panel.raw["gridPos"]["w"] / 1.5)))  # times that do not overlap
+    axes.xaxis.set_major_locator(AutoDateLocator(minticks=2, maxticks=most))
     axes.xaxis.set_major_formatter(DateFormatter("%H:%M:%S" if span.seconds < 600 else "%H:%M"))
     top = axes.get_ylim()[1]
     binary = unit in {"bytes", "Bps"}
@@ -205,7 +210,7 @@ def draw_heat(axes: Axes, panel: Panel, span: Span) -> None:
     (query,) = panel.queries
     found = sorted(span.over_time(query), key=lambda line: float(line.labels["le"]))
     if not found:
-        _say_empty(axes)
+        _say_empty(axes, panel)
         return
     times = sorted({when for line in found for when in line.times})
     known = [dict(zip(line.times, line.values, strict=True)) for line in found]
@@ -215,7 +220,7 @@ def draw_heat(axes: Axes, panel: Panel, span: Span) -> None:
         days(times), range(len(found)),
         np.ma.masked_less_equal(each, 0.01), cmap="Oranges", shading="nearest",
     )  # fmt: skip
-    _scale(axes, span, "short")
+    _scale(axes, panel, span, "short")
     axes.grid(visible=False)
     axes.set_yticks(range(len(found)), [line.labels["le"] for line in found])
     axes.set_ylabel("PFI, up to", fontsize=7, color=MUTED)

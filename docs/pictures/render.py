@@ -3,8 +3,7 @@
     python -m docs.pictures.render http://127.0.0.1:9090 [--minutes 60] [--end SECONDS]
 
 `--end` is in seconds since 1970; `--images` is the number of images in the archive. The pictures go
-to docs/, or to `--out`. Those in docs/ show the service on two cores, under the load of
-deploy/load_client.py.
+to docs/, or to `--out`. Those in docs/ are of the end-to-end test: `make e2e E2E_ARGS=--pictures`.
 """
 
 from __future__ import annotations
@@ -66,8 +65,29 @@ def draw(dashboard: dict[str, Any], span: Span) -> Figure:
     return figure
 
 
+def write(
+    source: Prometheus,
+    out: Path,
+    *,
+    end: float,
+    seconds: float,
+    scrape_seconds: float,
+    images: str,
+) -> None:
+    """Draw all dashboards into a folder, of the `seconds` before `end`."""
+    # As in Grafana: the time between two points, but at least four scrapes
+    rate = max(SCRAPES_OF_A_RATE * scrape_seconds, seconds / POINTS)
+    for name, dashboard in dashboards().items():
+        values = variables(
+            dashboard, source, {"images": images}, range_seconds=seconds, rate_seconds=rate
+        )
+        figure = draw(dashboard, Span(source, end - seconds, end, values))
+        figure.savefig(out / f"dashboards-{name}.png")
+        plt.close(figure)
+
+
 def main() -> None:
-    """Draw all."""
+    """Draw all, by the options of the command."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("url")
     parser.add_argument("--minutes", type=float, default=60)
@@ -76,17 +96,14 @@ def main() -> None:
     parser.add_argument("--images", default="100000")
     parser.add_argument("--out", type=Path, default=ROOT / "docs")
     options = parser.parse_args()
-    source = Prometheus(options.url.rstrip("/"))
-    seconds = 60 * options.minutes
-    # As in Grafana: the time between two points, but at least four scrapes
-    rate = max(SCRAPES_OF_A_RATE * options.scrape_seconds, seconds / POINTS)
-    for name, dashboard in dashboards().items():
-        values = variables(
-            dashboard, source, {"images": options.images}, range_seconds=seconds, rate_seconds=rate
-        )
-        figure = draw(dashboard, Span(source, options.end - seconds, options.end, values))
-        figure.savefig(options.out / f"dashboards-{name}.png")
-        plt.close(figure)
+    write(
+        Prometheus(options.url.rstrip("/")),
+        options.out,
+        end=options.end,
+        seconds=60 * options.minutes,
+        scrape_seconds=options.scrape_seconds,
+        images=options.images,
+    )
 
 
 if __name__ == "__main__":

@@ -159,7 +159,13 @@ def _receiver(
 ) -> Receiver:
     from service.dicom.receiver import Limits, Receiver, Work
 
-    work = Work(exchange.intake, runtime.budget, runtime.admission.refuses, runtime.draining.is_set)
+    work = Work(
+        exchange.intake,
+        settings.dicom_lane,
+        runtime.budget,
+        runtime.admission.refuses,
+        runtime.draining.is_set,
+    )
     limits = Limits(
         associations=settings.dicom_max_associations,
         object_bytes=settings.max_upload_bytes,

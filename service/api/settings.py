@@ -23,7 +23,7 @@ from service.api.auth.urls import origin_of, safe
 from service.api.logs import LogFormat
 from service.backfill.allowed_sources import AllowedSources
 from service.dicom.callers import checked_title, parse_callers
-from service.inference import Provider, usable_cpus
+from service.inference import Lane, Provider, usable_cpus
 from service.uploads.budget import BACKFILL_SHARE
 from service.uploads.files import LARGEST_FILE
 
@@ -177,6 +177,10 @@ class Settings(BaseSettings):
     dicom_tls_clients: Path | None = None
     """A file of authorities, in PEM. Peers of the DICOM receiver then need a certificate of one of
     them.
+    """
+    dicom_lane: Lane = "interactive"
+    """The lane of images that arrive by C-STORE. `backfill`: they use only the time that people's
+    requests leave, and wait instead of being refused for the latency budget.
     """
     dicom_max_associations: PositiveInt = 32
     """The most associations of the DICOM receiver. Beyond, they are rejected for the time being."""

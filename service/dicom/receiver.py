@@ -44,7 +44,6 @@ from service.imaging import RADIOGRAPHS, SUPPORTED, UnsupportedSopClassError
 from service.inference import Classification, Lane, let_go
 from service.uploads.budget import ByteBudget
 
-LANE: Lane = "interactive"
 IDLE_SECONDS = 120.0  # an association on which nothing is sent is aborted
 ANSWER_SECONDS = 60.0  # the longest classification of one object; must be less than IDLE_SECONDS
 ABORT_SECONDS = 2.0  # for aborts to be sent, at the end
@@ -82,6 +81,7 @@ class Work:
     """What the receiver hands objects to, in the event loop."""
 
     intake: Intake
+    lane: Lane  # of all images
     budget: ByteBudget
     refuses: Callable[[Lane], bool]  # whether one more image would be refused now
     stopping: Callable[[], bool]
@@ -198,8 +198,9 @@ class Receiver:
         return cast("Server", server)
 
     def _inbound(self) -> Inbound:
-        account = Account(self._work.budget, LANE, self._limits.patience_seconds, self._loop)
-        return Inbound(account, self._limits.object_bytes, partial(self._work.refuses, LANE))
+        work, limits = self._work, self._limits
+        account = Account(work.budget, work.lane, limits.patience_seconds, self._loop)
+        return Inbound(account, limits.object_bytes, partial(work.refuses, work.lane))
 
     def _requested(self, event: evt.Event) -> None:
         """Reject an association that is not wanted."""
@@ -263,7 +264,7 @@ class Receiver:
             raise UnsupportedSopClassError("the SOP class of the request is not that negotiated")
         data = incoming.part_10(bytes(128) + b"DICM" + encode_file_meta(event.file_meta))
         check = partial(_check_same, str(sop_class), str(instance))
-        accepting = self._work.intake.accept(data, LANE, check)
+        accepting = self._work.intake.accept(data, self._work.lane, check)
         del data
         answer = asyncio.run_coroutine_threadsafe(accepting, self._loop)
         try:

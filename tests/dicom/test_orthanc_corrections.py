@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pydicom
 import pytest
-from archive_servers import Orthanc, orthanc
+from archive_servers import ORTHANCS, Orthanc, orthanc
 from images import dicom, radiograph
 from pydicom import uid
 from pydicom.dataset import Dataset
@@ -50,10 +50,12 @@ def stored(sop: str, syntax: str, **attributes: object) -> bytes:
     )
 
 
-@pytest.fixture(scope="module")
-def pacs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Orthanc]:
+@pytest.fixture(scope="module", params=ORTHANCS)
+def pacs(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Orthanc]:
     """Three radiographs; the backfill that made the worklist saw a fourth."""
-    with orthanc(tmp_path_factory.mktemp("orthanc")) as server:
+    with orthanc(tmp_path_factory.mktemp("orthanc"), request.param) as server:
         modifiers = [item("399233009")]
         server.store(
             [

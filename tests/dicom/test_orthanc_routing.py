@@ -20,7 +20,7 @@ from typing import Any
 import pydicom
 import pytest
 import yaml
-from archive_servers import await_answer, ended, free_port, instances
+from archive_servers import ORTHANCS, await_answer, ended, free_port, instances
 from conftest import ROOT
 from live import serving
 from pydicom import uid
@@ -40,8 +40,8 @@ SECONDS = 60
 class Beside:
     """One Orthanc with one of the routes, and what the service beside it is started with."""
 
-    def __init__(self, folder: Path, route: str) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, route: str, release: str) -> None:
+        self.folder, self.release = folder, release
         self.http, self.dicom, self.service, self.receiver = (free_port() for _ in range(4))
         self.key, line = new_key("orthanc", frozenset({"classify"}))
         (folder / "keys").write_text(f"{line}\n")
@@ -57,7 +57,7 @@ class Beside:
         storage = str(self.folder / "storage")
         settings |= {"StorageDirectory": storage, "IndexDirectory": storage}
         names = ("Python", "DicomWeb") if route == "python" else ("DicomWeb",)
-        settings["Plugins"] = [str(tool(f"orthanc/libOrthanc{name}.so")) for name in names]
+        settings["Plugins"] = [str(tool(f"{self.release}/libOrthanc{name}.so")) for name in names]
         settings |= {"HttpPort": self.http, "DicomPort": self.dicom}
         settings["DicomModalities"]["cxrview"] |= {"Host": "127.0.0.1", "Port": self.receiver}
         server = settings["DicomWeb"]["Servers"]["cxrview"]
@@ -72,13 +72,13 @@ class Beside:
             "CXRVIEW_KEY": self.key,
             "ORTHANC_PASSWORD": PASSWORD,
             "CXRVIEW_URL": f"http://127.0.0.1:{self.service}",
-            "PYTHONHOME": str(tool("orthanc/Orthanc").parent / "python"),
+            "PYTHONHOME": str(tool(f"{self.release}/Orthanc").parent / "python"),
             "PYTHONPATH": "",
             "TZ": "Asia/Tokyo",  # dates are compared
         }
         with log.open("ab") as output:
             process = subprocess.Popen(
-                [tool("orthanc/Orthanc"), self._settings],
+                [tool(f"{self.release}/Orthanc"), self._settings],
                 env=os.environ | variables,
                 stdout=output,
                 stderr=output,
@@ -161,10 +161,11 @@ class Beside:
         return found
 
 
+@pytest.mark.parametrize("release", ORTHANCS)
 @pytest.mark.parametrize("route", ROUTES)
-def test_reports_come_back_once(route: str, tmp_path: Path) -> None:
+def test_reports_come_back_once(route: str, release: str, tmp_path: Path) -> None:
     """Into the study of their image; neither a report nor another object is sent to cxrview."""
-    beside = Beside(tmp_path, route)
+    beside = Beside(tmp_path, route, release)
     images = instances(5)
     other = pydicom.dcmread(io.BytesIO(next(iter(instances(1, "20240502").values()))))
     other.SOPClassUID = other.file_meta.MediaStorageSOPClassUID = uid.CTImageStorage
@@ -188,15 +189,16 @@ def test_reports_come_back_once(route: str, tmp_path: Path) -> None:
     assert sum(map(int, counted)) == len(images)
 
 
-def test_the_plugin_loses_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("release", ORTHANCS)
+def test_the_plugin_loses_nothing(release: str, tmp_path: Path) -> None:
     """Images that come while cxrview is away are sent later, also after a restart of Orthanc.
 
     What was there before the plugin is not sent.
     """
-    without = Beside(tmp_path, "lua-c-store")
+    without = Beside(tmp_path, "lua-c-store", release)
     with without.orthanc():
         without.store(instances(1, "20230101"))
-    beside = Beside(tmp_path, "python")
+    beside = Beside(tmp_path, "python", release)
     first, second = instances(3), instances(3, "20240503")
     with beside.orthanc():
         beside.store(first)

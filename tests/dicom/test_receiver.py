@@ -7,6 +7,7 @@ import json
 import re
 import signal
 import struct
+import urllib.request
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -123,6 +124,29 @@ def test_a_repeated_instance_has_the_same_result_once(live, folder, sender):
     assert [sender.store(sent).Status for _ in range(3)] == [0, 0, 0]
     wait_for(lambda: sent.instance in subjects(folder))
     assert subjects(folder).count(sent.instance) == 1
+
+
+def test_images_are_of_the_lane_of_the_settings(tmp_path, live, folder, sender):
+    """Interactive, unless it is `backfill`, in which they yield to people's requests."""
+
+    def counted(service: Live) -> dict[str, float]:
+        with urllib.request.urlopen(f"{service.url}/metrics", timeout=10) as answer:
+            text = answer.read().decode()
+        found = re.findall(r"^cxrview_images_total\{(.+)\} (\S+)$", text, re.MULTILINE)
+        lanes = ("interactive", "backfill")
+        return {
+            lane: sum(float(each) for labels, each in found if f'lane="{lane}"' in labels)
+            for lane in lanes
+        }
+
+    before = counted(live)
+    assert sender.store(stored(305)).Status == 0
+    assert counted(live) == before | {"interactive": before["interactive"] + 1}
+    with receiving(tmp_path, dicom_lane="backfill") as service, peer(service.dicom_port) as other:
+        sent = stored(306)
+        other.associate(sent.context)
+        assert other.store(sent).Status == 0
+        assert counted(service) == {"interactive": 0, "backfill": 1}
 
 
 @pytest.mark.parametrize("size", [1, 7, 4096, 2**18 - 6])

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pydicom
 import pytest
-from archive_servers import orthanc
+from archive_servers import ORTHANCS, orthanc
 from destination_servers import (
     CLOSE,
     HANG,
@@ -534,10 +534,11 @@ def test_c_store_over_tls(tmp_path: Path) -> None:
     assert len(peer.stored) == 1
 
 
-def test_orthanc_has_the_report_once(tmp_path: Path) -> None:
+@pytest.mark.parametrize("release", ORTHANCS)
+def test_orthanc_has_the_report_once(release: str, tmp_path: Path) -> None:
     """By C-STORE and by STOW-RS, repeated: one instance, of the study it is about."""
     (tmp_path / "orthanc").mkdir()
-    with orthanc(tmp_path / "orthanc", dicom=True) as pacs:
+    with orthanc(tmp_path / "orthanc", release, dicom=True) as pacs:
         given = [stow(pacs.root, tmp_path), store(pacs.dicom_port, tmp_path)]
         for _ in range(2):
             for each in given:

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import pydicom
 import pytest
-from archive_servers import orthanc
+from archive_servers import ORTHANCS, orthanc
 from dicom_results import KINDS, STUDY, Cards, answered, cards, instance
 from highdicom import sr
 from pydicom import uid
@@ -210,9 +210,10 @@ def test_no_report_names_a_projection() -> None:
         assert all(len(name.value) <= 16 and len(name.meaning) <= 64 for name in own)
 
 
-def test_orthanc_keeps_it_in_the_study_of_the_image(tmp_path) -> None:
+@pytest.mark.parametrize("release", ORTHANCS)
+def test_orthanc_keeps_it_in_the_study_of_the_image(release, tmp_path) -> None:
     """And gives it back as it was sent; sent twice, it is there once."""
-    with orthanc(tmp_path) as server:
+    with orthanc(tmp_path, release) as server:
         reports = [
             structured_report(KINDS[kind](CARDS)) for kind in ("all heads", "refused", "all heads")
         ]
