@@ -178,9 +178,10 @@ class Settings(BaseSettings):
     """A file of authorities, in PEM. Peers of the DICOM receiver then need a certificate of one of
     them.
     """
-    dicom_lane: Lane = "interactive"
-    """The lane of images that arrive by C-STORE. `backfill`: they use only the time that people's
-    requests leave, and wait instead of being refused for the latency budget.
+    dicom_lane: Lane = "backfill"
+    """The lane of images that arrive by C-STORE. In `backfill`, they use only the time that people's
+    requests leave, and wait; in `interactive`, they share a queue with people's requests, and are
+    refused where they would take longer than the latency budget.
     """
     dicom_max_associations: PositiveInt = 32
     """The most associations of the DICOM receiver. Beyond, they are rejected for the time being."""

@@ -127,7 +127,7 @@ def test_a_repeated_instance_has_the_same_result_once(live, folder, sender):
 
 
 def test_images_are_of_the_lane_of_the_settings(tmp_path, live, folder, sender):
-    """Interactive, unless it is `backfill`, in which they yield to people's requests."""
+    """`backfill`, in which they yield to people's requests, unless the setting says otherwise."""
 
     def counted(service: Live) -> dict[str, float]:
         with urllib.request.urlopen(f"{service.url}/metrics", timeout=10) as answer:
@@ -141,12 +141,12 @@ def test_images_are_of_the_lane_of_the_settings(tmp_path, live, folder, sender):
 
     before = counted(live)
     assert sender.store(stored(305)).Status == 0
-    assert counted(live) == before | {"interactive": before["interactive"] + 1}
-    with receiving(tmp_path, dicom_lane="backfill") as service, peer(service.dicom_port) as other:
+    assert counted(live) == before | {"backfill": before["backfill"] + 1}
+    with receiving(tmp_path, dicom_lane="interactive") as service, peer(service.dicom_port) as other:
         sent = stored(306)
         other.associate(sent.context)
         assert other.store(sent).Status == 0
-        assert counted(service) == {"interactive": 0, "backfill": 1}
+        assert counted(service) == {"interactive": 1, "backfill": 0}
 
 
 @pytest.mark.parametrize("size", [1, 7, 4096, 2**18 - 6])
@@ -504,5 +504,5 @@ def test_an_image_that_is_no_chest_is_accepted(tmp_path, headed_store):
     ):
         sender.associate(sent.context)
         assert sender.store(sent).Status == 0
-        name = 'cxrview_images_total{lane="interactive",source="dicom",view="not_chest"}'
+        name = 'cxrview_images_total{lane="backfill",source="dicom",view="not_chest"}'
         assert metric(service, name) == 1
