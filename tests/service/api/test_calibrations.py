@@ -291,6 +291,7 @@ def test_a_killed_service_leaves_nothing(site, reviewed) -> None:
         assert time.monotonic() < deadline
         time.sleep(0.05)
     assert list(own.scratch.iterdir())
+    assert own.store.list() == ["mean/1.0.0"]  # it did not go on to its end
     with own.served(backfill_sources=sources(reviewed)) as live:
         found = own.ended(live, job)
         assert (found["state"], found["reason"]) == ("failed", "the service ended meanwhile")
