@@ -21,6 +21,7 @@ from model_store.card import (
     View,
 )
 from model_store.prediction import Prediction
+from model_store.site_report import Point, Side, SiteReport
 from model_store.store import (
     DEFAULT_MODEL,
     DEFAULT_ROOT,
@@ -51,11 +52,14 @@ __all__ = [
     "ModelVersion",
     "Orientation",
     "Plateau",
+    "Point",
     "Prediction",
     "PreprocessSpec",
     "Proportion",
     "ReviewBound",
     "Rotation",
+    "Side",
+    "SiteReport",
     "Store",
     "StoreError",
     "TamperedModelError",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import Any
 
 import httpx2
 from conftest import DATA
@@ -22,6 +23,36 @@ def write_doubted(folder: Path, images: int) -> Path:
         file = dicom(base + number // 2 % 50, ViewPosition=position, **uids)
         (folder / f"{number:04}.dcm").write_bytes(file)
     return folder
+
+
+def write_varied(folder: Path, images: int) -> Path:
+    """Pairs as in `write_doubted`, each of another study and another picture."""
+    folder.mkdir(parents=True)
+    for number in range(2 * images):
+        picture = radiograph(96, 96 - number // 4, seed=number // 2)
+        position = ("PA", "LL")[number % 2]
+        uids = {"SOPInstanceUID": f"1.2.{number}", "StudyInstanceUID": f"1.9.{number}"}
+        file = dicom(picture, ViewPosition=position, **uids)
+        (folder / f"{number:04}.dcm").write_bytes(file)
+    return folder
+
+
+def decide_by_model(url: str, job: str, images: int, key: str) -> list[dict[str, Any]]:
+    """Decide so many images with a wrong header: the half with the lowest PFIs is lateral."""
+    headers = {"authorization": f"Bearer {key}"}
+    with httpx2.Client(base_url=f"{url}/v1/reviews/{job}", timeout=60, headers=headers) as client:
+        entries, after = [], 0
+        while after is not None:
+            answer = client.get("/worklist", params={"show": "all", "after": after}).json()
+            entries += [each for each in answer["entries"] if "header" in each["reasons"]]
+            after = answer["next"]
+        chosen = sorted(entries[:images], key=lambda each: each["pfi"])
+        assert len({each["pfi"] for each in chosen}) > images // 2
+        for place, each in enumerate(chosen):
+            view = "frontal" if 2 * place >= images else "lateral"
+            decision = {"instance": each["instance"], "decision": view}
+            client.post("/decisions", json=decision).raise_for_status()
+    return chosen
 
 
 def worked(url: str, archive: Path, key: str | None = None) -> str:

@@ -38,6 +38,7 @@ TRAINING_LAYERS = (
     "training.train",
     "training.export",
     "training.study",
+    "training.commands",
     "training.__main__",
 )
 
@@ -177,6 +178,11 @@ def test_publishing_never_loads_the_web(tmp_path: Path) -> None:
     assert not loaded_by(
         "training.export.publish", "fastapi", "uvicorn", "starlette", "service.api"
     )
+
+
+def test_calibration_never_loads_torch() -> None:
+    """A site calibrates where the service runs, and torch is many times the size of the service."""
+    assert not loaded_by("training.export.recalibrate", "torch", "onnx", "fastapi")
 
 
 @pytest.mark.parametrize("module", ["service.cli", "training.export.publish"])

@@ -29,6 +29,7 @@ from service.api.middleware.unread_body import UnreadBody
 from service.api.routes import (
     backfills,
     batch,
+    calibrations,
     classify,
     deliveries,
     dicomweb,
@@ -37,6 +38,7 @@ from service.api.routes import (
     reviews,
 )
 from service.api.routes.backfills import open_backfills, require_extra
+from service.api.routes.calibrations import open_calibrations
 from service.api.routes.deliveries import open_deliveries
 from service.api.routes.ui import page_router
 from service.api.runtime import open_runtime
@@ -90,6 +92,7 @@ def create_app(
         async with (
             open_runtime(settings, model_version) as runtime,
             open_backfills(settings, runtime) as app.state.backfills,
+            open_calibrations(runtime, app.state.backfills) as app.state.calibrations,
             open_exchange(settings, runtime) as app.state.exchange,
             open_deliveries(app.state.exchange),
             open_receiver(settings, runtime, app.state.exchange, dicom_port, audit),
@@ -114,7 +117,8 @@ def create_app(
     app.state.access, app.state.audit = access, audit
     _add_middleware(app, settings, audit, operations_port)
     problems.install(app)
-    of_api = (classify, batch, model, dicomweb, deliveries, backfills, reviews) if http else ()
+    of_jobs = (backfills, reviews, calibrations)
+    of_api = (classify, batch, model, dicomweb, deliveries, *of_jobs) if http else ()
     for routes in (*of_api, operations):
         app.include_router(routes.router)
     if http:

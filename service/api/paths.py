@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from starlette.types import Scope
 
 CLASSIFY = "/v1/classify"
@@ -30,6 +32,18 @@ def name_of(path: str) -> str:
     if is_page(path):
         return PAGE
     return path if path in NAMED else ELSEWHERE
+
+
+def template_of(path: str, templates: Iterable[str]) -> str | None:
+    """The path with parameters, `/v1/backfills/{job}` say, that a path is one of."""
+    given = path.split("/")
+    found = [template for template in templates if _fits(template.split("/"), given)]
+    return path if path in found else next(iter(found), None)
+
+
+def _fits(wanted: list[str], given: list[str]) -> bool:
+    pairs = zip(wanted, given, strict=False)
+    return len(wanted) == len(given) and all(a == b or a.startswith("{") for a, b in pairs)
 
 
 def method_of(scope: Scope) -> str:

@@ -19,6 +19,7 @@ from service.api.admission import QueueFullError
 from service.api.audit import AuditError
 from service.api.auth import clients
 from service.api.auth.rates import RateLimitedError
+from service.api.paths import template_of
 from service.api.request_context import RequestContext, context_of
 from service.backfill.allowed_sources import SourceNotAllowedError
 from service.backfill.ledger import jobs, readings
@@ -306,8 +307,8 @@ async def _answer_http_error(request: Request, error: Exception) -> JSONResponse
 
 def _methods_of(request: Request) -> list[str]:
     """All methods of a path; the framework names only those of the first matching route."""
-    described = request.app.openapi()["paths"].get(request.scope["path"], {})
-    return sorted(method.upper() for method in described)
+    described = request.app.openapi()["paths"]
+    return sorted(map(str.upper, described.get(template_of(request.scope["path"], described), {})))
 
 
 def install(app: FastAPI) -> None:

@@ -154,6 +154,13 @@ class Settings(BaseSettings):
     backfill_ledger: str | None = None
     """The URL of the ledger's database. Default: a file in the folder."""
 
+    calibration_folder: Path | None = None
+    """The folder for the images of a [calibration](review.md#calibrate), while it runs. They are of
+    patients, so choose one in memory, not on a disk. Without it, the page offers no calibration.
+    """
+    max_calibration_bytes: PositiveInt = 256 * 2**20
+    """All images of one calibration together."""
+
     destinations: Path | None = None
     """The file of destinations, to which results of DICOM objects are delivered, in TOML. It needs
     the extra `dicom`. Without it no objects are received.
@@ -256,6 +263,8 @@ class Settings(BaseSettings):
             raise ValueError("backfill_sources and backfill_ledger are of no use without a folder")
         if self.backfill_folder is not None and not self.backfill_sources:
             raise ValueError("backfill_folder needs backfill_sources, from where jobs may read")
+        if self.calibration_folder is not None and self.backfill_folder is None:
+            raise ValueError("calibration_folder is of no use without backfill_folder")
         if self.outbox is not None and self.destinations is None:
             raise ValueError("outbox is of no use without destinations")
         if (self.dicom_tls_certificate is None) != (self.dicom_tls_key is None):

@@ -85,6 +85,10 @@ class JobStore:
         """The folder of a job."""
         return self._folder / job
 
+    def outs(self) -> list[Path]:
+        """The folders of all jobs that have begun."""
+        return [path for path in self._folder.iterdir() if ID.fullmatch(path.name)]
+
     def certified(self, job: str) -> bool:
         """Whether the job has its certificate."""
         return (self.out(job) / CERTIFICATE).exists()

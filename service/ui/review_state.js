@@ -1,24 +1,12 @@
-// How far a review is, its downloads, and how to calibrate with it
+// How far a review is, its downloads, and the calibration with it
 
 import { file } from "./api.js";
-import { Copy } from "./detail.js";
 import { download } from "./csv.js";
 import { Component, html } from "./html.js";
+import { Calibrate } from "./review_calibration.js";
 import { number, percent, shown, t } from "./texts.js";
 
 const FORMS = ["manifest", "corrections", "history"];
-const FEWEST = 60; // decided images
-const LABELS = ["frontal", "lateral", "not_chest"];
-
-const quoted = (text) => `'${text.replaceAll("'", "'\\''")}'`;
-
-// The command that writes the next version of the model of a job
-function command({ model, source }) {
-  const [name, version] = model.split("/");
-  const [major, minor, patch] = version.split(".");
-  const next = `${major}.${minor}.${Number(patch) + 1}`;
-  return `python -m training calibrate ${name}/${version} --manifest manifest.csv --images ${quoted(source)} --version ${next} --store model_store`;
-}
 
 export class State extends Component {
   state = { failed: null };
@@ -52,11 +40,8 @@ export class State extends Component {
           <div class="actions">${FORMS.map((form) => html`<button type="button" onClick=${() => this.save(form)}>${t(`review.export.${form}`)}</button>`)}</div>
           ${failed && html`<p role="alert" class="refusal">${t("review.export.failed", { reason: shown(failed.message) })}</p>`}
         </section>
-        <section>
-          <h2>${t("review.calibrate")}</h2>
-          ${calibration(session)}
-        </section>
       </div>
+      <${Calibrate} job=${session.job} final=${summary.final} />
       ${summary.agreements.length > 0 && agreements(summary.agreements)}
     </details>`;
   }
@@ -66,14 +51,6 @@ function counts(found, name) {
   const rows = Object.entries(found);
   if (!rows.length) return html`<p>–</p>`;
   return html`<dl>${rows.map(([key, count]) => html`<div><dt><bdi>${name(key)}</bdi></dt><dd>${number(count)}</dd></div>`)}</dl>`;
-}
-
-function calibration({ summary, job }) {
-  const count = LABELS.reduce((sum, label) => sum + (summary.final[label] ?? 0), 0);
-  if (count < FEWEST) return html`<p>${t("review.calibrate.few", { needed: FEWEST, count: number(count) })}</p>`;
-  return html`<p>${t("review.calibrate.text")}</p>
-    <pre class="command" tabindex="0"><code>${shown(command(job))}</code></pre>
-    <${Copy} label=${t("review.calibrate.copy")} text=${() => command(job)} />`;
 }
 
 function agreements(found) {

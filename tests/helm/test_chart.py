@@ -44,7 +44,10 @@ SET_BY_CHART = {
     *("dicom_tls_certificate", "dicom_tls_clients", "dicom_tls_key"),
 }
 # In the image; and jobs belong to one process with a disk of its own, not to one of many replicas
-NOT_OFFERED = {"model_store", "backfill_folder", "backfill_sources", "backfill_ledger"}
+NOT_OFFERED = {
+    *("model_store", "backfill_folder", "backfill_sources", "backfill_ledger"),
+    *("calibration_folder", "max_calibration_bytes"),  # of jobs
+}
 UNKNOWN_KINDS = {
     "PrometheusRule",
     "ScaledObject",

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import argparse
 import csv
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from conftest import ROOT
 from hypothesis import given
 from hypothesis import strategies as st
 from images import png, radiograph
 from torch import Tensor, nn
 
-from model_store import ModelVersion, Prediction, Store
+from model_store import ModelVersion, Prediction, SiteReport, Store
 from service.inference import open_network
 from training.data.manifest import ManifestError, read_images, read_manifest
 from training.evaluate.calibration import (
@@ -331,6 +334,70 @@ def test_a_calibrated_version_is_calibrated_again(
     assert "the old one lies within the plateau: no change was needed" in told
     for words_of_it in ("expected calibration error", "optimistic", "published clinic/1.0.2"):
         assert words_of_it in told
+
+
+def test_the_report_tells_old_and_new_apart(
+    site: Path, tmp_path: Path, version: ModelVersion
+) -> None:
+    """Cutoffs and bands are those of the two cards; errors are counted, the new ones by folds."""
+    words = ("--version", "1.0.1", "--name", "clinic", "--report", str(tmp_path / "report.json"))
+    calibrate(site / "manifest.csv", tmp_path / "store", *words)
+    report = SiteReport.model_validate_json((tmp_path / "report.json").read_text())
+    new, old = Store(tmp_path / "store").load("clinic/1.0.1").card, version.card
+    for side, card in ((report.before, old), (report.after, new)):
+        assert side.model == f"{card.name}/{card.version}"
+        assert side.view.cutoff == card.threshold
+        assert side.view.band == card.review_band
+        heads = {"chest": card.heads.chest, "inverted": card.heads.inverted}
+        found = {name: side.heads[name].cutoff for name, own in heads.items() if own}
+        assert found == {name: own.threshold for name, own in heads.items() if own}
+        assert side.errors.count == side.frontal_errors.count + side.lateral_errors.count
+    pfi = np.load(site / "pfi.npy")
+    wrong = (pfi >= old.threshold) != (pfi > np.median(pfi))
+    assert (report.before.errors.count, report.before.errors.n) == (wrong.sum(), IMAGES)
+    assert report.change_needed == bool(wrong.any())
+    (row,) = new.evaluations
+    assert report.after.errors.count == IMAGES - row.accuracy.count
+    low, high = report.after.errors.ci95
+    assert (low, high) == pytest.approx((1 - row.accuracy.ci95[1], 1 - row.accuracy.ci95[0]))
+    assert new.review_error_bound is not None
+    assert report.attained == new.review_error_bound.attained
+
+
+def test_a_report_that_cannot_be_written_publishes_nothing(site: Path, tmp_path: Path) -> None:
+    """It is known before any image is read."""
+    words = ("--version", "1.0.1", "--report", str(tmp_path / "none" / "report.json"))
+    with pytest.raises(ValueError, match=r"--report: .*none is no folder"):
+        calibrate(site / "manifest.csv", tmp_path / "store", *words)
+    assert not list(tmp_path.iterdir())
+
+
+WITHOUT = """
+import sys
+
+class NotInstalled:
+    def find_spec(self, name, path=None, target=None):
+        if name in {"torch", "onnx", "jinja2", "matplotlib"}:
+            raise ModuleNotFoundError(name, name=name)
+
+sys.meta_path.insert(0, NotInstalled())
+from training.__main__ import main
+sys.exit(main())
+"""
+
+
+def test_a_site_calibrates_without_torch(site: Path, tmp_path: Path) -> None:
+    """The command runs with the extra `calibration` only; another one says what it needs."""
+    words = ["googlenet/1.1.0", "--manifest", str(site / "manifest.csv"), "--images", str(site)]
+    own = ["--version", "1.0.1", "--name", "clinic", "--store", str(tmp_path)]
+    run = [sys.executable, "-c", WITHOUT]
+    subprocess.run([*run, "calibrate", *words, *own], check=True, cwd=ROOT, capture_output=True)
+    assert Store(tmp_path).load("clinic/1.0.1").card.calibrated_from == "googlenet/1.1.0"
+    refused = subprocess.run(
+        [*run, "fit", str(tmp_path)], check=False, cwd=ROOT, capture_output=True, text=True
+    )
+    assert refused.returncode == 2
+    assert "install the extra `training`; without it, there are manifest" in refused.stderr
 
 
 @pytest.mark.parametrize(

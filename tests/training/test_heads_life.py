@@ -23,8 +23,8 @@ from training.__main__ import main
 from training.augmentation.corruptions import CORRUPTIONS
 from training.data.manifest import read_images, read_manifest
 from training.evaluate.heads import FLAGGED_CHESTS, chest_cutoff, oriented
+from training.evaluate.onnx_predictors import heads_predictor
 from training.export.publish import LIMITATIONS_OF_HEADS
-from training.export.quantize.convert import heads_predictor
 from training.networks.heads import CLASSES
 from training.train.fit import HEAD_WEIGHTS, HeadsJudge, make_trainer
 from training.train.settings import FitSettings, rows_of

@@ -22,7 +22,8 @@ from training.__main__ import main
 from training.augmentation.figure6 import FIGURE_6
 from training.data.manifest import read_images
 from training.evaluate.metrics import OperatingPoint
-from training.export.quantize.convert import COPIES, calibration_images, predictor
+from training.evaluate.onnx_predictors import predictor
+from training.export.quantize.convert import COPIES, calibration_images
 from training.export.quantize.fp16 import scale_before_squaring, to_fp16
 from training.export.quantize.graph import normalisations
 from training.export.quantize.int8 import (

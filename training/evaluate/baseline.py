@@ -21,7 +21,8 @@ from service.imaging import ViewHeader
 from service.imaging.data_set import offset_of
 from service.imaging.elements import read_elements
 from training.data.manifest import LabelledImages, Row, image_reader
-from training.evaluate.metrics import OperatingPoint, Pfi, evaluate, forward
+from training.evaluate.metrics import OperatingPoint, Pfi, evaluate
+from training.evaluate.torch_predictors import forward
 from training.networks.googlenet import GoogLeNet, load_pretrained
 
 # The regression's own cutoff; nothing is tuned, so there is no band

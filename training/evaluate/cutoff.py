@@ -18,6 +18,7 @@ Rule = Literal["middle", "high"]
 
 # A float32 softmax cannot tell PFIs beyond this from 0 and 1; their logits would be infinite.
 NEAREST = 1e-6
+HEADS_MARGIN = 1.0  # logits: review bands of the other heads reach at least so far to both sides
 
 
 def logit(pfi: float) -> float:

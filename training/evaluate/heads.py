@@ -7,10 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from sklearn.metrics import roc_auc_score
-from torch import Tensor, nn
-from tqdm import tqdm
 
 from model_store import (
     ROTATIONS,
@@ -24,7 +21,6 @@ from training.data.manifest import Row
 from training.evaluate.calibration import expected_calibration_error
 from training.evaluate.cutoff import choose_threshold, logit, review_band, sigmoid, youden_plateau
 from training.evaluate.metrics import proportion, sources_of
-from training.networks.heads import Head, PredictionNetwork
 
 Outputs = dict[str, npt.NDArray[np.float32]]  # (N,) by output; rotation (N, 4); no evidence
 Tensors = npt.NDArray[np.uint8]  # (N, 1, S, S)
@@ -38,25 +34,6 @@ CLASSES: dict[Task, tuple[str, ...]] = {
 # Of chest radiographs, on validation images, so many may be called not_chest at most. What is
 # flagged wrongly is lost to who looks for chests; a hand that is let through can be found later
 FLAGGED_CHESTS = 1e-3
-
-
-def predict_heads(
-    network: nn.Module,
-    heads: Sequence[Head],
-    tensors: Tensors,
-    device: torch.device,
-    batch: int = 32,
-) -> Outputs:
-    """(N, 1, S, S) uint8 -> the probabilities of all heads in full precision."""
-    model = PredictionNetwork(network, heads).eval().to(device)
-    parts: dict[str, list[Tensor]] = {name: [] for name in model.outputs if name != "evidence"}
-    chunks = torch.split(torch.from_numpy(tensors), batch)
-    with torch.inference_mode():
-        for chunk in tqdm(chunks, "predict", unit="batch", leave=False):
-            found = dict(zip(model.outputs, model(chunk.to(device)), strict=True))
-            for name, own in parts.items():
-                own.append(found[name].cpu())
-    return {name: torch.cat(own).numpy() for name, own in parts.items()}
 
 
 def oriented(

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from scipy.stats import binomtest
 from sklearn.metrics import roc_auc_score
-from torch import Tensor, nn
 from tqdm import tqdm
 
 from model_store import Evaluation, Interval, Proportion
 from training.data.manifest import Row
-from training.networks.googlenet import PfiNetwork
 
 Pfi = npt.NDArray[np.float32]  # (N,)
 Predict = Callable[[npt.NDArray[np.uint8]], Pfi]  # (N, 1, S, S) -> (N,)
@@ -27,34 +24,6 @@ class OperatingPoint(NamedTuple):
 
     threshold: float
     band: Interval
-
-
-def predict(
-    network: nn.Module,
-    tensors: npt.NDArray[np.uint8],
-    device: torch.device,
-    batch: int = 32,
-    temperature: float = 1.0,
-) -> Pfi:
-    """(N, 1, S, S) uint8 -> (N,) PFI in full precision, with a progress bar."""
-    chunks = torch.split(torch.from_numpy(tensors), batch)
-    model = PfiNetwork(network, temperature).eval()
-    return forward(model, (chunk.to(device) for chunk in chunks), len(chunks))
-
-
-def forward(
-    network: Callable[[Tensor], Tensor], batches: Iterable[Tensor], count: int
-) -> npt.NDArray[np.float32]:
-    """The outputs for all batches, one after the other, without gradients.
-
-    Args:
-        network: In evaluation mode; (B, ...) -> (B, ...).
-        batches: On the network's device.
-        count: Of batches, for the progress bar.
-    """
-    with torch.inference_mode():
-        bar = tqdm(batches, "predict", count, unit="batch", leave=False)
-        return np.concatenate([network(batch).cpu().numpy() for batch in bar])
 
 
 def balanced_loss(pfi: npt.NDArray[np.floating], labels: npt.NDArray[np.int64]) -> float:

@@ -19,7 +19,7 @@ from service.imaging import Tensor
 from service.inference import Network, open_network
 from training.data.manifest import Row, read_images, read_manifest
 from training.evaluate.metrics import SERVING_BATCH
-from training.export.publish import STORE
+from training.export.publication import STORE
 
 MOST = 60  # images of a section, the most certain errors first
 SHOWN = 192  # pixels of a picture's side

@@ -22,6 +22,7 @@ from model_store import DataSource, Evaluation, ModelCard, ModelVersion, Preproc
 from model_store.store import sha256
 from service.imaging import image_to_tensor
 from training.data.manifest import Row, read_images
+from training.export.publication import PublishError
 from training.export.test_report import TEST, TestReport
 from training.networks.googlenet import PfiNetwork
 from training.networks.heads import PredictionNetwork
@@ -64,12 +65,6 @@ LIMITATIONS_OF_HEADS = (
 
 # What the held-out images must show, or it is published only by force
 LEAST_ACCURACY, LEAST_OF_A_VIEW = 0.98, 0.95
-# Beside the checkout's own, which the package ships
-STORE = Path("models")
-
-
-class PublishError(Exception):
-    """The run must not become a model version."""
 
 
 def publish(
@@ -293,8 +288,3 @@ def _check_floors(evaluations: Sequence[Evaluation]) -> None:
                     f"{name} on the held-out images is {share.value:.2%}, below {least:.0%}; "
                     "--force publishes it all the same"
                 )
-
-
-def how_to_serve(reference: str, store: Path) -> str:
-    """The command for a version that was just published."""
-    return f"CXRVIEW_MODEL_STORE={store} CXRVIEW_MODEL={reference} cxrview serve"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
@@ -19,8 +19,8 @@ from model_store import (
     Heads,
     ModelCard,
     ModelVersion,
-    Plateau,
     ReviewBound,
+    SiteReport,
     Store,
     View,
     load_published,
@@ -29,27 +29,21 @@ from service.inference import open_network
 from training.data.manifest import Row, read_images, read_manifest, views_of
 from training.evaluate.calibration import (
     Doubles,
-    Labels,
-    expected_calibration_error,
     refuse_unattainable,
-    reliability,
     review_band_for,
     with_plateau,
 )
-from training.evaluate.cutoff import Rule, choose_threshold, youden_plateau
+from training.evaluate.cutoff import HEADS_MARGIN, Rule, choose_threshold, youden_plateau
 from training.evaluate.heads import as_heads_table, fit_heads, head_rows
 from training.evaluate.metrics import (
     OperatingPoint,
-    as_table,
     evaluate,
     in_batches,
     proportion,
-    sources_of,
 )
-from training.evaluate.records import ReviewBand
-from training.export.publish import STORE
-from training.export.quantize.convert import heads_predictor
-from training.train.fit import HEADS_MARGIN
+from training.evaluate.onnx_predictors import heads_predictor
+from training.export.publication import STORE
+from training.export.site_report import Reading, Site, describe, report_of
 
 FEWEST_IMAGES = 50  # below it, the cutoff is one patient's more or less
 FEWEST_OF_A_VIEW = 10  # images and patients: one for each fold
@@ -61,36 +55,6 @@ NOTE = (
     "other folds; `review` is of the published band. No test of an independent set"
 )
 CHOSEN_HERE = "these images chose the cutoff: no test"
-IN_SAMPLE = (
-    "Cutoff and band were chosen on these very images: figures after the choice are optimistic. "
-    "Believe the cross-fitted row, and test on other images."
-)
-
-
-class Site(NamedTuple):
-    """A site's labelled images, and what the parent makes of them."""
-
-    rows: Sequence[Row]
-    labels: Labels
-    pfi: Doubles
-
-    @property
-    def name(self) -> str:
-        """As it stands in the card."""
-        return f"{len(self.rows)} images of {', '.join(sources_of(self.rows))}"
-
-    def wrong(self, threshold: float) -> int:
-        """Images on the wrong side of a cutoff."""
-        return int(((self.pfi >= threshold) != (self.labels == 1)).sum())
-
-
-class Reading(NamedTuple):
-    """How the site's PFIs are to be read."""
-
-    rule: Rule
-    plateau: Plateau
-    threshold: float
-    review: ReviewBand
 
 
 class Recalibrated(NamedTuple):
@@ -98,6 +62,7 @@ class Recalibrated(NamedTuple):
 
     version: ModelVersion
     text: str
+    report: SiteReport
 
 
 def calibrate(
@@ -147,7 +112,8 @@ def calibrate(
     text = describe(parent, site, reading, row)
     if of_heads:
         text += f"\n{as_heads_table(of_heads)}"
-    return Recalibrated(ModelVersion(card, parent.model, parent.probe), text)
+    report = report_of(parent.card, card, site, reading, row)
+    return Recalibrated(ModelVersion(card, parent.model, parent.probe), text, report)
 
 
 def pfi_of(version: ModelVersion, tensors: npt.NDArray[np.uint8]) -> Doubles:
@@ -174,27 +140,6 @@ def crossfitted_row(site: Site, reading: Reading) -> Evaluation:
     )
 
 
-def describe(parent: ModelVersion, site: Site, reading: Reading, row: Evaluation) -> str:
-    """The findings in words, for the one who decides whether to serve the new version."""
-    old, new, plateau = parent.card.threshold, reading.threshold, reading.plateau
-    band, review = reading.review.band, reading.review
-    unchanged = "; the old one lies within the plateau: no change was needed"
-    told = unchanged if plateau.low < old <= plateau.high else ""
-    limit = f"{review.attained:.2%} errors ({review.confidence:.0%} confidence)"
-    lines = (
-        f"{site.name}, answered by {parent.reference}",
-        *_calibration_lines(site),
-        f"cutoff of {parent.reference}: {old:.4f}, {site.wrong(old)} wrong",
-        f"Youden plateau here: {plateau.low:.4f} to {plateau.high:.4f}, J {plateau.youden_j:.4f}",
-        f"new cutoff ({reading.rule}): {new:.4f}, {site.wrong(new)} wrong in-sample{told}",
-        f"review band: {band.low:.4f} to {band.high:.4f}",
-        f"outside it: {review.coverage.value:.1%} of the images, with at most {limit}",
-        as_table([row]),
-        IN_SAMPLE,
-    )
-    return "\n".join(lines)
-
-
 def add_command(commands: Any) -> None:
     """`calibrate`, among the commands of `python -m training`."""
     command = commands.add_parser(
@@ -219,10 +164,15 @@ def add_command(commands: Any) -> None:
         default=STORE,
         help="where the new version goes, and the published one is, if not in the package",
     )
+    command.add_argument(
+        "--report", type=Path, metavar="FILE", help="JSON: cutoffs, bands and errors, old and new"
+    )
     command.set_defaults(run_command=_run)
 
 
 def _run(options: argparse.Namespace) -> None:
+    if options.report is not None and not options.report.parent.is_dir():
+        raise ValueError(f"--report: {options.report.parent} is no folder")
     store = Store(options.store)
     parent = load_published(options.model, store)
     found = calibrate(
@@ -237,6 +187,8 @@ def _run(options: argparse.Namespace) -> None:
         command=options.command_line,
     )
     folder = store.add(found.version)
+    if options.report is not None:
+        options.report.write_text(found.report.model_dump_json(indent=2) + "\n")
     print(f"{found.text}\npublished {found.version.reference} in {folder}")  # noqa: T201  # a command
 
 
@@ -303,11 +255,3 @@ def _card(
         "calibrated_from": parent.reference,
     }
     return ModelCard.model_validate(old.model_dump() | changes | given)
-
-
-def _calibration_lines(site: Site) -> Iterator[str]:
-    error = expected_calibration_error(site.pfi, site.labels)
-    yield f"expected calibration error of these PFIs: {error:.4f}"
-    for each in reliability(site.pfi, site.labels):
-        share = f"{each.frontal.count} of {each.images} frontal"
-        yield f"  PFI {each.low:.1f} to {each.high:.1f}, mean {each.mean_pfi:.3f}: {share}"

@@ -15,8 +15,8 @@ from service.imaging import image_to_tensor
 from training.data.manifest import Row, read_images, read_manifest
 from training.evaluate.calibration import Doubles
 from training.evaluate.metrics import sources_of
-from training.export.publish import STORE
-from training.export.quantize.convert import heads_predictor
+from training.evaluate.onnx_predictors import heads_predictor
+from training.export.publication import STORE
 from training.export.recalibrate import pfi_of
 
 # Of a PFI. More, and the parent's figures are not those of the new version

@@ -33,10 +33,10 @@ from training.evaluate.metrics import (
     by_source,
     evaluate,
     in_batches,
-    predict,
     proportion,
 )
 from training.evaluate.records import ReviewBand
+from training.evaluate.torch_predictors import predict
 from training.export.publish import export
 from training.networks.googlenet import PfiNetwork
 from training.study.candidates import Trained, validation_pairs

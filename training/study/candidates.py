@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from training.evaluate.metrics import Pfi, balanced_loss, forward, proportion
+from training.evaluate.metrics import Pfi, balanced_loss, proportion
+from training.evaluate.torch_predictors import forward
 from training.networks.googlenet import GoogLeNet, PfiNetwork, load_pretrained
 from training.study.config import Study
 from training.study.data import (

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from training.data.manifest import read_images
-from training.evaluate.metrics import predict
+from training.evaluate.torch_predictors import predict
 from training.networks.swift import SIDE, Swift
 from training.train.distillation_data import (
     BATCH,

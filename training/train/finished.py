@@ -9,8 +9,9 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from training.evaluate.heads import PredictHeads, predict_heads
-from training.evaluate.metrics import Predict, predict
+from training.evaluate.heads import PredictHeads
+from training.evaluate.metrics import Predict
+from training.evaluate.torch_predictors import predict, predict_heads
 from training.networks import googlenet, swift
 from training.train import distil
 from training.train.fit import load_weights, network_of

@@ -16,9 +16,10 @@ from torch.nn.functional import cross_entropy
 from model_store import ModelVersion, Plateau, Store
 from training.augmentation.augment import Augmentation
 from training.data.manifest import LabelledImages, read_and_check, read_images, views_of
-from training.evaluate.cutoff import youden_plateau
-from training.evaluate.heads import fit_heads, predict_heads
-from training.evaluate.metrics import balanced_loss, forward, predict
+from training.evaluate.cutoff import HEADS_MARGIN, youden_plateau
+from training.evaluate.heads import fit_heads
+from training.evaluate.metrics import balanced_loss
+from training.evaluate.torch_predictors import forward, predict, predict_heads
 from training.networks.googlenet import GoogLeNet, load_pretrained
 from training.networks.heads import NOT_ASKED, Head, by_head, classes_of
 from training.networks.published import start_from
@@ -32,7 +33,6 @@ from training.train.trainer import Net, Recipe, Trainer, loss_of
 
 AVERAGE_DECAY = 0.995  # the published weights are a running mean over about 200 steps
 CUTOFF, HEADS_CUTOFFS = "cutoff.json", "heads.json"
-HEADS_MARGIN = 1.0  # logits: the review bands reach at least so far to both sides
 JUDGED_AT_ONCE = 48  # images
 # Of the heads' losses, beside that of the view: 1
 HEAD_WEIGHTS: dict[Head, float] = {"chest": 0.5, "rotation": 0.5, "inverted": 0.25, "mirrored": 1.0}

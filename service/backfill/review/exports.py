@@ -78,9 +78,14 @@ def _manifest(
     for row in rows:
         view = readings.get(row["instance"], Readings()).final
         if view in LABELS:
-            patient = row["study_instance_uid"] or row["key"]
+            patient = patient_of(row)
             file = _storable(name_of(row["locator"]))
             yield {"file": file, "view": view, "patient_id": patient, "source": source}
+
+
+def patient_of(row: Mapping[str, Any]) -> str:
+    """What stands for the patient of an image."""
+    return str(row["study_instance_uid"] or row["key"])
 
 
 def _corrections(rows: Rows, readings: Mapping[int, Readings]) -> Iterator[dict[str, Any]]:

@@ -30,7 +30,15 @@ from service.backfill.report.write import CERTIFICATE, HEADERS
 from service.backfill.results.rows import Source
 from service.backfill.results.sinks import RESULTS
 from service.backfill.review.agreement import Agreement, agreements
-from service.backfill.review.exports import FileFormat, Form, Tables, accepted, export
+from service.backfill.review.exports import (
+    LABELS,
+    FileFormat,
+    Form,
+    Tables,
+    accepted,
+    export,
+    patient_of,
+)
 from service.backfill.review.originals import Original, Originals
 from service.backfill.review.worklist import FILE, Reason, Worklist, worklist_of
 
@@ -61,6 +69,15 @@ class Summary:
     final: Mapping[Decision, int]  # images by the decision that is taken for true
     readers: Mapping[str, int]  # images by reader
     agreements: list[Agreement]
+
+
+@dataclass(frozen=True)
+class Label:
+    """What an image is, as persons have decided."""
+
+    instance: int
+    view: str  # of exports.LABELS
+    patient: str  # its study, as results name no patients; else the image itself
 
 
 class Review:
@@ -162,6 +179,27 @@ class Review:
         found, history = self.job(job), self._decisions.history(job)
         source, rows = str(found.description["source"]), list(_rows(self._worklist(found)))
         return export(form, file_format, Tables(source, rows, history, standing(history)))
+
+    def labels(self, job: str) -> list[Label]:
+        """The images that are decided frontal, lateral or not_chest, in the worklist's order.
+
+        Raises:
+            UnknownJobError, JobStateError: See `job`.
+        """
+        worklist, stand = self._worklist(self.job(job)), self._decisions.standing(job)
+        views = {number: each.final for number, each in stand.items() if each.final in LABELS}
+        rows = worklist.entries(sorted(worklist.places[n] for n in views if n in worklist.places))
+        return [
+            Label(row["instance"], str(views[row["instance"]]), patient_of(row)) for row in rows
+        ]
+
+    def out(self, job: str) -> Path:
+        """The folder of a job."""
+        return self._store.out(job)
+
+    def outs(self) -> list[Path]:
+        """The folders of all jobs, in whatever state they are."""
+        return self._store.outs()
 
     def read(self, job: str, instance: int) -> Original:
         """An image of a worklist, read again from the source of the job.

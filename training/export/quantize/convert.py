@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import random
-from functools import partial
 from typing import Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
-import onnxruntime
 import torch
-from tqdm import tqdm
 
 from model_store import AnsweredView
 from training.augmentation.augment import Augmentation
 from training.data.manifest import read_images
-from training.evaluate.heads import Outputs, PredictHeads
-from training.evaluate.metrics import SERVING_BATCH, Pfi, Predict, in_batches
+from training.evaluate.metrics import Pfi
+from training.evaluate.onnx_predictors import predictor
 from training.export.quantize.fp16 import to_fp16
-from training.export.quantize.int8 import INPUT, to_int8
+from training.export.quantize.int8 import to_int8
 from training.train.fit import validation_images
 from training.train.settings import FitSettings, rows_of
 
@@ -52,34 +49,6 @@ def calibration_images(settings: FitSettings) -> Tensors:
     augmentation = Augmentation(settings.seed + 2, settings.size)
     copies = [augmentation(parents).round().to(torch.uint8).numpy() for _ in range(COPIES)]
     return np.concatenate((plain, *copies))
-
-
-def predictor(model: bytes) -> Predict:
-    """(N, 1, S, S) uint8 -> (N,) PFI, as the service would answer on a CPU."""
-    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
-
-    def run(tensors: Tensors) -> Pfi:
-        found: Pfi = session.run(None, {INPUT: tensors})[0]
-        return found
-
-    return partial(in_batches, run)
-
-
-def heads_predictor(model: bytes) -> PredictHeads:
-    """(N, 1, S, S) uint8 -> the probabilities of all heads, as the service would answer."""
-    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
-    names = [each.name for each in session.get_outputs() if each.name != "evidence"]
-
-    def run(tensors: Tensors) -> Outputs:
-        starts = range(0, len(tensors), SERVING_BATCH)
-        parts = [
-            session.run(names, {INPUT: tensors[at : at + SERVING_BATCH]})
-            for at in tqdm(starts, "classify", unit="batch", leave=False)
-        ]
-        columns = zip(*parts, strict=True)
-        return {name: np.concatenate(own) for name, own in zip(names, columns, strict=True)}
-
-    return run
 
 
 def differences(parent: bytes, converted: bytes, settings: FitSettings) -> Pfi:

@@ -23,13 +23,13 @@ from model_store import (
 from model_store.store import sha256
 from service.imaging import image_to_tensor
 from training.evaluate.metrics import Pfi, as_table
-from training.export.publish import STORE, PublishError, export
+from training.evaluate.onnx_predictors import heads_predictor, predictor
+from training.export.publication import STORE, PublishError
+from training.export.publish import export
 from training.export.quantize.convert import (
     Form,
     convert,
     differences,
-    heads_predictor,
-    predictor,
 )
 from training.export.test_report import TEST, TestReport, heads_report
 from training.networks.googlenet import PfiNetwork

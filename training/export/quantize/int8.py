@@ -25,6 +25,7 @@ from onnxruntime.quantization import (
 )
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
+from training.evaluate.onnx_predictors import INPUT
 from training.export.quantize.graph import (
     add_constant,
     constant,
@@ -33,7 +34,6 @@ from training.export.quantize.graph import (
     remove_constant,
 )
 
-INPUT = "tensors"
 QUANTISED = ["Conv", "MaxPool", "Concat", "Relu", "Gemm"]  # the normalisations stay in float
 AT_ONCE = 4  # images whose intermediate tensors are held in memory
 
