@@ -186,9 +186,9 @@ class Settings(BaseSettings):
     them.
     """
     dicom_lane: Lane = "backfill"
-    """The lane of images that arrive by C-STORE. In `backfill`, they use only the time that people's
-    requests leave, and wait; in `interactive`, they share a queue with people's requests, and are
-    refused where they would take longer than the latency budget.
+    """The lane of images that arrive by C-STORE. In `backfill`, they use only the time that
+    people's requests leave, and wait; in `interactive`, they share a queue with people's requests,
+    and are refused where they would take longer than the latency budget.
     """
     dicom_max_associations: PositiveInt = 32
     """The most associations of the DICOM receiver. Beyond, they are rejected for the time being."""

@@ -142,7 +142,8 @@ def test_images_are_of_the_lane_of_the_settings(tmp_path, live, folder, sender):
     before = counted(live)
     assert sender.store(stored(305)).Status == 0
     assert counted(live) == before | {"backfill": before["backfill"] + 1}
-    with receiving(tmp_path, dicom_lane="interactive") as service, peer(service.dicom_port) as other:
+    own = receiving(tmp_path, dicom_lane="interactive")
+    with own as service, peer(service.dicom_port) as other:
         sent = stored(306)
         other.associate(sent.context)
         assert other.store(sent).Status == 0
