@@ -364,7 +364,10 @@ def test_the_figures_of_heads_are_listed(
     assert [row[3] for row in rows] == ["chest", "mirrored"]
     assert all("0.9990" in row for row in rows)
     assert main(["models"]) == 0
-    assert "AUROC" not in capsys.readouterr().out
+    shipped = capsys.readouterr().out
+    assert "googlenet/1.1.0" in shipped
+    heads = shipped[shipped.index("AUROC") :]
+    assert set(re.findall(r"[\w-]+/\d+\.\d+\.\d+", heads)) == {"swift/2.0.0"}
 
 
 def test_without_a_command_there_is_help(capsys: pytest.CaptureFixture[str]) -> None:
