@@ -64,6 +64,8 @@ def _of_all_bits(values: Pixels, whole: Pixels) -> tuple[Pixels, tuple[str, ...]
     for first, second in (neighbours(whole), (rows[:, :-1], rows[:, 1:])):
         told = (np.minimum(first, second) > lowest) & (np.maximum(first, second) < highest)
         here, there = first[told], second[told]
+        if not here.size:
+            return whole, ()
         # Of those with the highest bit, and of the others, some must be there
         high = np.count_nonzero(here > (lowest + highest) // 2)
         if not LEAST_OF_SIGN * here.size <= high <= (1 - LEAST_OF_SIGN) * here.size:

@@ -69,9 +69,12 @@ class CStoreSender:
         entity.network_timeout = entity.connection_timeout = given.timeout_seconds
         entity.add_requested_context(Comprehensive3DSRStorage, SYNTAXES)
         tls = (client_tls(given), given.host) if given.tls else None
-        found = entity.associate(
-            given.host, given.port, ae_title=given.called_ae_title, tls_args=tls
-        )
+        try:
+            found = entity.associate(
+                given.host, given.port, ae_title=given.called_ae_title, tls_args=tls
+            )
+        except OSError as error:  # its name does not resolve
+            raise RetryableError("unreachable", type(error).__name__, away=True) from None
         if found.is_rejected:
             raise RetryableError("association_rejected", "the association is rejected", away=True)
         if found.rejected_contexts:

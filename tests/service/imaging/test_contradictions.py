@@ -21,6 +21,7 @@ from model_store import PreprocessSpec
 from service.imaging import read_radiograph
 from service.imaging.dicom import DicomImage, read_dicom
 from service.imaging.errors import (
+    BlankImageError,
     ColourImageError,
     CorruptImageError,
     UnsupportedPixelFormatError,
@@ -196,6 +197,13 @@ def test_the_sign_lies_where_the_frame_has_its_highest_bit(syntax, stored):
     frame = CODECS[syntax](signed.view(np.uint16) & np.uint16(2**bits - 1), bits)
     image = read(encapsulated(frame, syntax, BitsStored=stored, PixelRepresentation=1))
     np.testing.assert_array_equal(image.picture.pixels, signed)
+
+
+@pytest.mark.parametrize("value", [0, 7, 255])
+def test_one_value_of_all_bits_tells_nothing_of_the_sign(value):
+    """It is blank, without a warning of the computation."""
+    with pytest.raises(BlankImageError):
+        read_radiograph(dicom(np.full((64, 64), value, np.uint8)), PreprocessSpec())
 
 
 @pytest.mark.parametrize("stored", [12, 13, 16])
