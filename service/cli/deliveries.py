@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from service.cli.console import complain
-from service.dicom.entries import STATES
+from service.dicom.entries import LARGEST_ID, STATES
 
 REFUSED = 2  # exit code: the command cannot be run
 
@@ -23,7 +23,7 @@ def add_command(commands: Any) -> None:
     listing = actions.add_parser("list", help="list deliveries, the newest first")
     listing.add_argument("--state", choices=STATES, help="only those; default: all")
     listing.add_argument("--destination", metavar="NAME", help="only those of this destination")
-    listing.add_argument("--limit", type=int, default=100, metavar="N", help="default: 100")
+    listing.add_argument("--limit", type=number, default=100, metavar="N", help="default: 100")
     retrying = actions.add_parser("retry", help="send dead or pending deliveries at once")
     dropping = actions.add_parser("drop", help="never deliver them, and remove their payloads")
     for name, action in (("list", listing), ("retry", retrying), ("drop", dropping)):
@@ -36,8 +36,21 @@ def add_command(commands: Any) -> None:
         action.set_defaults(run_command=_run, action=name)
     for action in (retrying, dropping):
         chosen = action.add_mutually_exclusive_group(required=True)
-        chosen.add_argument("ids", nargs="*", type=int, default=[], metavar="ID", help="deliveries")
+        chosen.add_argument(
+            "ids", nargs="*", type=number, default=[], metavar="ID", help="deliveries"
+        )
         chosen.add_argument("--dead", metavar="NAME", help="all dead letters of this destination")
+
+
+def number(text: str) -> int:
+    """A number from 1 to LARGEST_ID.
+
+    Raises:
+        ArgumentTypeError: It is none.
+    """
+    if not text.isdecimal() or not 1 <= int(text) <= LARGEST_ID:
+        raise argparse.ArgumentTypeError(f"{text[:30]!r} is no number from 1 to {LARGEST_ID}")
+    return int(text)
 
 
 def _url() -> str | None:
@@ -50,7 +63,9 @@ def _url() -> str | None:
 
 def _run(options: argparse.Namespace) -> int:
     if options.outbox is None:
-        complain("name the outbox: --outbox sqlite:///FILE, or set CXRVIEW_OUTBOX")
+        complain(
+            "name the outbox: --outbox sqlite:///FILE, CXRVIEW_OUTBOX or CXRVIEW_DESTINATIONS"
+        )
         return REFUSED
     file = options.outbox.removeprefix("sqlite:///")
     if file != options.outbox and not Path(file.partition("?")[0]).is_file():

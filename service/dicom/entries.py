@@ -10,6 +10,7 @@ from service.database.schema import AwayError
 State = Literal["pending", "leased", "delivered", "dead", "dropped"]
 STATES: tuple[State, ...] = get_args(State)
 OPEN: tuple[State, ...] = ("pending", "leased")  # not delivered yet, and still tried
+LARGEST_ID = 2**63 - 1  # of a delivery, in the databases
 
 
 class OutboxError(Exception):

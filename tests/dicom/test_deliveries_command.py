@@ -82,3 +82,16 @@ def test_an_outbox_that_is_not_there(tmp_path: Path, capsys) -> None:
         assert main(["deliveries", "list", "--outbox", url]) == 2
     assert "there is no outbox" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("number", ["0", "-1", "1e3", "9" * 20, "9" * 5000])
+@pytest.mark.parametrize("words", ["list --limit={}", "retry -- {}", "drop -- {}"])
+def test_a_number_that_no_delivery_has(
+    words: str, number: str, url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Is refused, as by the API."""
+    action, *rest = words.format(number).split()
+    with pytest.raises(SystemExit) as end:
+        main(["deliveries", action, "--outbox", url, *rest])
+    assert end.value.code == 2
+    assert "number" in capsys.readouterr().err

@@ -18,7 +18,7 @@ from service.api.paths import DELIVERIES
 from service.api.problems import DELIVERY_RESPONSES
 from service.api.request_context import context_of
 from service.api.routes.delivery_schemas import Deliveries, Delivery, DestinationCounts
-from service.dicom.entries import STATES, DeliveriesDisabledError, State
+from service.dicom.entries import LARGEST_ID, STATES, DeliveriesDisabledError, State
 
 if TYPE_CHECKING:
     from service.dicom import delivery as delivering
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 FINISH_SECONDS = 2.0  # for the results in progress; others are sent by the next process
 MOST = 500  # of a page
-LARGEST = 2**63 - 1
 
 Responses = dict[int | str, dict[str, Any]]
 
@@ -97,7 +96,7 @@ def outbox_of(request: Request) -> Outbox:
 
 # A forward reference, because the module is loaded only if there are destinations
 OutboxDep = Annotated["Outbox", Depends(outbox_of)]
-DeliveryId = Annotated[int, Path(ge=1, le=LARGEST)]
+DeliveryId = Annotated[int, Path(ge=1, le=LARGEST_ID)]
 
 
 def _recorded(action: str) -> Any:
@@ -118,7 +117,7 @@ def list_some(
         str | None, Query(max_length=64, description="only those of this destination")
     ] = None,
     before: Annotated[
-        int | None, Query(ge=1, le=LARGEST, description="`next` of the page before")
+        int | None, Query(ge=1, le=LARGEST_ID, description="`next` of the page before")
     ] = None,
     limit: Annotated[int, Query(ge=1, le=MOST)] = 100,
 ) -> Deliveries:
