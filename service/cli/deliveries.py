@@ -63,9 +63,7 @@ def _url() -> str | None:
 
 def _run(options: argparse.Namespace) -> int:
     if options.outbox is None:
-        complain(
-            "name the outbox: --outbox sqlite:///FILE, CXRVIEW_OUTBOX or CXRVIEW_DESTINATIONS"
-        )
+        complain("name the outbox: --outbox sqlite:///FILE, CXRVIEW_OUTBOX or CXRVIEW_DESTINATIONS")
         return REFUSED
     file = options.outbox.removeprefix("sqlite:///")
     if file != options.outbox and not Path(file.partition("?")[0]).is_file():
