@@ -67,7 +67,7 @@ def _run(options: argparse.Namespace) -> int:
         return REFUSED
     file = options.outbox.removeprefix("sqlite:///")
     if file != options.outbox and not Path(file.partition("?")[0]).is_file():
-        complain(f"there is no outbox {file}")
+        complain(f"there is no outbox {options.outbox}")
         return REFUSED
     try:
         loaded = import_module("service.cli.delivery_actions")

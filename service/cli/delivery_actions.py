@@ -22,7 +22,7 @@ PAGE = 500
 def run(options: argparse.Namespace) -> int:
     """Run one action; returns 1 if it failed for a delivery, 2 if the outbox cannot be used."""
     try:
-        outbox = Outbox(options.outbox)
+        outbox = Outbox(options.outbox, create=False)
     except OutboxError as error:
         complain(str(error))
         return REFUSED
@@ -53,13 +53,13 @@ def _list(outbox: Outbox, options: argparse.Namespace) -> int:
     console = Console(width=None if sys.stdout.isatty() else 1000)
     console.print(numbers)
     console.print(table)
-    return 0
+    return _checked_name(outbox, options.destination)
 
 
 def _change(outbox: Outbox, options: argparse.Namespace) -> int:
     change = outbox.retry if options.action == "retry" else outbox.drop
     ids = options.ids or _dead(outbox, options.dead)
-    failed = 0
+    failed = _checked_name(outbox, options.dead)
     for each in ids:
         failed |= _changed(change, each)
     return failed
@@ -73,6 +73,16 @@ def _changed(change: Callable[[int], Delivery], delivery: int) -> int:
         return FAILED
     sys.stdout.write(f"{found.id} {found.destination} {found.state}\n")
     return 0
+
+
+def _checked_name(outbox: Outbox, destination: str | None) -> int:
+    """1, and a line that says so, if the outbox has no results for a destination of this name."""
+    known = sorted(outbox.counts())
+    if destination is None or destination in known:
+        return 0
+    there_are = f"those that have: {', '.join(known)}" if known else "nor for any other"
+    complain(f"no results for a destination {destination!r}, {there_are}")
+    return FAILED
 
 
 def _dead(outbox: Outbox, destination: str) -> list[int]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from service.api.auth.clients import PERMISSIONS
-from service.api.auth.keys import KeyFileError, new_key
+from service.api.auth.keys import KeyFileError, new_key, read_clients
 from service.cli.console import complain
 
 
@@ -34,6 +34,8 @@ def run(options: argparse.Namespace) -> int:
     """Create a key, add its hash to the file, and print the key, which is stored nowhere."""
     try:
         key, line = new_key(options.name, frozenset(options.permissions))
+        if options.file.exists():
+            read_clients(options.file)  # nothing is added to a file that is no key file
         # A new file is readable by its owner only; the operator may widen that
         opened = os.open(options.file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         with os.fdopen(opened, "a") as file:

@@ -13,12 +13,11 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection
 
 from service.database.emergency_space import STEP_BYTES, EmergencySpace
-from service.database.migrations import migrate
+from service.database.migrations import migrate, version
 from service.database.schema import AwayError, Schema
 
 READING = "cxrview_reading"
-# How long SQLite waits for a lock of another process, if the URL has no `timeout`
-BUSY_SECONDS = 60
+SQLITE = b"SQLite format 3\0"  # how each of its files begins
 
 
 class Database:
@@ -27,13 +26,14 @@ class Database:
     Args:
         url: An SQLAlchemy URL.
         schema: Its tables, and the classes of its errors.
+        create: Create what is missing; without, a database that lacks the schema is refused.
 
     Raises:
         Exception: `schema.refused`: the database cannot be opened; `schema.away`: from every
             transaction.
     """
 
-    def __init__(self, url: str, schema: Schema) -> None:
+    def __init__(self, url: str, schema: Schema, *, create: bool = True) -> None:
         self._schema, self._opened = schema, False
         try:
             where = sql.make_url(url)
@@ -41,16 +41,18 @@ class Database:
                 where = where.set(drivername="postgresql+pg8000")
             self._sqlite = where.get_backend_name() == "sqlite"
             if self._sqlite and "timeout" not in where.query:
-                where = where.update_query_dict({"timeout": str(BUSY_SECONDS)})
-            self.engine = sql.create_engine(where)
+                where = where.update_query_dict({"timeout": str(schema.busy_seconds)})
             self._file = where.database if self._sqlite else None
+            if self._sqlite and self._file in {None, "", ":memory:"}:
+                raise schema.refused(f"the {schema.name} needs a file: sqlite:///FILE")
+            self.engine = sql.create_engine(where)
             self._reserve = EmergencySpace(Path(f"{self._file}.reserve")) if self._file else None
             if self._sqlite:
                 sql.event.listen(self.engine, "connect", self._prepare)
                 sql.event.listen(self.engine, "begin", _begin)
-            if self._file and schema.private:
+            if self._file and schema.private and create:
                 _make_private(self._file)
-            self._migrate()
+            self._open(create=create)
         except (sql.exc.SQLAlchemyError, ImportError, OSError) as error:
             raise schema.refused(f"the {schema.name} cannot be opened: {error}") from error
         self._opened = True
@@ -95,14 +97,24 @@ class Database:
         except sql.exc.TimeoutError as error:  # of the pool of connections
             raise self._schema.away(f"the {self._schema.name} is too busy") from error
 
-    def _migrate(self) -> None:
+    def _open(self, *, create: bool) -> None:
         while True:
             try:
-                with self._in_words():
-                    return migrate(self.engine, self._schema)
+                return self._bring_up_to_date(create=create)
             except AwayError as error:
                 if not error.retryable:
                     raise
+
+    def _bring_up_to_date(self, *, create: bool) -> None:
+        with self.reading() as connection:  # a command that only reads waits for no writer
+            found = version(connection, self._schema)
+        if found.current is None and not create:
+            raise self._schema.refused(f"the database holds no {self._schema.name}")
+        if found.current not in {None, *found.known}:
+            raise self._schema.refused(f"a newer cxrview has made this {self._schema.name}")
+        if found.current != found.known[0]:
+            with self._in_words():
+                migrate(self.engine, self._schema)
 
     def _is_full(self, name: str) -> bool:
         """Whether SQLite's error means a full disk; for its WAL files it reports an I/O error."""
@@ -134,10 +146,14 @@ class Database:
 
 
 def _make_private(file: str) -> None:
-    """Create the file, or change its mode; SQLite gives its other files the same mode."""
+    """Create the file, or change its mode; SQLite gives its other files the same mode.
+
+    A file that is no database, named by mistake, keeps its mode; opening it as one fails later.
+    """
     opened = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        os.fchmod(opened, 0o600)
+        if os.read(opened, len(SQLITE)) in {b"", SQLITE}:
+            os.fchmod(opened, 0o600)
     finally:
         os.close(opened)
 

@@ -28,4 +28,6 @@ class Schema:
     version_table: str  # differs between schemas, so that they can share a database
     refused: type[Exception]  # raised if the database cannot be opened
     away: type[AwayError]
+    # How long SQLite waits for a lock of another process, if the URL has no `timeout`
+    busy_seconds: int = 60
     private: bool = False  # SQLite: only the owner may read the file, and deleted rows are erased

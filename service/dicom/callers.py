@@ -11,6 +11,7 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 # PS3.5 6.2, VR AE: 1 to 16 characters of the default repertoire without the backslash; spaces at
 # its ends do not count
 AE_TITLE = re.compile(r"(?! )[ -\[\]-~]{1,16}(?<! )")
+NETWORK_LIKE = re.compile(r"[\d.]*\.[\d.]*(/\d*)?|[\da-fA-F:.]*:[\da-fA-F:.]*(/\d*)?")
 
 
 class CallerError(ValueError):
@@ -32,12 +33,16 @@ class Caller:
             CallerError: It is none of these.
         """
         title, separator, address = text.rpartition("@")
-        if separator:
-            return cls(checked_title(title), _network(address))
         try:
-            return cls(None, _network(text))
-        except CallerError:
+            if separator:
+                return cls(checked_title(title), _network(address))
+            if NETWORK_LIKE.fullmatch(text):
+                return cls(None, _network(text))
             return cls(checked_title(text), None)
+        except CallerError as error:
+            raise CallerError(
+                f"{text!r} is no caller (AE, network or AE@network): {error}"
+            ) from None
 
     def allows(self, ae_title: str, address: str) -> bool:
         """Whether a peer is meant by this entry."""
@@ -77,7 +82,7 @@ def _network(text: str) -> Network:
     try:
         return ipaddress.ip_network(text)
     except ValueError as error:
-        raise CallerError(f"{text!r} is no network: {error}") from None
+        raise CallerError(str(error)) from None
 
 
 def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:

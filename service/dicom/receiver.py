@@ -26,6 +26,7 @@ from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
 from service.dicom.callers import Caller, is_allowed
 from service.dicom.connection import TimeLimits
+from service.dicom.entries import OutboxAwayError
 from service.dicom.inbound import MAX_PDU_BYTES, Account, Inbound
 from service.dicom.instance import InstanceError, SourceInstance
 from service.dicom.intake import Intake
@@ -237,6 +238,8 @@ class Receiver:
             status = status_of(error)
             if status.code == 0x0110:
                 LOG.error("an object was not stored: %s", type(error).__name__)  # noqa: TRY400  # its message may hold a patient's data
+            elif isinstance(error, OutboxAwayError):
+                LOG.error("an object was not stored: %s", error)  # noqa: TRY400  # says what to mend
             let_go(error)
             self._records.failed(_title(event.assoc), _address(event.assoc), status)
         self._counts.stored(status.code)

@@ -31,7 +31,23 @@ def test_a_caller_needs_an_entry_with_its_title_and_network(callers, title, addr
 
 
 @pytest.mark.parametrize(
-    "entry", ["", "@", "PACS@", "@10.0.0.0/8", "A" * 17, "A\\B", "PÄCS", " PACS", "PACS@10.0.0.1/8"]
+    "entry",
+    [
+        "",
+        "@",
+        "PACS@",
+        "@10.0.0.0/8",
+        "A" * 17,
+        "A\\B",
+        "PÄCS",
+        " PACS",
+        "PACS@10.0.0.1/8",
+        "10.0.0/8",
+        "300.1.1.1",
+        "10.0.0.1/8",
+        "fe80:::1",
+        "@@",
+    ],
 )
 def test_an_entry_that_cannot_be_meant_is_refused(entry):
     """A mistake in the allow-list must not allow more or less than was meant."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -57,7 +59,7 @@ def test_retry_and_drop(url: str, capsys) -> None:
 
 def test_all_dead_letters_of_a_destination(url: str) -> None:
     """And no others."""
-    assert main(["deliveries", "drop", "--dead", "ris", "--outbox", url]) == 0
+    assert main(["deliveries", "drop", "--dead", "ris", "--outbox", url]) == 1
     assert states(url) == ["dead", "dead", "pending"]
     assert main(["deliveries", "retry", "--dead", "pacs", "--outbox", url]) == 0
     assert states(url) == ["pending", "pending", "pending"]
@@ -82,6 +84,27 @@ def test_an_outbox_that_is_not_there(tmp_path: Path, capsys) -> None:
         assert main(["deliveries", "list", "--outbox", url]) == 2
     assert "there is no outbox" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("words", ["list --destination ris", "retry --dead ris", "drop --dead ris"])
+def test_a_destination_without_results_is_named(url: str, words: str, capsys) -> None:
+    """With those that have some: the name may be misspelt."""
+    action, *rest = words.split()
+    assert main(["deliveries", action, "--outbox", url, *rest]) == 1
+    assert "no results for a destination 'ris', those that have: pacs" in capsys.readouterr().err
+
+
+def test_another_database_is_left_alone(tmp_path: Path, capsys) -> None:
+    """No tables are added, and its mode stays."""
+    file = tmp_path / "other.sqlite"
+    with closing(sqlite3.connect(file)) as other:
+        other.execute("CREATE TABLE patients (name)")
+    file.chmod(0o644)
+    before = file.read_bytes()[100:]  # without the header, which holds the journal's mode
+    assert main(["deliveries", "list", "--outbox", f"sqlite:///{file}"]) == 2
+    assert "holds no outbox" in capsys.readouterr().err
+    assert file.read_bytes()[100:] == before
+    assert file.stat().st_mode & 0o777 == 0o644
 
 
 @pytest.mark.parametrize("number", ["0", "-1", "1e3", "9" * 20, "9" * 5000])

@@ -7,6 +7,7 @@ import sqlite3
 import stat
 import threading
 from collections.abc import Callable
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 
@@ -229,6 +230,47 @@ def test_a_file_that_others_may_read_is_made_private(tmp_path: Path) -> None:
     (tmp_path / "outbox.sqlite").touch(0o644)
     Outbox(f"sqlite:///{tmp_path}/outbox.sqlite").close()
     assert stat.S_IMODE((tmp_path / "outbox.sqlite").stat().st_mode) == 0o600
+
+
+def test_another_file_keeps_its_mode(tmp_path: Path) -> None:
+    """One that is named by mistake and is no database."""
+    (tmp_path / "passwd").write_text("root:x:0:0:root:/root:/bin/bash\n")
+    (tmp_path / "passwd").chmod(0o644)
+    with pytest.raises(OutboxError, match="not a database"):
+        Outbox(f"sqlite:///{tmp_path}/passwd")
+    (only,) = tmp_path.iterdir()
+    assert stat.S_IMODE(only.stat().st_mode) == 0o644
+    assert only.read_text() == "root:x:0:0:root:/root:/bin/bash\n"
+
+
+@pytest.mark.parametrize("url", ["sqlite://", "sqlite:///", "sqlite:///:memory:"])
+def test_memory_is_no_place_for_an_outbox(url: str) -> None:
+    """It does not survive a crash, and each connection would have its own."""
+    with pytest.raises(OutboxError, match="needs a file: sqlite:///FILE"):
+        Outbox(url)
+
+
+def test_an_outbox_of_a_newer_version_is_refused(tmp_path: Path) -> None:
+    """After a step back to an older version of the service."""
+    url = f"sqlite:///{tmp_path}/outbox.sqlite"
+    Outbox(url).close()
+    with closing(sqlite3.connect(tmp_path / "outbox.sqlite", isolation_level=None)) as other:
+        other.execute("UPDATE outbox_version SET version_num = '9999'")
+    with pytest.raises(OutboxError, match="a newer cxrview has made this outbox"):
+        Outbox(url)
+
+
+def test_a_lock_does_not_stop_readers(tmp_path: Path) -> None:
+    """Of an outbox that is up to date; a writer is told who holds it up, within its patience."""
+    url = f"sqlite:///{tmp_path}/outbox.sqlite"
+    Outbox(url).close()
+    with closing(sqlite3.connect(tmp_path / "outbox.sqlite", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        outbox = Outbox(f"{url}?timeout=0")
+        assert outbox.deliveries() == []
+        with pytest.raises(OutboxAwayError, match="locked by another process"):
+            put(outbox, "1.2", "pacs")
+        outbox.close()
 
 
 def test_pages_and_filters(outbox: Outbox) -> None:

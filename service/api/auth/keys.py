@@ -84,15 +84,24 @@ def _tell(clients: dict[bytes, Client]) -> None:
     LOG.info("read %d keys", len(clients))
 
 
-def _read(path: Path) -> dict[bytes, Client]:
+def read_clients(path: Path) -> dict[bytes, Client]:
+    """The clients of a key file, by the SHA-256 of their keys; it may hold none.
+
+    Raises:
+        KeyFileError: It cannot be read, or is no key file.
+    """
     try:
         text = _regular_file(path).decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise KeyFileError(f"{path} cannot be read: {error}") from error
     try:
-        clients = dict(_parsed(text))
+        return dict(_parsed(text))
     except KeyFileError as error:
         raise KeyFileError(f"{path}, {error}") from error
+
+
+def _read(path: Path) -> dict[bytes, Client]:
+    clients = read_clients(path)
     if not clients:
         raise KeyFileError(f"{path} holds no key, so no client could be answered")
     return clients

@@ -40,14 +40,17 @@ class Outbox:
     Args:
         url: An SQLAlchemy URL: `sqlite:///FILE`, or `postgresql+pg8000://...` for several replicas.
         now: A clock, in seconds since 1970; the clocks of all replicas must agree within seconds.
+        create: Create the tables; without, a database that holds no outbox is refused.
 
     Raises:
         OutboxError: The database cannot be opened.
         OutboxAwayError: From every method: the database is locked or full, or does not answer.
     """
 
-    def __init__(self, url: str, now: Callable[[], float] = time.time) -> None:
-        self._now, self._database = now, Database(url, SCHEMA)
+    def __init__(
+        self, url: str, now: Callable[[], float] = time.time, *, create: bool = True
+    ) -> None:
+        self._now, self._database = now, Database(url, SCHEMA, create=create)
         self._reading = self._database.reading
         self._writing = Lock()  # fairer than SQLite's, which makes waiting threads sleep
 

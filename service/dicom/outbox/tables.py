@@ -15,6 +15,7 @@ SCHEMA = Schema(
     version_table="outbox_version",
     refused=OutboxError,
     away=OutboxAwayError,
+    busy_seconds=10,  # a sender waits for its answer, and must be told to try again in time
     private=True,
 )
 METADATA = sql.MetaData()

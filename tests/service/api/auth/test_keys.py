@@ -237,6 +237,16 @@ def test_the_command_makes_a_key(path: Path, capsys: pytest.CaptureFixture[str])
     assert len(path.read_text().splitlines()) == 1
 
 
+def test_the_command_changes_no_other_file(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One that is named by mistake."""
+    path.write_text("root:x:0:0:root:/root:/bin/bash\n")
+    assert main(["key", "pacs-1", "classify", "--file", str(path)]) == 2
+    found = capsys.readouterr()
+    assert found.out == ""
+    assert "line 1: a name, permissions and a SHA-256" in " ".join(found.err.split())
+    assert path.read_text() == "root:x:0:0:root:/root:/bin/bash\n"
+
+
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.1.2.3", "pacs.example"])
 def test_another_address_needs_authentication(
     host: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
