@@ -92,11 +92,15 @@ def _add_reproduce(commands: Any) -> None:
 
 def _add_publish(commands: Any) -> None:
     command = commands.add_parser("publish", help="export a tested run to the model store")
-    command.add_argument("run", type=Path)
-    command.add_argument("--name", required=True)
+    command.add_argument("run", type=Path, help="folder of a run that `test` has tested")
+    command.add_argument("--name", required=True, help="of the model, as swift")
     command.add_argument("--version", required=True, help="as 1.0.0; immutable once published")
     command.add_argument("--probe", type=Path, required=True, help="PNG that may be shared")
-    command.add_argument("--cross-source", type=Path, help="the run folder of `cross-source`")
+    command.add_argument(
+        "--cross-source",
+        type=Path,
+        help="folder of runs tested on other sources: of `cross-source`, or runs with --leave-out",
+    )
     command.add_argument(
         "--limitation",
         action="append",

@@ -16,7 +16,7 @@ export function curlLine(name) {
   // eslint-disable-next-line no-control-regex
   const plain = !/[\u0000-\u001f\u007f]/.test(file);
   const quoted = plain ? `'@${file.replaceAll("'", "'\\''")}'` : `$'@${escaped(file)}'`;
-  const key = access.given ? ` -H "Authorization: Bearer $CXRVIEW_KEY"` : "";
+  const key = access.given ? ` -H "Authorization: Bearer $KEY"` : "";
   return `curl${key} --data-binary ${quoted} '${address("v1/classify")}'`;
 }
 

@@ -69,9 +69,9 @@ class Beside:
         """Run Orthanc until the block ends; it keeps what it has."""
         log = self.folder / "orthanc.log"
         variables = {
-            "CXRVIEW_KEY": self.key,
+            "ROUTE_KEY": self.key,
             "ORTHANC_PASSWORD": PASSWORD,
-            "CXRVIEW_URL": f"http://127.0.0.1:{self.service}",
+            "ROUTE_URL": f"http://127.0.0.1:{self.service}",
             "PYTHONHOME": str(tool(f"{self.release}/Orthanc").parent / "python"),
             "PYTHONPATH": "",
             "TZ": "Asia/Tokyo",  # dates are compared

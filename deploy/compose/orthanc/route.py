@@ -17,8 +17,8 @@ import urllib.request
 import orthanc
 
 # The lane of images that a person waits for; without it, other images come first
-URL = os.environ.get("CXRVIEW_URL", "http://cxrview:8000") + "/dicom-web/studies?lane=interactive"
-KEY = os.environ.get("CXRVIEW_KEY", "")
+URL = os.environ.get("ROUTE_URL", "http://cxrview:8000") + "/dicom-web/studies?lane=interactive"
+KEY = os.environ.get("ROUTE_KEY", "")
 # CR, DX and Secondary Capture. A report is none of these, so the results of cxrview are not sent
 # back to it
 RADIOGRAPHS = {

@@ -94,7 +94,7 @@ def test_the_curl_line_names_no_key(browser: Browser, guarded: Live, keys, tmp_p
         give(screen.open(), keys["classify"][0])
         screen.choose(FRONTAL).answered(1)
         line = screen.copied("Copy curl command")
-    assert '"Authorization: Bearer $CXRVIEW_KEY"' in line
+    assert '"Authorization: Bearer $KEY"' in line
     assert keys["classify"][0] not in line
 
 
