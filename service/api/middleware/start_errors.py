@@ -31,7 +31,7 @@ class StartErrors:
             error = sys.exc_info()[1]
             failed = message["type"] == "lifespan.startup.failed"
             if failed and isinstance(error, TOLD):  # the framework tells it while it raises
-                message["message"] = f"error: {error}"
+                message["message"] = str(error)
             await send(message)
 
         await self.app(scope, receive, told if scope["type"] == "lifespan" else send)

@@ -96,7 +96,9 @@ def test_an_unknown_delivery(client: httpx2.Client, method: str) -> None:
     found = client.request(method, f"/v1/deliveries/999{path}")
     assert (found.status_code, found.json()["code"]) == (404, "unknown_delivery")
     for wrong in ("x", "0", str(2**63)):
-        assert client.request(method, f"/v1/deliveries/{wrong}{path}").status_code == 422
+        found = client.request(method, f"/v1/deliveries/{wrong}{path}")
+        assert found.status_code == 422
+        assert found.json()["detail"].count("delivery: ") == 1
 
 
 @pytest.mark.parametrize("query", ["state=x", "limit=0", "limit=501", "before=0", "stat=dead"])
