@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from http import HTTPStatus
 from pathlib import Path
 from threading import Lock
-from typing import ClassVar
+from typing import ClassVar, Literal, NamedTuple
 
 from service.inference import Classification
 
@@ -35,6 +35,14 @@ class AuditError(Exception):
     """The audit log cannot be written, or its key cannot be used."""
 
     code: ClassVar[str] = "audit_failed"
+
+
+class Asker(NamedTuple):
+    """Of whose request a record is."""
+
+    request_id: str
+    client: str  # empty: not known
+    address: str  # empty: not known
 
 
 class Audit:
@@ -62,9 +70,7 @@ class Audit:
         self._wrote_half = False  # of this process; used for pipes, which cannot be read back
         self._file = self._open()
 
-    def classified(
-        self, request_id: str, client: str, address: str, answer: Classification
-    ) -> None:
+    def classified(self, asker: Asker, answer: Classification) -> None:
         """Record an answer.
 
         Raises:
@@ -80,70 +86,43 @@ class Audit:
             "model": f"{answer.model.name}/{answer.model.version}",
             "model_sha256": answer.model.sha256,
         }
-        self._write("classified", request_id, client, address, entry)
+        self._write("classified", asker, entry)
 
     def asked(
-        self, request_id: str, client: str, address: str, action: str, entry: Mapping[str, object]
+        self,
+        what: Literal["backfill", "delivery", "review"],
+        asker: Asker,
+        entry: Mapping[str, object],
     ) -> None:
-        """Record a request about a backfill job, before the request is carried out.
+        """Record a request about a job, a delivery or a review, before it is carried out.
 
         Raises:
             AuditError: The record could not be written.
         """
-        self._write("backfill", request_id, client, address, {"action": action} | dict(entry))
-
-    def review(
-        self, request_id: str, client: str, address: str, entry: Mapping[str, object]
-    ) -> None:
-        """Record a request of a review, before the request is carried out.
-
-        Raises:
-            AuditError: The record could not be written.
-        """
-        self._write("review", request_id, client, address, dict(entry))
-
-    def delivery(
-        self, request_id: str, client: str, address: str, entry: Mapping[str, object]
-    ) -> None:
-        """Record a request to change a delivery, before the request is carried out.
-
-        Raises:
-            AuditError: The record could not be written.
-        """
-        self._write("delivery", request_id, client, address, dict(entry))
+        self._write(what, asker, entry)
 
     def hash(self, text: str) -> str:
         """The keyed hash of a text that must not appear in the log."""
         return hash_of(text, self._key)
 
-    def failed(self, request_id: str, client: str, address: str, code: str, status: int) -> None:
+    def failed(self, asker: Asker, code: str, status: int) -> None:
         """Record that an image was not classified, or that a client was refused.
 
         If the record cannot be written, the error is logged and the client's answer stays the same.
         """
         if status not in NOT_RECORDED:
-            event = "denied" if status in DENIED else "failed"
-            self._write_or_log(event, request_id, client, address, {"code": code})
+            self._write_or_log("denied" if status in DENIED else "failed", asker, {"code": code})
 
-    def rejected(
-        self, request_id: str, client: str, address: str, entry: Mapping[str, object]
-    ) -> None:
+    def rejected(self, asker: Asker, entry: Mapping[str, object]) -> None:
         """Record rejected associations.
 
         If the record cannot be written, the error is logged, and they stay rejected.
         """
-        self._write_or_log("rejected", request_id, client, address, entry)
+        self._write_or_log("rejected", asker, entry)
 
-    def _write_or_log(
-        self,
-        event: str,
-        request_id: str,
-        client: str,
-        address: str,
-        entry: Mapping[str, object],
-    ) -> None:
+    def _write_or_log(self, event: str, asker: Asker, entry: Mapping[str, object]) -> None:
         try:
-            self._write(event, request_id, client, address, entry)
+            self._write(event, asker, entry)
         except AuditError as error:
             LOG.error("%s", error)  # noqa: TRY400  # it says it all
 
@@ -171,17 +150,10 @@ class Audit:
         except OSError as error:
             raise AuditError(f"the audit log cannot be opened: {error}") from error
 
-    def _write(
-        self,
-        event: str,
-        request_id: str,
-        client: str,
-        address: str,
-        entry: Mapping[str, object],
-    ) -> None:
+    def _write(self, event: str, asker: Asker, entry: Mapping[str, object]) -> None:
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
-        who = {"client": client or None, "address": address or None}
-        head = {"time": now, "event": event, "request_id": request_id}
+        head = {"time": now, "event": event, "request_id": asker.request_id}
+        who = {"client": asker.client or None, "address": asker.address or None}
         line = json.dumps(head | who | dict(entry)).encode() + b"\n"
         with self._lock:
             self._append(line)

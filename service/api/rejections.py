@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from threading import Lock, Timer
 from typing import NamedTuple
 
-from service.api.audit import Audit
+from service.api.audit import Asker, Audit
 
 Record = Callable[[str, str, str], object]  # given a reason, an AE title or "", and an address
 WINDOW_SECONDS = 60.0
@@ -89,6 +89,5 @@ class Rejections:
 
     def _write(self, found: Rejected, count: int) -> None:
         client = f"ae:{found.title}" if found.title else ""
-        self._audit.rejected(
-            secrets.token_hex(16), client, found.address, {"code": found.reason, "count": count}
-        )
+        asker = Asker(secrets.token_hex(16), client, found.address)
+        self._audit.rejected(asker, {"code": found.reason, "count": count})

@@ -12,7 +12,7 @@ from typing import cast
 
 from starlette.types import Scope
 
-from service.api.audit import Audit
+from service.api.audit import Asker, Audit
 from service.inference import Classification
 
 CONTEXT = "cxrview.request_context"
@@ -36,7 +36,7 @@ class RequestContext:
             AuditError: The record could not be written, so the answer must not be sent.
         """
         if self.audit is not None:
-            self.audit.classified(self.request_id, self.client, self.address, answer)
+            self.audit.classified(self._asker, answer)
 
     def asked(self, action: str, job: str) -> None:
         """Record a request about an existing job, or the creation of one.
@@ -54,7 +54,7 @@ class RequestContext:
         """
         if self.audit is not None:
             entry = {"action": action, "delivery": delivery, "destination": destination}
-            self.audit.delivery(self.request_id, self.client, self.address, entry)
+            self.audit.asked("delivery", self._asker, entry)
 
     def reviewed(self, action: str, job: str, **more: object) -> None:
         """Record a request of the review of a job: a decision, a picture, or an export.
@@ -64,7 +64,7 @@ class RequestContext:
         """
         if self.audit is not None:
             entry = {"action": action, "job": job} | more
-            self.audit.review(self.request_id, self.client, self.address, entry)
+            self.audit.asked("review", self._asker, entry)
 
     def asked_for_job(self, source: str) -> None:
         """Record a request to create a job.
@@ -77,13 +77,17 @@ class RequestContext:
 
     def _asked(self, action: str, entry: Mapping[str, object]) -> None:
         if self.audit is not None:
-            self.audit.asked(self.request_id, self.client, self.address, action, entry)
+            self.audit.asked("backfill", self._asker, {"action": action} | dict(entry))
 
     def failed(self, code: str, status: int) -> None:
         """Record that an image, or the request, was answered with a problem."""
         self.code = code
         if self.audit is not None:
-            self.audit.failed(self.request_id, self.client, self.address, code, status)
+            self.audit.failed(self._asker, code, status)
+
+    @property
+    def _asker(self) -> Asker:
+        return Asker(self.request_id, self.client, self.address)
 
 
 def context_of(scope: Scope) -> RequestContext:

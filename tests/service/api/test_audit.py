@@ -14,7 +14,7 @@ import pytest
 from conftest import DATA
 from images import dicom, radiograph
 
-from service.api.audit import Audit, AuditError
+from service.api.audit import Asker, Audit, AuditError
 from service.api.auth.keys import new_key
 from service.api.settings import Settings
 from service.cli import main
@@ -96,15 +96,15 @@ def test_an_old_log_can_be_moved_away(tmp_path: Path) -> None:
     """Entries go on in a new file once they are told; where none can be had, in the old."""
     log, old = tmp_path / "log", tmp_path / "old"
     audit = Audit(log, KEY)
-    audit.failed("1", "", "", "corrupt_image", 422)
+    audit.failed(Asker("1", "", ""), "corrupt_image", 422)
     log.rename(old)
-    audit.failed("2", "", "", "corrupt_image", 422)
+    audit.failed(Asker("2", "", ""), "corrupt_image", 422)
     audit.reopen()
-    audit.failed("3", "", "", "corrupt_image", 422)
+    audit.failed(Asker("3", "", ""), "corrupt_image", 422)
     log.rename(tmp_path / "older")
     log.mkdir()
     audit.reopen()
-    audit.failed("4", "", "", "corrupt_image", 422)
+    audit.failed(Asker("4", "", ""), "corrupt_image", 422)
     assert [each["request_id"] for each in entries(old)] == ["1", "2"]
     assert [each["request_id"] for each in entries(tmp_path / "older")] == ["3", "4"]
 
@@ -113,16 +113,16 @@ def test_two_processes_may_write_to_one_log(tmp_path: Path) -> None:
     """Neither overwrites the other's lines."""
     first, second = (Audit(tmp_path / "log", KEY) for _ in range(2))
     for number in range(100):
-        (first if number % 2 else second).failed(str(number), "", "", "corrupt_image", 422)
+        (first if number % 2 else second).failed(Asker(str(number), "", ""), "corrupt_image", 422)
     assert len(entries(tmp_path / "log")) == 100
 
 
 def test_it_can_go_to_standard_output(capfd: pytest.CaptureFixture[str]) -> None:
     """For those who collect that."""
     audit = Audit(Path("-"), KEY)
-    audit.failed("1", "pacs", "", "not_permitted", 403)
+    audit.failed(Asker("1", "pacs", ""), "not_permitted", 403)
     audit.reopen()
-    audit.failed("2", "pacs", "", "not_permitted", 403)
+    audit.failed(Asker("2", "pacs", ""), "not_permitted", 403)
     lines = capfd.readouterr().out.splitlines()
     assert [json.loads(line)["event"] for line in lines] == ["denied", "denied"]
 
@@ -158,7 +158,7 @@ def test_no_log_is_a_failed_start(
 def test_a_log_only_grows(tmp_path: Path) -> None:
     """What is there when the service starts stays."""
     (tmp_path / "log").write_text("before\n")
-    Audit(tmp_path / "log", KEY).failed("1", "", "", "corrupt_image", 422)
+    Audit(tmp_path / "log", KEY).failed(Asker("1", "", ""), "corrupt_image", 422)
     assert (tmp_path / "log").read_text().startswith("before\n{")
     with pytest.raises(AuditError, match="No space"):
-        Audit(Path("/dev/full"), KEY)._write("failed", "1", "", "", {})
+        Audit(Path("/dev/full"), KEY)._write("failed", Asker("1", "", ""), {})

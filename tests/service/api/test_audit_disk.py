@@ -19,7 +19,7 @@ from conftest import DATA
 from disks import disk, fill
 from live import serving
 
-from service.api.audit import INCOMPLETE, Audit, AuditError
+from service.api.audit import INCOMPLETE, Asker, Audit, AuditError
 
 JPEG = (DATA / "frontal-0003.jpg").read_bytes()
 KEY = bytes(range(32))
@@ -41,7 +41,7 @@ def disk_space(path: Path, left: int) -> Iterator[None]:
 def record(audit: Audit, name: str) -> bool:
     """Whether a record could be written."""
     try:
-        audit.asked(name, "", "", "pause", {"job": "0" * 32})
+        audit.asked("backfill", Asker(name, "", ""), {"job": "0" * 32})
     except AuditError:
         return False
     return True
@@ -108,14 +108,14 @@ def test_a_full_disk_tears_nothing(tmp_path: Path) -> None:
 WRITER = """
 import sys
 from pathlib import Path
-from service.api.audit import Audit, AuditError
+from service.api.audit import Asker, Audit, AuditError
 audit, acknowledged = Audit(Path(sys.argv[1]), bytes(32)), open(sys.argv[2], "w", buffering=1)
 print("ready", flush=True)
 full = False
 for number in range(10**9):
     name = f"{sys.argv[3]}-{number}"
     try:
-        audit.asked(name, "", "", "pause", {"job": "0" * (number % 2000)})
+        audit.asked("backfill", Asker(name, "", ""), {"job": "0" * (number % 2000)})
     except AuditError:
         if not full:
             print("full", flush=True)
@@ -235,7 +235,7 @@ def test_standard_output_that_takes_a_part_is_ended_too(
         monkeypatch.setattr(sys, "stdout", stdout)
         audit = Audit(Path("-"), KEY)
         with pytest.raises(AuditError):  # more than is written in one piece
-            audit.asked("long", "", "", "pause", {"job": "0" * 2 * size})
+            audit.asked("backfill", Asker("long", "", ""), {"job": "0" * 2 * size})
         first = pipe.read(2 * size)
         assert record(audit, "next")
         (tmp_path / "log").write_bytes(first + pipe.read(2 * size))
