@@ -20,8 +20,9 @@ from model_store import Orientation, Store
 from service.api.settings import PREFIX, Settings
 from service.backfill.sources.dicomweb_options import DicomwebOptions
 from service.dicom import findings, stow
+from service.dicom.association_request import APPLICATION_CONTEXT
+from service.dicom.commands import SOP_CLASS_NOT_SUPPORTED, UNRECOGNISED_OPERATION
 from service.dicom.destinations import KINDS, CStoreDestination
-from service.dicom.inbound import MAX_PDU_BYTES
 from service.dicom.instance import (
     IMAGE,
     KEPT,
@@ -31,6 +32,7 @@ from service.dicom.instance import (
     Result,
     SourceInstance,
 )
+from service.dicom.pdu import MAX_PDU_BYTES
 from service.dicom.receiver import ANSWER_SECONDS, IDLE_SECONDS
 from service.dicom.senders.c_store import SYNTAXES
 from service.dicom.senders.statuses import DUPLICATE, LATER, NO_REASON, WARNINGS, is_later
@@ -46,9 +48,11 @@ REPORT = uid.Comprehensive3DSRStorage
 LIMITS = ("max_head_seconds", "max_receive_idle_seconds", "max_receive_seconds", "max_upload_bytes")
 WHY_REJECTED = {
     "called_ae": "the called AE title is not that of the receiver",
-    "calling_ae": "the calling AE title and the network are not allowed",
+    "calling_ae": "the calling AE title is not valid, or it and the network are not allowed",
     "limit": "as many associations are open as the settings allow",
     "stopping": "the service is stopping",
+    "application_context": "the application context is not that of DICOM",
+    "protocol_version": "bit 0 of the protocol version is not set",
 }
 WHY_FAILED = {
     stow.CANNOT_UNDERSTAND: "the object cannot be classified, and never will be",
@@ -130,7 +134,7 @@ An image that is sent again is not classified again, and has the same result.
     yield from _table(
         ("", ""),
         [
-            ("application context", "`1.2.840.10008.3.1.1.1`"),
+            ("application context", f"`{APPLICATION_CONTEXT}`"),
             ("AE title", _setting("dicom_ae_title")),
             ("Implementation Class UID, Version Name", version),
             ("largest PDU that is accepted", f"{MAX_PDU_BYTES:,} bytes"),
@@ -155,7 +159,7 @@ An object needs one frame, in grey or in equal channels. Statuses of C-STORE; Er
 {_tag("ErrorComment")} holds the code of an [error](problems.md):
 """
     yield from _table(("status", "meaning"), ((f"{code:04X}H", MEANINGS[code]) for code in CODES))
-    yield "A sender repeats after A700H and 0110H; after the others, the same object fails again.\n"
+    yield from _broken_requests()
     yield "Rejected associations (A-ASSOCIATE-RJ):\n"
     yield from _table(
         ("result", "source", "reason", "because"),
@@ -182,6 +186,23 @@ The receiver's settings ([all settings](settings.md)):
     others = KINDS["folder"].model_fields
     keys = [f"`{each}`" for each in CStoreDestination.model_fields if each not in others]
     yield f"Keys of a destination of the kind `c-store`, beside those of all: {', '.join(keys)}.\n"
+
+
+def _broken_requests() -> Iterator[str]:
+    yield f"""\
+A sender repeats after A700H and 0110H; after the others, the same object fails again.
+
+A UID is digits with dots, of at most 64 characters. Components with leading zeros, which PS3.5 9.1
+forbids, are accepted as they stand. Priority and Move Originator are not looked at. Operations
+other than C-STORE and C-ECHO are answered with {UNRECOGNISED_OPERATION:04X}H (unrecognised
+operation), a C-ECHO of another SOP class with {SOP_CLASS_NOT_SUPPORTED:04X}H.
+
+The association is aborted at a command set that is damaged or lacks Command Field, Message ID or
+Command Data Set Type; at a response; in a presentation context that was not accepted; and at a data
+set without a command, or in another presentation context than its command. An association request
+is aborted if it is damaged, if a presentation context has an even or repeated number or lacks its
+abstract or transfer syntaxes, or if a name has more than 64 characters.
+"""
 
 
 def _effects() -> Iterator[tuple[str, str]]:

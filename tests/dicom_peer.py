@@ -39,17 +39,18 @@ def association(
     calling: str = "PEER",
     max_pdu: int = 16384,
     more: bytes = b"",
+    application: str = "1.2.840.10008.3.1.1.1",
+    version: int = 1,
 ) -> bytes:
     """An A-ASSOCIATE-RQ; `more` are sub-items of the user information."""
-    items = item(0x10, b"1.2.840.10008.3.1.1.1")
+    items = item(0x10, application.encode())
     for number, abstract, syntaxes in contexts:
-        names = item(0x30, abstract.encode()) + b"".join(
-            item(0x40, each.encode()) for each in syntaxes
-        )
+        names = item(0x30, abstract.encode()) if abstract else b""
+        names += b"".join(item(0x40, each.encode()) for each in syntaxes)
         items += item(0x20, bytes([number, 0, 0, 0]) + names)
     items += item(0x50, item(0x51, struct.pack(">L", max_pdu)) + item(0x52, b"1.2.3.4") + more)
     titles = called.encode().ljust(16) + calling.encode().ljust(16)
-    return pdu(ASSOCIATE_RQ, struct.pack(">HH", 1, 0) + titles + bytes(32) + items)
+    return pdu(ASSOCIATE_RQ, struct.pack(">HH", version, 0) + titles + bytes(32) + items)
 
 
 def command(**elements: str | int) -> bytes:
@@ -58,9 +59,14 @@ def command(**elements: str | int) -> bytes:
         "AffectedSOPClassUID": 0x0002,
         "CommandField": 0x0100,
         "MessageID": 0x0110,
+        "MessageIDBeingRespondedTo": 0x0120,
         "Priority": 0x0700,
         "CommandDataSetType": 0x0800,
+        "Status": 0x0900,
+        "ErrorComment": 0x0902,
         "AffectedSOPInstanceUID": 0x1000,
+        "MoveOriginatorApplicationEntityTitle": 0x1030,
+        "MoveOriginatorMessageID": 0x1031,
     }
     body = b""
     for keyword, each in sorted(elements.items(), key=lambda pair: tags[pair[0]]):

@@ -27,8 +27,9 @@ def receiver() -> list[Row]:
     rejected = lines(
         "Associations rejected by reason",
         "Rejections each second. called_ae: the peer calls another AE title; calling_ae: the peer"
-        " is not in dicom_callers; limit: too many are open; stopping: the pod ends; tls: the"
-        " handshake failed.",
+        " is not in dicom_callers; limit: too many are open; stopping: the pod ends;"
+        " application_context, protocol_version, malformed: the peer speaks no valid DICOM; tls:"
+        " the handshake failed.",
         "ops",
         ask(present("cxrview_dicom_associations_rejected_total", by="reason"), "{{reason}}"),
         stacked=True,

@@ -32,8 +32,9 @@ if TYPE_CHECKING:
 
     from service.dicom.destinations import Destination
     from service.dicom.intake import Intake
+    from service.dicom.observers import Counts, Records
     from service.dicom.outbox import Outbox
-    from service.dicom.receiver import Counts, Listening, Receiver, Records
+    from service.dicom.receiver import Listening, Receiver
     from service.dicom.statuses import Reason, Status
 
 LOG = logging.getLogger(__name__)
@@ -182,7 +183,7 @@ def _receiver(
 
 
 def _counts(settings: Settings, record: Record) -> Counts:
-    from service.dicom.receiver import Counts
+    from service.dicom.observers import Counts
     from service.dicom.statuses import CODES, REASONS
 
     for reason in REASONS:
@@ -202,7 +203,7 @@ def _counts(settings: Settings, record: Record) -> Counts:
 
 def _records(audit: Audit | None) -> Records:
     """What the audit log is told of objects; a peer is the client `ae:` and its AE title."""
-    from service.dicom.receiver import Records
+    from service.dicom.observers import Records
 
     def context(title: str, address: str) -> RequestContext:
         return RequestContext(secrets.token_hex(16), address, audit, f"ae:{title}")

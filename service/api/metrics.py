@@ -117,7 +117,8 @@ ASSOCIATIONS = Gauge("cxrview_dicom_associations", "Associations of the DICOM re
 ASSOCIATIONS_REJECTED = Counter(
     "cxrview_dicom_associations_rejected_total",
     "Associations rejected, by reason: the called AE title is not ours, the calling AE or its"
-    " network is not allowed, too many are open, the process stops; tls: the handshake failed.",
+    " network is not allowed, too many are open, the process stops, the application context or"
+    " the protocol version is another; malformed: aborted; tls: the handshake failed.",
     ["reason"],
 )
 CERTIFICATE_EXPIRES = Gauge(

@@ -7,14 +7,13 @@ import ssl
 import time
 from dataclasses import dataclass
 
-from service.dicom.inbound import HEADER, MAX_PDU_BYTES, P_DATA_TF, Inbound, PduError
+from service.dicom.inbound import Inbound
+from service.dicom.pdu import HEADER, MAX_PDU_BYTES, NOTHING, PDU_TYPES, PduError
 
-PDU_TYPES = range(1, 8)
 # pynetdicom aborts the association when it reads a PDU of an unknown type (PS3.8 9.2, AA-1, AA-8)
 UNRECOGNISED = HEADER.pack(0xFF, 0)
 # pynetdicom's timers take a connection for idle on which it reads nothing for long
 LONGEST_SILENCE_SECONDS = 1.0
-NOTHING = HEADER.pack(P_DATA_TF, 0)  # a PDU without values
 
 
 @dataclass(frozen=True)
@@ -65,7 +64,8 @@ class Connection(socket.socket):
             left = self._one(inbound)
             while not left and not self._ended and time.monotonic() < silent_until:
                 left = self._one(inbound)
-        except PduError:
+        except PduError as error:
+            inbound.broken(str(error))
             self._ended = True
             return UNRECOGNISED
         finally:
@@ -85,7 +85,7 @@ class Connection(socket.socket):
             return b""
         kind, length = HEADER.unpack_from(self._buffer)
         if kind not in PDU_TYPES or length > MAX_PDU_BYTES:
-            raise PduError("of an unknown type, or larger than announced")
+            raise PduError("a PDU of an unknown type, or larger than announced")
         pdu = self._buffer[: HEADER.size + length]
         if not self._fill(pdu[HEADER.size :], deadline):
             raise ConnectionResetError

@@ -3,46 +3,62 @@
 pynetdicom reads a PDU of any declared length into memory, a message of any number of PDUs, and
 copies each byte seven times. So data sets are collected here, within the byte budget of the
 service; pynetdicom gets the commands, and an empty data set with each. Bytes that do not fit are
-dropped, and the peer gets a status instead of a broken connection.
+dropped, and the peer gets a status instead of a broken connection. Requests that pynetdicom would
+not answer as the Standard says are answered here.
 """
 
 from __future__ import annotations
 
-import asyncio
-import struct
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future
-from contextlib import suppress
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
+from service.dicom.account import Account
+from service.dicom.association_request import (
+    AssociationRequest,
+    MalformedRequestError,
+    check_request,
+)
+from service.dicom.commands import C_CANCEL, Command, Refusal
+from service.dicom.observers import Faults
+from service.dicom.pdu import (
+    ASSOCIATE_RQ,
+    COMMAND,
+    HEADER,
+    ITEM,
+    LAST,
+    NOTHING,
+    P_DATA_TF,
+    PduError,
+    presentation_data_values,
+)
 from service.dicom.statuses import TOO_LARGE
-from service.inference import Lane
-from service.uploads.budget import ByteBudget, ServiceFullError
+from service.uploads.budget import ServiceFullError
 
-P_DATA_TF = 4
-# Announced to peers as the largest PDU that is accepted, without its 6 bytes of header
-MAX_PDU_BYTES = 2**18
 MAX_COMMAND_BYTES = 2**14  # the Standard's largest command set has some hundred bytes
 # A peer waits for the answer to each request, because no asynchronous operations window is
-# negotiated (PS3.7 D.3.3.3); but a few messages, such as C-CANCEL, have no answer
+# negotiated (PS3.7 D.3.3.3); a few that do not are served all the same
 MAX_UNANSWERED = 8
-# Reserved at a time, because threads must ask the event loop: at first, and as many as there are
-# already, up to the most
-RESERVED_STEP_BYTES = 2**20
-MAX_STEP_BYTES = 2**22
-
-LOOP_SECONDS = 10.0  # for the event loop to come to it
 # Left free before a data set for what makes it a file: its five UIDs have 64 bytes each at most
 PREFIX_BYTES = 1024
 
-HEADER = struct.Struct(">BxL")  # type, length
-ITEM = struct.Struct(">LBB")  # length, presentation context, message control header
-COMMAND, LAST = 1, 2  # bits of the message control header (PS3.8 E.2)
+
+@dataclass(frozen=True)
+class Link:
+    """pynetdicom's side of an association."""
+
+    # Abstract syntaxes by the numbers of accepted presentation contexts
+    contexts: Callable[[], Mapping[int, str]]
+    send: Callable[[int, bytes], object]  # a command set, in a presentation context
 
 
-class PduError(Exception):
-    """The peer violates the protocol, so that the association must be aborted."""
+class Message(NamedTuple):
+    """A request."""
+
+    context: int
+    command: Command
+    refusal: Refusal | None
 
 
 @dataclass
@@ -67,53 +83,6 @@ class Incoming:
         return memoryview(data)[start:]
 
 
-class Account:
-    """Bytes of the budget, which lives in the event loop, for a thread.
-
-    Args:
-        budget: Shared with all other uploads.
-        lane: Of the images.
-        patience_seconds: How long bytes may wait until they fit.
-        loop: Of the budget.
-    """
-
-    def __init__(
-        self,
-        budget: ByteBudget,
-        lane: Lane,
-        patience_seconds: float,
-        loop: asyncio.AbstractEventLoop,
-    ) -> None:
-        self._budget, self._lane, self._loop = budget, lane, loop
-        self._patience_seconds = patience_seconds
-        self._reserved = 0
-
-    def cover(self, count: int) -> bool:
-        """Reserve until `count` bytes are covered; blocks. False: they do not fit."""
-        while self._reserved < count:
-            step = self._step(count - self._reserved)
-            asked = self._budget.take_in_turn(self._lane, step, self._patience_seconds)
-            taken: Future[None] = asyncio.run_coroutine_threadsafe(asked, self._loop)
-            try:
-                taken.result(self._patience_seconds + LOOP_SECONDS)
-            except (ServiceFullError, TimeoutError):
-                taken.cancel()
-                return False
-            self._reserved += step
-        return True
-
-    def _step(self, needed: int) -> int:
-        wanted = max(RESERVED_STEP_BYTES, min(self._reserved, MAX_STEP_BYTES))
-        return max(needed, min(wanted, self._budget.limit - self._reserved))
-
-    def release(self, received: int) -> None:
-        """Release all bytes; `received` of them had arrived."""
-        count, self._reserved = self._reserved, 0
-        with suppress(RuntimeError):  # the loop has ended, and the process ends
-            self._loop.call_soon_threadsafe(self._budget.release, count)
-            self._loop.call_soon_threadsafe(self._budget.count, self._lane, received)
-
-
 class Inbound:
     """Follows the messages of one association.
 
@@ -123,38 +92,65 @@ class Inbound:
         account: For the bytes of data sets.
         max_object_bytes: The largest data set.
         refuses: Whether an image that begins to arrive now would be refused.
+        faults: Told what the peer does wrong.
     """
 
     def __init__(
-        self, account: Account, max_object_bytes: int, refuses: Callable[[], bool]
+        self,
+        account: Account,
+        max_object_bytes: int,
+        refuses: Callable[[], bool],
+        faults: Faults,
     ) -> None:
         self._account = account
         self._max_object_bytes = max_object_bytes
         self._refuses = refuses
-        self._command_bytes = 0
-        self._has_command = False  # a whole command set came last, so a data set may follow
-        self._asked = self._told = 0  # requests and answers, each counted by one thread
+        self._faults = faults
+        self._command = bytearray()  # that arrives
+        self._context = 0  # of the command that arrives
+        self._message: Message | None = None  # whose data set is to follow, or arrives
+        # Requests, and answers of pynetdicom and of this, each counted by one thread
+        self._asked = self._told = self._refused = 0
         self.incoming: Incoming | None = None  # the data set that arrives, or waits for its answer
+        self.request: AssociationRequest | None = None
+        self.is_accepted = False  # the association; set before the peer is told
+        self.link: Link | None = None
 
     @property
     def busy(self) -> bool:
         """Whether a message is arriving or waits for its answer."""
-        return bool(self.incoming or self._asked > self._told or self._command_bytes)
+        open_requests = self._asked - self._told - self._refused
+        return bool(self.incoming or self._message or open_requests > 0 or self._command)
+
+    @property
+    def title(self) -> str:
+        """The AE title that the peer claims; empty: none yet, or none that is valid."""
+        return self.request.calling if self.request else ""
 
     def keep(self, pdu: memoryview) -> bytes:
         """Follow a whole PDU, and keep its part of a data set.
 
         Returns:
             What is left of it for pynetdicom, which learns of a data set when it is whole; b"" if
-            there is nothing.
+            there is nothing, so that the next PDU can be read.
 
         Raises:
             PduError: See there.
         """
+        if pdu[0] == ASSOCIATE_RQ:
+            return self._ask(bytes(pdu))
         if pdu[0] != P_DATA_TF:
             return bytes(pdu)
-        left = b"".join(self._keep(pdu, start, end) for start, end in _items(pdu))
-        return HEADER.pack(P_DATA_TF, len(left)) + left if left else b""
+        refused = self._refused
+        left = b"".join(self._keep(pdu, *each) for each in presentation_data_values(pdu))
+        if left:
+            return HEADER.pack(P_DATA_TF, len(left)) + left
+        return NOTHING if self._refused > refused else b""  # pynetdicom sends what waits
+
+    def broken(self, reason: str) -> None:
+        """The association is about to be aborted, because the peer violates the protocol."""
+        if self.is_accepted:  # otherwise any peer could fill the log
+            self._faults.aborted(self.title, reason)
 
     def answered(self, is_store: bool) -> None:
         """An answer is about to be sent; to C-STORE, it ends the data set."""
@@ -168,37 +164,88 @@ class Inbound:
         if incoming is not None:
             self._account.release(incoming.received)
 
+    def _ask(self, pdu: bytes) -> bytes:
+        if self.request is not None:
+            raise PduError("a second association request")
+        try:
+            self.request, readable = check_request(pdu)
+        except MalformedRequestError as error:
+            self._faults.malformed(error.title)
+            raise
+        return readable
+
     def _keep(self, pdu: memoryview, start: int, end: int) -> bytes:
         """Follow one presentation data value; what is left of it for pynetdicom."""
         _, context, control = ITEM.unpack_from(pdu, start)
         part, is_last = pdu[start + ITEM.size : end], bool(control & LAST)
-        if control & COMMAND:
-            self._command(len(part), is_last)
-            return bytes(pdu[start:end])
-        self._data(part, is_last)
-        return ITEM.pack(2, context, control) if is_last else b""
+        if not control & COMMAND:
+            return self._data(context, part, is_last)
+        self._command_part(context, part)
+        return self._command_end(context) if is_last else b""
 
-    def _command(self, count: int, is_last: bool) -> None:
-        if self.incoming is not None and not self.incoming.whole:
-            raise PduError("a command within a data set")
-        self._command_bytes += count
-        self._has_command = is_last
-        if self._command_bytes > MAX_COMMAND_BYTES:
-            raise PduError("the command set is too large")
-        if is_last:
-            self._command_bytes = 0
-            self._asked += 1
-            if self._asked - self._told > MAX_UNANSWERED:
-                raise PduError("the peer does not wait for answers")
+    def _command_part(self, context: int, part: memoryview) -> None:
+        if self._message is not None:
+            raise PduError("a command in place of a data set")
+        if self._command and context != self._context:
+            raise PduError("a command in two presentation contexts")
+        self._context = context
+        self._command += part
+        if len(self._command) > MAX_COMMAND_BYTES:
+            raise PduError("a command set that is too large")
 
-    def _data(self, part: memoryview, is_last: bool) -> None:
-        if not self._has_command:
+    def _command_end(self, context: int) -> bytes:
+        command = Command.parse(bytes(self._command))
+        self._command.clear()
+        contexts = self.link.contexts() if self.link is not None else {}
+        if context not in contexts:
+            raise PduError("a presentation context that was not accepted")
+        if command.field == C_CANCEL:  # it has no answer, and nothing can be cancelled
+            return b""
+        self._asked += 1
+        if self._asked - self._told - self._refused > MAX_UNANSWERED:
+            raise PduError("too many requests without waiting for answers")
+        message = Message(context, command, command.refusal(contexts[context]))
+        if command.has_data_set:
+            self._message = message
+        if message.refusal is None:
+            encoded = command.encoded()
+            return ITEM.pack(len(encoded) + 2, context, COMMAND | LAST) + encoded
+        if not command.has_data_set:
+            self._refuse(message, message.refusal)
+        return b""
+
+    def _refuse(self, message: Message, refusal: Refusal) -> None:
+        """Answer a request that has arrived whole, and of which pynetdicom knows nothing."""
+        assert self.link is not None
+        self._faults.refused(self.title, refusal)
+        self._refused += 1
+        self.link.send(message.context, message.command.answer(refusal))
+
+    def _data(self, context: int, part: memoryview, is_last: bool) -> bytes:
+        message = self._message
+        if message is None:
             raise PduError("a data set without a command")
-        if self.incoming is None:
-            self.incoming = Incoming(refusal="queue_full" if self._refuses() else None)
-        incoming = self.incoming
-        if incoming.whole:
+        if context != message.context:
+            raise PduError("a data set in another presentation context than its command")
+        if self.incoming is not None and self.incoming.whole:
             raise PduError("a second data set before the first is answered")
+        self._collect(part, message.refusal)
+        if not is_last:
+            return b""
+        self._message = None
+        if message.refusal is not None:
+            self.end()
+            self._refuse(message, message.refusal)
+            return b""
+        assert self.incoming is not None
+        self.incoming.whole = True
+        return ITEM.pack(2, context, LAST)
+
+    def _collect(self, part: memoryview, refusal: Refusal | None) -> None:
+        if self.incoming is None:
+            dropped = "queue_full" if self._refuses() else None
+            self.incoming = Incoming(refusal=refusal.reason if refusal else dropped)
+        incoming = self.incoming
         incoming.received += len(part)
         if incoming.refusal is None:
             incoming.refusal = self._refusal(incoming.received)
@@ -206,23 +253,8 @@ class Inbound:
                 incoming.data += part
             else:
                 incoming.data = bytearray()
-        if is_last:
-            incoming.whole, self._has_command = True, False
 
     def _refusal(self, received: int) -> str | None:
         if received > self._max_object_bytes:
             return TOO_LARGE
         return None if self._account.cover(received) else ServiceFullError.code
-
-
-def _items(pdu: memoryview) -> Iterator[tuple[int, int]]:
-    """Start and end of each presentation data value item, with its header (PS3.8 9.3.5.1)."""
-    start = HEADER.size
-    while start < len(pdu):
-        if start + ITEM.size > len(pdu):
-            raise PduError("a cut presentation data value")
-        end = start + 4 + ITEM.unpack_from(pdu, start)[0]
-        if not start + ITEM.size <= end <= len(pdu):
-            raise PduError("a presentation data value with a wrong length")
-        yield start, end
-        start = end

@@ -24,25 +24,26 @@ from pynetdicom.dsutils import encode_file_meta
 from pynetdicom.dul import DULServiceProvider
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
+from service.dicom.account import Account
 from service.dicom.callers import Caller, is_allowed
 from service.dicom.connection import TimeLimits
 from service.dicom.entries import OutboxAwayError
-from service.dicom.inbound import MAX_PDU_BYTES, Account, Inbound
+from service.dicom.inbound import Inbound
 from service.dicom.instance import InstanceError, SourceInstance
 from service.dicom.intake import Intake
+from service.dicom.observers import Counts, Faults, Records
+from service.dicom.pdu import MAX_PDU_BYTES
 from service.dicom.server import SPARE_CONNECTIONS, Server
 from service.dicom.statuses import (
     REJECTIONS,
     SUCCESS,
-    Code,
     MismatchError,
     NotStoredError,
     Reason,
-    Status,
     status_of,
 )
 from service.imaging import RADIOGRAPHS, SUPPORTED, UnsupportedSopClassError
-from service.inference import Classification, Lane, let_go
+from service.inference import Lane, let_go
 from service.uploads.budget import ByteBudget
 
 IDLE_SECONDS = 120.0  # an association on which nothing is sent is aborted
@@ -86,24 +87,6 @@ class Work:
     budget: ByteBudget
     refuses: Callable[[Lane], bool]  # whether one more image would be refused now
     stopping: Callable[[], bool]
-
-
-@dataclass(frozen=True)
-class Counts:
-    """Called for the metrics and logs, in any thread."""
-
-    # With the AE title, if the peer has named one, and the address of the peer
-    rejected: Callable[[Reason, str, str], object]
-    stored: Callable[[Code], object]
-
-
-@dataclass(frozen=True)
-class Records:
-    """Called for the audit log, in any thread, with the AE title and address of the peer."""
-
-    # May raise, if it could not be recorded; then the peer is not told success
-    classified: Callable[[str, str, Classification], object]
-    failed: Callable[[str, str, Status], object]
 
 
 class Receiver:
@@ -198,31 +181,34 @@ class Receiver:
         )
         return cast("Server", server)
 
-    def _inbound(self) -> Inbound:
+    def _inbound(self, address: str) -> Inbound:
         work, limits = self._work, self._limits
         account = Account(work.budget, work.lane, limits.patience_seconds, self._loop)
-        return Inbound(account, limits.object_bytes, partial(work.refuses, work.lane))
+        faults = Faults(address, self._counts, self._records)
+        return Inbound(account, limits.object_bytes, partial(work.refuses, work.lane), faults)
 
     def _requested(self, event: evt.Event) -> None:
         """Reject an association that is not wanted."""
-        reason = self._rejection(event.assoc)
+        inbound = self._server.open[event.assoc]
+        reason = self._rejection(event.assoc, inbound)
         if reason is None:
+            inbound.is_accepted = True
             return
-        self._counts.rejected(reason, _title(event.assoc), _address(event.assoc))
+        self._counts.rejected(reason, inbound.title, _address(event.assoc))
         event.assoc.acse.send_reject(*REJECTIONS[reason])
         event.assoc.kill()  # waits until it is sent
 
-    def _rejection(self, association: Association) -> Reason | None:
-        asked: Any = association.requestor.primitive
-        if self._closing.is_set() or self._work.stopping():
+    def _rejection(self, association: Association, inbound: Inbound) -> Reason | None:
+        asked = inbound.request
+        if self._closing.is_set() or self._work.stopping() or asked is None:
             return "stopping"
-        if asked.called_ae_title.strip() != self._listening.ae_title:
+        if asked.fault is not None:
+            return asked.fault
+        if asked.called != self._listening.ae_title:
             return "called_ae"
-        if not is_allowed(self._listening.callers, _title(association), _address(association)):
+        if not is_allowed(self._listening.callers, asked.calling, _address(association)):
             return "calling_ae"
-        if self.associations > self._limits.associations:
-            return "limit"
-        return None
+        return "limit" if self.associations > self._limits.associations else None
 
     def _answered(self, event: evt.Event) -> None:
         inbound = self._server.open.get(event.assoc)

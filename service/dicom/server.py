@@ -7,15 +7,18 @@ import socket
 import ssl
 import threading
 from collections.abc import Callable
+from functools import partial
 from socketserver import BaseServer
 from typing import Any, cast
 
 from pynetdicom import evt
 from pynetdicom.association import Association
+from pynetdicom.pdu_primitives import P_DATA
 from pynetdicom.transport import ThreadedAssociationServer
 
 from service.dicom.connection import Connection, TimeLimits, TlsConnection
-from service.dicom.inbound import Inbound
+from service.dicom.inbound import Inbound, Link
+from service.dicom.pdu import COMMAND, ITEM, LAST
 
 # Beyond the limit of associations, so that peers above it are told why
 SPARE_CONNECTIONS = 16
@@ -31,7 +34,7 @@ class Server(ThreadedAssociationServer):
         tls: Gives what the next connection uses; None: without TLS.
         limits: Of each connection; `pdu` also for the handshake of TLS.
         max_connections: More are closed at once.
-        inbound: Makes what follows the messages of one association.
+        inbound: Makes what follows the messages of one association, by the address of its peer.
         rejected: Called with the address of a peer whose handshake of TLS fails.
         **keywords: Of pynetdicom's server.
     """
@@ -45,7 +48,7 @@ class Server(ThreadedAssociationServer):
         tls: Callable[[], ssl.SSLContext] | None,
         limits: TimeLimits,
         max_connections: int,
-        inbound: Callable[[], Inbound],
+        inbound: Callable[[str], Inbound],
         rejected: Callable[[str], object],
         **keywords: Any,
     ) -> None:
@@ -79,7 +82,7 @@ class Server(ThreadedAssociationServer):
     def process_request_thread(self, request: Any, client_address: Any) -> None:
         """Serve one connection until its association ends."""
         connection: Connection = request
-        inbound = self._inbound()
+        inbound = self._inbound(str(client_address[0]))
         try:
             connection.settimeout(self._limits.pdu)
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
@@ -102,7 +105,9 @@ class Server(ThreadedAssociationServer):
     def _opened(self, event: evt.Event) -> None:
         transport = event.assoc.dul.socket
         connection = cast("Connection", transport and transport.socket)
-        self.open[event.assoc] = cast("Inbound", connection.inbound)
+        inbound = cast("Inbound", connection.inbound)
+        inbound.link = Link(partial(_contexts, event.assoc), partial(_send, event.assoc))
+        self.open[event.assoc] = inbound
 
     def stop(self) -> None:
         """Accept no more connections; blocks until then."""
@@ -113,6 +118,24 @@ class Server(ThreadedAssociationServer):
 def _with_tls(context: ssl.SSLContext, connection: Connection) -> Connection:
     context.sslsocket_class = TlsConnection
     return cast("Connection", context.wrap_socket(connection, server_side=True))
+
+
+def _contexts(association: Association) -> dict[int, str]:
+    """Abstract syntaxes by the numbers of accepted presentation contexts."""
+    accepted = association.accepted_contexts
+    return {cast("int", each.context_id): str(each.abstract_syntax) for each in accepted}
+
+
+def _send(association: Association, context: int, command: bytes) -> None:
+    """Send a command set; pynetdicom's own thread does it next."""
+    most = association.dimse.maximum_pdu_size - ITEM.size  # the peer's; 0: any
+    size = most if most > 0 else len(command)
+    for start in range(0, len(command), size):
+        control = COMMAND | (LAST if start + size >= len(command) else 0)
+        part = bytes([control]) + command[start : start + size]
+        primitive = P_DATA()
+        primitive.presentation_data_value_list.append((context, part))
+        association.dul.send_pdu(primitive)
 
 
 def _closed(event: evt.Event) -> None:

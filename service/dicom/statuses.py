@@ -11,13 +11,15 @@ from service.dicom.instance import InstanceError
 from service.imaging import ImageError, UnsupportedSopClassError
 from service.inference import UnavailableError
 
-Code = Literal[0x0000, 0x0110, 0x0122, 0xA700, 0xA900, 0xC000]
+Code = Literal[0x0000, 0x0110, 0x0117, 0x0122, 0xA700, 0xA900, 0xC000]
 CODES: tuple[Code, ...] = get_args(Code)
 # PS3.4 B.2.3 and PS3.7 C.5; the meaning is what it has here
 MEANINGS: Mapping[Code, str] = {
     0x0000: "Success: the object was classified, or had been before, and its results are committed",
     0x0110: "Processing failure: an error of the service, which its log names",
-    0x0122: "Refused: SOP class not supported; the object is neither CR, DX nor Secondary Capture",
+    0x0117: "Invalid SOP instance; the request has no valid SOP Instance UID",
+    0x0122: "Refused: SOP class not supported; the object is neither CR, DX nor Secondary Capture, "
+    "or the request lacks the SOP class of its presentation context",
     0xA700: "Refused: out of resources; nothing was kept, send the object again later",
     0xA900: "Error: data set does not match the SOP class or SOP instance of the request",
     0xC000: "Error: cannot understand; the object cannot be classified, and never will be",
@@ -33,14 +35,26 @@ class Rejection(NamedTuple):
     reason: int
 
 
-Reason = Literal["called_ae", "calling_ae", "limit", "stopping", "tls"]
+Reason = Literal[
+    "called_ae",
+    "calling_ae",
+    "limit",
+    "stopping",
+    "application_context",
+    "protocol_version",
+    "malformed",
+    "tls",
+]
 REASONS: tuple[Reason, ...] = get_args(Reason)
-# `tls` has none: the handshake fails before an association is asked for
+# `tls` has none: the handshake fails before an association is asked for; `malformed` has none,
+# because such a request is aborted
 REJECTIONS: Mapping[Reason, Rejection] = {
     "called_ae": Rejection(1, 1, 7),  # called AE title not recognised
     "calling_ae": Rejection(1, 1, 3),  # calling AE title not recognised: not in the allow-list
     "limit": Rejection(2, 3, 2),  # local limit exceeded
     "stopping": Rejection(2, 3, 1),  # temporary congestion
+    "application_context": Rejection(1, 1, 2),  # application context name not supported
+    "protocol_version": Rejection(1, 2, 2),  # protocol version not supported
 }
 
 

@@ -7,21 +7,28 @@ import threading
 from collections.abc import Iterator
 
 import pytest
-from dicom_peer import CR, ECHO, P_DATA, pdu, store_command, value
-
-from service.dicom.inbound import (
-    MAX_COMMAND_BYTES,
-    MAX_STEP_BYTES,
-    MAX_UNANSWERED,
-    RESERVED_STEP_BYTES,
-    Account,
-    Inbound,
-    PduError,
+from dicom_peer import (
+    CR,
+    ECHO,
+    P_DATA,
+    VERIFICATION,
+    association,
+    command,
+    pdu,
+    store_command,
+    value,
 )
+
+from service.dicom.account import MAX_STEP_BYTES, RESERVED_STEP_BYTES, Account
+from service.dicom.inbound import MAX_COMMAND_BYTES, MAX_UNANSWERED, Inbound, Link
+from service.dicom.observers import Counts, Faults, Records
+from service.dicom.pdu import PduError
 from service.uploads.budget import ByteBudget
 
 LIMIT = 100
-COMMAND = value(1, 3, store_command(CR, "1.2.3"))
+STORE = store_command(CR, "1.2.3")
+COMMAND = value(1, 3, STORE)
+NO_DATA_SET = STORE.replace(b"\0\x08\2\0\0\0\1\0", b"\0\x08\2\0\0\0\1\1")
 
 
 @pytest.fixture(scope="module")
@@ -42,8 +49,26 @@ def budget() -> ByteBudget:
 
 
 @pytest.fixture
-def inbound(loop, budget) -> Inbound:
-    return Inbound(Account(budget, "interactive", 0.05, loop), LIMIT, lambda: False)
+def sent() -> list[tuple[int, bytes]]:
+    """Answers that do not come from pynetdicom: presentation context and command set."""
+    return []
+
+
+def following(account: Account, refuses: bool, sent: list[tuple[int, bytes]]) -> Inbound:
+    faults = Faults(
+        "192.0.2.1",
+        Counts(lambda *_: None, lambda _: None),
+        Records(lambda *_: None, lambda *_: None),
+    )
+    found = Inbound(account, LIMIT, lambda: refuses, faults)
+    contexts = {1: CR, 3: VERIFICATION}
+    found.link = Link(lambda: contexts, lambda context, data: sent.append((context, data)))
+    return found
+
+
+@pytest.fixture
+def inbound(loop, budget, sent) -> Inbound:
+    return following(Account(budget, "interactive", 0.05, loop), False, sent)
 
 
 def reserved(budget: ByteBudget, loop: asyncio.AbstractEventLoop) -> int:
@@ -130,7 +155,7 @@ def test_an_object_as_large_as_the_budget_fits(loop):
 
 def test_an_object_that_would_be_refused_anyway_is_not_kept(loop, budget):
     """Its bytes are read, because no answer may come before their end, but take no memory."""
-    inbound = Inbound(Account(budget, "interactive", 0.05, loop), LIMIT, lambda: True)
+    inbound = following(Account(budget, "interactive", 0.05, loop), True, [])
     keep(inbound, COMMAND, value(1, 2, b"x"))
     assert inbound.incoming.refusal == "queue_full"
     assert reserved(budget, loop) == 0
@@ -145,7 +170,22 @@ def test_an_object_that_would_be_refused_anyway_is_not_kept(loop, budget):
         [COMMAND, value(1, 2, b"x"), value(1, 2, b"x")],
         [COMMAND, value(1, 2, b"x"), COMMAND, value(1, 0, b"x")],
         [value(1, 1, bytes(MAX_COMMAND_BYTES)), value(1, 1, b"x")],
-        [value(1, 3, ECHO)] * (MAX_UNANSWERED + 1),
+        [value(3, 3, ECHO)] * (MAX_UNANSWERED + 1),
+        [COMMAND, value(3, 2, b"x")],
+        [COMMAND, COMMAND],
+        [value(1, 1, STORE[:20]), value(3, 3, STORE[20:])],
+        [value(5, 3, STORE)],
+        [value(1, 3, NO_DATA_SET), value(1, 2, b"x")],
+        [value(1, 3, STORE[:-1])],
+        [value(1, 3, STORE + STORE)],
+        [value(1, 3, b"\x08" + STORE[1:])],
+        [value(1, 3, b"")],
+        [value(1, 3, command(MessageID=1, CommandDataSetType=0x101))],
+        [value(1, 3, command(CommandField=0x1234, MessageID=1, CommandDataSetType=0x101))],
+        [value(1, 3, command(CommandField=1, CommandDataSetType=0x101))],
+        [value(1, 3, command(CommandField=1, MessageID=1))],
+        [value(1, 3, command(CommandField=0x8001, MessageIDBeingRespondedTo=1, Status=0))],
+        [value(3, 3, ECHO.replace(b"\1\1", b"\1\0"))],
         [b"\0\0\0\1\1"],
         [b"\0\0\0\0\1\3"],
         [b"\0\0\0\x09\1\3short"],
@@ -160,6 +200,21 @@ def test_an_object_that_would_be_refused_anyway_is_not_kept(loop, budget):
         "second object unanswered",
         "endless command",
         "never waits",
+        "data in another context",
+        "command without its data",
+        "command in two contexts",
+        "unknown context",
+        "data that the command denies",
+        "cut command",
+        "repeated elements",
+        "element of another group",
+        "empty command",
+        "no Command Field",
+        "unknown command",
+        "no Message ID",
+        "no Command Data Set Type",
+        "response",
+        "C-ECHO with data",
         "no control header",
         "length of zero",
         "longer than the PDU",
@@ -171,6 +226,74 @@ def test_what_breaks_the_protocol_ends_the_association(inbound, values):
     """So that no bytes are taken for those of another message."""
     with pytest.raises(PduError):
         keep(inbound, *values)
+
+
+def test_a_refused_request_is_answered_when_it_has_arrived(inbound, sent, budget, loop):
+    """Its bytes are dropped, pynetdicom gets nothing, and the next request is served."""
+    wrong = value(1, 3, store_command(CR, "no UID", message=5))
+    assert keep(inbound, wrong, value(1, 0, b"ab")) == b""
+    assert not sent
+    assert inbound.busy
+    assert keep(inbound, value(1, 2, b"c")) == pdu(P_DATA, b"")
+    answer = command(
+        AffectedSOPClassUID=CR,
+        CommandField=0x8001,
+        MessageIDBeingRespondedTo=5,
+        CommandDataSetType=0x101,
+        Status=0x117,
+        ErrorComment="not_an_instance ",
+    )
+    assert sent == [(1, answer)]
+    assert not inbound.busy
+    assert reserved(budget, loop) == 0
+    assert keep(inbound, COMMAND, value(1, 2, b"d")) == pdu(P_DATA, COMMAND + value(1, 2, b""))
+    assert inbound.incoming.refusal is None
+
+
+def test_a_refused_request_does_not_end_the_object_before_it(inbound, sent, budget, loop):
+    """A peer that does not wait for the answer keeps the bytes that it still needs."""
+    keep(inbound, COMMAND, value(1, 2, b"d"))
+    assert keep(inbound, value(3, 3, NO_DATA_SET)) == pdu(P_DATA, b"")
+    assert len(sent) == 1
+    assert bytes(inbound.incoming.part_10(b"")) == b"d"
+    assert reserved(budget, loop) == RESERVED_STEP_BYTES
+
+
+def test_commands_are_put_together_and_hold_what_was_checked(inbound):
+    """Pynetdicom gets no element that it could refuse."""
+    parts = [
+        value(1, 2 * (at == len(STORE) - 1) + 1, STORE[at : at + 1]) for at in range(len(STORE))
+    ]
+    assert keep(inbound, *parts) == pdu(P_DATA, COMMAND)
+    keep(inbound, value(1, 2, b"x"))
+    inbound.answered(is_store=True)
+    odd = command(
+        AffectedSOPClassUID=CR,
+        CommandField=1,
+        MessageID=1,
+        Priority=77,
+        CommandDataSetType=0,
+        AffectedSOPInstanceUID="1.2.3",
+        MoveOriginatorApplicationEntityTitle="\\" * 40,
+        MoveOriginatorMessageID=1,
+    )
+    assert keep(inbound, value(1, 3, odd)) == pdu(P_DATA, COMMAND)
+
+
+def test_there_is_nothing_to_cancel(inbound, sent):
+    """C-CANCEL has no answer."""
+    cancel = command(CommandField=0xFFF, MessageIDBeingRespondedTo=1, CommandDataSetType=0x101)
+    assert keep(inbound, *[value(1, 3, cancel)] * 100) == b""
+    assert not sent
+    assert not inbound.busy
+
+
+def test_a_second_association_request_ends_the_association(inbound):
+    """It could change what the first was accepted for."""
+    request = association([(1, CR, ["1.2.840.10008.1.2"])])
+    assert inbound.keep(memoryview(request)) == request
+    with pytest.raises(PduError):
+        inbound.keep(memoryview(request))
 
 
 def test_the_end_of_an_association_frees_what_had_arrived(inbound, budget, loop):
