@@ -70,6 +70,20 @@ MUTATIONS: tuple[Callable[[bytearray, random.Random], None], ...] = (
 )
 
 
+def changed(seed: int, body: bytes) -> bytes:
+    """A body whose bytes are changed, removed, added or repeated, always the same for a seed."""
+    random_ = random.Random(seed)
+    data = bytearray(body)
+    for _ in range(random_.randint(1, 4)):
+        random_.choice((_flip, _remove, _insert, _repeat))(data, random_)
+    return bytes(data)
+
+
+def _remove(data: bytearray, random_: random.Random) -> None:
+    at = random_.randrange(len(data))
+    del data[at : min(at + random_.randint(1, 8), at + len(data) - 1)]
+
+
 def damaged(seed: int, sent: Stored) -> list[bytes]:
     """The PDUs of a stream, always the same for a seed."""
     random_ = random.Random(seed)
