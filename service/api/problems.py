@@ -233,7 +233,7 @@ def problem_of(error: Exception) -> Problem:
 
 
 def _detail_of(error: Exception) -> str:
-    """Text for people. For an invalid parameter: its name and the rule, once; not the value sent."""
+    """Text for people. For an invalid parameter: its name and the rule, each once; no values."""
     if isinstance(error, RequestValidationError):
         return "; ".join({f"{found['loc'][-1]}: {found['msg']}": "" for found in error.errors()})
     return str(error)
