@@ -32,14 +32,6 @@ class Served:
     store: Store
 
 
-@pytest.fixture(autouse=True)
-def patience() -> Iterator[None]:
-    """The machine may be slow."""
-    expect.set_options(timeout=SLOW_MILLISECONDS)
-    yield
-    expect.set_options(timeout=5000)
-
-
 @pytest.fixture
 def served(headed_store: Path, tmp_path: Path) -> Iterator[Served]:
     """A job with as many images on its worklist as calibration needs."""
