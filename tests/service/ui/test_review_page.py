@@ -253,9 +253,8 @@ def test_answers_that_are_cut_off_are_asked_for_again(browser: Browser, served: 
             press(screen, "f")
         saved(screen)
     assert len(served.history()) == 2
-    assert (
-        list(cut.values()).count(2) >= 3
-    )  # the worklist and the two pictures; others are loaded ahead
+    # The worklist and the two pictures; of those that are loaded ahead, not all come
+    assert list(cut.values()).count(2) >= 3
 
 
 def test_downloads(browser: Browser, served: Served) -> None:
