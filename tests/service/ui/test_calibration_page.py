@@ -116,3 +116,5 @@ def test_a_person_calibrates(browser: Browser, served: Served) -> None:
         screen.page.set_viewport_size(PHONE)
         assert violations(screen) == []
         assert screen.page.evaluate("() => document.documentElement.scrollWidth - innerWidth") == 0
+        table = screen.page.get_by_role("region", name="Before and after")
+        assert table.evaluate("(it) => it.scrollWidth - it.clientWidth") == 0
