@@ -1,20 +1,23 @@
 """Draw certificate.png, the picture in backfill-results.md: of the radiographs in tests/data.
 
-python docs/certificate.py        needs Chromium
+python docs/certificate.py        needs Chromium and the extra `dev`
 """
 
 from __future__ import annotations
 
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
 from service.backfill.report.write import PAGE
 from service.cli import main as cxrview
 
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+from browser import chromium
+
 HERE = Path(__file__).parent
 IMAGES = HERE.parent / "tests" / "data"
-CHROMIUM = "/usr/bin/chromium"
 HEIGHT = 740  # of the page, in pixels
 
 
@@ -24,7 +27,7 @@ def main() -> None:
         assert cxrview(["backfill", str(IMAGES), f"--out={folder}/out"]) == 0
         subprocess.run(
             [
-                CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars",
+                chromium(), "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars",
                 f"--user-data-dir={folder}/browser", f"--window-size=794,{HEIGHT}",
                 "--force-device-scale-factor=1.5", f"--screenshot={HERE / 'certificate.png'}",
                 (Path(folder) / "out" / PAGE).as_uri(),

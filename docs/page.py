@@ -14,11 +14,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+from browser import browsing
 
 HERE = Path(__file__).parent
 IMAGES = HERE.parent / "tests" / "data"
-CHROMIUM = "/usr/bin/chromium"
 VIEW = {"width": 1280, "height": 860}
 PATIENCE_MILLISECONDS = 120_000
 COMMIT_MILLISECONDS = 600_000  # until the first thousand images of a job are committed
@@ -28,8 +30,7 @@ COPIES = 400  # of each radiograph in the job that still runs
 def main() -> None:
     """Photograph the pages in both themes."""
     files = sorted(path for path in IMAGES.iterdir() if path.suffix in {".jpg", ".dcm"})
-    with sync_playwright() as playwright, tempfile.TemporaryDirectory(prefix="cxrview-") as folder:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+    with browsing() as browser, tempfile.TemporaryDirectory(prefix="cxrview-") as folder:
         with served() as url:
             for theme in ("light", "dark"):
                 with opened(browser, theme, url) as page:

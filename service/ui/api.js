@@ -64,14 +64,17 @@ export async function request(path, { body, files = body ? [body] : [], headers 
 }
 
 // The JSON of an answer
-export const json = async (path, options) => (await request(path, options)).json();
+export const json = async (path, options) => whole(await request(path, options), "json", options?.signal);
 
 // The bytes of an answer
-export async function file(path) {
-  const answer = await request(path);
+export const file = async (path) => whole(await request(path), "blob");
+
+// What an answer is as a whole; it may end too early, as when the service dies
+async function whole(answer, kind, signal) {
   try {
-    return await answer.blob();
+    return await answer[kind]();
   } catch (error) {
+    signal?.throwIfAborted();
     throw new Problem({ code: "cut_off", title: "", detail: error.message });
   }
 }

@@ -12,7 +12,7 @@ const FEW = 20; // entries before the next ones are asked for
 const LAST = 5; // decisions that are shown
 const SUMMARY_MILLISECONDS = 1000;
 const RETRY_MILLISECONDS = 5000; // after requests that were tried some times in vain
-const UNREACHABLE = "unreachable"; // as in api.js
+const AWAY = new Set(["unreachable", "cut_off"]); // as in api.js: the service is away, or was in the middle of an answer
 
 export const DECISIONS = { f: "frontal", l: "lateral", n: "not_chest", u: "unsure" };
 
@@ -155,7 +155,7 @@ export class Session extends Observable {
       this.problem = null;
     } catch (error) {
       if (!signal.aborted) this.problem = error;
-      if (error.code === UNREACHABLE) this.#later(signal, () => this.#more());
+      if (AWAY.has(error.code)) this.#later(signal, () => this.#more());
     }
     if (signal.aborted) return;
     this.asking = null;
@@ -192,7 +192,7 @@ export class Session extends Observable {
     } catch (error) {
       if (signal.aborted) return;
       this.states.set(instance, error);
-      if (error.code === UNREACHABLE) this.#later(signal, () => this.reload(instance));
+      if (AWAY.has(error.code)) this.#later(signal, () => this.reload(instance));
     }
     if (signal.aborted) return;
     this.#active -= 1;

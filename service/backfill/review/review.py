@@ -130,7 +130,7 @@ class Review:
         chosen = (
             place
             for instance, place in islice(worklist.places.items(), after, None)
-            if _shown(stand.get(instance, Readings()), reader, show)
+            if _shown(stand.get(instance), reader, show)
         )
         places = list(islice(chosen, most + 1))  # one more: the place to go on at
         rows = list(worklist.entries(places[:most]))
@@ -265,13 +265,13 @@ def _rows(worklist: Worklist) -> Iterator[dict[str, Any]]:
     return worklist.entries(list(range(len(worklist))))
 
 
-def _shown(readings: Readings, reader: str, show: Show) -> bool:
+def _shown(readings: Readings | None, reader: str, show: Show) -> bool:
     """Whether an image is among those that a person asks for."""
+    if show == "all":
+        return True
+    if readings is None or not readings.by_reader:  # most of a long worklist
+        return show == "open"
     by = readings.by_reader
-    if show == "open":
-        return not by
     if show == "second":
         return len(by) == 1 and reader not in by
-    if show == "conflicts":
-        return readings.differ and readings.adjudication is None and reader not in by
-    return True
+    return readings.differ and readings.adjudication is None and reader not in by

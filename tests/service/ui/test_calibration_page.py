@@ -32,14 +32,6 @@ class Served:
     store: Store
 
 
-@pytest.fixture(autouse=True)
-def patience() -> Iterator[None]:
-    """The machine may be slow."""
-    expect.set_options(timeout=SLOW_MILLISECONDS)
-    yield
-    expect.set_options(timeout=5000)
-
-
 @pytest.fixture
 def served(headed_store: Path, tmp_path: Path) -> Iterator[Served]:
     """A job with as many images on its worklist as calibration needs."""
@@ -124,3 +116,5 @@ def test_a_person_calibrates(browser: Browser, served: Served) -> None:
         screen.page.set_viewport_size(PHONE)
         assert violations(screen) == []
         assert screen.page.evaluate("() => document.documentElement.scrollWidth - innerWidth") == 0
+        table = screen.page.get_by_role("region", name="Before and after")
+        assert table.evaluate("(it) => it.scrollWidth - it.clientWidth") == 0

@@ -27,6 +27,12 @@ LATERAL = DATA / "lateral-0013-header-says-pa.dcm"
 NO_CHEST = payload("hand.png", png(marked(radiograph(), "no_chest")))
 TURNED = payload("turned.png", png(marked(radiograph(seed=1), "turn_90", "inverted")))
 NO_IMAGE = payload("notes.txt", b"no image")
+OPENED = 4  # images
+# Without it, a slow machine would take so long that pictures of the screen are asked for
+NEVER_LATE = """() => {
+    const before = setTimeout;
+    window.setTimeout = (act, delay, ...rest) => delay >= 10_000 ? 0 : before(act, delay, ...rest);
+}"""
 
 
 @pytest.fixture
@@ -48,6 +54,15 @@ def many(count: int) -> list[dict[str, Any]]:
     """So many files, of which every third is a lateral."""
     data = [FRONTAL.read_bytes(), FRONTAL.read_bytes(), LATERAL.read_bytes()]
     return [payload(f"n{n:03}", data[n % 3]) for n in range(count)]
+
+
+def open_card(screen: Screen, place: int) -> None:
+    """Click on it, and wait for its picture."""
+    card = screen.cards.nth(place)
+    card.click()
+    name = card.locator(".name").inner_text()
+    expect(screen.detail.get_by_role("heading", name=name)).to_be_visible()
+    expect(screen.detail.get_by_role("img", name="The radiograph")).to_be_visible()
 
 
 def rows_of(screen: Screen) -> list[dict[str, str]]:
@@ -266,7 +281,7 @@ def test_many_files_are_sent_in_groups(screen: Screen) -> None:
 
 
 def test_pictures_wait_until_groups_are_answered(screen: Screen) -> None:
-    """But that of the opened image comes at once, and those of the screen follow."""
+    """But those of the opened images come at once, and those of the screen follow."""
     held: list[Route] = []
     batches = iter([None])
 
@@ -276,16 +291,21 @@ def test_pictures_wait_until_groups_are_answered(screen: Screen) -> None:
         else:
             held.append(route)
 
+    screen.page.evaluate(NEVER_LATE)
     screen.page.route("**/v1/classify/batch", hold_the_second)
     screen.choose(*many(60))
-    expect(screen.detail.get_by_role("img", name="The radiograph")).to_be_visible()
-    expect(screen.card("n004")).to_contain_text("Frontal")
-    assert len(paths(screen, "explain=true&lane=backfill")) == 1
-    assert len(paths(screen, "explain=true")) == 0
+    # Either group may be the first to arrive; what it answered comes to the top
+    screen.page.get_by_label("Sort").select_option("Most certain first")
+    screen.page.get_by_text(re.compile("^(28|32) of 60")).wait_for()
+    for place in range(OPENED):
+        open_card(screen, place)
+    asked = paths(screen, "explain=true&lane=backfill")
+    # The first of all is opened without a click, if it is answered
+    assert OPENED <= len(asked) <= OPENED + 1
+    assert paths(screen, "explain=true") == []
     held[0].continue_()
     screen.answered(60)
-    for name in ("n000", "n001", "n002", "n003"):
-        expect(screen.card(name).locator("canvas.evidence")).to_be_visible()
+    expect(screen.page.locator(".card canvas.evidence").nth(3)).to_be_visible()
     assert len(paths(screen, "explain=true")) < 40
 
 

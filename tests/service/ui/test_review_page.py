@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,11 +15,11 @@ from typing import Any
 
 import httpx2
 import pytest
-from browser import SLOW_MILLISECONDS, Screen, shown
+from browser import Screen, shown
 from conftest import ROOT
 from images import dicom, radiograph
 from live import Live, serving
-from playwright.sync_api import Browser, Locator, expect
+from playwright.sync_api import Browser, Locator, Route, expect
 from review_jobs import worked, write_doubted
 
 from service.api.auth.keys import new_key
@@ -70,14 +71,6 @@ def settings(folder: Path, store: Path, archive: Path) -> dict[str, str]:
         "backfill_folder": str(folder / "jobs"),
         "backfill_sources": str(archive),
     }
-
-
-@pytest.fixture(autouse=True)
-def patience() -> Iterator[None]:
-    """The machine may be slow."""
-    expect.set_options(timeout=SLOW_MILLISECONDS)
-    yield
-    expect.set_options(timeout=5000)
 
 
 @pytest.fixture
@@ -239,6 +232,29 @@ def test_others_do_not_see_the_page(browser: Browser, served: Served) -> None:
     with signed_in(browser, served, "it") as screen:
         expect(screen.page.get_by_text("This page needs the permission review.")).to_be_visible()
         expect(screen.page.get_by_role("link", name="Review")).to_have_count(0)
+
+
+def test_answers_that_are_cut_off_are_asked_for_again(browser: Browser, served: Served) -> None:
+    """As of a service that dies in the middle of a worklist and of a picture."""
+    cut: dict[str, int] = {}
+
+    def cut_once(route: Route) -> None:
+        url = route.request.url
+        cut[url] = cut.get(url, 0) + 1
+        if cut[url] == 1:
+            route.fulfill(content_type="application/json", body='{"entries": [{"place"')
+        else:
+            route.continue_()
+
+    with signed_in(browser, served, "ann") as screen:
+        screen.page.route(re.compile("/worklist|/pictures/"), cut_once)
+        begin(screen)
+        for _ in range(2):
+            press(screen, "f")
+        saved(screen)
+    assert len(served.history()) == 2
+    # The worklist and the two pictures; of those that are loaded ahead, not all come
+    assert list(cut.values()).count(2) >= 3
 
 
 def test_downloads(browser: Browser, served: Served) -> None:
