@@ -46,7 +46,7 @@ class Database:
             if self._sqlite and self._file in {None, "", ":memory:"}:
                 raise schema.refused(f"the {schema.name} needs a file: sqlite:///FILE")
             self.engine = sql.create_engine(where)
-            self._reserve = EmergencySpace(Path(f"{self._file}.reserve")) if self._file else None
+            self._reserve = self._reserve_of(schema)
             if self._sqlite:
                 sql.event.listen(self.engine, "connect", self._prepare)
                 sql.event.listen(self.engine, "begin", _begin)
@@ -60,13 +60,19 @@ class Database:
             self._reserve.keep()
 
     @contextmanager
-    def transaction(self) -> Iterator[Connection]:
+    def transaction(self, *, is_new: bool = False) -> Iterator[Connection]:
         """A write transaction: commits the whole block, or nothing after an error.
+
+        Args:
+            is_new: It stores what can be refused. The reserved space is not for it: on a full disk
+                it fails before it begins.
 
         Raises:
             AwayError: `schema.away`: the database is locked or full, or does not answer.
         """
-        with self._in_words(), self.engine.begin() as connection:
+        if is_new and self._reserve is not None and not self._reserve.is_whole():
+            raise self._schema.away(self._full())
+        with self._in_words(is_new=is_new), self.engine.begin() as connection:
             yield connection
 
     @contextmanager
@@ -83,7 +89,7 @@ class Database:
             yield connection
 
     @contextmanager
-    def _in_words(self) -> Iterator[None]:
+    def _in_words(self, *, is_new: bool = False) -> Iterator[None]:
         try:
             yield
         except sql.exc.IntegrityError:  # the caller handles conflicts with existing rows
@@ -91,7 +97,7 @@ class Database:
         except sql.exc.DBAPIError as error:
             name: str = getattr(error.orig, "sqlite_errorname", "")
             full = self._is_full(name)
-            freed = full and self._reserve is not None and self._reserve.give_up()
+            freed = full and not is_new and self._reserve is not None and self._reserve.give_up()
             why = self._why(name, error, full=full)
             raise self._schema.away(why, retryable=freed) from error
         except sql.exc.TimeoutError as error:  # of the pool of connections
@@ -116,6 +122,11 @@ class Database:
             with self._in_words():
                 migrate(self.engine, self._schema)
 
+    def _reserve_of(self, schema: Schema) -> EmergencySpace | None:
+        if not self._file:
+            return None
+        return EmergencySpace(Path(f"{self._file}.reserve"), schema.step_bytes)
+
     def _is_full(self, name: str) -> bool:
         """Whether SQLite's error means a full disk; for its WAL files it reports an I/O error."""
         if not name.startswith("SQLITE_IOERR") or not self._file:
@@ -128,13 +139,17 @@ class Database:
         if name.startswith("SQLITE_BUSY"):
             return f"{what} is locked by another process: {self._file}"
         if full:
-            return f"the disk is full: {what} {self._file} cannot grow"
+            return self._full()
         return f"{what} cannot be {'used' if self._opened else 'opened'}: {error.orig}"
+
+    def _full(self) -> str:
+        return f"the disk is full: the {self._schema.name} {self._file} cannot grow"
 
     def _prepare(self, connection: Any, _: Any) -> None:
         """Set up SQLite: readers do not wait for a writer, and a commit is on the disk."""
         connection.isolation_level = None  # `_begin` starts transactions
         pragmas = ["journal_mode = WAL", "synchronous = FULL", "temp_store = MEMORY"]
+        pragmas.append(f"wal_autocheckpoint = {self._schema.log_pages}")
         if self._schema.private:
             pragmas.append("secure_delete = ON")
         for pragma in pragmas:

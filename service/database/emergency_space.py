@@ -13,10 +13,24 @@ STEP_BYTES = 2**16
 
 
 class EmergencySpace:
-    """A file of unused space beside the database."""
+    """A file of unused space beside the database.
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    Args:
+        path: The file.
+        step_bytes: What is freed at once.
+    """
+
+    def __init__(self, path: Path, step_bytes: int) -> None:
+        self._path, self._step_bytes = path, step_bytes
+
+    def is_whole(self) -> bool:
+        """Whether nothing of it is freed; what was is allocated again, if the disk has room."""
+        if self._size() < EMERGENCY_BYTES:
+            disk = os.statvfs(self._path.parent)
+            # As much again stays free: to try for the last byte would fail who needs it meanwhile
+            if disk.f_bavail * disk.f_frsize >= 2 * EMERGENCY_BYTES:
+                self.keep()
+        return self._size() >= EMERGENCY_BYTES
 
     def keep(self) -> None:
         """Allocate the file in full; if the disk is full, keep the size that it had."""
@@ -31,9 +45,15 @@ class EmergencySpace:
                 os.close(file)
 
     def give_up(self) -> bool:
-        """Free `STEP_BYTES`; False if no reserved space was left."""
+        """Free a step; False if no reserved space was left."""
         with suppress(OSError):
-            size = self._path.stat().st_size
-            os.truncate(self._path, max(size - STEP_BYTES, 0))
+            size = self._size()
+            os.truncate(self._path, max(size - self._step_bytes, 0))
             return size > 0
         return False
+
+    def _size(self) -> int:
+        try:
+            return self._path.stat().st_size
+        except OSError:
+            return 0

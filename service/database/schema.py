@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from service.database.emergency_space import STEP_BYTES
+
 
 class AwayError(Exception):
     """A base class: the database is locked or full, or does not answer.
@@ -30,4 +32,8 @@ class Schema:
     away: type[AwayError]
     # How long SQLite waits for a lock of another process, if the URL has no `timeout`
     busy_seconds: int = 60
+    # SQLite's write-ahead log is written back at this size. On a full disk that needs as much space
+    log_pages: int = 1000
+    # Of the space that is reserved for a full disk, freed at once
+    step_bytes: int = STEP_BYTES
     private: bool = False  # SQLite: only the owner may read the file, and deleted rows are erased

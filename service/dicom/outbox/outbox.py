@@ -26,6 +26,7 @@ from service.dicom.entries import (
     DeliveryStateError,
     Entry,
     Leased,
+    OutboxAwayError,
     State,
 )
 from service.dicom.outbox.queries import SHOWN, failure, lease_due, numbers, oldest, shown, some_due
@@ -53,6 +54,7 @@ class Outbox:
         self._now, self._database = now, Database(url, SCHEMA, create=create)
         self._reading = self._database.reading
         self._writing = Lock()  # fairer than SQLite's, which makes waiting threads sleep
+        self._failed_at, self._failed_why = -1.0, ""  # of the last write that failed
 
     def close(self) -> None:
         """Close all connections."""
@@ -94,7 +96,7 @@ class Outbox:
             for entry in entries
         ]
         new = self._database.insert(ANSWERS).values(**same, answer=answer, created=now)
-        with self._transaction() as connection:
+        with self._transaction(is_new=True) as connection:
             once = new.on_conflict_do_nothing().returning(ANSWERS.c.created)
             if connection.scalar(once) is None:
                 return False
@@ -280,6 +282,14 @@ class Outbox:
         return found
 
     @contextmanager
-    def _transaction(self) -> Iterator[Connection]:
-        with self._writing, self._database.transaction() as connection:
-            yield connection
+    def _transaction(self, *, is_new: bool = False) -> Iterator[Connection]:
+        asked = time.monotonic()
+        with self._writing:
+            if self._failed_at > asked:  # while this one waited; a lock would hold each up in turn
+                raise OutboxAwayError(self._failed_why)
+            try:
+                with self._database.transaction(is_new=is_new) as connection:
+                    yield connection
+            except OutboxAwayError as error:
+                self._failed_at, self._failed_why = time.monotonic(), str(error)
+                raise

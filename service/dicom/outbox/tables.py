@@ -6,6 +6,7 @@ from pathlib import Path
 
 import sqlalchemy as sql
 
+from service.database.emergency_space import EMERGENCY_BYTES
 from service.database.schema import Schema
 from service.dicom.entries import OutboxAwayError, OutboxError
 
@@ -16,6 +17,9 @@ SCHEMA = Schema(
     refused=OutboxError,
     away=OutboxAwayError,
     busy_seconds=10,  # a sender waits for its answer, and must be told to try again in time
+    # Deliveries free space themselves, once the log has been written back: that fits the reserve
+    log_pages=200,
+    step_bytes=EMERGENCY_BYTES,
     private=True,
 )
 METADATA = sql.MetaData()
