@@ -8,6 +8,7 @@ knows them.
 from __future__ import annotations
 
 import csv
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -166,6 +167,9 @@ def _rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, s
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file, strict=True)
+            named = Counter(reader.fieldnames or ())
+            if doubled := [name for name in columns if named[name] > 1]:
+                raise CorrectionsError(f"{path} has two columns {doubled[0]}")
             if lacking := set(columns) - set(reader.fieldnames or ()):
                 raise CorrectionsError(f"{path} has no column {', '.join(sorted(lacking))}")
             for row in reader:

@@ -11,6 +11,12 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, Field, ValidationInfo
 
 WINDOW = re.compile(r"([01]\d|2[0-3]):([0-5]\d)-([01]\d|2[0-3]):([0-5]\d)")
+HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+# They describe the body, which the service writes, or the connection
+OF_MESSAGES = {
+    *("connection", "content-encoding", "content-length", "content-type", "expect", "keep-alive"),
+    *("te", "trailer", "transfer-encoding", "upgrade"),
+}
 SECRET_HEADERS = re.compile(r"authorization|cookie|.*(key|token|secret|password).*", re.IGNORECASE)
 
 
@@ -58,13 +64,24 @@ def _url(text: str) -> str:
 def _window(text: str) -> str:
     if WINDOW.fullmatch(text) is None:
         raise ValueError('must be a window of local time, as "20:00-06:00"')
+    start, _, end = text.partition("-")
+    if start == end:
+        raise ValueError("the window is empty; without it, results are delivered at any time")
     return text
+
+
+def _header_name(name: str) -> str:
+    if not HEADER_NAME.fullmatch(name):
+        raise ValueError("names must be tokens")
+    if name.lower() in OF_MESSAGES:
+        raise ValueError(f"{name} is the service's to say")
+    return name
 
 
 def _headers(headers: dict[str, str]) -> dict[str, str]:
     for name, value in headers.items():
-        if not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", name) or not value.isprintable():
-            raise ValueError("names must be tokens, and values printable")
+        if not value.isprintable():
+            raise ValueError("values must be printable")
         if SECRET_HEADERS.fullmatch(name):
             raise ValueError(f"{name} may hold a secret: name its file in header_files")
     return headers
@@ -74,5 +91,6 @@ ReadableFile = Annotated[Path, AfterValidator(_file)]
 ExistingFolder = Annotated[Path, AfterValidator(_folder)]
 Url = Annotated[str, AfterValidator(_url)]
 Window = Annotated[str, AfterValidator(_window)]
-PlainHeaders = Annotated[dict[str, str], AfterValidator(_headers)]
+HeaderName = Annotated[str, AfterValidator(_header_name)]
+PlainHeaders = Annotated[dict[HeaderName, str], AfterValidator(_headers)]
 AeTitle = Annotated[str, Field(pattern=r"^[!-\[\]-~]([ -\[\]-~]{0,14}[!-\[\]-~])?$")]

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -26,6 +27,7 @@ from pydantic import (
 from service.dicom.destination_values import (
     AeTitle,
     ExistingFolder,
+    HeaderName,
     Hours,
     PlainHeaders,
     ReadableFile,
@@ -43,6 +45,12 @@ class DestinationsError(Exception):
     """The file cannot be read, or a key of it is wrong; the message names both."""
 
 
+def _some(results: tuple[Wanted, ...]) -> tuple[Wanted, ...]:
+    if not results:  # said here, so that a wrong item is not counted as one that is missing
+        raise ValueError("there must be at least 1 item")
+    return results
+
+
 class Destination(BaseModel):
     """What all kinds have in common."""
 
@@ -51,7 +59,7 @@ class Destination(BaseModel):
     name: str
     """The table's name in the file."""
     kind: str
-    results: tuple[Wanted, ...] = Field(default=("all",), min_length=1)
+    results: Annotated[tuple[Wanted, ...], AfterValidator(_some)] = ("all",)
     """Which results go there: `all` answers, or those that are any of the others. Refusals go there
     only if `refused` is listed.
     """
@@ -66,12 +74,18 @@ class Destination(BaseModel):
     keep_days: PositiveFloat = 30
     """How long the record of a delivery is kept after its end, and a dead letter with its payload.
     """
-    timeout_seconds: PositiveFloat = 30
+    timeout_seconds: float = Field(default=30, gt=0, le=600)
     """To connect, and for each wait for the destination."""
     first_delay_seconds: PositiveFloat = 1
     """The wait after the first failure; doubled after each, times 0.5 to 1."""
     max_delay_seconds: PositiveFloat = 600
     """The longest wait, if the destination does not ask for a longer one."""
+
+    @model_validator(mode="after")
+    def _delays(self) -> Self:
+        if self.first_delay_seconds > self.max_delay_seconds:
+            raise ValueError("first_delay_seconds must not exceed max_delay_seconds")
+        return self
 
     @property
     def window(self) -> Hours | None:
@@ -143,7 +157,7 @@ class HttpDestination(TlsDestination):
     """A bearer token."""
     headers: PlainHeaders = Field(default_factory=dict)
     """More header fields, none of them secret."""
-    header_files: dict[str, ReadableFile] = Field(default_factory=dict)
+    header_files: dict[HeaderName, ReadableFile] = Field(default_factory=dict)
     """Header fields whose values are secret: the file of each."""
 
     @model_validator(mode="after")

@@ -177,6 +177,7 @@ def test_two_decisions_about_one_image_must_agree(run: Path, tmp_path: Path) -> 
     [
         (None, "No such file"),
         (b"uid;view\n", "has no column decision, sop_instance_uid"),
+        (b"sop_instance_uid,decision,decision\n", "has two columns decision"),
         (b"sop_instance_uid,decision\n\xff,frontal\n", "cannot be read"),
         (b"", "has no column decision, sop_instance_uid"),
     ],

@@ -101,6 +101,9 @@ STORE = '[destinations.a]\nkind = "c-store"\nhost = "a"\nport = 1\ncalled_ae_tit
         (FILES.replace("out", "none"), r"files\.path: there is no such folder"),
         (FILES + 'hours = "20-6"', r"files\.hours: must be a window"),
         (FILES + 'hours = "24:00-06:00"', r"files\.hours: must be a window"),
+        (FILES + 'hours = "06:00-06:00"', r"files\.hours: the window is empty"),
+        (FILES + "timeout_seconds = 1e9", r"files\.timeout_seconds: .*equal to 600"),
+        (FILES + "first_delay_seconds = 601", r"files: first_delay_seconds must not exceed"),
         (FILES + 'results = ["some"]', r"files\.results\.0: Input should be 'all'"),
         (FILES + "results = []", r"files\.results: .*at least 1 item"),
         (FILES + "results_per_second = 0", r"files\.results_per_second: .*greater than 0"),
@@ -113,7 +116,9 @@ STORE = '[destinations.a]\nkind = "c-store"\nhost = "a"\nport = 1\ncalled_ae_tit
         (STOW.replace("//a", "//a?token=hidden"), r"a\.url: must have no \?"),
         (STOW + 'headers = { Authorization = "hidden" }', r"a\.headers: .*in header_files"),
         (STOW + 'headers = { X-Api-Key = "hidden" }', r"a\.headers: .*in header_files"),
-        (STOW + 'headers = { "a b" = "c" }', r"a\.headers: names must be tokens"),
+        (STOW + 'headers = { "a b" = "c" }', r"a\.headers\..*: names must be tokens"),
+        (STOW + 'headers = { Content-Length = "3" }', r"a\.headers\..*: .*the service's to say"),
+        (STOW + 'header_files = { te = "secret" }', r"a\.header_files\..*: .*service's to say"),
         (STOW + 'user = "a"', r"destinations\.a: user and password_file go together"),
         (STOW + 'tls_key = "secret"', r"a: tls_certificate and tls_key go together"),
         (
@@ -142,6 +147,9 @@ def test_every_error_has_a_line(folder: Path) -> None:
     with pytest.raises(DestinationsError) as error:
         read(folder, FILES + "a = 1\nb = 2")
     assert len(str(error.value).splitlines()) == 2
+    with pytest.raises(DestinationsError) as error:
+        read(folder, FILES + 'results = ["some"]')
+    assert len(str(error.value).splitlines()) == 1
 
 
 def test_a_file_that_is_missing_is_named(tmp_path: Path) -> None:

@@ -63,6 +63,7 @@ BOTH = "y.png,frontal,q1,x,,train\nz.png,lateral,q2,x,,train\n"  # lines without
     [
         ("file,view\n", "manifest.csv has no column patient_id, source"),
         ("", "manifest.csv has no column file, view"),
+        ("file,view,view,patient_id,source\n", "manifest.csv has two columns view"),
         (HEADER + "a.png,PA,p1,x,any,,\n", "line 2: view is 'PA', not frontal or lateral"),
         (HEADER + "a.png,frontal,p,x,any,,\nb.png,lateral,,x,any,,\n", "line 3: patient_id"),
         (HEADER + "a.png\n", "line 2: view is ''"),

@@ -7,6 +7,7 @@ import os
 import threading
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -138,9 +139,11 @@ def read_and_check(
 def _parse(path: Path, negatives: bool) -> tuple[list[Row], list[str]]:
     with path.open(newline="", encoding="utf-8-sig") as file:  # spreadsheets write a mark
         table = csv.DictReader(file, restval="")
-        missing = [name for name in COLUMNS if name not in (table.fieldnames or ())]
-        if missing:
+        names = Counter(table.fieldnames or ())
+        if missing := [name for name in COLUMNS if name not in names]:
             return [], [f"{path.name} has no column {', '.join(missing)}"]
+        if doubled := [name for name, number in names.items() if number > 1]:
+            return [], [f"{path.name} has two columns {doubled[0]}"]
         rows = [_row(table.line_num, record) for record in table]
     views = get_args(AnsweredView) if negatives else get_args(View)
     found = {row.line: list(_in_line(row, views)) for row in rows}
