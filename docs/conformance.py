@@ -20,7 +20,7 @@ from model_store import Orientation, Store
 from service.api.settings import PREFIX, Settings
 from service.backfill.sources.dicomweb_options import DicomwebOptions
 from service.dicom import findings, stow
-from service.dicom.association_request import APPLICATION_CONTEXT
+from service.dicom.association_request import APPLICATION_CONTEXT, MAX_ITEMS, MAX_REQUEST_BYTES
 from service.dicom.commands import SOP_CLASS_NOT_SUPPORTED, UNRECOGNISED_OPERATION
 from service.dicom.destinations import KINDS, CStoreDestination
 from service.dicom.instance import (
@@ -201,7 +201,9 @@ The association is aborted at a command set that is damaged or lacks Command Fie
 Command Data Set Type; at a response; in a presentation context that was not accepted; and at a data
 set without a command, or in another presentation context than its command. An association request
 is aborted if it is damaged, if a presentation context has an even or repeated number or lacks its
-abstract or transfer syntaxes, or if a name has more than 64 characters.
+abstract or transfer syntaxes, if a name has more than 64 characters, or if it has more than
+{MAX_REQUEST_BYTES:,} bytes or {MAX_ITEMS:,} items. Items that are not
+recognised, anywhere in it, are ignored.
 """
 
 
