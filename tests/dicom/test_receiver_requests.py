@@ -20,6 +20,7 @@ from dicom_peer import (
     ECHO,
     EXPLICIT,
     P_DATA,
+    RELEASE_RP,
     VERIFICATION,
     Peer,
     association,
@@ -213,6 +214,27 @@ def test_an_answer_fits_the_pdus_of_the_peer(live):
             assert (kind, len(body) <= 40) == (P_DATA, True)
             control, told = body[5], told + body[6:]
         assert struct.pack("<HHLH", 0, 0x900, 2, 0x117) in told
+
+
+CANCEL = command(CommandField=0xFFF, MessageIDBeingRespondedTo=1, CommandDataSetType=0x101)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        pdu(P_DATA, value(1, 3, CANCEL)),
+        pdu(P_DATA, value(1, 1, CANCEL[:20])) + pdu(P_DATA, value(1, 3, CANCEL[20:])),
+        pdu(P_DATA, b"") * 3,
+        pdu(P_DATA, value(1, 1, store_without()[:20])),
+    ],
+    ids=["C-CANCEL", "C-CANCEL in two", "nothing", "a part of a command"],
+)
+def test_what_follows_an_object_does_not_delay_its_answer(sender, more):
+    """Bytes that pynetdicom does not get keep it from nothing that it has got."""
+    sent = stored(30)
+    sender.socket.sendall(sent.message() + more)
+    assert sender.status().Status == 0
+    assert sender.release() == RELEASE_RP
 
 
 @pytest.mark.parametrize(
