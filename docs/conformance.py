@@ -24,6 +24,7 @@ from service.dicom.association_request import APPLICATION_CONTEXT, MAX_ITEMS, MA
 from service.dicom.commands import SOP_CLASS_NOT_SUPPORTED, UNRECOGNISED_OPERATION
 from service.dicom.destinations import KINDS, CStoreDestination
 from service.dicom.instance import (
+    IDENTIFIERS,
     IMAGE,
     KEPT,
     PATIENT_AND_STUDY,
@@ -306,7 +307,11 @@ No other attribute is read. Those of the first table decide how pixels are read.
     yield "Compared with the answer, or copied into rows of a backfill; none refuses an image:\n"
     claims = sorted({*TOLD, *CODE, tag_for_keyword("ViewPosition")}, key=int)
     yield from _attributes(claims)
-    yield "Copied into results as well, where they are valid:\n"
+    yield f"""\
+Copied into results as well, where they are valid. None is cut or changed; an invalid value is left
+empty. These are copied even if they are too long or have several values, because archives file by
+them ([why](dicom-results.md)): {", ".join(map(dictionary_description, sorted(IDENTIFIERS)))}.
+"""
     yield from _attributes(sorted(set(KEPT) - set(pixels) - set(claims), key=int))
     report = _report()
     yield f"""\
@@ -315,7 +320,8 @@ No other attribute is read. Those of the first table decide how pixels are read.
 {uid.UID(REPORT).name} (`{REPORT}`), TID 1500 without Tracking Identifiers, in the study of the
 image. All reports of a model version in a study are one series. The SOP Instance UID depends on
 that of the image and on the model version only. These attributes are written; those of the patient
-and the study are the image's, if it has them.
+and the study are the image's, if it has them. If the image has no Timezone Offset From UTC, the
+report's own dates and times are in the local time of the service.
 """
     yield from _attributes(int(element.tag) for element in report)
     yield "Content of a report about a frontal chest radiograph, of a model with all heads:\n"

@@ -107,7 +107,10 @@ class Connection(socket.socket):
         """Whether there are bytes, or come in an instant; not at the end of the stream."""
         if self._ended:
             return False
-        return bool(select.select([self], [], [], NEXT_PDU_SECONDS)[0])
+        try:
+            return bool(select.select([self], [], [], NEXT_PDU_SECONDS)[0])
+        except ValueError:  # closed by another thread, which pynetdicom finds as well
+            return False
 
     def _fill(self, view: memoryview, deadline: float) -> bool:
         """Fill a buffer; False if the connection ended before."""
