@@ -20,10 +20,11 @@ from model_store import Orientation, Store
 from service.api.settings import PREFIX, Settings
 from service.backfill.sources.dicomweb_options import DicomwebOptions
 from service.dicom import findings, stow
-from service.dicom.association_request import APPLICATION_CONTEXT
+from service.dicom.association_request import APPLICATION_CONTEXT, MAX_ITEMS, MAX_REQUEST_BYTES
 from service.dicom.commands import SOP_CLASS_NOT_SUPPORTED, UNRECOGNISED_OPERATION
 from service.dicom.destinations import KINDS, CStoreDestination
 from service.dicom.instance import (
+    IDENTIFIERS,
     IMAGE,
     KEPT,
     PATIENT_AND_STUDY,
@@ -201,7 +202,9 @@ The association is aborted at a command set that is damaged or lacks Command Fie
 Command Data Set Type; at a response; in a presentation context that was not accepted; and at a data
 set without a command, or in another presentation context than its command. An association request
 is aborted if it is damaged, if a presentation context has an even or repeated number or lacks its
-abstract or transfer syntaxes, or if a name has more than 64 characters.
+abstract or transfer syntaxes, if a name has more than 64 characters, or if it has more than
+{MAX_REQUEST_BYTES:,} bytes or {MAX_ITEMS:,} items. Items that are not
+recognised, anywhere in it, are ignored.
 """
 
 
@@ -304,7 +307,11 @@ No other attribute is read. Those of the first table decide how pixels are read.
     yield "Compared with the answer, or copied into rows of a backfill; none refuses an image:\n"
     claims = sorted({*TOLD, *CODE, tag_for_keyword("ViewPosition")}, key=int)
     yield from _attributes(claims)
-    yield "Copied into results as well, where they are valid:\n"
+    yield f"""\
+Copied into results as well, where they are valid. None is cut or changed; an invalid value is left
+empty. These are copied even if they are too long or have several values, because archives file by
+them ([why](dicom-results.md)): {", ".join(map(dictionary_description, sorted(IDENTIFIERS)))}.
+"""
     yield from _attributes(sorted(set(KEPT) - set(pixels) - set(claims), key=int))
     report = _report()
     yield f"""\
@@ -313,7 +320,8 @@ No other attribute is read. Those of the first table decide how pixels are read.
 {uid.UID(REPORT).name} (`{REPORT}`), TID 1500 without Tracking Identifiers, in the study of the
 image. All reports of a model version in a study are one series. The SOP Instance UID depends on
 that of the image and on the model version only. These attributes are written; those of the patient
-and the study are the image's, if it has them.
+and the study are the image's, if it has them. If the image has no Timezone Offset From UTC, the
+report's own dates and times are in the local time of the service.
 """
     yield from _attributes(int(element.tag) for element in report)
     yield "Content of a report about a frontal chest radiograph, of a model with all heads:\n"

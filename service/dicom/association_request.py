@@ -5,13 +5,15 @@ pynetdicom's thread ends at one that it cannot understand, and the peer gets no 
 
 from __future__ import annotations
 
+import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
 from pynetdicom.pdu import A_ASSOCIATE_RQ
 
 from service.dicom.callers import AE_TITLE
-from service.dicom.pdu import PduError
+from service.dicom.pdu import ASSOCIATE_RQ, HEADER, PduError
 from service.dicom.statuses import Reason
 
 APPLICATION_CONTEXT = "1.2.840.10008.3.1.1.1"  # the DICOM application context (PS3.7 A.2.1)
@@ -20,6 +22,20 @@ VERSION, CALLED, CALLING = slice(6, 8), slice(10, 26), slice(26, 42)
 FIXED_BYTES = 74
 VERSION_1 = b"\0\1"  # its bit; of the other bits nothing is to be concluded
 ANY_TITLE = b"?".ljust(16)  # for pynetdicom, in place of one that is none
+# 128 presentation contexts of 14 transfer syntaxes have 60 KB and 2,000 items. More extended
+# negotiation and more syntaxes fit; what takes pynetdicom much longer to decode does not.
+MAX_REQUEST_BYTES, MAX_ITEMS = 2**17, 2**13
+ITEM = struct.Struct(">BxH")  # type, length
+CONTEXT, USER_INFORMATION = 0x20, 0x50
+CONTEXT_BYTES = 4  # of a presentation context before its items
+# The items that matter: their types, and where their own items begin, of which types. All others
+# are left out: those that are not recognised (PS3.8 9.3.1, D.2), and proposals that are ignored.
+APPLICATION, CONTEXT, USER_INFORMATION = 0x10, 0x20, 0x50
+NESTED = {
+    CONTEXT: (4, frozenset({0x30, 0x40})),  # abstract syntax, transfer syntaxes
+    USER_INFORMATION: (0, frozenset({0x51, 0x52, 0x55})),  # largest PDU, implementation
+}
+ITEMS = frozenset({APPLICATION, *NESTED})
 
 
 class MalformedRequestError(PduError):
@@ -64,8 +80,8 @@ def check_request(pdu: bytes) -> Checked:
     """Read a whole A-ASSOCIATE-RQ.
 
     Raises:
-        MalformedRequestError: It is cut off, or it has an invalid or repeated presentation context,
-            or no application context or user information.
+        MalformedRequestError: It is cut off or too large, or it has an invalid or repeated
+            presentation context, or no application context or user information.
     """
     called, calling = _title(pdu[CALLED]), _title(pdu[CALLING])
     readable = bytearray(pdu)
@@ -75,21 +91,56 @@ def check_request(pdu: bytes) -> Checked:
             readable[place] = ANY_TITLE
     found = A_ASSOCIATE_RQ()
     try:
-        if len(pdu) < FIXED_BYTES:
+        if not FIXED_BYTES <= len(pdu) <= MAX_REQUEST_BYTES:
             raise ValueError
-        found.decode(bytes(readable))
+        recognised = _recognised(bytes(readable))
+        found.decode(recognised)
         found.to_primitive()
         _check_items(found)
     except Exception:  # noqa: BLE001  # which errors pynetdicom raises is not documented
         raise MalformedRequestError(calling) from None
     has_version_1 = bool(pdu[VERSION][1] & VERSION_1[1])
     context = str(found.application_context_name)
-    return Checked(AssociationRequest(called, calling, has_version_1, context), bytes(readable))
+    return Checked(AssociationRequest(called, calling, has_version_1, context), recognised)
 
 
 def _title(field: bytes) -> str:
     title = field.decode("latin-1").strip(" ")
     return title if AE_TITLE.fullmatch(title) else ""
+
+
+def _recognised(pdu: bytes) -> bytes:
+    """The request with the items that matter.
+
+    Raises:
+        ValueError: An item is cut off, or there are too many.
+    """
+    found, count = [], 0
+    for kind, body in _items(pdu[FIXED_BYTES:], ITEMS):
+        start, kinds = NESTED.get(kind, (len(body), frozenset()))
+        nested = [_item(*each) for each in _items(body[start:], kinds)]
+        found.append(_item(kind, body[:start] + b"".join(nested)))
+        count += 1 + len(nested)
+        if count > MAX_ITEMS:
+            raise ValueError
+    body = pdu[HEADER.size : FIXED_BYTES] + b"".join(found)
+    return HEADER.pack(ASSOCIATE_RQ, len(body)) + body
+
+
+def _items(data: bytes, kinds: frozenset[int]) -> Iterator[tuple[int, bytes]]:
+    """Type and value of each item of these types."""
+    at = 0
+    while at < len(data):
+        kind, length = ITEM.unpack_from(data, at)
+        at += ITEM.size + length
+        if at > len(data):
+            raise ValueError
+        if kind in kinds:
+            yield kind, data[at - length : at]
+
+
+def _item(kind: int, value: bytes) -> bytes:
+    return ITEM.pack(kind, len(value)) + value
 
 
 def _check_items(found: A_ASSOCIATE_RQ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import socket
 import ssl
 import time
@@ -14,12 +15,15 @@ from service.dicom.pdu import HEADER, MAX_PDU_BYTES, NOTHING, PDU_TYPES, PduErro
 UNRECOGNISED = HEADER.pack(0xFF, 0)
 # pynetdicom's timers take a connection for idle on which it reads nothing for long
 LONGEST_SILENCE_SECONDS = 1.0
+# pynetdicom sends no answer while it reads, so it waits no longer for bytes that may not come
+NEXT_PDU_SECONDS = 0.01
 
 
 @dataclass(frozen=True)
 class TimeLimits:
     """In seconds."""
 
+    request: float  # from the connection to the last byte of the association request
     pdu: float  # from the first byte of a PDU to its last; for a peer that reads no answer
     data_set: float  # from the first byte of a data set to its last
 
@@ -33,6 +37,7 @@ class Connection(socket.socket):
 
     inbound: Inbound | None = None  # None: bytes are passed on as they are, as for a handshake
     limits: TimeLimits
+    since: float  # when the connection was ready for the association request
     _left: memoryview = memoryview(b"")
     _buffer: memoryview = memoryview(b"")
     _ended = False
@@ -62,7 +67,7 @@ class Connection(socket.socket):
         silent_until = time.monotonic() + LONGEST_SILENCE_SECONDS
         try:
             left = self._one(inbound)
-            while not left and not self._ended and time.monotonic() < silent_until:
+            while not left and time.monotonic() < silent_until and self._is_readable():
                 left = self._one(inbound)
         except PduError as error:
             inbound.broken(str(error))
@@ -74,10 +79,7 @@ class Connection(socket.socket):
 
     def _one(self, inbound: Inbound) -> bytes:
         """Read and follow one PDU; what is left of it for pynetdicom."""
-        deadline = time.monotonic() + self.limits.pdu
-        incoming = inbound.incoming
-        if incoming is not None and not incoming.whole:
-            deadline = min(deadline, incoming.since + self.limits.data_set)
+        deadline = self._deadline(inbound)
         if not self._buffer:
             self._buffer = memoryview(bytearray(HEADER.size + MAX_PDU_BYTES))
         if not self._fill(self._buffer[: HEADER.size], deadline):
@@ -90,6 +92,25 @@ class Connection(socket.socket):
         if not self._fill(pdu[HEADER.size :], deadline):
             raise ConnectionResetError
         return inbound.keep(pdu)
+
+    def _deadline(self, inbound: Inbound) -> float:
+        """When the next PDU must be whole."""
+        deadline = time.monotonic() + self.limits.pdu
+        if inbound.request is None:
+            deadline = min(deadline, self.since + self.limits.request)
+        incoming = inbound.incoming
+        if incoming is not None and not incoming.whole:
+            deadline = min(deadline, incoming.since + self.limits.data_set)
+        return deadline
+
+    def _is_readable(self) -> bool:
+        """Whether there are bytes, or come in an instant; not at the end of the stream."""
+        if self._ended:
+            return False
+        try:
+            return bool(select.select([self], [], [], NEXT_PDU_SECONDS)[0])
+        except ValueError:  # closed by another thread, which pynetdicom finds as well
+            return False
 
     def _fill(self, view: memoryview, deadline: float) -> bool:
         """Fill a buffer; False if the connection ended before."""
@@ -108,3 +129,6 @@ class Connection(socket.socket):
 
 class TlsConnection(Connection, ssl.SSLSocket):
     """The same, with TLS."""
+
+    def _is_readable(self) -> bool:
+        return self.pending() > 0 or super()._is_readable()

@@ -52,7 +52,12 @@ KEPT = {
     tag_for_keyword(keyword): keyword
     for keyword in ("SpecificCharacterSet", *UIDS, *PATIENT_AND_STUDY, *IMAGE)
 }
-TEXTS = frozenset({"LO", "PN", "SH"})  # the VRs of KEPT that have a character set
+# The VRs of KEPT that have a character set, and their most characters (PS3.5 6.2); of PN, those of
+# each component group
+TEXTS = {"LO": 64, "PN": 64, "SH": 16}
+NAME_GROUPS, NAME_COMPONENTS = 3, 5  # of PN, at most (PS3.5 6.2.1.1)
+# An archive may file by these two: a report with others, or none, lies in another patient and study
+IDENTIFIERS = frozenset({"PatientID", "IssuerOfPatientID"})
 # Character sets without code extensions, in which a text can be written again as it was
 PLAIN_CHARACTER_SETS = {
     "ISO_IR 100": "latin-1",
@@ -74,7 +79,8 @@ TIME = re.compile(r"([01]\d|2[0-3])(?::?([0-5]\d)(?::?([0-5]\d|60)(\.\d{1,6})?)?
 AGE = re.compile(r"\d{3}[DWMY]", re.ASCII)
 CODE = re.compile(r"[A-Z0-9_ ]{1,16}", re.ASCII)
 INTEGER = re.compile(r"[+-]?\d{1,9}", re.ASCII)
-OFFSET = re.compile(r"[+-](0\d|1[0-4])[0-5]\d", re.ASCII)
+# -1200 to +1400, without -0000 (PS3.3 C.12.1.1.8)
+OFFSET = re.compile(r"(?!-0000)[+-](0\d|1[01])[0-5]\d|-1200|\+1[23][0-5]\d|\+1400", re.ASCII)
 
 
 class InstanceError(Exception):
@@ -87,10 +93,10 @@ class InstanceError(Exception):
 class SourceInstance:
     """What a result needs of the object it is about. It holds PHI, so it must not be logged.
 
-    `attributes` are those of PATIENT_AND_STUDY and IMAGE that the object has and that are valid;
-    they have no pixels, no sequences, no private elements, and at most 1 KB a value. Its Specific
-    Character Set is one in which they can all be written: absent where they are ASCII, that of the
-    object if it has no code extensions, or else UTF-8.
+    `attributes` are those of PATIENT_AND_STUDY and IMAGE that the object has and that are valid,
+    and IDENTIFIERS: no pixels, no sequences, no private elements, at most 1 KB a value. Its
+    Specific Character Set is one in which they can all be written: absent where they are ASCII,
+    that of the object if it has no code extensions, or else UTF-8.
     """
 
     sop_class_uid: str
@@ -115,9 +121,9 @@ class Result:
 def read_instance(data: Buffer) -> SourceInstance:
     """Read the header of a DICOM object; its pixels are not touched.
 
-    Time and memory are bounded, whatever the header holds. Invalid values are left out; those that
-    name the patient or the study (LO, SH, PN) are kept at any length up to 1 KB, because a cut
-    value could be another patient's, and only lose control characters.
+    Time and memory are bounded, whatever the header holds. Invalid values are left out, and none is
+    cut or changed, because it could become another patient's. IDENTIFIERS are kept if they are only
+    too long, up to 1 KB, or have several values.
 
     Args:
         data: A Part 10 file, or a data set without File Meta Information; it must not change
@@ -176,8 +182,21 @@ def _value(elements: Elements, keyword: str, vr: str, declared: str | None) -> s
         check = CHECKS.get(keyword) or CHECKS[vr]
         return check(elements.text(keyword) or "")
     # Not valid in the declared set: Latin-1 shows Western text, and loses no byte of another
-    text = decoded_text(raw, declared) or raw.decode("latin-1")
-    return "".join(each for each in text if category(each) != "Cc").strip(" ") or None
+    text = (decoded_text(raw, declared) or raw.decode("latin-1")).strip(" \0")
+    if any(category(each) == "Cc" for each in text):
+        return None
+    return (text or None) if keyword in IDENTIFIERS or _fits(text, vr) else None
+
+
+def _fits(text: str, vr: str) -> bool:
+    """Whether this is one value of its VR."""
+    groups = text.split("=") if vr == "PN" else [text]
+    return (
+        "\\" not in text
+        and len(groups) <= NAME_GROUPS
+        and all(len(each) <= TEXTS[vr] for each in groups)
+        and (vr != "PN" or all(each.count("^") < NAME_COMPONENTS for each in groups))
+    )
 
 
 def _date(text: str) -> str | None:

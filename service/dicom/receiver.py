@@ -61,7 +61,7 @@ class Limits:
 
     associations: int
     object_bytes: int
-    request_seconds: float  # ARTIM: from a connection to its association request
+    request_seconds: float  # ARTIM: from a connection to the end of its association request
     pdu_seconds: float
     object_seconds: float
     patience_seconds: float  # for bytes that do not fit the budget yet
@@ -174,7 +174,11 @@ class Receiver:
             evt_handlers=handlers,  # type: ignore[arg-type]
             server_class=Server,
             tls=self._listening.tls,
-            limits=TimeLimits(self._limits.pdu_seconds, self._limits.object_seconds),
+            limits=TimeLimits(
+                request=self._limits.request_seconds,
+                pdu=self._limits.pdu_seconds,
+                data_set=self._limits.object_seconds,
+            ),
             max_connections=self._limits.associations + SPARE_CONNECTIONS,
             inbound=self._inbound,
             rejected=partial(self._counts.rejected, "tls", ""),

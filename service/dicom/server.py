@@ -6,6 +6,7 @@ import logging
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Callable
 from functools import partial
 from socketserver import BaseServer
@@ -88,7 +89,8 @@ class Server(ThreadedAssociationServer):
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             if self._tls is not None:
                 connection = _with_tls(self._tls(), connection)
-            connection.limits, connection.inbound = self._limits, inbound
+            connection.limits, connection.since = self._limits, time.monotonic()
+            connection.inbound = inbound
             self.finish_request(connection, client_address)
             for association, its in list(self.open.items()):
                 if its is inbound:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Iterator
-from datetime import UTC, timedelta, timezone
+from datetime import datetime
 from functools import lru_cache
 from typing import NamedTuple, Self
 
@@ -55,8 +55,8 @@ DIGITS = 10  # of a Numeric Value, padded with spaces: 100.000000
 def structured_report(result: Result) -> bytes:
     """The report as a Part 10 file, Explicit VR Little Endian.
 
-    It depends on the result only: a second report is the same, byte for byte. Its study and patient
-    are those of the instance, in its character set or in UTF-8.
+    It depends on the result and the local time zone only: a second report is the same, byte for
+    byte. Its study and patient are those of the instance, in its character set or in UTF-8.
     """
     form = _form(_Model.of(result.card))
     source = result.source
@@ -213,10 +213,10 @@ def _attributes(result: Result) -> Iterator[tuple[str, str | int]]:
     for keyword in ("SpecificCharacterSet", "TimezoneOffsetFromUTC", *PATIENT_AND_STUDY):
         if keyword in known:
             yield keyword, known[keyword].value
-    offset = known.get("TimezoneOffsetFromUTC", "+0000")
-    # Without an offset, times are UTC, and Observation DateTime says so
-    at = result.at.astimezone(_zone(offset))
-    yield "ObservationDateTime", at.strftime("%Y%m%d%H%M%S") + offset
+    # An offset is that of all times; without one they are local, those of the image as well
+    offset = known.get("TimezoneOffsetFromUTC")
+    at = result.at.astimezone(datetime.strptime(offset, "%z").tzinfo if offset else None)
+    yield "ObservationDateTime", at.strftime("%Y%m%d%H%M%S%z")
     for what in ("Content", "InstanceCreation"):
         yield f"{what}Date", at.strftime("%Y%m%d")
         yield f"{what}Time", at.strftime("%H%M%S.%f")
@@ -225,14 +225,6 @@ def _attributes(result: Result) -> Iterator[tuple[str, str | int]]:
 def series_uid(result: Result) -> str:
     """The series of all reports of a model version in a study."""
     return derived_uid("series", result.source.study_instance_uid, model_uid(result.card))
-
-
-def _zone(offset: str) -> timezone:
-    """The time zone of a Timezone Offset From UTC (0008,0201), +HHMM."""
-    minutes = 60 * int(offset[1:3]) + int(offset[3:])
-    return (
-        timezone(timedelta(minutes=-minutes if offset[0] == "-" else minutes)) if minutes else UTC
-    )
 
 
 def _with_source(data: bytes, source: SourceInstance) -> bytes:

@@ -7,8 +7,10 @@ import json
 import re
 import signal
 import struct
+import time
 import urllib.request
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,6 +26,7 @@ from dicom_peer import (
     VERIFICATION,
     Peer,
     Stored,
+    association,
     item,
     pdu,
     peer,
@@ -460,6 +463,24 @@ def test_limits_of_associations_and_time(tmp_path):
         with pytest.raises((EOFError, ConnectionError)):
             silent.read()
         assert first.echo() == 0
+
+
+def test_a_request_has_its_time_to_its_last_byte(tmp_path):
+    """From the connection on, however its bytes arrive."""
+    with receiving(tmp_path, max_head_seconds="1") as service, peer(service.dicom_port) as slow:
+        slow.socket.settimeout(0.05)
+        started = time.monotonic()
+        with pytest.raises((EOFError, ConnectionError)):
+            drip(slow, association([ECHO_CONTEXT]) * 2)  # for 20 s
+        assert time.monotonic() - started < 6
+
+
+def drip(sender: Peer, data: bytes) -> None:
+    """Send a byte at a time, while there is no answer."""
+    for byte in data:
+        sender.socket.sendall(bytes([byte]))
+        with suppress(TimeoutError):
+            sender.read()
 
 
 def answers(port: int) -> bool:

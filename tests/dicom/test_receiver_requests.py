@@ -20,6 +20,7 @@ from dicom_peer import (
     ECHO,
     EXPLICIT,
     P_DATA,
+    RELEASE_RP,
     VERIFICATION,
     Peer,
     association,
@@ -27,12 +28,15 @@ from dicom_peer import (
     item,
     pdu,
     peer,
+    results,
     store_command,
     value,
 )
 from live import Live
 from pydicom import uid
 from receiving import PATIENT, UID, receiving, stored, subjects, wait_for
+
+from service.imaging import SUPPORTED
 
 IMPLICIT = uid.ImplicitVRLittleEndian
 CONTEXTS = ((1, CR, [EXPLICIT]), (3, VERIFICATION, [IMPLICIT]))
@@ -212,6 +216,27 @@ def test_an_answer_fits_the_pdus_of_the_peer(live):
         assert struct.pack("<HHLH", 0, 0x900, 2, 0x117) in told
 
 
+CANCEL = command(CommandField=0xFFF, MessageIDBeingRespondedTo=1, CommandDataSetType=0x101)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        pdu(P_DATA, value(1, 3, CANCEL)),
+        pdu(P_DATA, value(1, 1, CANCEL[:20])) + pdu(P_DATA, value(1, 3, CANCEL[20:])),
+        pdu(P_DATA, b"") * 3,
+        pdu(P_DATA, value(1, 1, store_without()[:20])),
+    ],
+    ids=["C-CANCEL", "C-CANCEL in two", "nothing", "a part of a command"],
+)
+def test_what_follows_an_object_does_not_delay_its_answer(sender, more):
+    """Bytes that pynetdicom does not get keep it from nothing that it has got."""
+    sent = stored(30)
+    sender.socket.sendall(sent.message() + more)
+    assert sender.status().Status == 0
+    assert sender.release() == RELEASE_RP
+
+
 @pytest.mark.parametrize(
     ("values", "reason"),
     [
@@ -285,6 +310,60 @@ WITHOUT_USER = association([VERIFY])[
 ]
 
 
+def ending(asked: bytes, more: bytes) -> bytes:
+    """The request with more items at its end."""
+    return pdu(ASSOCIATE_RQ, asked[6:] + more)
+
+
+# A presentation context with sub-items of unknown types before, between and after its own
+ODD_CONTEXT = bytes([5, 0, 0, 0]) + b"".join(
+    item(kind, value.encode())
+    for kind, value in ((0x31, ""), (0x30, VERIFICATION), (0x50, "x"), (0x40, IMPLICIT), (1, "y"))
+)
+# As many as there can be, and what a toolkit may say of each (PS3.7 D.3.3.4 to D.3.3.6)
+MANY = [(number, CR, sorted(SUPPORTED)[:14]) for number in range(3, 256, 2)]
+UID_FIELD = struct.pack(">H", len(CR)) + CR.encode()
+EXTENDED = (
+    item(0x54, UID_FIELD + b"\1\1")
+    + item(0x56, UID_FIELD + bytes(6))
+    + item(0x57, UID_FIELD + struct.pack(">H", 17) + b"1.2.840.10008.4.2" + bytes(2))
+) * 127
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        *(association([VERIFY], more=item(kind, b"x")) for kind in (1, 0x5A, 0x60, 0x7F, 0x99)),
+        association([VERIFY], more=item(0x5A, b"") + item(0x55, b"VERSION")),
+        ending(association([VERIFY]), item(0x99, b"x")),
+        ending(association([VERIFY]), item(0x51, b"x") + item(0, b"")),
+        ending(association([VERIFY]), item(0x20, ODD_CONTEXT)),
+        association([VERIFY], more=item(0x54, struct.pack(">H", 80) + b"1." * 40 + b"\1\1")),
+        association([VERIFY], more=item(0x58, b"\x63\0\0\1x\0\0")),
+        association([VERIFY], more=item(0x53, bytes([0, 5, 0, 5]))),
+        association([VERIFY, *MANY], more=EXTENDED),
+    ],
+    ids=[
+        "01H", "5AH", "60H", "7FH", "99H", "before another", "99H of the request",
+        "51H of the request", "of a presentation context", "odd role", "odd identity",
+        "operations window", "all that a toolkit may say",
+    ],
+)  # fmt: skip
+def test_items_that_do_not_matter_are_ignored(live, asked):
+    """PS3.8 9.3.1 and D.2: what is not recognised, or proposed without effect, refuses nothing."""
+    with peer(live.dicom_port) as sender:
+        sender.socket.settimeout(PROMPT_SECONDS)
+        sender.socket.sendall(asked)
+        kind, body = sender.read()
+        assert kind == ASSOCIATE_AC
+        accepted = results(body)
+        assert set(accepted.values()) == {0}
+        assert len(accepted) == asked.count(item(0x30, VERIFICATION.encode())) + asked.count(
+            item(0x30, CR.encode())
+        )
+        assert sender.echo(context=1) == 0
+
+
 @pytest.mark.parametrize(
     "asked",
     [
@@ -298,9 +377,9 @@ WITHOUT_USER = association([VERIFY])[
         association([]),
         association([VERIFY], application=LONG),
         association([VERIFY], more=item(0x52, LONG.encode())),
-        association([VERIFY], more=item(0x54, struct.pack(">H", 80) + b"1." * 40 + b"\1\1")),
-        association([VERIFY], more=item(0x58, b"\x63\0\0\1x\0\0")),
-        association([VERIFY], more=item(0x99, b"x")),
+        association([VERIFY], more=item(0x5A, b"cut")[:-1]),
+        association([(number, VERIFICATION, ["1"] * 3000) for number in (1, 3, 5)]),
+        ending(association([VERIFY]), item(0x99, bytes(2**16 - 1)) * 2),
         struct.pack(">BxL", ASSOCIATE_RQ, len(WITHOUT_USER) - 6) + WITHOUT_USER[6:],
         pdu(ASSOCIATE_RQ, association([VERIFY])[6:70]),
         pdu(ASSOCIATE_RQ, association([VERIFY])[6:-3]),
@@ -309,8 +388,8 @@ WITHOUT_USER = association([VERIFY])[
     ids=[
         "even context", "context 0", "no transfer syntax", "no abstract syntax",
         "long abstract syntax", "long transfer syntax", "context twice", "no context",
-        "long application context", "long implementation", "long role", "unknown identity",
-        "unknown item", "no user information", "cut in the head", "cut in an item", "empty",
+        "long application context", "long implementation", "cut unknown item", "many items",
+        "large", "no user information", "cut in the head", "cut in an item", "empty",
     ],
 )  # fmt: skip
 def test_a_malformed_association_request_is_aborted(live, logged, asked):

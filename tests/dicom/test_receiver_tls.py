@@ -13,7 +13,7 @@ from pathlib import Path
 from shutil import copyfile
 
 import pytest
-from dicom_peer import ASSOCIATE_AC, CR, EXPLICIT, peer
+from dicom_peer import ASSOCIATE_AC, CR, EXPLICIT, P_DATA, command, pdu, peer, value
 from live import Live
 from receiving import file_of, receiving, stored, wait_for
 from tools import tool
@@ -79,6 +79,19 @@ def test_a_peer_with_a_certificate_is_served(live, files, version):
         assert sender.associate((1, CR, [EXPLICIT]))[0] == ASSOCIATE_AC
         for number, size in enumerate((1000, 16384, 2**18 - 6)):
             assert sender.store(stored(f"{version}.{number}"), size=size).Status == 0
+
+
+def test_what_follows_an_object_in_its_record_does_not_delay_its_answer(live, files):
+    """Decrypted bytes wait where `select` does not see them."""
+    with peer(live.dicom_port, client(files, "modality")) as sender:
+        sent = stored(805)
+        assert sender.associate(sent.context)[0] == ASSOCIATE_AC
+        cancel = command(CommandField=0xFFF, MessageIDBeingRespondedTo=1, CommandDataSetType=0x101)
+        message = b"".join(sent.pdus(size=500))
+        sender.socket.settimeout(8)
+        for _ in range(3):
+            sender.socket.sendall(message + pdu(P_DATA, value(1, 3, cancel)))
+            assert sender.status().Status == 0
 
 
 @pytest.mark.parametrize(

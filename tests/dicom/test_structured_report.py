@@ -5,8 +5,11 @@ from __future__ import annotations
 import io
 import json
 import subprocess
+import time
 import urllib.request
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import pydicom
 import pytest
@@ -14,6 +17,8 @@ from archive_servers import ORTHANCS, orthanc
 from dicom_results import KINDS, STUDY, Cards, answered, cards, instance
 from highdicom import sr
 from pydicom import uid
+from pydicom.datadict import dictionary_VR
+from pydicom.dataelem import DataElement
 from pydicom.sr.codedict import codes
 from tools import tool
 
@@ -38,14 +43,56 @@ def read(report: bytes) -> pydicom.Dataset:
 
 def test_the_validator_finds_no_error(result, tmp_path) -> None:
     """`dciodvfy -new`; its exit code says nothing, so lines are counted."""
-    path = tmp_path / "report.dcm"
-    path.write_bytes(structured_report(result))
+    assert errors(structured_report(result), tmp_path) == []
+
+
+def errors(report: bytes, folder: Path) -> list[str]:
+    """Of the validator."""
+    path = folder / "report.dcm"
+    path.write_bytes(report)
     run = subprocess.run(
         [tool("dicom3tools/dciodvfy"), "-new", path], capture_output=True, text=True, check=False
     )
     lines = (run.stdout + run.stderr).splitlines()
     assert "Comprehensive3DSR" in lines
-    assert [line for line in lines if line.startswith("Error")] == []
+    return [line for line in lines if line.startswith("Error")]
+
+
+@pytest.mark.parametrize(
+    ("keyword", "stored"),
+    [
+        *(("PatientName", each) for each in ("A^B\\C^D", "A=B=C=D", "A^B^C^D^E^F", "A" * 65)),
+        *(("ReferringPhysicianName", each) for each in ("A^B\\C^D", "A=B^C=" + "D" * 65)),
+        *(("AccessionNumber", each) for each in ("1\\2", "1" * 17)),
+        *(("StudyID", each) for each in ("1\\2", "1" * 17)),
+        *(("StudyDescription", each) for each in ("1\\2", "1" * 65, "a\x07")),
+        *((each, "47\n11\0\x1b") for each in ("PatientID", "IssuerOfPatientID", "StudyID")),
+    ],
+)
+def test_invalid_values_of_the_image_make_no_invalid_report(keyword, stored, tmp_path) -> None:
+    """They are left empty; none is cut or changed."""
+    value = DataElement(keyword, dictionary_VR(keyword), stored.encode())
+    report = structured_report(answered(CARDS.plain, Prediction(0.5), **{keyword: value}))
+    assert errors(report, tmp_path) == []
+    assert not read(report).get(keyword)
+
+
+@pytest.mark.parametrize(
+    ("keyword", "stored"),
+    [
+        ("PatientName", "^".join(["A" * 12] * 5)),
+        ("ReferringPhysicianName", "A^^^^B"),
+        ("AccessionNumber", "1" * 16),
+        ("StudyDescription", "1" * 64),
+        ("PatientID", "1" * 64),
+        ("PatientID", "1 = 2 ^ 3"),
+    ],
+)
+def test_the_longest_values_that_are_valid_are_kept(keyword, stored, tmp_path) -> None:
+    """Those of the tests above are just beyond them."""
+    report = structured_report(answered(CARDS.plain, Prediction(0.5), **{keyword: stored}))
+    assert errors(report, tmp_path) == []
+    assert str(read(report).get(keyword)) == stored
 
 
 def test_dcmtk_reads_it(result, tmp_path) -> None:
@@ -176,21 +223,44 @@ def test_the_uids_follow_from_image_and_model() -> None:
     assert read(structured_report(refused)).SOPInstanceUID.startswith("2.25.")
 
 
+@pytest.fixture
+def zone(monkeypatch) -> Iterator[Callable[[str], None]]:
+    """Sets the time zone of the process."""
+
+    def set_to(name: str) -> None:
+        monkeypatch.setenv("TZ", name)
+        time.tzset()
+
+    yield set_to
+    monkeypatch.undo()
+    time.tzset()
+
+
 @pytest.mark.parametrize(
-    ("offset", "day", "time", "observed"),
+    ("local", "offset", "day", "clock", "observed"),
     [
-        (None, "20260304", "230607.089000", "20260304230607+0000"),
-        ("+0530", "20260305", "043607.089000", "20260305043607+0530"),
-        ("-0200", "20260304", "210607.089000", "20260304210607-0200"),
+        ("UTC0", None, "20260304", "230607.089000", "20260304230607+0000"),
+        ("CET-1", None, "20260305", "000607.089000", "20260305000607+0100"),
+        ("NST3:30", None, "20260304", "193607.089000", "20260304193607-0330"),
+        ("CET-1", "-0000", "20260305", "000607.089000", "20260305000607+0100"),
+        ("CET-1", "+0000", "20260304", "230607.089000", "20260304230607+0000"),
+        ("CET-1", "+0530", "20260305", "043607.089000", "20260305043607+0530"),
+        ("UTC0", "-0200", "20260304", "210607.089000", "20260304210607-0200"),
     ],
 )
-def test_times_are_utc_or_those_of_the_source(offset, day, time, observed) -> None:
-    """The offset of the source says what its own times mean, so it is kept, and holds for ours."""
+def test_times_are_local_or_in_the_zone_of_the_source(
+    zone, local, offset, day, clock, observed
+) -> None:
+    """The offset of the source says what its own times mean, so it is kept, and holds for ours.
+
+    Without one, its times are those of the wall clock beside the modality, and so are ours.
+    """
+    zone(local)
     attributes = {} if offset is None else {"TimezoneOffsetFromUTC": offset}
     report = read(structured_report(answered(CARDS.plain, Prediction(0.5), **attributes)))
-    assert report.get("TimezoneOffsetFromUTC") == offset
-    assert (report.ContentDate, report.ContentTime) == (day, time)
-    assert (report.InstanceCreationDate, report.InstanceCreationTime) == (day, time)
+    assert report.get("TimezoneOffsetFromUTC") == (None if offset == "-0000" else offset)
+    assert (report.ContentDate, report.ContentTime) == (day, clock)
+    assert (report.InstanceCreationDate, report.InstanceCreationTime) == (day, clock)
     assert report.ObservationDateTime == observed
 
 
@@ -208,6 +278,21 @@ def test_no_report_names_a_projection() -> None:
         assert "ViewPosition" not in report
         own = [name for name, _ in findings(result) if name.scheme == PRIVATE]
         assert all(len(name.value) <= 16 and len(name.meaning) <= 64 for name in own)
+
+
+@pytest.mark.parametrize("release", ORTHANCS)
+def test_orthanc_files_by_patient_id_so_that_it_is_kept(release, tmp_path) -> None:
+    """Even one that is invalid; with another or none, the report would be in another study."""
+    with orthanc(tmp_path, release) as server:
+        for number, patient in enumerate((b"A\\B", b"C" * 80)):
+            uids = {"SOPInstanceUID": f"1.2.3.{number}", "StudyInstanceUID": f"1.2.4.{number}"}
+            ids = {"PatientID": DataElement("PatientID", "LO", patient)}
+            image = instance(**uids, **ids)
+            result = answered(CARDS.plain, Prediction(0.5), **uids, **ids)
+            server.store([image, structured_report(result)])
+        with urllib.request.urlopen(f"{server.root}/studies?expand", timeout=10) as answer:
+            studies = json.load(answer)
+        assert [len(study["Series"]) for study in studies] == [2, 2]
 
 
 @pytest.mark.parametrize("release", ORTHANCS)
