@@ -26,8 +26,6 @@ ANY_TITLE = b"?".ljust(16)  # for pynetdicom, in place of one that is none
 # negotiation and more syntaxes fit; what takes pynetdicom much longer to decode does not.
 MAX_REQUEST_BYTES, MAX_ITEMS = 2**17, 2**13
 ITEM = struct.Struct(">BxH")  # type, length
-CONTEXT, USER_INFORMATION = 0x20, 0x50
-CONTEXT_BYTES = 4  # of a presentation context before its items
 # The items that matter: their types, and where their own items begin, of which types. All others
 # are left out: those that are not recognised (PS3.8 9.3.1, D.2), and proposals that are ignored.
 APPLICATION, CONTEXT, USER_INFORMATION = 0x10, 0x20, 0x50

@@ -16,7 +16,7 @@ UNRECOGNISED = HEADER.pack(0xFF, 0)
 # pynetdicom's timers take a connection for idle on which it reads nothing for long
 LONGEST_SILENCE_SECONDS = 1.0
 # pynetdicom sends no answer while it reads, so it waits no longer for bytes that may not come
-NEXT_PDU_SECONDS = 0.01
+NEXT_PDU_MILLISECONDS = 10
 
 
 @dataclass(frozen=True)
@@ -107,8 +107,10 @@ class Connection(socket.socket):
         """Whether there are bytes, or come in an instant; not at the end of the stream."""
         if self._ended:
             return False
+        poll = select.poll()
         try:
-            return bool(select.select([self], [], [], NEXT_PDU_SECONDS)[0])
+            poll.register(self, select.POLLIN)
+            return bool(poll.poll(NEXT_PDU_MILLISECONDS))
         except ValueError:  # closed by another thread, which pynetdicom finds as well
             return False
 
