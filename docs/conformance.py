@@ -35,8 +35,16 @@ from service.dicom.instance import (
 )
 from service.dicom.pdu import MAX_PDU_BYTES
 from service.dicom.receiver import ANSWER_SECONDS, IDLE_SECONDS
-from service.dicom.senders.c_store import SYNTAXES
-from service.dicom.senders.statuses import DUPLICATE, LATER, NO_REASON, WARNINGS, is_later
+from service.dicom.senders.association import PDU_BYTES, SYNTAXES
+from service.dicom.senders.statuses import (
+    AWAY,
+    DUPLICATE,
+    LATER,
+    NO_REASON,
+    PENDING,
+    WARNINGS,
+    is_later,
+)
 from service.dicom.statuses import CODES, MEANINGS, REJECTIONS
 from service.dicom.structured_report import structured_report
 from service.dicom.tls import CIPHERS
@@ -171,6 +179,7 @@ An object needs one frame, in grey or in equal channels. Statuses of C-STORE; Er
 
 It initiates associations to the host and port of a destination, and proposes
 {uid.UID(REPORT).name} in {_names(SYNTAXES)}.
+Its PDUs, and those that it asks for, have at most {PDU_BYTES:,} bytes. One request at a time.
 
 """
     yield from _table(("status of the peer", "effect"), _effects())
@@ -211,14 +220,24 @@ recognised, anywhere in it, are ignored.
 def _effects() -> Iterator[tuple[str, str]]:
     """What a status of C-STORE means for a delivery; ranges of statuses are one line."""
     yield "0000H", "delivered"
+    later, all_wait = "tried again", "tried again; all others wait as well"
     for status in sorted({DUPLICATE, *WARNINGS, *LATER} - {NO_REASON}):
-        if status < 0xA000:
-            later = is_later(status)
-            yield f"{status:04X}H", "tried again" if later else "delivered, with a warning"
-    yield "A7xxH", "tried again; all others wait as well"
+        if status in AWAY:
+            yield f"{status:04X}H", all_wait
+        elif status < 0xA000:
+            yield f"{status:04X}H", later if is_later(status) else "delivered, with a warning"
+    yield "A7xxH", all_wait
     yield "BxxxH", "delivered, with a warning"
-    yield "no association, or no status", "tried again"
+    yield ", ".join(f"{status:04X}H" for status in sorted(PENDING)), all_wait
     yield "any other", "a dead letter at once"
+    yield (
+        "no association; the presentation context rejected, for any reason; no status in time",
+        (all_wait),
+    )
+    yield (
+        "a response to another operation or message, or about another SOP class or instance",
+        all_wait,
+    )
 
 
 def _names(uids: Iterable[str]) -> str:

@@ -118,6 +118,7 @@ def http_peer(
 class StorePeer:
     """A DICOM receiver whose statuses the test decides."""
 
+    server: Any
     port: int
     status: Callable[[Any], int]
     stored: list[tuple[str, bytes]] = field(default_factory=list)  # calling AE, the object
@@ -152,7 +153,7 @@ def store_peer(
         ("127.0.0.1", 0), block=False, evt_handlers=handlers, ssl_context=context
     )
     assert server is not None
-    peer = StorePeer(server.server_address[1], status)
+    peer = StorePeer(server, server.server_address[1], status)
     try:
         yield peer
     finally:

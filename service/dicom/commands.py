@@ -1,4 +1,4 @@
-"""Command sets of requests: read, checked and answered before pynetdicom sees them.
+"""Command sets; requests are read, checked and answered before pynetdicom sees them.
 
 pynetdicom drops a request that lacks an element, so that its peer waits in vain. It chooses what
 serves a request by the SOP class that the request names, whatever its operation and presentation
@@ -83,12 +83,12 @@ class Command:
         Raises:
             PduError: It is damaged, or it cannot be told what to answer.
         """
-        found = _elements(data)
-        field = _number(found, FIELD)
+        found = elements(data)
+        field = number(found, FIELD)
         if field not in OPERATIONS:
             is_response = field is not None and field & RESPONSE
             raise PduError("a response without a request" if is_response else "an unknown command")
-        message_id, kind = _number(found, MESSAGE_ID), _number(found, DATA_SET_TYPE)
+        message_id, kind = number(found, MESSAGE_ID), number(found, DATA_SET_TYPE)
         if kind is None:
             raise PduError(f"{OPERATIONS[field]} without Command Data Set Type")
         if message_id is None and field != C_CANCEL:
@@ -130,7 +130,7 @@ class Command:
 
     def encoded(self) -> bytes:
         """The command set for pynetdicom: it holds what was checked, and nothing else."""
-        return _encoded(
+        return encoded_set(
             [
                 *self._subject(),
                 (FIELD, NUMBER.pack(self.field)),
@@ -143,24 +143,29 @@ class Command:
     def answer(self, refusal: Refusal) -> bytes:
         """The command set of the response that refuses it."""
         comment = refusal.status and refusal.status.comment
-        return _encoded(
+        return encoded_set(
             [
                 *self._subject(),
                 (FIELD, NUMBER.pack(self.field | RESPONSE)),
                 (RESPONDED_TO, NUMBER.pack(self.message_id)),
                 (DATA_SET_TYPE, NUMBER.pack(NO_DATA_SET)),
                 (STATUS, NUMBER.pack(refusal.code)),
-                *([(ERROR_COMMENT, _padded(comment, b" "))] if comment else []),
+                *([(ERROR_COMMENT, padded(comment, b" "))] if comment else []),
             ]
         )
 
     def _subject(self) -> Iterable[tuple[int, bytes]]:
         for element, uid in ((SOP_CLASS, self.sop_class), (SOP_INSTANCE, self.sop_instance)):
             if uid is not None:
-                yield element, _padded(uid, b"\0")
+                yield element, padded(uid, b"\0")
 
 
-def _elements(data: bytes) -> dict[int, bytes]:
+def elements(data: bytes) -> dict[int, bytes]:
+    """The values of a command set, by element numbers.
+
+    Raises:
+        PduError: It is damaged.
+    """
     found: dict[int, bytes] = {}
     at = 0
     while at < len(data):
@@ -175,7 +180,8 @@ def _elements(data: bytes) -> dict[int, bytes]:
     return found
 
 
-def _number(found: dict[int, bytes], element: int) -> int | None:
+def number(found: dict[int, bytes], element: int) -> int | None:
+    """A value of the VR US; None: missing, or no such value."""
     value = found.get(element, b"")
     return NUMBER.unpack(value)[0] if len(value) == NUMBER.size else None
 
@@ -185,13 +191,15 @@ def _uid(found: dict[int, bytes], element: int) -> str | None:
     return valid_uid(found.get(element, b"").rstrip(b"\0 ").decode("ascii", "replace"))
 
 
-def _encoded(elements: Iterable[tuple[int, bytes]]) -> bytes:
+def encoded_set(values: Iterable[tuple[int, bytes]]) -> bytes:
+    """A command set, by element numbers."""
     body = b"".join(
-        ELEMENT.pack(0, element, len(value)) + value for element, value in sorted(elements)
+        ELEMENT.pack(0, element, len(value)) + value for element, value in sorted(values)
     )
     return ELEMENT.pack(0, GROUP_LENGTH, 4) + struct.pack("<L", len(body)) + body
 
 
-def _padded(text: str, padding: bytes) -> bytes:
+def padded(text: str, padding: bytes) -> bytes:
+    """Text of even length, as values have it."""
     data = text.encode("ascii")
     return data + padding * (len(data) % 2)

@@ -82,7 +82,16 @@ class DestinationWorker:
             except OutboxAwayError as error:
                 LOG.error("destination %s: %s", self.destination.name, error)  # noqa: TRY400
                 self._stopping.wait(AWAY_SECONDS)
-        self._sender.close()
+            except Exception as error:  # noqa: BLE001  # a defect must not end the thread
+                self._report(error)
+                self._stopping.wait(AWAY_SECONDS)
+        try:
+            self._sender.close()
+        except Exception as error:  # noqa: BLE001  # the process ends
+            self._report(error)
+
+    def _report(self, error: Exception) -> None:
+        LOG.error("destination %s: %s", self.destination.name, _where(error))
 
     def _deliver_some(self) -> None:
         if (seconds := self._wait_seconds()) > 0:
@@ -147,7 +156,7 @@ class DestinationWorker:
         except OutboxAwayError:
             raise
         except Exception as error:  # noqa: BLE001  # a defect must not end the thread
-            LOG.error("destination %s: %s", self.destination.name, _where(error))  # noqa: TRY400
+            self._report(error)
             self._failed(leased, RetryableError("internal_error", type(error).__name__))
 
     def _delivered(self, leased: Leased, warned: Warned | None) -> None:

@@ -75,7 +75,7 @@ class Destination(BaseModel):
     """How long the record of a delivery is kept after its end, and a dead letter with its payload.
     """
     timeout_seconds: float = Field(default=30, gt=0, le=600)
-    """To connect, and for each wait for the destination."""
+    """For one attempt, to connect included; of C-STORE, for an association and for each result."""
     first_delay_seconds: PositiveFloat = 1
     """The wait after the first failure; doubled after each, times 0.5 to 1."""
     max_delay_seconds: PositiveFloat = 600

@@ -27,9 +27,11 @@ from destination_servers import HANG, Asked, Said, http_peer, store_peer
 from dicom_results import answered, cards
 
 from model_store import Prediction
+from service.dicom import destination_worker
 from service.dicom.delivery import Deliveries
+from service.dicom.destination_worker import DestinationWorker
 from service.dicom.destinations import payload, read_destinations
-from service.dicom.entries import Entry
+from service.dicom.entries import Entry, Leased
 from service.dicom.outbox import Outbox
 
 MODEL, CARD = "swift/1.1.0", cards().plain
@@ -395,6 +397,38 @@ def test_a_defect_ends_no_thread(site, caplog) -> None:
             until(lambda: here.states()["delivered"] == 2 and here.outcomes["hook", "retry"] > 1)
     (stuck,) = here.outbox.deliveries("pending")
     assert (stuck.code, stuck.detail) == ("internal_error", "TypeError")
+    assert "Doe" not in caplog.text
+
+
+class Defective:
+    """A sender with defects, except that it delivers."""
+
+    def send(self, leased: Leased) -> None:
+        """Deliver nothing, without an error."""
+
+    def idle(self) -> None:
+        raise KeyError("Doe^John")
+
+    def close(self) -> None:
+        raise KeyError("Doe^John")
+
+
+def test_a_defect_between_results_ends_no_thread(site, caplog, monkeypatch) -> None:
+    """Nor does one at the end: each has a line in the log, without data of the patient."""
+    monkeypatch.setattr(destination_worker, "IDLE_SECONDS", 0.0)
+    monkeypatch.setattr(destination_worker, "AWAY_SECONDS", 0.05)
+    here = site(hook=hook("http://127.0.0.1:1"))
+    worker = DestinationWorker(
+        here.outbox, here.destinations[0], Defective(), lambda _: None, yields=lambda: False
+    )
+    worker.start()
+    until(lambda: "destination hook: KeyError at " in caplog.text)
+    here.put(1)
+    here.until("delivered")
+    caplog.clear()
+    worker.stop()
+    assert worker.join(10)
+    assert "destination hook: KeyError at " in caplog.text
     assert "Doe" not in caplog.text
 
 

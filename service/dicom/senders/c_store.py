@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import logging
 
-from pydicom.uid import (
-    Comprehensive3DSRStorage,
-    ExplicitVRLittleEndian,
-    ImplicitVRLittleEndian,
-)
-from pynetdicom import AE
-from pynetdicom.association import Association
+from pydicom.uid import UID
+from pynetdicom.dsutils import encode
 
 from service.dicom.destinations import CStoreDestination
 from service.dicom.entries import Leased
+from service.dicom.pdu import PduError
+from service.dicom.senders.association import Association, RejectedAssociationError
 from service.dicom.senders.client_tls import client_tls
+from service.dicom.senders.connection import Connection
 from service.dicom.senders.payloads import report_of
 from service.dicom.senders.sender import RejectedError, RetryableError, Warned
-from service.dicom.senders.statuses import DUPLICATE, WARNINGS, is_busy, is_later
+from service.dicom.senders.statuses import (
+    DUPLICATE,
+    PENDING,
+    WARNINGS,
+    is_away,
+    is_busy,
+    is_later,
+)
 
-SYNTAXES = [ExplicitVRLittleEndian, ImplicitVRLittleEndian]
+RELEASE_SECONDS = 3.0  # for the answer; then the association is aborted
 logging.getLogger("pynetdicom").setLevel(logging.CRITICAL)  # it may log what objects hold
 
 
@@ -31,58 +36,54 @@ class CStoreSender:
         self._association: Association | None = None
 
     def send(self, leased: Leased) -> Warned | None:
-        """See Sender."""
-        report = report_of(leased.payload)
-        association = self._associated()
+        """See Sender. The time limit holds for opening an association, and for each report."""
         try:
-            status = association.send_c_store(report)
-        except (RuntimeError, OSError) as error:  # the association has ended
-            self.close()
-            raise RetryableError("unreachable", "the association ended", away=True) from error
-        if "Status" not in status:
-            self.close()
-            detail = "the association ended before a status came"
-            raise RetryableError("timeout", detail, away=True)
-        return _outcome(int(status.Status))
+            return _outcome(self._stored(leased))
+        except TimeoutError as error:
+            detail = f"no answer within {self._destination.timeout_seconds:g} s"
+            raise RetryableError("timeout", detail, away=True) from error
+        except (OSError, UnicodeError) as error:  # also if its name does not resolve
+            detail = f"no association: {type(error).__name__}"
+            raise RetryableError("unreachable", detail, away=True) from error
+        except RejectedAssociationError as error:
+            raise RetryableError("association_rejected", str(error), away=True) from error
+        except PduError as error:
+            raise RetryableError("unexpected_answer", str(error), away=True) from error
 
     def idle(self) -> None:
         """Release the association; many servers allow few."""
-        if self._association is not None and self._association.is_established:
-            self._association.release()
-        self._association = None
+        self.close()
 
     def close(self) -> None:
-        """Abort the association, if it is still there."""
-        if self._association is not None and self._association.is_established:
-            self._association.abort()
-        self._association = None
+        """Release the association, if it is still there."""
+        association, self._association = self._association, None
+        if association is not None and association.is_open():
+            association.release(min(RELEASE_SECONDS, self._destination.timeout_seconds))
 
-    def _associated(self) -> Association:
-        if self._association is None or not self._association.is_established:
-            self._association = self._opened()
-        return self._association
+    def _stored(self, leased: Leased) -> int:
+        report = report_of(leased.payload)
+        association, self._association = self._opened(), None
+        try:
+            implicit = UID(association.syntax).is_implicit_VR
+            data_set = encode(report, implicit, is_little_endian=True)
+            if data_set is None:
+                raise ValueError("the report cannot be encoded")
+            seconds = self._destination.timeout_seconds
+            status = association.store(str(report.SOPInstanceUID), data_set, seconds)
+        except BaseException:
+            association.abort()
+            raise
+        self._association = association
+        return status
 
     def _opened(self) -> Association:
+        """The association; a new one if it has ended."""
+        if self._association is not None and self._association.is_open():
+            return self._association
         given = self._destination
-        entity = AE(given.calling_ae_title)
-        entity.acse_timeout = entity.dimse_timeout = given.timeout_seconds
-        entity.network_timeout = entity.connection_timeout = given.timeout_seconds
-        entity.add_requested_context(Comprehensive3DSRStorage, SYNTAXES)
-        tls = (client_tls(given), given.host) if given.tls else None
-        try:
-            found = entity.associate(
-                given.host, given.port, ae_title=given.called_ae_title, tls_args=tls
-            )
-        except OSError as error:  # its name does not resolve
-            raise RetryableError("unreachable", type(error).__name__, away=True) from None
-        if found.is_rejected:
-            raise RetryableError("association_rejected", "the association is rejected", away=True)
-        if found.rejected_contexts:
-            found.abort()
-            raise RejectedError("it accepts no Comprehensive 3D SR")
-        if not found.is_established:
-            raise RetryableError("unreachable", "no association", away=True)
-        return found
+        tls = client_tls(given) if given.tls else None
+        connection = Connection(given.host, given.port, tls, given.timeout_seconds)
+        return Association(connection, given.called_ae_title, given.calling_ae_title)
 
 
 def _outcome(status: int) -> Warned | None:
@@ -92,7 +93,11 @@ def _outcome(status: int) -> Warned | None:
     if status == DUPLICATE or status in WARNINGS:
         return Warned(detail)
     if is_busy(status):
-        raise RetryableError("busy", detail)
+        raise RetryableError("busy", detail, away=True)
+    if is_away(status):
+        raise RetryableError("no_access", detail, away=True)
     if is_later(status):
         raise RetryableError("server_error", detail)
+    if status in PENDING:
+        raise RetryableError("unexpected_answer", detail, away=True)
     raise RejectedError(detail)

@@ -15,7 +15,9 @@ Failure = Literal[
     "server_error",  # HTTP 5xx, DIMSE 0110H
     "redirect",  # HTTP 3xx, which is not followed
     "not_stored",  # HTTP says success, the instance's own status does not
-    "association_rejected",
+    "no_access",  # it takes no result with this URL and these credentials
+    "unexpected_answer",  # too large, against the protocol, or to another request
+    "association_rejected",  # or its presentation context
     "rejected",  # it refuses this result, and would again
     "credentials",  # a file of secrets cannot be read
     "folder",  # the file cannot be written

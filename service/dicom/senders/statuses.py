@@ -9,8 +9,11 @@ from __future__ import annotations
 DUPLICATE = 0x0111  # Duplicate SOP Instance: the destination has it
 WARNINGS = frozenset({0x0001, 0x0107, 0x0116}) | frozenset(range(0xB000, 0xC000))
 NO_REASON = 0
+# SOP Class not supported, and not authorised: of all reports, until someone changes the destination
+AWAY = frozenset({0x0122, 0x0124})
+PENDING = frozenset({0xFE00, 0xFF00, 0xFF01})  # Cancel and Pending: no statuses of C-STORE
 # Processing failure, duplicate invocation, resource limitation; and A7xxH, out of resources
-LATER = frozenset({NO_REASON, 0x0110, 0x0210, 0x0213})
+LATER = AWAY | {NO_REASON, 0x0110, 0x0210, 0x0213}
 
 
 def is_later(status: int) -> bool:
@@ -21,3 +24,8 @@ def is_later(status: int) -> bool:
 def is_busy(status: int) -> bool:
     """Whether the destination is out of resources, for other objects too."""
     return 0xA700 <= status <= 0xA7FF
+
+
+def is_away(status: int) -> bool:
+    """Whether it says nothing about this object, and holds for others too."""
+    return status in AWAY

@@ -8,7 +8,7 @@ from service.dicom.destinations import StowDestination
 from service.dicom.entries import Leased
 from service.dicom.senders.payloads import uids_of
 from service.dicom.senders.sender import RejectedError, RetryableError, Warned
-from service.dicom.senders.statuses import is_later
+from service.dicom.senders.statuses import is_away, is_later
 from service.dicom.senders.stow_answer import AnswerError, failure_of, warning_of
 from service.dicom.senders.web import Reply, Web, check_status
 
@@ -61,5 +61,5 @@ def _outcome(reply: Reply, uid: str) -> Warned | None:
         return None if warning is None else Warned(f"Warning Reason {warning:04X}H")
     detail = f"HTTP {reply.status}, Failure Reason {reason:04X}H"
     if is_later(reason):
-        raise RetryableError("not_stored", detail)
+        raise RetryableError("not_stored", detail, away=is_away(reason))
     raise RejectedError(detail)
