@@ -598,5 +598,6 @@ def test_a_queue_goes_on_after_each_fault(tmp_path: Path, caplog) -> None:
         deliveries.close(10)
         (delivery,) = outbox.deliveries()
         outbox.close()
-    assert (delivery.state, delivery.attempts) == ("delivered", 3)
+    assert delivery.state == "delivered"
+    assert delivery.attempts >= 3  # more if the server is still busy with the last fault
     assert "destination here is away: an answer of more than 1048576 bytes" in caplog.text

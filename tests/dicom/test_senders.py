@@ -486,14 +486,15 @@ def test_an_entity_that_is_not_there(tmp_path: Path) -> None:
     assert (error.value.code, error.value.away) == ("unreachable", True)
 
 
-def test_an_entity_whose_name_does_not_resolve(tmp_path: Path) -> None:
+@pytest.mark.parametrize("host", ["pacs.invalid", "a" * 64])
+def test_an_entity_whose_name_does_not_resolve(tmp_path: Path, host: str) -> None:
     """It may resolve again."""
     with pytest.raises(RetryableError, match="gaierror") as error:
         send(
             destination(
                 tmp_path,
                 "c-store",
-                'host = "pacs.invalid"',
+                f'host = "{host}"',
                 "port = 104",
                 'called_ae_title = "PACS"',
                 "timeout_seconds = 2",

@@ -42,7 +42,7 @@ class CStoreSender:
         except TimeoutError as error:
             detail = f"no answer within {self._destination.timeout_seconds:g} s"
             raise RetryableError("timeout", detail, away=True) from error
-        except (OSError, UnicodeError) as error:  # also if its name does not resolve
+        except OSError as error:  # also if its name does not resolve
             detail = f"no association: {type(error).__name__}"
             raise RetryableError("unreachable", detail, away=True) from error
         except RejectedAssociationError as error:

@@ -103,10 +103,12 @@ class Connection:
 
     def _connected(self, host: str, port: int) -> socket.socket:
         """A connection to the first of the host's addresses that accepts one."""
+        try:
+            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        except UnicodeError as error:  # no name of a host, for example with a label of 64 letters
+            raise socket.gaierror from error
         failed: OSError = ConnectionRefusedError()
-        for family, kind, protocol, _, address in socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM
-        ):
+        for family, kind, protocol, _, address in found:
             opened = socket.socket(family, kind, protocol)
             try:
                 opened.settimeout(self._left())
