@@ -137,8 +137,8 @@ class Association:
             ]
         )
         size = self._accepted.fragment_bytes
-        self._connection.write(b"".join(_fragments(command, COMMAND, size)))
-        self._connection.write(b"".join(_fragments(data_set, 0, size)))
+        pdus = (*_fragments(command, COMMAND, size), *_fragments(data_set, 0, size))
+        self._connection.write(b"".join(pdus))  # at once: TCP delays the second of two writes
         return _status(self._response(), self._message, instance)
 
     def release(self, seconds: float) -> None:
