@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
-import needs
 import pytest
+from browser import chromium
 from results import CHEST, done, not_chest, published, refused
 
 from service.backfill.report.write import Known, audit
@@ -19,7 +18,6 @@ from service.backfill.results.outcomes import ROW_CODES
 PAGES = ("certificate.html", "audit/header-audit.html")
 VOID = {"meta", "link", "br", "col"}
 ATTACK = "<script>alert(1)</script>"
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 
 
 class Page(HTMLParser):
@@ -172,14 +170,14 @@ def test_the_pages_of_a_model_without_heads_say_nothing_of_body_parts(tmp_path: 
         assert not {"Body Part", "no chest", "not upright"} & set(words)
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason=needs.CHROMIUM)
 def test_a_page_is_one_sheet_of_a4(out, tmp_path: Path) -> None:
     """As a browser prints it, whatever the rows are."""
+    program = chromium()
     for name in PAGES:
         pdf = tmp_path / "page.pdf"
         subprocess.run(
             [
-                CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu",
+                program, "--headless", "--no-sandbox", "--disable-gpu",
                 f"--user-data-dir={tmp_path / 'browser'}", "--no-pdf-header-footer",
                 f"--print-to-pdf={pdf}", (out / name).as_uri(),
             ],
