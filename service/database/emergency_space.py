@@ -24,7 +24,7 @@ class EmergencySpace:
         self._path, self._step_bytes = path, step_bytes
 
     def is_whole(self) -> bool:
-        """Whether nothing of it is freed; what was is allocated again, if the disk has room."""
+        """Whether nothing of it is freed; what was is allocated again, if the disk has space."""
         if self._size() < EMERGENCY_BYTES:
             disk = os.statvfs(self._path.parent)
             # As much again stays free: to try for the last byte would fail who needs it meanwhile

@@ -460,10 +460,17 @@ def test_a_server_that_goes_away_is_away(outbox: Outbox, psql) -> None:
     assert put(outbox, "1.3", "pacs")
 
 
-@pytest.mark.parametrize("url", ["sqlite:////nowhere/outbox", "nonsense", "oracle://x/y"])
-def test_an_outbox_that_cannot_be_opened_is_named(url: str) -> None:
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("sqlite:////nowhere/outbox", "the outbox cannot be opened"),
+        ("nonsense", "the outbox cannot be opened"),
+        ("oracle://x/y", "the outbox needs sqlite:///FILE or postgresql://"),
+    ],
+)
+def test_an_outbox_that_cannot_be_opened_is_named(url: str, said: str) -> None:
     """Rather than a trace of the database's own."""
-    with pytest.raises(OutboxError, match="the outbox cannot be opened"):
+    with pytest.raises(OutboxError, match=said):
         Outbox(url)
 
 
