@@ -41,7 +41,9 @@ class Database:
                 where = where.set(drivername="postgresql+pg8000")
             self._sqlite = where.get_backend_name() == "sqlite"
             if not self._sqlite and where.get_backend_name() != "postgresql":
-                raise schema.refused(f"the {schema.name} needs sqlite:///FILE or postgresql://...")
+                raise schema.refused(
+                    f"the {schema.name} cannot be opened: it needs sqlite:///FILE or postgresql://"
+                )
             if self._sqlite and "timeout" not in where.query:
                 where = where.update_query_dict({"timeout": str(schema.busy_seconds)})
             self._file = where.database if self._sqlite else None

@@ -465,7 +465,7 @@ def test_a_server_that_goes_away_is_away(outbox: Outbox, psql) -> None:
     [
         ("sqlite:////nowhere/outbox", "the outbox cannot be opened"),
         ("nonsense", "the outbox cannot be opened"),
-        ("oracle://x/y", "the outbox needs sqlite:///FILE or postgresql://"),
+        ("oracle://x/y", "cannot be opened: it needs sqlite:///FILE or postgresql://"),
     ],
 )
 def test_an_outbox_that_cannot_be_opened_is_named(url: str, said: str) -> None:
