@@ -27,7 +27,7 @@ test: $(VENV)/.dev
 
 # Lint, types and the fast tests, before every commit
 check: lint
-	$(BIN)/pytest -q -m "not slow"
+	$(BIN)/pytest -q -m "not slow" --numprocesses auto --dist loadfile
 
 # The documentation as a site in build/site
 docs: $(VENV)/.dev
