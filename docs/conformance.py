@@ -232,7 +232,7 @@ def _effects() -> Iterator[tuple[str, str]]:
     yield "any other", "a dead letter at once"
     yield (
         "no association; the presentation context rejected, for any reason; no status in time",
-        (all_wait),
+        all_wait,
     )
     yield (
         "a response to another operation or message, or about another SOP class or instance",

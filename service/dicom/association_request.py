@@ -5,15 +5,13 @@ pynetdicom's thread ends at one that it cannot understand, and the peer gets no 
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
 from pynetdicom.pdu import A_ASSOCIATE_RQ
 
 from service.dicom.callers import AE_TITLE
-from service.dicom.pdu import ASSOCIATE_RQ, HEADER, PduError
+from service.dicom.pdu import ASSOCIATE_RQ, HEADER, PduError, sub_item, sub_items
 from service.dicom.statuses import Reason
 
 APPLICATION_CONTEXT = "1.2.840.10008.3.1.1.1"  # the DICOM application context (PS3.7 A.2.1)
@@ -25,7 +23,6 @@ ANY_TITLE = b"?".ljust(16)  # for pynetdicom, in place of one that is none
 # 128 presentation contexts of 14 transfer syntaxes have 60 KB and 2,000 items. More extended
 # negotiation and more syntaxes fit; what takes pynetdicom much longer to decode does not.
 MAX_REQUEST_BYTES, MAX_ITEMS = 2**17, 2**13
-ITEM = struct.Struct(">BxH")  # type, length
 # The items that matter: their types, and where their own items begin, of which types. All others
 # are left out: those that are not recognised (PS3.8 9.3.1, D.2), and proposals that are ignored.
 APPLICATION, CONTEXT, USER_INFORMATION = 0x10, 0x20, 0x50
@@ -111,34 +108,21 @@ def _recognised(pdu: bytes) -> bytes:
     """The request with the items that matter.
 
     Raises:
-        ValueError: An item is cut off, or there are too many.
+        PduError: An item is cut off.
+        ValueError: There are too many.
     """
     found, count = [], 0
-    for kind, body in _items(pdu[FIXED_BYTES:], ITEMS):
+    for kind, body in sub_items(pdu[FIXED_BYTES:]):
+        if kind not in ITEMS:
+            continue
         start, kinds = NESTED.get(kind, (len(body), frozenset()))
-        nested = [_item(*each) for each in _items(body[start:], kinds)]
-        found.append(_item(kind, body[:start] + b"".join(nested)))
+        nested = [sub_item(*each) for each in sub_items(body[start:]) if each[0] in kinds]
+        found.append(sub_item(kind, body[:start] + b"".join(nested)))
         count += 1 + len(nested)
         if count > MAX_ITEMS:
             raise ValueError
     body = pdu[HEADER.size : FIXED_BYTES] + b"".join(found)
     return HEADER.pack(ASSOCIATE_RQ, len(body)) + body
-
-
-def _items(data: bytes, kinds: frozenset[int]) -> Iterator[tuple[int, bytes]]:
-    """Type and value of each item of these types."""
-    at = 0
-    while at < len(data):
-        kind, length = ITEM.unpack_from(data, at)
-        at += ITEM.size + length
-        if at > len(data):
-            raise ValueError
-        if kind in kinds:
-            yield kind, data[at - length : at]
-
-
-def _item(kind: int, value: bytes) -> bytes:
-    return ITEM.pack(kind, len(value)) + value
 
 
 def _check_items(found: A_ASSOCIATE_RQ) -> None:

@@ -129,8 +129,8 @@ class Command:
         return None
 
     def encoded(self) -> bytes:
-        """The command set for pynetdicom: it holds what was checked, and nothing else."""
-        return encoded_set(
+        """The command set: it holds these values, and no others that a peer has sent."""
+        return _encoded(
             [
                 *self._subject(),
                 (FIELD, NUMBER.pack(self.field)),
@@ -143,21 +143,21 @@ class Command:
     def answer(self, refusal: Refusal) -> bytes:
         """The command set of the response that refuses it."""
         comment = refusal.status and refusal.status.comment
-        return encoded_set(
+        return _encoded(
             [
                 *self._subject(),
                 (FIELD, NUMBER.pack(self.field | RESPONSE)),
                 (RESPONDED_TO, NUMBER.pack(self.message_id)),
                 (DATA_SET_TYPE, NUMBER.pack(NO_DATA_SET)),
                 (STATUS, NUMBER.pack(refusal.code)),
-                *([(ERROR_COMMENT, padded(comment, b" "))] if comment else []),
+                *([(ERROR_COMMENT, _padded(comment, b" "))] if comment else []),
             ]
         )
 
     def _subject(self) -> Iterable[tuple[int, bytes]]:
         for element, uid in ((SOP_CLASS, self.sop_class), (SOP_INSTANCE, self.sop_instance)):
             if uid is not None:
-                yield element, padded(uid, b"\0")
+                yield element, _padded(uid, b"\0")
 
 
 def elements(data: bytes) -> dict[int, bytes]:
@@ -191,15 +191,13 @@ def _uid(found: dict[int, bytes], element: int) -> str | None:
     return valid_uid(found.get(element, b"").rstrip(b"\0 ").decode("ascii", "replace"))
 
 
-def encoded_set(values: Iterable[tuple[int, bytes]]) -> bytes:
-    """A command set, by element numbers."""
+def _encoded(values: Iterable[tuple[int, bytes]]) -> bytes:
     body = b"".join(
         ELEMENT.pack(0, element, len(value)) + value for element, value in sorted(values)
     )
     return ELEMENT.pack(0, GROUP_LENGTH, 4) + struct.pack("<L", len(body)) + body
 
 
-def padded(text: str, padding: bytes) -> bytes:
-    """Text of even length, as values have it."""
+def _padded(text: str, padding: bytes) -> bytes:
     data = text.encode("ascii")
     return data + padding * (len(data) % 2)

@@ -1,4 +1,4 @@
-"""PDUs of DICOM's upper layer, as far as the receiver follows them itself (PS3.8 9.3)."""
+"""PDUs of DICOM's upper layer, as far as the service reads and writes them itself (PS3.8 9.3)."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ MAX_PDU_BYTES = 2**18
 
 HEADER = struct.Struct(">BxL")  # type, length
 ITEM = struct.Struct(">LBB")  # length, presentation context, message control header
+SUB_ITEM = struct.Struct(">BxH")  # type, length: of the items of an association request or answer
 COMMAND, LAST = 1, 2  # bits of the message control header (PS3.8 E.2)
 NOTHING = HEADER.pack(P_DATA_TF, 0)  # a PDU without values
 
@@ -38,3 +39,39 @@ def presentation_data_values(pdu: memoryview) -> Iterator[tuple[int, int]]:
             raise PduError("a presentation data value with a wrong length")
         yield start, end
         start = end
+
+
+def fragments(data: bytes, kind: int, size: int) -> Iterator[tuple[int, bytes]]:
+    """Message control header and bytes of each part of a message (PS3.8 E.2).
+
+    Args:
+        data: A command set or data set.
+        kind: COMMAND, or 0 for a data set.
+        size: The most bytes of a part.
+    """
+    for start in range(0, len(data), size):
+        end = start + size
+        yield kind | (LAST if end >= len(data) else 0), data[start:end]
+
+
+def sub_items(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """Type and value of each item of an association request or answer (PS3.8 9.3.2, 9.3.3).
+
+    Raises:
+        PduError: An item is cut off.
+    """
+    at = 0
+    while at < len(data):
+        start = at + SUB_ITEM.size
+        if start > len(data):
+            raise PduError("a cut item of an association request or answer")
+        kind, length = SUB_ITEM.unpack_from(data, at)
+        at = start + length
+        if at > len(data):
+            raise PduError("a cut item of an association request or answer")
+        yield kind, data[start:at]
+
+
+def sub_item(kind: int, value: bytes) -> bytes:
+    """One item of an association request or answer."""
+    return SUB_ITEM.pack(kind, len(value)) + value

@@ -19,7 +19,7 @@ from pynetdicom.transport import ThreadedAssociationServer
 
 from service.dicom.connection import Connection, TimeLimits, TlsConnection
 from service.dicom.inbound import Inbound, Link
-from service.dicom.pdu import COMMAND, ITEM, LAST
+from service.dicom.pdu import COMMAND, ITEM, fragments
 
 # Beyond the limit of associations, so that peers above it are told why
 SPARE_CONNECTIONS = 16
@@ -132,11 +132,9 @@ def _send(association: Association, context: int, command: bytes) -> None:
     """Send a command set; pynetdicom's own thread does it next."""
     most = association.dimse.maximum_pdu_size - ITEM.size  # the peer's; 0: any
     size = most if most > 0 else len(command)
-    for start in range(0, len(command), size):
-        control = COMMAND | (LAST if start + size >= len(command) else 0)
-        part = bytes([control]) + command[start : start + size]
+    for control, part in fragments(command, COMMAND, size):
         primitive = P_DATA()
-        primitive.presentation_data_value_list.append((context, part))
+        primitive.presentation_data_value_list.append((context, bytes([control]) + part))
         association.dul.send_pdu(primitive)
 
 

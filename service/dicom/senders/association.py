@@ -23,19 +23,15 @@ from service.dicom.commands import (
     C_STORE,
     DATA_SET_TYPE,
     FIELD,
-    MESSAGE_ID,
     NO_DATA_SET,
-    NUMBER,
-    PRIORITY,
     RESPONDED_TO,
     RESPONSE,
     SOP_CLASS,
     SOP_INSTANCE,
     STATUS,
+    Command,
     elements,
-    encoded_set,
     number,
-    padded,
 )
 from service.dicom.pdu import (
     ASSOCIATE_RQ,
@@ -46,7 +42,10 @@ from service.dicom.pdu import (
     P_DATA_TF,
     PDU_TYPES,
     PduError,
+    fragments,
     presentation_data_values,
+    sub_item,
+    sub_items,
 )
 from service.dicom.senders.connection import Connection
 
@@ -56,7 +55,6 @@ RELEASED = HEADER.pack(RELEASE_RP, 4) + bytes(4)
 ABORTED = HEADER.pack(ABORT, 4) + bytes(4)  # by the service user
 CONTEXT = 1  # the number of the only presentation context
 FIXED_BYTES = 68  # of A-ASSOCIATE-RQ and -AC, after the header (PS3.8 9.3.2 and 9.3.3)
-SUB_ITEM = struct.Struct(">BxH")  # type, length
 LENGTH = struct.Struct(">L")
 # Of a PDU without its header: what is accepted, and the most that is sent
 PDU_BYTES = 2**14
@@ -126,18 +124,15 @@ class Association:
         """
         self._connection.limit(seconds)
         self._message = self._message % 0xFFFF + 1
-        command = encoded_set(
-            [
-                (SOP_CLASS, padded(Comprehensive3DSRStorage, b"\0")),
-                (FIELD, NUMBER.pack(C_STORE)),
-                (MESSAGE_ID, NUMBER.pack(self._message)),
-                (PRIORITY, NUMBER.pack(0)),
-                (DATA_SET_TYPE, NUMBER.pack(1)),
-                (SOP_INSTANCE, padded(instance, b"\0")),
-            ]
+        command = Command(
+            field=C_STORE,
+            message_id=self._message,
+            has_data_set=True,
+            sop_class=Comprehensive3DSRStorage,
+            sop_instance=instance,
         )
         size = self._accepted.fragment_bytes
-        pdus = (*_fragments(command, COMMAND, size), *_fragments(data_set, 0, size))
+        pdus = (*_pdus(command.encoded(), COMMAND, size), *_pdus(data_set, 0, size))
         self._connection.write(b"".join(pdus))  # at once: TCP delays the second of two writes
         return _status(self._response(), self._message, instance)
 
@@ -198,51 +193,33 @@ class Association:
 def _request(called: str, calling: str) -> bytes:
     """An A-ASSOCIATE-RQ (PS3.8 9.3.2, PS3.7 D.3.3)."""
     names = [(0x30, Comprehensive3DSRStorage), *((0x40, each) for each in SYNTAXES)]
-    context = bytes([CONTEXT, 0, 0, 0]) + b"".join(_item(k, v.encode()) for k, v in names)
+    context = bytes([CONTEXT, 0, 0, 0]) + b"".join(sub_item(k, v.encode()) for k, v in names)
     user = (
-        _item(0x51, LENGTH.pack(PDU_BYTES))
-        + _item(0x52, PYNETDICOM_IMPLEMENTATION_UID.encode())
-        + _item(0x55, PYNETDICOM_IMPLEMENTATION_VERSION.encode())
+        sub_item(0x51, LENGTH.pack(PDU_BYTES))
+        + sub_item(0x52, PYNETDICOM_IMPLEMENTATION_UID.encode())
+        + sub_item(0x55, PYNETDICOM_IMPLEMENTATION_VERSION.encode())
     )
     titles = called.ljust(16).encode() + calling.ljust(16).encode()
     body = b"".join(
         (
             b"\0\1\0\0",  # protocol version
             titles.ljust(FIXED_BYTES - 4, b"\0"),
-            _item(0x10, APPLICATION_CONTEXT.encode()),
-            _item(0x20, context),
-            _item(0x50, user),
+            sub_item(0x10, APPLICATION_CONTEXT.encode()),
+            sub_item(0x20, context),
+            sub_item(0x50, user),
         )
     )
     return HEADER.pack(ASSOCIATE_RQ, len(body)) + body
 
 
-def _item(kind: int, data: bytes) -> bytes:
-    return SUB_ITEM.pack(kind, len(data)) + data
-
-
-def _items(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """Type and bytes of each item."""
-    at = 0
-    while at < len(data):
-        if at + SUB_ITEM.size > len(data):
-            raise PduError("a cut item in the answer to the association request")
-        kind, length = SUB_ITEM.unpack_from(data, at)
-        at += SUB_ITEM.size
-        if at + length > len(data):
-            raise PduError("a cut item in the answer to the association request")
-        yield kind, data[at : at + length]
-        at += length
-
-
 def _accepted(body: bytes) -> Accepted:
     """Read an A-ASSOCIATE-AC (PS3.8 9.3.3)."""
     contexts, most = [], PDU_BYTES
-    for kind, data in _items(body[FIXED_BYTES:]):
+    for kind, data in sub_items(body[FIXED_BYTES:]):
         if kind == 0x21:
             contexts.append(data)
         elif kind == 0x50:
-            for sub_kind, value in _items(data):
+            for sub_kind, value in sub_items(data):
                 if sub_kind == 0x51 and len(value) == LENGTH.size:  # 0: any length
                     most = min(LENGTH.unpack(value)[0] or PDU_BYTES, PDU_BYTES)
     if len(contexts) != 1 or len(contexts[0]) < 4 or contexts[0][0] != CONTEXT:
@@ -250,7 +227,7 @@ def _accepted(body: bytes) -> Accepted:
     if result := contexts[0][2]:
         detail = f"it accepts no Comprehensive 3D SR: result {result}"
         raise RejectedAssociationError(detail)
-    syntaxes = [value.rstrip(b"\0 ") for kind, value in _items(contexts[0][4:]) if kind == 0x40]
+    syntaxes = [value.rstrip(b"\0 ") for kind, value in sub_items(contexts[0][4:]) if kind == 0x40]
     found = [each for each in SYNTAXES if syntaxes == [each.encode()]]
     if not found:
         raise PduError("a transfer syntax that was not proposed")
@@ -261,13 +238,11 @@ def _accepted(body: bytes) -> Accepted:
     return Accepted(found[0], fragment)
 
 
-def _fragments(data: bytes, control: int, size: int) -> Iterator[bytes]:
+def _pdus(data: bytes, kind: int, size: int) -> Iterator[bytes]:
     """A P-DATA-TF for each part of a command set or data set (PS3.8 9.3.5)."""
-    for start in range(0, len(data), size):
-        part = data[start : start + size]
-        last = LAST if start + size >= len(data) else 0
-        item = ITEM.pack(len(part) + 2, CONTEXT, control | last) + part
-        yield HEADER.pack(P_DATA_TF, len(item)) + item
+    for control, part in fragments(data, kind, size):
+        value = ITEM.pack(len(part) + 2, CONTEXT, control) + part
+        yield HEADER.pack(P_DATA_TF, len(value)) + value
 
 
 def _status(response: dict[int, bytes], message: int, instance: str) -> int:
