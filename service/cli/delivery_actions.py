@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import UTC, datetime
 
 from rich.console import Console
@@ -39,7 +39,8 @@ def run(options: argparse.Namespace) -> int:
 
 def _list(outbox: Outbox, options: argparse.Namespace) -> int:
     numbers = Table("destination", *STATES, "oldest waits")
-    for name, found in sorted(outbox.counts().items()):
+    counts = outbox.counts()
+    for name, found in sorted(counts.items()):
         waits = f"{found.oldest_seconds:.0f} s" if found.oldest_seconds else ""
         numbers.add_row(name, *(str(found.states[each]) for each in STATES), waits)
     table = Table("id", "destination", "state", "attempts", "created", "due", "SOP instance", "why")
@@ -53,13 +54,13 @@ def _list(outbox: Outbox, options: argparse.Namespace) -> int:
     console = Console(width=None if sys.stdout.isatty() else 1000)
     console.print(numbers)
     console.print(table)
-    return _checked_name(outbox, options.destination)
+    return _checked_name(counts, options.destination)
 
 
 def _change(outbox: Outbox, options: argparse.Namespace) -> int:
     change = outbox.retry if options.action == "retry" else outbox.drop
     ids = options.ids or _dead(outbox, options.dead)
-    failed = _checked_name(outbox, options.dead)
+    failed = _checked_name(outbox.counts(), options.dead)
     for each in ids:
         failed |= _changed(change, each)
     return failed
@@ -75,12 +76,11 @@ def _changed(change: Callable[[int], Delivery], delivery: int) -> int:
     return 0
 
 
-def _checked_name(outbox: Outbox, destination: str | None) -> int:
-    """1, and a line that says so, if the outbox has no results for a destination of this name."""
-    known = sorted(outbox.counts())
+def _checked_name(known: Collection[str], destination: str | None) -> int:
+    """1, and a line that says so, if a destination is named that has no results."""
     if destination is None or destination in known:
         return 0
-    there_are = f"those that have: {', '.join(known)}" if known else "nor for any other"
+    there_are = f"those that have: {', '.join(sorted(known))}" if known else "nor for any other"
     complain(f"no results for a destination {destination!r}, {there_are}")
     return FAILED
 
