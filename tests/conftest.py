@@ -12,7 +12,7 @@ import needs
 import pytest
 from heads import with_heads
 
-from model_store import ModelVersion, Store
+from model_store import DEFAULT_MODEL, ModelVersion, Store
 
 ROOT = Path(__file__).parent.parent
 DATA = Path(__file__).parent / "data"
@@ -24,8 +24,14 @@ SLOW = frozenset(Path(__file__).with_name("slow.txt").read_text().split())
 
 @pytest.fixture(scope="session")
 def version() -> ModelVersion:
-    """The shipped model version."""
+    """A shipped version that tells the view alone; tests make versions of their own from it."""
     return Store().load(SHIPPED)
+
+
+@pytest.fixture(scope="session")
+def default() -> ModelVersion:
+    """The version that answers if none is named."""
+    return Store().load(DEFAULT_MODEL)
 
 
 @pytest.fixture(scope="session")

@@ -30,30 +30,37 @@ def test_real_radiographs_get_their_view(client: httpx2.Client, path: Path) -> N
 
 
 def test_the_answer_is_the_documented_contract(
-    client: httpx2.Client, version: ModelVersion
+    client: httpx2.Client, default: ModelVersion
 ) -> None:
-    """Exactly the promised keys, with the card's threshold and the model's identity."""
+    """Exactly the promised keys, with the card's thresholds and the model's identity."""
+    card = default.card
+    assert card.heads is not None
+    assert card.heads.chest is not None
     answer = client.post("/v1/classify", content=DISAGREES.read_bytes()).json()
-    assert 0 <= answer.pop("pfi") < version.card.threshold
+    assert 0 <= answer.pop("pfi") < card.threshold
+    assert card.heads.chest.threshold <= answer.pop("chest") <= 1
+    orientation = answer.pop("orientation")
+    assert 0.5 < orientation.pop("rotation_probability") <= 1
+    assert 0 <= orientation.pop("inverted_probability") < 0.5
+    assert orientation == {  # a lateral has no side that could be the wrong one
+        "rotation_degrees": 0,
+        "inverted": False,
+        "mirrored": None,
+        "mirrored_probability": None,
+    }
     assert answer == {
         "view": "lateral",
-        "threshold": version.card.threshold,
-        "chest": None,
-        "chest_threshold": None,
-        "orientation": None,
+        "threshold": card.threshold,
+        "chest_threshold": card.heads.chest.threshold,
         "review": False,
         "header": {
             "view_position": "PA",
             "agrees": False,
             "body_part_examined": "CHEST",
-            "body_part_agrees": None,
+            "body_part_agrees": True,
         },
         "sop_instance_uid": "2.25.223311957814902347786532490214438837651",
-        "model": {
-            "name": "googlenet",
-            "version": "1.1.0",
-            "sha256": version.card.model_sha256,
-        },
+        "model": {"name": card.name, "version": card.version, "sha256": card.model_sha256},
         "warnings": [],
     }
 

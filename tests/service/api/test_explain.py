@@ -17,7 +17,7 @@ from images import dicom, jpeg, png, radiograph
 from PIL import Image
 from pydicom import uid
 
-from model_store import Store
+from model_store import ModelVersion, Store
 from service.api.settings import Settings
 from service.imaging import LONGEST_SIDE, image_to_tensor
 from service.inference import Evidence, Explanation, open_network
@@ -52,7 +52,7 @@ def headed(start, headed_store: Path) -> Iterator[httpx2.Client]:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_answer_is_the_same_and_says_what_the_network_saw(
-    client: httpx2.Client, version, kind: str
+    client: httpx2.Client, default: ModelVersion, kind: str
 ) -> None:
     """The thumbnail is the tensor; the frame is the whole image, small, in its aspect ratio."""
     plain = client.post("/v1/classify", content=KINDS[kind]).json()
@@ -61,17 +61,26 @@ def test_the_answer_is_the_same_and_says_what_the_network_saw(
     said = found.pop("explanation")
     assert found.pop("pfi") == pytest.approx(plain.pop("pfi"), abs=1e-5)
     assert found == plain
-    tensor = image_to_tensor(KINDS[kind], version.card.preprocess)
+    tensor = image_to_tensor(KINDS[kind], default.card.preprocess)
     np.testing.assert_array_equal(np.asarray(opened(said["thumbnail"])), tensor[0])
     frame = said["frame"]
     assert (frame["rows"], frame["columns"]) == (512, 410)
     assert [frame[edge] for edge in ("top", "bottom", "left", "right")] == [0, 1, 0, 1]
     shown = opened(frame["jpeg"])
     assert shown.size == (frame["columns"], frame["rows"])
-    side = version.card.preprocess.size
+    side = default.card.preprocess.size
     small = np.asarray(shown.resize((side, side), Image.Resampling.BOX), np.float32)
     assert np.abs(small - tensor[0]).mean() < 3  # the same window, and bone is bright in both
-    assert said["evidence"] is None  # of a model without that output
+    assert said["evidence"] is not None
+
+
+def test_a_model_without_a_map_of_evidence_gives_null(start, light: Settings) -> None:
+    """The thumbnail and the frame are there all the same."""
+    with start(light) as service, service.client() as client:
+        said = explained(client, KINDS["png"])["explanation"]
+    assert said["evidence"] is None
+    assert opened(said["thumbnail"]).size == (128, 128)
+    assert said["frame"]["columns"] == 410
 
 
 @pytest.mark.parametrize("query", ["", "explain=false", "lane=backfill&explain=false"])

@@ -226,9 +226,9 @@ def test_the_process_is_measured(client: httpx2.Client) -> None:
     assert 0 < value(text, "process_open_fds") <= value(text, "process_max_fds")
 
 
-def test_the_card_is_served(client: httpx2.Client, version: ModelVersion) -> None:
+def test_the_card_is_served(client: httpx2.Client, default: ModelVersion) -> None:
     """`/v1/model` is the card, whole."""
-    assert ModelCard.model_validate_json(client.get("/v1/model").content) == version.card
+    assert ModelCard.model_validate_json(client.get("/v1/model").content) == default.card
 
 
 def test_it_is_live_and_ready(client: httpx2.Client) -> None:
