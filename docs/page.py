@@ -38,7 +38,7 @@ def main() -> None:
         archive = filled(Path(folder) / "archive", files)
         jobs = {"FOLDER": f"{folder}/jobs", "SOURCES": str(archive)}
         settings = {f"CXRVIEW_BACKFILL_{name}": value for name, value in jobs.items()}
-        with served(CXRVIEW_MODEL="swift/1.1.0", **settings) as url:
+        with served(**settings) as url:
             for theme in ("light", "dark"):
                 with opened(browser, theme, f"{url}/#jobs") as page:
                     follow(page, HERE / f"page-jobs-{theme}.png")

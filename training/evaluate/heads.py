@@ -31,9 +31,10 @@ CLASSES: dict[Task, tuple[str, ...]] = {
     "inverted": ("usual", "inverted"),
     "mirrored": ("usual", "mirrored"),
 }
-# Of chest radiographs, on validation images, so many may be called not_chest at most. What is
-# flagged wrongly is lost to who looks for chests; a hand that is let through can be found later
-FLAGGED_CHESTS = 1e-3
+# Of chest radiographs, on validation images in all 16 ways to lie, so many may be called not_chest
+# at most; as they are, fewer. What is flagged wrongly is lost to who looks for chests; a hand that
+# is let through can be found later
+FLAGGED_CHESTS = 5e-3
 
 
 def oriented(

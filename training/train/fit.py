@@ -24,6 +24,7 @@ from training.networks.googlenet import GoogLeNet, load_pretrained
 from training.networks.heads import NOT_ASKED, Head, by_head, classes_of
 from training.networks.published import start_from
 from training.networks.swift import Swift
+from training.train.chest_head import fit_chest
 from training.train.heads import after_variation, answers_of, loss_of_heads
 from training.train.loop import BEST, CHECKPOINT, run_training
 from training.train.processes import pick_device
@@ -70,6 +71,9 @@ def _fit_heads(settings: FitSettings, trainer: Trainer[GoogLeNet | Swift], run: 
     judge = HeadsJudge.of(settings, device)
     run_training(trainer, judge.loss, run, settings.check_every)
     network = load_weights(network_of(settings), run, device)
+    if "chest" in heads and any(row.view == "not_chest" for row in rows_of(settings, "train")):
+        fit_chest(network, settings, device)
+        save_weights(network, run)
     # not the judge's copies: they are meant to be hard, and some show too little for any answer
     images = validation_images(settings)
     pfi = predict_heads(network, heads, images.tensors, device)["pfi"]
@@ -150,6 +154,13 @@ def load_weights(network: Net, run: Path, device: torch.device) -> Net:
     """Fill a network with the best weights of a run, for evaluation."""
     network.load_state_dict(torch.load(run / BEST, map_location=device, weights_only=True))
     return network.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload,no-any-return]  # torch's stub lacks this form
+
+
+def save_weights(network: nn.Module, run: Path) -> None:
+    """Make a network's weights the best ones of a run, whole or not at all."""
+    draft = (run / BEST).with_suffix(".part")
+    torch.save(network.state_dict(), draft)
+    draft.replace(run / BEST)
 
 
 def validation_images(settings: FitSettings) -> LabelledImages:
