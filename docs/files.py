@@ -23,8 +23,8 @@ HEAD = """# Answers to test files of pydicom
 
 pydicom and pydicom-data have objects of many vendors and kinds; most are no chest radiographs.
 Ten objects of other origin have names in `more/`. The table has the answer of `{model}` to each
-(`python docs/files.py`). The number after a name is the PFI. The model knows chest radiographs
-only, so an image of a foot or a localiser gets a PFI too.
+(`python docs/files.py`). The number after a name is the PFI or, of an image that is `not_chest`, the
+probability of a chest radiograph.
 
 | answer | files |
 |---|---|
@@ -46,7 +46,8 @@ def main(folders: list[str]) -> None:
         decision = version.card.decide(prediction, doubtful=radiograph.doubtful)
         review = ", review" if decision.review else ""
         warnings = "".join(f", `{each}`" for each in radiograph.warnings)
-        found[f"{decision.view}{review}{warnings}"].append(f"`{name}` {prediction.pfi:.3f}")
+        told = prediction.chest if decision.view == "not_chest" else prediction.pfi
+        found[f"{decision.view}{review}{warnings}"].append(f"`{name}` {told:.3f}")
     lines = [
         f"| {answer} | {', '.join(sorted(names))} |" for answer, names in sorted(found.items())
     ]
