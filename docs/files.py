@@ -23,8 +23,8 @@ HEAD = """# Answers to test files of pydicom
 
 pydicom and pydicom-data have objects of many vendors and kinds; most are no chest radiographs.
 Ten objects of other origin have names in `more/`. The table has the answer of `{model}` to each
-(`python docs/files.py`). The number after a name is the PFI or, of an image that is `not_chest`, the
-probability of a chest radiograph.
+(`python docs/files.py`). The number after a name is the PFI or, of an image that is `not_chest`,
+the probability of a chest radiograph.
 
 | answer | files |
 |---|---|
