@@ -109,6 +109,9 @@ def models() -> str:
         "- *test*: test images, and those of each source",
         "- *Figure 6*: the test images, changed in the paper's four ways; *grid*: all four together",
         "- *fit on ..., test on ...*: another network of the same recipe, trained without the source that tests it",
+        "- *corruptions*: the test images, each changed in one of 23 ways",
+        "- *left out: ...*: another network of the same recipe, trained without these sources; after the colon, the",
+        "  source whose images are counted",
     ]
     return "\n".join(lines) + "\n" + "".join(map(_card, reversed(cards)))
 

@@ -24,6 +24,7 @@ from training.networks.googlenet import GoogLeNet, load_pretrained
 from training.networks.heads import NOT_ASKED, Head, by_head, classes_of
 from training.networks.published import start_from
 from training.networks.swift import Swift
+from training.train import processes
 from training.train.chest_head import fit_chest
 from training.train.heads import after_variation, answers_of, loss_of_heads
 from training.train.loop import BEST, CHECKPOINT, run_training
@@ -73,7 +74,8 @@ def _fit_heads(settings: FitSettings, trainer: Trainer[GoogLeNet | Swift], run: 
     network = load_weights(network_of(settings), run, device)
     if "chest" in heads and any(row.view == "not_chest" for row in rows_of(settings, "train")):
         fit_chest(network, settings, device)
-        save_weights(network, run)
+        if processes.rank() == 0:
+            save_weights(network, run)
     # not the judge's copies: they are meant to be hard, and some show too little for any answer
     images = validation_images(settings)
     pfi = predict_heads(network, heads, images.tensors, device)["pfi"]
