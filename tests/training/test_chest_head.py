@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import csv
-
 import numpy as np
 import pytest
 import torch
-from images import png, radiograph
+from images import radiograph
+from labelled import write_labelled
 
 from training.data.manifest import read_images
 from training.evaluate.heads import predict_oriented
@@ -15,7 +14,7 @@ from training.evaluate.torch_predictors import predict_heads
 from training.networks.googlenet import GoogLeNet
 from training.networks.heads import classes_of
 from training.networks.swift import Swift
-from training.train.chest_head import WAYS, _shown, fit_chest
+from training.train.chest_head import WAYS, fit_chest, ways_shown
 from training.train.settings import FitSettings, rows_of
 
 CPU = torch.device("cpu")
@@ -25,24 +24,20 @@ CPU = torch.device("cpu")
 def settings(tmp_path_factory: pytest.TempPathFactory) -> FitSettings:
     """Synthetic thoraxes, and noise of two kinds."""
     folder = tmp_path_factory.mktemp("data")
-    with (folder / "manifest.csv").open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(("file", "view", "patient_id", "source"))
-        for number in range(12):
-            random = np.random.default_rng(number)
-            picture = radiograph(140, 128, bits=8, seed=number).astype(np.uint8)
-            noise = random.integers(0, 256, (90, 80)).astype(np.uint8)
-            plain = np.full((90, 80), 100, np.uint8)
-            plain[:45] += random.integers(0, 100, dtype=np.uint8)
-            for view, source, pixels in (
-                ("frontal", "one", picture),
-                ("lateral", "one", picture[:, :64]),
-                ("not_chest", "noise", noise),
-                ("not_chest", "plain", plain),
-            ):
-                name = f"{source}-{view}-{number}.png"
-                (folder / name).write_bytes(png(np.ascontiguousarray(pixels)))
-                writer.writerow((name, view, name, source))
+    images = []
+    for number in range(12):
+        random = np.random.default_rng(number)
+        picture = radiograph(140, 128, bits=8, seed=number).astype(np.uint8)
+        noise = random.integers(0, 256, (90, 80)).astype(np.uint8)
+        plain = np.full((90, 80), 100, np.uint8)
+        plain[:45] += random.integers(0, 100, dtype=np.uint8)
+        images += [
+            (f"frontal-{number}", "frontal", "one", picture),
+            (f"lateral-{number}", "lateral", "one", picture[:, :64]),
+            (f"noise-{number}", "not_chest", "noise", noise),
+            (f"plain-{number}", "not_chest", "plain", plain),
+        ]
+    write_labelled(folder, images)
     return FitSettings(
         manifest=folder / "manifest.csv",
         images=folder,
@@ -82,7 +77,7 @@ def test_it_tells_chests_in_all_ways_to_lie_and_changes_nothing_else(
 
 def test_every_image_is_shown_as_it_is_and_in_as_many_other_ways() -> None:
     """Which ones, chance decides."""
-    shown = _shown(200, 1)
+    shown = ways_shown(200, 1)
     assert shown.shape == (16, 200)
     assert shown[0].all()
     assert set(shown.sum(axis=0)) == {1 + WAYS}

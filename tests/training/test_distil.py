@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import json
 from dataclasses import replace
@@ -13,6 +12,7 @@ import onnxruntime
 import pytest
 import torch
 from images import png, radiograph
+from labelled import write_labelled
 from PIL import Image
 from resuming import assert_resumes_exactly
 
@@ -43,15 +43,12 @@ IMAGES, PHOTOGRAPHS = 48, 10
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two sources of both views, and a folder of photographs."""
     folder = tmp_path_factory.mktemp("data")
-    with (folder / "manifest.csv").open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(("file", "view", "patient_id", "source"))
-        for number in range(20):
-            picture = radiograph(280, 256, bits=8, seed=number).astype(np.uint8)
-            for view, pixels in (("frontal", picture), ("lateral", picture[:, :128])):
-                name = f"{view}-{number}.png"
-                (folder / name).write_bytes(png(np.ascontiguousarray(pixels)))
-                writer.writerow((name, view, f"{view}-{number}", ("one", "two")[number % 2]))
+    images = []
+    for number in range(20):
+        picture = radiograph(280, 256, bits=8, seed=number).astype(np.uint8)
+        for view, pixels in (("frontal", picture), ("lateral", picture[:, :128])):
+            images.append((f"{view}-{number}", view, ("one", "two")[number % 2], pixels))
+    write_labelled(folder, images)
     (folder / "photographs").mkdir()
     for number in range(PHOTOGRAPHS):
         noise = np.random.default_rng(number).integers(0, 256, (60, 80), dtype=np.uint8)

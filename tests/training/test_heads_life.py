@@ -13,7 +13,8 @@ import onnxruntime
 import pytest
 import torch
 from conftest import DATA
-from images import png, radiograph
+from images import radiograph
+from labelled import write_labelled
 from resuming import assert_resumes_exactly
 
 from model_store import HeadEvaluation, Heads, Store
@@ -37,22 +38,17 @@ TASKS = ("chest", "rotation", "inverted", "mirrored")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two sources of radiographs, the synthetic thorax and half of it, and two of noise."""
     folder = tmp_path_factory.mktemp("data")
-    rows = []
+    images = []
     for number in range(PATIENTS):
         for source in ("one", "two"):
             seed = number + 100 * (source == "two")
             picture = radiograph(140, 128, bits=8, seed=seed).astype(np.uint8)
             for view, pixels in (("frontal", picture), ("lateral", picture[:, :64])):
-                rows.append((f"{source}-{view}-{number}.png", view, source, pixels))
+                images.append((f"{source}-{view}-{number}", view, source, pixels))
         for source in ("hands", "knees"):
             noise = np.random.default_rng(number + len(source)).integers(0, 256, (90, 80))
-            rows.append((f"{source}-{number}.png", "not_chest", source, noise.astype(np.uint8)))
-    with (folder / "manifest.csv").open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(("file", "view", "patient_id", "source"))
-        for name, view, source, pixels in rows:
-            (folder / name).write_bytes(png(np.ascontiguousarray(pixels)))
-            writer.writerow((name, view, name, source))
+            images.append((f"{source}-{number}", "not_chest", source, noise.astype(np.uint8)))
+    write_labelled(folder, images)
     return folder
 
 

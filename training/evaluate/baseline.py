@@ -22,7 +22,7 @@ from service.imaging.data_set import offset_of
 from service.imaging.elements import read_elements
 from training.data.manifest import LabelledImages, Row, image_reader
 from training.evaluate.metrics import OperatingPoint, Pfi, evaluate
-from training.evaluate.torch_predictors import forward
+from training.evaluate.torch_predictors import features
 from training.networks.googlenet import GoogLeNet, load_pretrained
 
 # The regression's own cutoff; nothing is tuned, so there is no band
@@ -37,10 +37,7 @@ def frozen_features(
     """(N, 1, S, S) uint8 -> (N, 1024) averages of the last maps of the pre-trained network."""
     network = GoogLeNet()
     load_pretrained(network, weights)
-    network = network.to(device).eval()
-    chunks = torch.split(torch.from_numpy(tensors), batch)
-    batches = (chunk.to(device).float() for chunk in chunks)
-    return forward(network.features, batches, len(chunks))
+    return features(network.to(device).eval(), tensors, device, batch)
 
 
 def baseline_pfi(

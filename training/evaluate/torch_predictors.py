@@ -12,8 +12,9 @@ from tqdm import tqdm
 
 from training.evaluate.heads import Outputs, Tensors
 from training.evaluate.metrics import Pfi
-from training.networks.googlenet import PfiNetwork
+from training.networks.googlenet import GoogLeNet, PfiNetwork
 from training.networks.heads import Head, PredictionNetwork
+from training.networks.swift import Swift
 
 
 def predict(
@@ -27,6 +28,18 @@ def predict(
     chunks = torch.split(torch.from_numpy(tensors), batch)
     model = PfiNetwork(network, temperature).eval()
     return forward(model, (chunk.to(device) for chunk in chunks), len(chunks))
+
+
+def features(
+    network: GoogLeNet | Swift,
+    tensors: npt.NDArray[np.uint8],
+    device: torch.device,
+    batch: int = 32,
+) -> npt.NDArray[np.float32]:
+    """(N, 1, S, S) uint8 -> (N, F), the averages of the last maps, of a network in evaluation."""
+    chunks = torch.split(torch.from_numpy(tensors), batch)
+    batches = (chunk.to(device).float() for chunk in chunks)
+    return forward(network.features, batches, len(chunks))
 
 
 def forward(

@@ -71,8 +71,12 @@ class Swift(nn.Module):
         maps: Tensor = self.blocks(self.stem((x - MEAN) / SPREAD))
         return maps
 
+    def features(self, x: Tensor) -> Tensor:
+        """(B, 1, S, S) -> (B, 224), the globally averaged last maps."""
+        return self.maps(x).mean(dim=(2, 3))
+
     def forward(self, x: Tensor) -> Logits:
         """(B, 1, S, S) of 0..255 -> logits."""
-        features = self.maps(x).mean(dim=(2, 3))
+        features = self.features(x)
         guessed = (self.hint(features),) if self.hint is not None and self.training else ()
         return Logits(self.fc(features), guessed)

@@ -16,7 +16,7 @@ from sklearn.preprocessing import StandardScaler
 
 from training.data.manifest import read_images
 from training.evaluate.heads import oriented
-from training.evaluate.torch_predictors import forward
+from training.evaluate.torch_predictors import features
 from training.networks.googlenet import GoogLeNet
 from training.networks.heads import CLASSES
 from training.networks.swift import Swift
@@ -27,7 +27,6 @@ WAYS = 4  # Beside as it is, each image is shown in so many of the 15 other ways
 # C of the regression. From 0.01 to 1, the share of images found that are of kinds that did not
 # train differs by 3 points
 STRENGTH = 0.1
-BATCH = 128
 
 
 def fit_chest(network: GoogLeNet | Swift, settings: FitSettings, device: torch.device) -> None:
@@ -40,34 +39,25 @@ def fit_chest(network: GoogLeNet | Swift, settings: FitSettings, device: torch.d
     """
     rows = rows_of(settings, "train")
     tensors = read_images(rows, settings.images, settings.spec).tensors
-    shown = _shown(len(rows), settings.seed)
+    shown = ways_shown(len(rows), settings.seed)
     parts = [moved[own] for (moved, _), own in zip(oriented(tensors), shown, strict=True)]
     at = np.concatenate([np.flatnonzero(own) for own in shown])
-    features = _features(network, np.concatenate(parts), device)
+    found = features(network, np.concatenate(parts), device)
     is_chest = np.array([row.view != "not_chest" for row in rows])
-    scaler = StandardScaler().fit(features)
+    scaler = StandardScaler().fit(found)
     drawn = sampling_weights(rows)[at]
     fitted = LogisticRegression(C=STRENGTH, max_iter=1000).fit(
-        scaler.transform(features), is_chest[at], sample_weight=drawn / drawn.mean()
+        scaler.transform(found), is_chest[at], sample_weight=drawn / drawn.mean()
     )
     weights = fitted.coef_[0] / scaler.scale_
     bias = float(fitted.intercept_[0]) - float(weights @ scaler.mean_)
     _write(network, settings, weights, bias)
 
 
-def _shown(count: int, seed: int) -> npt.NDArray[np.bool_]:
+def ways_shown(count: int, seed: int) -> npt.NDArray[np.bool_]:
     """(16, N): which ways to lie each image is shown in; the first, as it is, always."""
     order = np.random.default_rng(seed).random((count, 15)).argsort(axis=1)
     return np.vstack((np.ones((1, count), bool), (order < WAYS).T))
-
-
-def _features(
-    network: GoogLeNet | Swift, tensors: npt.NDArray[np.uint8], device: torch.device
-) -> npt.NDArray[np.float32]:
-    """(N, 1, S, S) -> (N, F), the averages of the last maps."""
-    chunks = torch.split(torch.from_numpy(tensors), BATCH)
-    batches = (chunk.to(device).float() for chunk in chunks)
-    return forward(lambda x: network.maps(x).mean(dim=(2, 3)), batches, len(chunks))
 
 
 def _write(

@@ -31,7 +31,7 @@ from training.train.loop import BEST, CHECKPOINT, run_training
 from training.train.processes import pick_device
 from training.train.sampling import RandomBatches, augmentation_for
 from training.train.settings import FitSettings, rows_of
-from training.train.trainer import Net, Recipe, Trainer, loss_of
+from training.train.trainer import Net, Recipe, Trainer, loss_of, save_whole
 
 AVERAGE_DECAY = 0.995  # the published weights are a running mean over about 200 steps
 CUTOFF, HEADS_CUTOFFS = "cutoff.json", "heads.json"
@@ -75,7 +75,7 @@ def _fit_heads(settings: FitSettings, trainer: Trainer[GoogLeNet | Swift], run: 
     if "chest" in heads and any(row.view == "not_chest" for row in rows_of(settings, "train")):
         fit_chest(network, settings, device)
         if processes.rank() == 0:
-            save_weights(network, run)
+            save_whole(network.state_dict(), run / BEST)
     # not the judge's copies: they are meant to be hard, and some show too little for any answer
     images = validation_images(settings)
     pfi = predict_heads(network, heads, images.tensors, device)["pfi"]
@@ -156,13 +156,6 @@ def load_weights(network: Net, run: Path, device: torch.device) -> Net:
     """Fill a network with the best weights of a run, for evaluation."""
     network.load_state_dict(torch.load(run / BEST, map_location=device, weights_only=True))
     return network.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload,no-any-return]  # torch's stub lacks this form
-
-
-def save_weights(network: nn.Module, run: Path) -> None:
-    """Make a network's weights the best ones of a run, whole or not at all."""
-    draft = (run / BEST).with_suffix(".part")
-    torch.save(network.state_dict(), draft)
-    draft.replace(run / BEST)
 
 
 def validation_images(settings: FitSettings) -> LabelledImages:

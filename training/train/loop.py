@@ -10,12 +10,11 @@ from pathlib import Path
 from types import FrameType
 from typing import Self
 
-import torch
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
 from training.train import processes
-from training.train.trainer import Net, Trainer
+from training.train.trainer import Net, Trainer, save_whole
 
 CHECKPOINT, BEST, LOG = "checkpoint.pt", "best.pt", "log.csv"
 
@@ -97,7 +96,7 @@ def _check(
     score = validate(trainer.result)
     if score < trainer.best:  # strictly: of equals the earlier one stays
         trainer.best = score
-        torch.save(trainer.result.state_dict(), folder / BEST)
+        save_whole(trainer.result.state_dict(), folder / BEST)
     trainer.save(folder / CHECKPOINT)
     with (folder / LOG).open("a", newline="") as file:
         columns = (trainer.step, f"{loss:.5f}", f"{score:.5f}", f"{trainer.loading_share:.4f}")

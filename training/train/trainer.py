@@ -158,9 +158,7 @@ class Trainer(Generic[Net]):
         """Write the checkpoint, whole or not at all."""
         state: dict[str, object] = {name: getattr(self, name) for name in NUMBERS}
         state |= {name: part.state_dict() for name, part in self._parts().items()}
-        draft = file.with_suffix(".part")
-        torch.save(state, draft)
-        draft.replace(file)
+        save_whole(state, file)
 
     def resume(self, file: Path) -> None:
         """Take up a checkpoint if there is one."""
@@ -179,6 +177,13 @@ class Trainer(Generic[Net]):
             "schedule": self.schedule,
         }
         return parts | ({"averaged": self.averaged} if self.averaged else {})
+
+
+def save_whole(state: dict[str, object], file: Path) -> None:
+    """Write weights or a checkpoint, whole or not at all."""
+    draft = file.with_suffix(".part")
+    torch.save(state, draft)
+    draft.replace(file)
 
 
 def step_seed(seed: int, step: int) -> int:
