@@ -23,7 +23,8 @@ from service.inference import open_network
 from training.__main__ import main
 from training.augmentation.corruptions import CORRUPTIONS
 from training.data.manifest import read_images, read_manifest
-from training.evaluate.heads import FLAGGED_CHESTS, chest_cutoff, oriented
+from training.evaluate.cutoff import FLAGGED_CHESTS, UNMARKED_PIECES, chest_cutoff
+from training.evaluate.heads import oriented
 from training.evaluate.onnx_predictors import heads_predictor
 from training.export.publish import LIMITATIONS_OF_HEADS
 from training.networks.heads import CLASSES
@@ -153,7 +154,8 @@ def test_what_is_left_out_is_the_test(data: Path, tmp_path: Path) -> None:
     ]
     assert report["evaluations"][0]["images"] == 2 * PATIENTS
     chest = [row for row in report["head_evaluations"] if row["task"] == "chest"]
-    assert [row["images"] for row in chest] == [3 * PATIENTS, PATIENTS, 2 * PATIENTS]
+    assert [row["images"] for row in chest] == [3 * PATIENTS, PATIENTS, 2 * PATIENTS, 2 * PATIENTS]
+    assert "without a mark" in chest[-1]["note"]
 
 
 def test_a_run_may_begin_with_a_published_version(data: Path, tmp_path: Path) -> None:
@@ -249,12 +251,26 @@ def test_few_chests_are_called_something_else() -> None:
     random = np.random.default_rng(0)
     chest = np.concatenate((random.beta(9, 2, 5000), random.beta(2, 9, 5000))).astype(np.float32)
     truth = np.arange(10_000) < 5000
-    found = chest_cutoff(chest, truth, 1.0, "made")
+    found = chest_cutoff(chest, truth, chest[truth], 1.0, "made")
     assert found.threshold < found.plateau.low
     assert (chest[truth] < found.threshold).mean() <= FLAGGED_CHESTS
-    apart = chest_cutoff(np.where(truth, 0.9, 0.1).astype(np.float32), truth, 1.0, "made")
+    far = np.where(truth, 0.9, 0.1).astype(np.float32)
+    apart = chest_cutoff(far, truth, far[truth], 1.0, "made")
     assert apart.threshold == pytest.approx(0.5)
     assert apart.review_band.low < 0.5 < apart.review_band.high
+
+
+def test_few_pieces_of_a_thorax_are_called_something_else_without_a_mark() -> None:
+    """The band of `chest` reaches down to them, and no further; its upper end stays."""
+    truth = np.arange(2000) < 1000
+    chest = np.where(truth, 0.9, 0.1).astype(np.float32)
+    pieces = np.linspace(0.001, 0.999, 999, dtype=np.float32)
+    near = chest_cutoff(chest, truth, chest[truth], 1.0, "made")
+    wide = chest_cutoff(chest, truth, pieces, 1.0, "made")
+    assert wide.threshold == near.threshold
+    assert wide.review_band.high == near.review_band.high
+    assert wide.review_band.low == pytest.approx(UNMARKED_PIECES, abs=0.002)
+    assert (pieces < wide.review_band.low).mean() <= UNMARKED_PIECES
 
 
 @pytest.mark.parametrize("negatives", [True, False])

@@ -12,13 +12,21 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from model_store import Interval, Plateau
+from model_store import HeadCutoff, Interval, Plateau
 
 Rule = Literal["middle", "high"]
 
 # A float32 softmax cannot tell PFIs beyond this from 0 and 1; their logits would be infinite.
 NEAREST = 1e-6
 HEADS_MARGIN = 1.0  # logits: review bands of the other heads reach at least so far to both sides
+
+# Of chest radiographs, on validation images in all 16 ways to lie, so many may be called not_chest
+# at most; as they are, fewer. What is flagged wrongly is lost to who looks for chests; a hand that
+# is let through can be found later
+FLAGGED_CHESTS = 5e-3
+# Of halves and quarters of chest radiographs, so many may be called not_chest without a mark: no
+# head can tell each of them from a hand or a knee, but a person can
+UNMARKED_PIECES = 0.02
 
 
 def logit(pfi: float) -> float:
@@ -78,4 +86,43 @@ def review_band(plateau: Plateau, threshold: float, margin_logits: float) -> Int
     return Interval(
         low=min(plateau.low, sigmoid(logit(threshold) - margin_logits)),
         high=max(plateau.high, sigmoid(logit(threshold) + margin_logits)),
+    )
+
+
+def chest_cutoff(
+    chest: npt.NDArray[np.float32],
+    is_chest: npt.NDArray[np.bool_],
+    pieces: npt.NDArray[np.float32],
+    margin_logits: float,
+    measured_on: str,
+) -> HeadCutoff:
+    """Where an image stops being a chest radiograph.
+
+    Args:
+        chest: (N,) probabilities of a chest radiograph.
+        is_chest: (N,)
+        pieces: (M,) the same probabilities of halves and quarters of chest radiographs.
+        margin_logits: The review band reaches at least so far to both sides.
+        measured_on: What the N images are, for the card.
+
+    Returns:
+        The middle of Youden's plateau in logits, or what calls no more than FLAGGED_CHESTS of the
+        chest radiographs not_chest, if that is lower. The band reaches down until no more than
+        UNMARKED_PIECES lie below it.
+    """
+    plateau = youden_plateau(chest, is_chest.astype(np.int64), measured_on)
+    lowest = float(np.quantile(chest[is_chest], FLAGGED_CHESTS, method="lower"))
+    threshold = min(choose_threshold(plateau, "middle"), lowest)
+    marked = float(np.quantile(pieces, UNMARKED_PIECES, method="lower"))
+    return HeadCutoff(
+        threshold=threshold,
+        threshold_rule="middle of Youden's plateau in logits, or lower, so that at most "
+        f"{FLAGGED_CHESTS:.1%} of the chest radiographs of these images lie below it; the review "
+        f"band reaches down until at most {UNMARKED_PIECES:.0%} of their halves and quarters lie "
+        "below it",
+        plateau=plateau,
+        review_band=Interval(
+            low=min(threshold, marked, sigmoid(logit(threshold) - margin_logits)),
+            high=max(threshold, sigmoid(logit(threshold) + margin_logits)),
+        ),
     )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from pathlib import Path
+from typing import NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -14,12 +15,14 @@ from model_store import (
     HeadCutoff,
     HeadEvaluation,
     Heads,
-    Interval,
+    PreprocessSpec,
     Task,
 )
-from training.data.manifest import Row
+from training.augmentation.image_files import Transformed, transformed
+from training.augmentation.pieces import PIECES
+from training.data.manifest import Row, read_images, views_of
 from training.evaluate.calibration import expected_calibration_error
-from training.evaluate.cutoff import choose_threshold, logit, review_band, sigmoid, youden_plateau
+from training.evaluate.cutoff import chest_cutoff, choose_threshold, review_band, youden_plateau
 from training.evaluate.metrics import proportion, sources_of
 
 Outputs = dict[str, npt.NDArray[np.float32]]  # (N,) by output; rotation (N, 4); no evidence
@@ -31,10 +34,24 @@ CLASSES: dict[Task, tuple[str, ...]] = {
     "inverted": ("usual", "inverted"),
     "mirrored": ("usual", "mirrored"),
 }
-# Of chest radiographs, on validation images in all 16 ways to lie, so many may be called not_chest
-# at most; as they are, fewer. What is flagged wrongly is lost to who looks for chests; a hand that
-# is let through can be found later
-FLAGGED_CHESTS = 5e-3
+
+
+class HeadImages(NamedTuple):
+    """Images that all heads are asked about."""
+
+    rows: Sequence[Row]  # (N,)
+    tensors: Tensors  # (N, 1, S, S)
+    pieces: Transformed  # of the radiographs among them, of which `chest` is asked as well
+
+    @classmethod
+    def read(cls, rows: Sequence[Row], images: Path, spec: PreprocessSpec) -> Self:
+        """The images of these rows, from a zip or a folder.
+
+        Raises:
+            ManifestError: An image cannot be used.
+        """
+        tensors = read_images(rows, images, spec).tensors
+        return cls(rows, tensors, transformed(views_of(rows), images, spec, *PIECES))
 
 
 def oriented(
@@ -85,8 +102,7 @@ def predict_oriented(predict: PredictHeads, tensors: Tensors, rows: Sequence[Row
 
 def fit_heads(
     predict: PredictHeads,
-    tensors: Tensors,
-    rows: Sequence[Row],
+    shown: HeadImages,
     margin_logits: float,
     images: str = "validation images",
 ) -> Heads:
@@ -94,29 +110,31 @@ def fit_heads(
 
     Args:
         predict: Of the network.
-        tensors: (N, 1, S, S), of validation images.
-        rows: (N,) theirs; upright radiographs answer for orientation, all for `chest`.
+        shown: Validation images; upright radiographs answer for orientation, all for `chest`.
         margin_logits: Review bands reach at least so far to both sides of the threshold.
         images: What they are, for the card.
 
     Returns:
         The cutoffs; that of `chest` only where some images are not_chest.
     """
-    shown = predict_oriented(predict, tensors, rows)
-    outputs = shown.outputs
-    radiograph = np.array([row.view != "not_chest" for row in shown.rows])
-    upright = radiograph & np.array([row.is_upright for row in shown.rows])
-    frontal = upright & np.array([row.view == "frontal" for row in shown.rows])
-    where = f"{len(rows)} {images}, each turned, mirrored and inverted in all 16 ways"
+    moved = predict_oriented(predict, shown.tensors, shown.rows)
+    outputs = moved.outputs
+    radiograph = np.array([row.view != "not_chest" for row in moved.rows])
+    upright = radiograph & np.array([row.is_upright for row in moved.rows])
+    frontal = upright & np.array([row.view == "frontal" for row in moved.rows])
+    where = f"{len(shown.rows)} {images}, each turned, mirrored and inverted in all 16 ways"
 
     asked: dict[Task, npt.NDArray[np.bool_]] = {"inverted": upright, "mirrored": frontal}
     cutoffs = {
-        task: _youden_cutoff(outputs[task][of], shown.answers[task][of], margin_logits, where)
+        task: _youden_cutoff(outputs[task][of], moved.answers[task][of], margin_logits, where)
         for task, of in asked.items()
         if task in outputs
     }
     if "chest" in outputs and not radiograph.all():
-        cutoffs["chest"] = chest_cutoff(outputs["chest"], radiograph, margin_logits, where)
+        of_pieces = predict(shown.pieces.tensors)["chest"]
+        cutoffs["chest"] = chest_cutoff(
+            outputs["chest"], radiograph, of_pieces, margin_logits, where
+        )
     return Heads(rotation="rotation" in outputs, evidence=True, **cutoffs)
 
 
@@ -136,39 +154,6 @@ def _youden_cutoff(
     )
 
 
-def chest_cutoff(
-    chest: npt.NDArray[np.float32],
-    is_chest: npt.NDArray[np.bool_],
-    margin_logits: float,
-    measured_on: str,
-) -> HeadCutoff:
-    """Where an image stops being a chest radiograph.
-
-    Args:
-        chest: (N,) probabilities of a chest radiograph.
-        is_chest: (N,)
-        margin_logits: The review band reaches at least so far to both sides.
-        measured_on: What these images are, for the card.
-
-    Returns:
-        The middle of Youden's plateau in logits, or what calls no more than FLAGGED_CHESTS of the
-        chest radiographs not_chest, if that is lower.
-    """
-    plateau = youden_plateau(chest, is_chest.astype(np.int64), measured_on)
-    lowest = float(np.quantile(chest[is_chest], FLAGGED_CHESTS, method="lower"))
-    threshold = min(choose_threshold(plateau, "middle"), lowest)
-    return HeadCutoff(
-        threshold=threshold,
-        threshold_rule="middle of Youden's plateau in logits, or lower, so that at most "
-        f"{FLAGGED_CHESTS:.1%} of the chest radiographs of these images lie below it",
-        plateau=plateau,
-        review_band=Interval(
-            low=min(threshold, sigmoid(logit(threshold) - margin_logits)),
-            high=max(threshold, sigmoid(logit(threshold) + margin_logits)),
-        ),
-    )
-
-
 class Asked(NamedTuple):
     """What one head was asked, and said."""
 
@@ -184,39 +169,52 @@ class Asked(NamedTuple):
 
 
 def head_rows(
-    name: str, predict: PredictHeads, tensors: Tensors, rows: Sequence[Row], heads: Heads
+    name: str, predict: PredictHeads, shown: HeadImages, heads: Heads
 ) -> list[HeadEvaluation]:
     """What all heads beside that of the view are worth: pooled, and by source.
 
     Args:
         name: Of the set.
         predict: Of the network.
-        tensors: (N, 1, S, S)
-        rows: (N,) theirs. `chest` is asked of all as they are; orientation of upright radiographs,
-            in all 16 ways to lie.
+        shown: `chest` is asked of all as they are, and of the pieces; orientation of upright
+            radiographs, in all 16 ways to lie.
         heads: Their cutoffs, fixed before.
     """
+    rows, tensors, pieces = shown
     report = list[HeadEvaluation]()
     if heads.chest is not None:
         truth = np.array([row.view != "not_chest" for row in rows]).astype(np.int64)
         asked = Asked("chest", predict(tensors)["chest"], truth, rows)
         report += _by_source(name, asked, heads.chest)
+        if pieces.rows:
+            report.append(_row_of_pieces(name, predict, pieces, heads.chest))
     at = [i for i, row in enumerate(rows) if row.view != "not_chest" and row.is_upright]
     if not at:
         return report
-    shown = predict_oriented(predict, tensors[at], [rows[i] for i in at])
-    frontal = np.array([row.view == "frontal" for row in shown.rows])
+    moved = predict_oriented(predict, tensors[at], [rows[i] for i in at])
+    frontal = np.array([row.view == "frontal" for row in moved.rows])
     cutoffs: dict[Task, HeadCutoff | None] = {
         "rotation": None,
         "inverted": heads.inverted,
         "mirrored": heads.mirrored,
     }
     for task, cutoff in cutoffs.items():
-        if task in shown.outputs:
-            asked = Asked(task, shown.outputs[task], shown.answers[task], shown.rows)
+        if task in moved.outputs:
+            asked = Asked(task, moved.outputs[task], moved.answers[task], moved.rows)
             asked = asked.only(frontal) if task == "mirrored" else asked
             report += _by_source(name, asked, cutoff) if asked.rows else []
     return report
+
+
+def _row_of_pieces(
+    name: str, predict: PredictHeads, pieces: Transformed, cutoff: HeadCutoff
+) -> HeadEvaluation:
+    chest = predict(pieces.tensors)["chest"]
+    truth = np.ones(len(chest), np.int64)
+    row = _row(f"{name}: halves and quarters", Asked("chest", chest, truth, pieces.rows), cutoff)
+    unmarked = (chest < min(cutoff.threshold, cutoff.review_band.low)).mean()
+    note = f"four halves and four quarters of each; {unmarked:.1%} not_chest without a mark"
+    return row.model_copy(update={"note": note})
 
 
 def _by_source(name: str, asked: Asked, cutoff: HeadCutoff | None) -> list[HeadEvaluation]:
@@ -264,7 +262,7 @@ def as_heads_table(report: Sequence[HeadEvaluation]) -> str:
     """The rows as a Markdown table, as they stand in documents."""
     columns = (
         *("set", "head", "images", "n", "right", "accuracy (95 % CI)", "by class"),
-        *("AUROC", "calibration error", "review"),
+        *("AUROC", "calibration error", "review", "note"),
     )
     lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
     for row in report:
@@ -281,6 +279,7 @@ def as_heads_table(report: Sequence[HeadEvaluation]) -> str:
             f"{row.auroc:.5f}" if row.auroc is not None else "",
             f"{row.calibration_error:.4f}" if row.calibration_error is not None else "",
             f"{row.review.value:.1%}" if row.review else "",
+            row.note,
         )
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)

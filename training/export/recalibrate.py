@@ -34,7 +34,7 @@ from training.evaluate.calibration import (
     with_plateau,
 )
 from training.evaluate.cutoff import HEADS_MARGIN, Rule, choose_threshold, youden_plateau
-from training.evaluate.heads import as_heads_table, fit_heads, head_rows
+from training.evaluate.heads import HeadImages, as_heads_table, fit_heads, head_rows
 from training.evaluate.metrics import (
     OperatingPoint,
     evaluate,
@@ -222,12 +222,12 @@ def _read_heads(
     old = parent.card.heads
     if old == Heads():
         return old, []
-    tensors = read_images(rows, images, parent.card.preprocess).tensors
+    shown = HeadImages.read(rows, images, parent.card.preprocess)
     predict = heads_predictor(parent.model)
-    found = fit_heads(predict, tensors, rows, HEADS_MARGIN, f"{len(rows)} images of the site")
+    found = fit_heads(predict, shown, HEADS_MARGIN, f"{len(rows)} images of the site")
     if found.chest is None:  # no image here is not_chest
         found = found.model_copy(update={"chest": old.chest})
-    report = head_rows("calibration images", predict, tensors, rows, found)
+    report = head_rows("calibration images", predict, shown, found)
     return found, [row.model_copy(update={"note": CHOSEN_HERE}) for row in report]
 
 

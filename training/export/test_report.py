@@ -20,7 +20,7 @@ from training.data.manifest import (
 from training.evaluate.baseline import HALF, baseline_pfi
 from training.evaluate.calibration import expected_calibration_error
 from training.evaluate.cutoff import Rule, choose_threshold, review_band
-from training.evaluate.heads import PredictHeads, head_rows
+from training.evaluate.heads import HeadImages, PredictHeads, head_rows
 from training.evaluate.metrics import OperatingPoint, Predict, by_source, evaluate
 from training.train.evaluation_rows import (
     corruption_rows,
@@ -118,9 +118,9 @@ def heads_report(
     views = views_of(rows)
     name = f"left out: {', '.join(settings.left_out)}" if settings.left_out else "test"
     report = list[Evaluation]()
-    tensors = read_images(rows, settings.images, settings.spec).tensors
+    shown = HeadImages.read(rows, settings.images, settings.spec)
     if views:
-        pfi = predict(tensors[[row.view != "not_chest" for row in rows]])
+        pfi = predict(shown.tensors[[row.view != "not_chest" for row in rows]])
         if settings.left_out:
             report = by_source(name, pfi, views, untested.point)
         else:
@@ -129,7 +129,7 @@ def heads_report(
         # The first row is of all images as they are
         error = expected_calibration_error(pfi, labels_of(views))
         report[0] = report[0].model_copy(update={"calibration_error": error})
-    of_heads = head_rows(name, predict_heads, tensors, rows, untested.heads)
+    of_heads = head_rows(name, predict_heads, shown, untested.heads)
     return untested.with_rows(report, of_heads)
 
 

@@ -174,7 +174,11 @@ class Tested:
 
 
 def test_images(study: Study, radiographs: Radiographs, served: Predict) -> Tested:
-    """Predict the test images, and all of them transformed in each way of Figure 6."""
+    """Predict the test images, and all of them transformed in each way of Figure 6.
+
+    Raises:
+        ValueError: A transformation leaves a test image blank.
+    """
     at = radiographs.of("test")
     rows = radiographs.rows_at(at)
     tensors = radiographs.images.tensors[at]
@@ -182,10 +186,13 @@ def test_images(study: Study, radiographs: Radiographs, served: Predict) -> Test
     began = time.perf_counter()
     pfi = served(tensors)
     seconds = time.perf_counter() - began
-    grid = {
-        name: served(transformed(rows, study.data.images, study.preprocess, change))
-        for name, change in FIGURE_6.items()
-    }
+    grid = dict[str, Pfi]()
+    for name, change in FIGURE_6.items():
+        changed = transformed(rows, study.data.images, study.preprocess, change)
+        if changed.rows != list(rows):  # each image is compared with all its transformed forms
+            blank = sorted({row.file for row in rows} - {row.file for row in changed.rows})
+            raise ValueError(f"blank after {name!r}, leave out: {', '.join(blank)}")
+        grid[name] = served(changed.tensors)
     return Tested(tuple(rows), pfi, grid, len(rows) / seconds)
 
 

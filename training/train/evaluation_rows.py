@@ -6,17 +6,17 @@ The input's size and window are those of `settings`: a network of 128 pixels is 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
 from model_store import Evaluation, Plateau
 from training.augmentation.corruptions import CORRUPTIONS
 from training.augmentation.figure6 import FIGURE_6
-from training.augmentation.image_files import transformed
+from training.augmentation.image_files import Change, Transformed, transformed
 from training.data.manifest import Row, read_images, read_manifest, views_of
 from training.evaluate.cutoff import youden_plateau
-from training.evaluate.metrics import OperatingPoint, Predict, by_source, evaluate, sources_of
+from training.evaluate.metrics import OperatingPoint, Pfi, Predict, by_source, evaluate, sources_of
 from training.train.fit import validation_images
 from training.train.settings import FitSettings, rows_of
 
@@ -54,7 +54,9 @@ def test_rows(predict: Predict, settings: FitSettings, point: OperatingPoint) ->
     """
     rows = views_of(rows_of(settings, "test"))
     pfi = predict(read_images(rows, settings.images, settings.spec).tensors)
-    return [*by_source("test", pfi, rows, point), *_figure6_rows(predict, settings, rows, point)]
+    changed = _changed(FIGURE_6, rows, settings)
+    figure6 = _rows_of_changes("test, Figure 6", " grid", predict, changed, point)
+    return [*by_source("test", pfi, rows, point), *figure6]
 
 
 test_rows.__test__ = False  # type: ignore[attr-defined]  # a name that pytest would collect
@@ -71,16 +73,8 @@ def corruption_rows(
         rows: Radiographs of its test.
         point: Fixed before.
     """
-    found = {
-        name: predict(transformed(rows, settings.images, settings.spec, change))
-        for name, change in CORRUPTIONS.items()
-    }
-    together = np.concatenate(list(found.values()))
-    name = "test, corruptions"
-    return [
-        evaluate(name, together, list(rows) * len(found), point, GRID_NOTE),
-        *(evaluate(f"{name}: {each}", pfi, rows, point) for each, pfi in found.items()),
-    ]
+    changed = _changed(CORRUPTIONS, rows, settings)
+    return _rows_of_changes("test, corruptions", "", predict, changed, point)
 
 
 def crossing_rows(
@@ -114,15 +108,25 @@ def mixed_sources(rows: Sequence[Row]) -> list[str]:
     return [s for s in sources if len({row.view for row in rows if row.source == s}) == 2]
 
 
-def _figure6_rows(
-    predict: Predict, settings: FitSettings, rows: Sequence[Row], point: OperatingPoint
+def _changed(
+    changes: Mapping[str, Change], rows: Sequence[Row], settings: FitSettings
+) -> Iterator[tuple[str, Transformed]]:
+    for name, change in changes.items():
+        yield name, transformed(rows, settings.images, settings.spec, change)
+
+
+def _rows_of_changes(
+    name: str,
+    of_all: str,
+    predict: Predict,
+    changed: Iterable[tuple[str, Transformed]],
+    point: OperatingPoint,
 ) -> list[Evaluation]:
-    grid = {
-        name: predict(transformed(rows, settings.images, settings.spec, change))
-        for name, change in FIGURE_6.items()
-    }
-    together = np.concatenate(list(grid.values()))
-    return [
-        evaluate("test, Figure 6 grid", together, list(rows) * len(grid), point, GRID_NOTE),
-        *(evaluate(f"test, Figure 6: {name}", pfi, rows, point) for name, pfi in grid.items()),
-    ]
+    """A row of all changes together, named `name` and `of_all`, then one of each."""
+    each, pfis, rows = list[Evaluation](), list[Pfi](), list[Row]()
+    for change, images in changed:
+        pfi = predict(images.tensors)
+        each.append(evaluate(f"{name}: {change}", pfi, images.rows, point))
+        pfis.append(pfi)
+        rows += images.rows
+    return [evaluate(name + of_all, np.concatenate(pfis), rows, point, GRID_NOTE), *each]

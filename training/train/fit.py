@@ -17,7 +17,7 @@ from model_store import ModelVersion, Plateau, Store
 from training.augmentation.augment import Augmentation
 from training.data.manifest import LabelledImages, read_and_check, read_images, views_of
 from training.evaluate.cutoff import HEADS_MARGIN, youden_plateau
-from training.evaluate.heads import fit_heads
+from training.evaluate.heads import HeadImages, fit_heads
 from training.evaluate.metrics import balanced_loss
 from training.evaluate.torch_predictors import forward, predict, predict_heads
 from training.networks.googlenet import GoogLeNet, load_pretrained
@@ -84,7 +84,8 @@ def _fit_heads(settings: FitSettings, trainer: Trainer[GoogLeNet | Swift], run: 
     (run / CUTOFF).write_text(plateau.model_dump_json(indent=2) + "\n")
     rows = rows_of(settings, "validation")
     predict = partial(predict_heads, network, heads, device=device)
-    found = fit_heads(predict, judge.tensors[: len(rows)], rows, HEADS_MARGIN)
+    shown = HeadImages.read(rows, settings.images, settings.spec)
+    found = fit_heads(predict, shown, HEADS_MARGIN)
     (run / HEADS_CUTOFFS).write_text(found.model_dump_json(indent=2) + "\n")
 
 
