@@ -7,11 +7,19 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from training.augmentation.augment import UNKNOWN, Varied
 from training.data.manifest import Row
 from training.networks.googlenet import GoogLeNet, Logits
-from training.networks.heads import NOT_ASKED, Head, PredictionNetwork, by_head, classes_of
+from training.networks.heads import (
+    NOT_ASKED,
+    Head,
+    HeadLayer,
+    PredictionNetwork,
+    by_head,
+    classes_of,
+)
 from training.networks.swift import Swift
 from training.train.heads import after_variation, answers_of, loss_of_heads
 from training.train.sampling import NEGATIVE_SHARE, sampling_weights
@@ -84,6 +92,24 @@ def test_negatives_are_drawn_evenly_from_their_sources() -> None:
     np.testing.assert_allclose(weights[33:], (1 - NEGATIVE_SHARE) * sampling_weights(views))
 
 
+def test_chest_hears_how_certain_the_other_heads_are() -> None:
+    """By how much the best answer of each beats the second, weighted; and no other head changes."""
+    torch.manual_seed(1)
+    heads, features = ("view", "chest", "rotation"), torch.randn(5, 7)
+    plain = nn.Linear(7, classes_of(heads))
+    layer = HeadLayer(plain, heads)
+    assert torch.equal(layer(features), plain(features))  # until it is fitted
+    layer.certainty.copy_(torch.tensor([2.0, 3.0]))
+    before, after = (by_head(some(features), heads) for some in (plain, layer))
+    for head in ("view", "rotation"):
+        assert torch.equal(after[head], before[head])
+    view, rotation = (before[head].sort(dim=1, descending=True).values for head in heads[::2])
+    certainties = torch.stack((view[:, 0] - view[:, 1], rotation[:, 0] - rotation[:, 1]), dim=1)
+    torch.testing.assert_close(layer.certainties(features), certainties)
+    added = torch.diff(after["chest"] - before["chest"]).squeeze(1)
+    torch.testing.assert_close(added, certainties @ torch.tensor([2.0, 3.0]))
+
+
 @pytest.mark.parametrize(("network", "side"), [(GoogLeNet, 224), (Swift, 64)])
 def test_the_exported_network_gives_probabilities_and_a_map_that_adds_up(
     network: type[GoogLeNet | Swift], side: int
@@ -91,6 +117,8 @@ def test_the_exported_network_gives_probabilities_and_a_map_that_adds_up(
     """The mean of the evidence is the logit of the PFI; probabilities are the heads' softmax."""
     torch.manual_seed(1)
     inner = network(classes_of(HEADS)).eval()
+    inner.fc = HeadLayer(inner.fc, HEADS)
+    inner.fc.certainty.uniform_(0.1, 1)
     model = PredictionNetwork(inner, HEADS).eval()
     tensors = torch.randint(0, 256, (2, 1, side, side), dtype=torch.uint8)
     with torch.inference_mode():

@@ -1,6 +1,6 @@
 """Several linear heads on one trunk: the view, and what else an image says of itself.
 
-The heads lie side by side in the network's last linear layer. `view` is always the first.
+The heads lie side by side in the network's last layer. `view` is always the first.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ NOT_ASKED = -1  # the label where a question does not apply, as the view of a ha
 
 
 class HeadedNetwork(Protocol):
-    """A network whose last layer is linear, on the averages of its last map."""
+    """A network whose last layer is that of its heads."""
 
-    fc: nn.Linear  # F -> the classes of all heads
+    fc: nn.Linear  # a HeadLayer; linear for all heads but chest
 
     def maps(self, x: Tensor) -> Tensor:
         """(B, 1, S, S) of 0..255 -> (B, F, h, w)."""
@@ -44,6 +44,46 @@ def by_head(logits: Tensor, heads: Sequence[Head]) -> dict[Head, Tensor]:
     """(B, classes_of(heads)) -> (B, classes) of each head."""
     parts = torch.split(logits, [CLASSES[head] for head in heads], dim=1)
     return dict(zip(heads, parts, strict=True))
+
+
+class HeadLayer(nn.Linear):
+    """All heads: (B, F), the averages of the last map, -> logits, (B, classes_of(heads)).
+
+    The logits of `chest` also depend on how certain the other heads are. Those learn from
+    radiographs alone, so they are unsure of other images, also of kinds that did not train.
+
+    Args:
+        fc: The layer whose place it takes, with its weights.
+        heads: In the order of the logits.
+    """
+
+    certainty: Tensor  # (heads other than chest,), what the certainty of each adds; 0 until fitted
+
+    def __init__(self, fc: nn.Linear, heads: Sequence[Head]) -> None:
+        super().__init__(fc.in_features, fc.out_features, device="meta")
+        self.weight, self.bias, self.heads = fc.weight, fc.bias, tuple(heads)
+        if "chest" in heads:
+            self.register_buffer("certainty", torch.zeros(len(heads) - 1))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(B, F) -> (B, classes)."""
+        logits = super().forward(features)
+        if "chest" not in self.heads:
+            return logits
+        parts = by_head(logits, self.heads)
+        added = self._certainties(parts) @ self.certainty / 2
+        parts["chest"] = parts["chest"] + torch.stack((-added, added), dim=1)
+        return torch.cat(list(parts.values()), dim=1)
+
+    def certainties(self, features: Tensor) -> Tensor:
+        """(B, F) -> (B, heads other than chest): by how much the best logit beats the second."""
+        return self._certainties(by_head(super().forward(features), self.heads))
+
+    @staticmethod
+    def _certainties(parts: dict[Head, Tensor]) -> Tensor:
+        best = [own.topk(2, dim=1).values for head, own in parts.items() if head != "chest"]
+        first, second = torch.stack(best, dim=2).unbind(dim=1)
+        return first - second
 
 
 class PredictionNetwork(nn.Module):

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from model_store import ModelVersion
 
 PREFIX = "network."  # of the parameters' names in the graph
+FRESH = ("aux", "hint", "fc.certainty")  # what begins such parameters' names as a version lacks
 
 
 def start_from(network: nn.Module, version: ModelVersion, sample: Tensor) -> None:
@@ -35,7 +36,10 @@ def start_from(network: nn.Module, version: ModelVersion, sample: Tensor) -> Non
     normalised = _normalised(network)
     state = network.state_dict()
     for name, own in state.items():
-        if name.startswith(("aux", "hint")) or name.rpartition(".")[0] in normalised:
+        if (
+            name.startswith(("aux", "hint", "fc.certainty"))
+            or name.rpartition(".")[0] in normalised
+        ):
             continue
         weight = found.get(name)
         if weight is None or weight.shape[1:] != own.shape[1:] or len(weight) > len(own):

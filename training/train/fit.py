@@ -21,7 +21,7 @@ from training.evaluate.heads import HeadImages, fit_heads
 from training.evaluate.metrics import balanced_loss
 from training.evaluate.torch_predictors import forward, predict, predict_heads
 from training.networks.googlenet import GoogLeNet, load_pretrained
-from training.networks.heads import NOT_ASKED, Head, by_head, classes_of
+from training.networks.heads import NOT_ASKED, Head, HeadLayer, by_head, classes_of
 from training.networks.published import start_from
 from training.networks.swift import Swift
 from training.train import processes
@@ -145,7 +145,10 @@ def _start_of(settings: FitSettings) -> ModelVersion | None:
 def network_of(settings: FitSettings) -> GoogLeNet | Swift:
     """A fresh network with the heads of a run."""
     classes = classes_of(settings.heads) if settings.heads else 2
-    return Swift(classes, hint=False) if settings.network == "swift" else GoogLeNet(classes)
+    network = Swift(classes, hint=False) if settings.network == "swift" else GoogLeNet(classes)
+    if settings.heads:
+        network.fc = HeadLayer(network.fc, settings.heads)
+    return network
 
 
 def load_best(run: Path, device: torch.device) -> GoogLeNet:
