@@ -369,7 +369,11 @@ def test_the_figures_of_heads_are_listed(
     shipped = capsys.readouterr().out
     assert "googlenet/1.1.0" in shipped
     heads = shipped[shipped.index("AUROC") :]
-    assert set(re.findall(r"[\w-]+/\d+\.\d+\.\d+", heads)) == {"swift/2.0.0", "swift/2.1.0"}
+    assert set(re.findall(r"[\w-]+/\d+\.\d+\.\d+", heads)) == {
+        "swift/2.0.0",
+        "swift/2.1.0",
+        "swift/2.2.0",
+    }
 
 
 def test_without_a_command_there_is_help(capsys: pytest.CaptureFixture[str]) -> None:
