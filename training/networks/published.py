@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from model_store import ModelVersion
 
 PREFIX = "network."  # of the parameters' names in the graph
-FRESH = ("aux", "hint", "fc.certainty")  # what begins such parameters' names as a version lacks
+FRESH = ("aux", "hint", "fc.certainty")  # begin the names of what is not taken over
 
 
 def start_from(network: nn.Module, version: ModelVersion, sample: Tensor) -> None:
-    """Give a network the trunk and the view head of a published version; other heads stay fresh.
+    """Give a network the trunk and the heads of a published version; further heads stay fresh.
 
     Exported convolutions hold their batch normalisation. So that each normalisation can be trained
     again, it gets the mean and the spread that `sample` shows there, and undoes them: in evaluation
@@ -36,10 +36,7 @@ def start_from(network: nn.Module, version: ModelVersion, sample: Tensor) -> Non
     normalised = _normalised(network)
     state = network.state_dict()
     for name, own in state.items():
-        if (
-            name.startswith(("aux", "hint", "fc.certainty"))
-            or name.rpartition(".")[0] in normalised
-        ):
+        if name.startswith(FRESH) or name.rpartition(".")[0] in normalised:
             continue
         weight = found.get(name)
         if weight is None or weight.shape[1:] != own.shape[1:] or len(weight) > len(own):
