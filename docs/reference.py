@@ -130,7 +130,7 @@ def _card(card: ModelCard) -> str:
 
 {card.architecture}; input {spec.size} x {spec.size}, preprocessing version {spec.version}.{derived}
 A PFI of {card.threshold:.4f} or more is frontal: the {card.threshold_rule} of the Youden plateau from
-{plateau.low:.4f} to {plateau.high:.4f}, found on {plateau.images:,} {plateau.measured_on}. A PFI from {band.low:.3f} to
+{plateau.low:.4f} to {plateau.high:.4f}, found on {plateau.images:,} images ({plateau.measured_on}). A PFI from {band.low:.3f} to
 {band.high:.3f} is marked for review.
 
 {as_table(card.evaluations)}

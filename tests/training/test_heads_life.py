@@ -22,11 +22,12 @@ from service.imaging import image_to_tensor
 from service.inference import open_network
 from training.__main__ import main
 from training.augmentation.corruptions import CORRUPTIONS
-from training.data.manifest import read_images, read_manifest
+from training.data.manifest import Row, read_images, read_manifest
 from training.evaluate.cutoff import FLAGGED_CHESTS, UNMARKED_PIECES, chest_cutoff
 from training.evaluate.heads import oriented
 from training.evaluate.onnx_predictors import heads_predictor
 from training.export.publish import LIMITATIONS_OF_HEADS
+from training.export.recalibrate import old_chest_stays
 from training.networks.heads import CLASSES
 from training.train.fit import HEAD_WEIGHTS, HeadsJudge, make_trainer
 from training.train.settings import FitSettings, rows_of
@@ -273,11 +274,11 @@ def test_few_pieces_of_a_thorax_are_called_something_else_without_a_mark() -> No
     assert (pieces < wide.review_band.low).mean() <= UNMARKED_PIECES
 
 
-@pytest.mark.parametrize("negatives", [True, False])
+@pytest.mark.parametrize(("patch", "others"), [(1, "none"), (2, "few"), (3, "easy")])
 def test_a_site_refits_the_cutoffs_of_all_heads(
-    negatives: bool, data: Path, published: Path, tmp_path: Path
+    patch: int, others: str, data: Path, published: Path, tmp_path: Path
 ) -> None:
-    """On its own images; without any that is not_chest, the cutoff of `chest` stays."""
+    """On its own images; that of `chest` stays unless enough images speak against it."""
     store = Store(published)
     model = store.load("tiny/2.0.0")
     kept = read_manifest(data / "manifest.csv", negatives=True)
@@ -291,23 +292,42 @@ def test_a_site_refits_the_cutoffs_of_all_heads(
         writer = csv.writer(file)
         writer.writerow(("file", "view", "patient_id", "source"))
         for at, row in enumerate(kept):
-            if row.view == "not_chest" and not negatives:
+            if row.view == "not_chest" and others == "none":
                 continue
             view = "frontal" if rank[at] > len(kept) / 2 else "lateral"
             view = row.view if row.view == "not_chest" else view
+            number = int(Path(row.file).stem.rsplit("-", 1)[1])
+            if others == "few" and row.source == "one" and number == 0:
+                view = "not_chest"
+            if others == "few" and row.view == "not_chest":
+                continue
             for copy in range(3):  # a site's images are at least fifty
                 name = f"{copy}-{row.file}"
                 (site / name).write_bytes((data / row.file).read_bytes())
                 writer.writerow((name, view, row.patient_id, row.source))
     command = ["calibrate", "tiny/2.0.0", "--manifest", str(tmp_path / "manifest.csv")]
-    command += ["--images", str(site), "--version", f"2.0.{1 + negatives}"]
+    command += ["--images", str(site), "--version", f"2.0.{patch}"]
     assert main([*command, "--error-bound", "0.3", "--store", str(published)]) == 0
-    old, new = (store.load(f"tiny/{v}").card for v in ("2.0.0", f"2.0.{1 + negatives}"))
+    old, new = (store.load(f"tiny/{v}").card for v in ("2.0.0", f"2.0.{patch}"))
     assert new.heads.inverted is not None
     assert new.heads.chest is not None
     assert "images of the site" in new.heads.inverted.plateau.measured_on
-    assert (new.heads.chest == old.heads.chest) != negatives
-    assert all("these images chose the cutoff" in row.note for row in new.head_evaluations)
+    assert new.heads.chest == old.heads.chest
+    for row in new.head_evaluations:
+        assert ("these images chose the cutoff" in row.note) == (row.task != "chest")
+
+
+def test_the_cutoff_of_chest_moves_where_enough_images_speak_against_it() -> None:
+    """Of ten patients or more, and where the old cutoff does worse than the best."""
+    truth = np.arange(200) < 100
+    chest = np.where(truth, 0.9, 0.1).astype(np.float32)
+    found = chest_cutoff(chest, truth, chest[truth], 1.0, "made")
+    hands = [Row(file=f"{i}", view="not_chest", patient_id=f"{i}", source="s") for i in range(10)]
+    as_good, worse = (found.model_copy(update={"threshold": at}) for at in (0.85, 0.95))
+    assert old_chest_stays(as_good, found, hands)
+    assert not old_chest_stays(worse, found, hands)
+    assert old_chest_stays(worse, found, hands[1:])
+    assert old_chest_stays(worse, None, hands)
 
 
 def test_the_integer_form_has_all_heads(tested: Path, published: Path) -> None:

@@ -15,6 +15,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 
 from model_store import (
     Evaluation,
+    HeadCutoff,
     HeadEvaluation,
     Heads,
     ModelCard,
@@ -54,6 +55,7 @@ NOTE = (
     "these images chose the cutoff: each is answered with a cutoff fitted on the patients of the "
     "other folds; `review` is of the published band. No test of an independent set"
 )
+FEWEST_OTHERS = 10  # patients whose images are not_chest; with fewer, the cutoff of `chest` stays
 CHOSEN_HERE = "these images chose the cutoff: no test"
 
 
@@ -111,7 +113,8 @@ def calibrate(
     card = card.model_copy(update={"heads": heads, "head_evaluations": tuple(of_heads)})
     text = describe(parent, site, reading, row)
     if of_heads:
-        text += f"\n{as_heads_table(of_heads)}"
+        cutoffs = _cutoffs_of_heads(parent.card.heads, heads)
+        text += f"\n{cutoffs}\n{as_heads_table(of_heads)}"
     report = report_of(parent.card, card, site, reading, row)
     return Recalibrated(ModelVersion(card, parent.model, parent.probe), text, report)
 
@@ -138,6 +141,23 @@ def crossfitted_row(site: Site, reading: Reading) -> Evaluation:
     return evaluate(name, site.pfi.astype(np.float32), site.rows, point, NOTE).model_copy(
         update={key: proportion(int(of.sum()), len(of)) for key, of in right.items()}
     )
+
+
+def old_chest_stays(old: HeadCutoff | None, found: HeadCutoff | None, rows: Sequence[Row]) -> bool:
+    """Whether a site's images give no reason for another cutoff of `chest`.
+
+    Few other images, or easy ones, would move it far.
+
+    Args:
+        old: Of the published version.
+        found: On the site's images; None without any that is not_chest.
+        rows: Of these images.
+    """
+    if old is None or found is None:
+        return True
+    others = {row.patient_id for row in rows if row.view == "not_chest"}
+    as_good = found.plateau.low <= old.threshold <= found.plateau.high
+    return len(others) < FEWEST_OTHERS or as_good
 
 
 def add_command(commands: Any) -> None:
@@ -224,11 +244,30 @@ def _read_heads(
         return old, []
     shown = HeadImages.read(rows, images, parent.card.preprocess)
     predict = heads_predictor(parent.model)
-    found = fit_heads(predict, shown, HEADS_MARGIN, f"{len(rows)} images of the site")
-    if found.chest is None:  # no image here is not_chest
+    found = fit_heads(predict, shown, HEADS_MARGIN, "images of the site")
+    stays = old_chest_stays(old.chest, found.chest, rows)
+    if stays:
         found = found.model_copy(update={"chest": old.chest})
     report = head_rows("calibration images", predict, shown, found)
-    return found, [row.model_copy(update={"note": CHOSEN_HERE}) for row in report]
+    not_chosen = "chest" if stays else None
+    return found, [
+        row if row.task == not_chosen else row.model_copy(update={"note": CHOSEN_HERE})
+        for row in report
+    ]
+
+
+def _cutoffs_of_heads(old: Heads, new: Heads) -> str:
+    pairs = {
+        "chest": (old.chest, new.chest),
+        "inverted": (old.inverted, new.inverted),
+        "mirrored": (old.mirrored, new.mirrored),
+    }
+    return "\n".join(
+        f"{name}: cutoff {before.threshold:.4f} -> {after.threshold:.4f}"
+        + (", which stays" if before == after else "")
+        for name, (before, after) in pairs.items()
+        if before is not None and after is not None
+    )
 
 
 def _card(

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from model_store import PreprocessSpec
-from training.data.manifest import Part, Row, read_manifest
+from training.data.manifest import ManifestError, Part, Row, read_manifest
 from training.data.split import SHARES, split
 from training.networks.heads import Head
 
@@ -90,14 +90,27 @@ def rows_of(settings: FitSettings, part: Part) -> list[Row]:
     """The manifest's rows of one part of this run's split.
 
     With sources that are left out, these are the test, whole; the others train and validate.
+
+    Raises:
+        ManifestError: A source to leave out is not in the manifest, or nothing is left to train or
+            to validate.
     """
     rows = read_manifest(settings.manifest, negatives=bool(settings.heads))
     if settings.sources:
         rows = [row for row in rows if row.source in settings.sources]
     if settings.left_out:
+        if unknown := sorted({*settings.left_out} - {row.source for row in rows}):
+            raise ManifestError(f"no image is of a source to leave out: {', '.join(unknown)}")
         out = [row for row in rows if row.source in settings.left_out]
         if part == "test":
             return out
         rows = [row for row in rows if row.source not in settings.left_out]
     parts = split(rows, settings.seed, test=0 if settings.left_out else settings.test_share)
-    return [row for row, own in zip(rows, parts, strict=True) if own == part]
+    found = [row for row, own in zip(rows, parts, strict=True) if own == part]
+    if not found and part != "test":
+        to_do = {"train": "train", "validation": "validate"}[part]
+        raise ManifestError(
+            f"no image is left to {to_do}: patients are kept whole, and there are "
+            f"{len({row.patient_id for row in rows})} of them"
+        )
+    return found
