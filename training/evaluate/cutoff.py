@@ -81,6 +81,11 @@ def choose_threshold(plateau: Plateau, rule: Rule) -> float:
     return min(max(middle, plateau.low), plateau.high)
 
 
+def does_as_well(plateau: Plateau, threshold: float) -> bool:
+    """Whether a cutoff does as well on the plateau's images as any other."""
+    return plateau.low < threshold <= plateau.high
+
+
 def review_band(plateau: Plateau, threshold: float, margin_logits: float) -> Interval:
     """The plateau, widened where it is narrow to `margin_logits` on both sides of the threshold."""
     return Interval(

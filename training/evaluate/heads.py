@@ -212,7 +212,7 @@ def _row_of_pieces(
     chest = predict(pieces.tensors)["chest"]
     truth = np.ones(len(chest), np.int64)
     row = _row(f"{name}: halves and quarters", Asked("chest", chest, truth, pieces.rows), cutoff)
-    unmarked = (chest < min(cutoff.threshold, cutoff.review_band.low)).mean()
+    unmarked = (chest < cutoff.review_band.low).mean()
     note = f"four halves and four quarters of each; {unmarked:.1%} not_chest without a mark"
     return row.model_copy(update={"note": note})
 

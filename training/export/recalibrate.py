@@ -34,7 +34,13 @@ from training.evaluate.calibration import (
     review_band_for,
     with_plateau,
 )
-from training.evaluate.cutoff import HEADS_MARGIN, Rule, choose_threshold, youden_plateau
+from training.evaluate.cutoff import (
+    HEADS_MARGIN,
+    Rule,
+    choose_threshold,
+    does_as_well,
+    youden_plateau,
+)
 from training.evaluate.heads import HeadImages, as_heads_table, fit_heads, head_rows
 from training.evaluate.metrics import (
     OperatingPoint,
@@ -82,7 +88,7 @@ def calibrate(
     """Fit cutoff and review band of a published model on some 50 to 200 labelled images.
 
     Weights, probe and temperature stay; nothing is trained. Of a model with several heads, all
-    cutoffs are fitted: that of `chest` where the manifest holds images that are not_chest.
+    cutoffs are fitted; that of `chest` stays unless enough images speak against it.
 
     Args:
         parent: As `Store.load` returned it.
@@ -112,10 +118,9 @@ def calibrate(
     card = _card(parent, site, reading, row, name=name, version=version, publish_command=command)
     card = card.model_copy(update={"heads": heads, "head_evaluations": tuple(of_heads)})
     text = describe(parent, site, reading, row)
-    if of_heads:
-        cutoffs = _cutoffs_of_heads(parent.card.heads, heads)
-        text += f"\n{cutoffs}\n{as_heads_table(of_heads)}"
     report = report_of(parent.card, card, site, reading, row)
+    if of_heads:
+        text += f"\n{_cutoffs_of_heads(report)}\n{as_heads_table(of_heads)}"
     return Recalibrated(ModelVersion(card, parent.model, parent.probe), text, report)
 
 
@@ -156,8 +161,7 @@ def old_chest_stays(old: HeadCutoff | None, found: HeadCutoff | None, rows: Sequ
     if old is None or found is None:
         return True
     others = {row.patient_id for row in rows if row.view == "not_chest"}
-    as_good = found.plateau.low <= old.threshold <= found.plateau.high
-    return len(others) < FEWEST_OTHERS or as_good
+    return len(others) < FEWEST_OTHERS or does_as_well(found.plateau, old.threshold)
 
 
 def add_command(commands: Any) -> None:
@@ -256,17 +260,13 @@ def _read_heads(
     ]
 
 
-def _cutoffs_of_heads(old: Heads, new: Heads) -> str:
-    pairs = {
-        "chest": (old.chest, new.chest),
-        "inverted": (old.inverted, new.inverted),
-        "mirrored": (old.mirrored, new.mirrored),
-    }
+def _cutoffs_of_heads(report: SiteReport) -> str:
+    old, new = report.before.heads, report.after.heads
     return "\n".join(
-        f"{name}: cutoff {before.threshold:.4f} -> {after.threshold:.4f}"
-        + (", which stays" if before == after else "")
-        for name, (before, after) in pairs.items()
-        if before is not None and after is not None
+        f"{name}: cutoff {old[name].cutoff:.4f} -> {after.cutoff:.4f}"
+        + (", which stays" if old[name] == after else "")
+        for name, after in new.items()
+        if name in old
     )
 
 

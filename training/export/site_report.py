@@ -25,7 +25,7 @@ from training.evaluate.calibration import (
     expected_calibration_error,
     reliability,
 )
-from training.evaluate.cutoff import Rule
+from training.evaluate.cutoff import Rule, does_as_well
 from training.evaluate.metrics import (
     OperatingPoint,
     as_table,
@@ -68,7 +68,7 @@ class Reading(NamedTuple):
 
     def allows(self, threshold: float) -> bool:
         """Whether a cutoff does as well on the site's images as the new one."""
-        return self.plateau.low < threshold <= self.plateau.high
+        return does_as_well(self.plateau, threshold)
 
 
 def report_of(
