@@ -11,6 +11,7 @@ from model_store.card import (
     Heads,
     Interval,
     ModelCard,
+    ModelName,
     Orientation,
     Plateau,
     PreprocessSpec,
@@ -18,6 +19,7 @@ from model_store.card import (
     ReviewBound,
     Rotation,
     Task,
+    VersionNumber,
     View,
 )
 from model_store.prediction import Prediction
@@ -48,6 +50,7 @@ __all__ = [
     "Interval",
     "ModelCard",
     "ModelExistsError",
+    "ModelName",
     "ModelNotFoundError",
     "ModelVersion",
     "Orientation",
@@ -64,6 +67,7 @@ __all__ = [
     "StoreError",
     "TamperedModelError",
     "Task",
+    "VersionNumber",
     "View",
     "load_published",
 ]

@@ -18,6 +18,8 @@ Task = Literal["chest", "rotation", "inverted", "mirrored"]  # of a head beside 
 Probability = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=0)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+ModelName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
+VersionNumber = Annotated[str, Field(pattern=r"^\d+\.\d+\.\d+$")]
 
 
 class Frozen(BaseModel):
@@ -208,8 +210,8 @@ class ModelCard(Frozen):
     card_version: Literal[1, 2] = Field(
         default=1, description="2 where the network has heads beside that of the view"
     )
-    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
-    version: Annotated[str, Field(pattern=r"^\d+\.\d+\.\d+$")]
+    name: ModelName
+    version: VersionNumber
     created: datetime
     architecture: str
     intended_use: str

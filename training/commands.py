@@ -12,7 +12,7 @@ from training.data.split import SHARES, By
 from training.evaluate.heads import as_heads_table
 from training.evaluate.metrics import as_table
 from training.export import gallery
-from training.export.publication import STORE, how_to_serve
+from training.export.publication import STORE, how_to_serve, model_name, version_number
 from training.export.publish import publish
 from training.export.quantize import derive
 from training.export.test_report import cross_source, test_run
@@ -93,8 +93,10 @@ def _add_reproduce(commands: Any) -> None:
 def _add_publish(commands: Any) -> None:
     command = commands.add_parser("publish", help="export a tested run to the model store")
     command.add_argument("run", type=Path, help="folder of a run that `test` has tested")
-    command.add_argument("--name", required=True, help="of the model, as swift")
-    command.add_argument("--version", required=True, help="as 1.0.0; immutable once published")
+    command.add_argument("--name", type=model_name, required=True, help="of the model, as swift")
+    command.add_argument(
+        "--version", type=version_number, required=True, help="as 1.0.0; immutable once published"
+    )
     command.add_argument("--probe", type=Path, required=True, help="PNG that may be shared")
     command.add_argument(
         "--cross-source",

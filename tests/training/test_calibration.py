@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from images import png, radiograph
 from torch import Tensor, nn
 
-from model_store import ModelVersion, Prediction, SiteReport, Store
+from model_store import DEFAULT_MODEL, ModelVersion, Prediction, SiteReport, Store
 from service.inference import open_network
 from training.data.manifest import ManifestError, read_images, read_manifest
 from training.evaluate.calibration import (
@@ -428,22 +428,26 @@ def test_what_cannot_be_calibrated_leaves_nothing(
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("words", [("--name", "Not a name"), ("--version", "latest")], ids=str)
-def test_a_version_needs_a_name_and_a_number(
-    site: Path, tmp_path: Path, words: tuple[str, str]
-) -> None:
-    """What the store could not find again is not written."""
-    with pytest.raises(ValueError, match=words[0].removeprefix("--")):
-        calibrate(site / "manifest.csv", tmp_path, "--version", "1.0.1", *words)
-    assert not list(tmp_path.iterdir())
-
-
 def test_a_missing_image_is_the_manifests_problem(site: Path, tmp_path: Path) -> None:
     """It is named."""
     manifest = site / "longer.csv"
     write_manifest(manifest, [0, 1] * (IMAGES // 2 + 1))
     with pytest.raises(ManifestError, match=f"{IMAGES}.png is missing"):
         calibrate(manifest, tmp_path, "--version", "1.0.1")
+
+
+def test_missing_images_of_all_kinds_are_named_at_once(tmp_path: Path) -> None:
+    """Radiographs and others, so that a site mends its manifest once."""
+    manifest, store = tmp_path / "manifest.csv", tmp_path / "store"
+    write_manifest(manifest, [0, 1] * 30)
+    with manifest.open("a") as file:
+        file.write("hand.png,not_chest,p60,clinic\n")
+    with pytest.raises(ManifestError) as raised:
+        calibrate(manifest, store, "--version", "9.0.0", model=DEFAULT_MODEL)
+    names = [*(f"{number}.png" for number in range(60)), "hand.png"]
+    assert [each.split(": ")[1] for each in raised.value.problems] == [
+        f"{name} is missing" for name in names
+    ]
 
 
 def test_the_band_holds_what_no_image_was_near() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -189,6 +190,55 @@ def test_what_trained_the_start_cannot_test(
     assert main(command) != 0
     assert "swift/1.1.0 was trained on clinic" in capsys.readouterr().err
     assert not (tmp_path / "run" / "settings.json").exists()
+
+
+def test_a_start_of_another_network_is_refused(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It says what to add; and the folder stays free."""
+    command = ["fit", str(tmp_path / "run"), *options(data), "--start", "swift/1.1.0"]
+    assert main([*command, "--network", "googlenet"]) == 1
+    error = capsys.readouterr().err
+    assert error == "error: swift/1.1.0 is no googlenet; add --network swift\n"
+    assert not (tmp_path / "run" / "settings.json").exists()
+
+
+def test_a_head_that_nothing_can_teach_is_refused(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """All such heads at once, of both parts, before images are read; and the folder stays free."""
+    lines = (data / "manifest.csv").read_text().splitlines()
+    manifest = tmp_path / "manifest.csv"
+    manifest.write_text("\n".join(line for line in lines if "not_chest" not in line) + "\n")
+    command = ["fit", str(tmp_path / "run"), *options(data), "projection"]
+    assert main([*command, "--manifest", str(manifest), "--images", str(tmp_path)]) == 1
+    assert capsys.readouterr().err.splitlines() == [
+        "error: the head chest needs train images that are not_chest, and there are none",
+        "the head projection needs train images that are PA or AP, and there are none",
+    ]
+    assert not (tmp_path / "run" / "settings.json").exists()
+
+
+def test_poor_heads_are_published_only_by_force(
+    tested: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A network whose views are right, but which calls hands chest radiographs."""
+    run = tmp_path / "run"
+    shutil.copytree(tested, run)
+    report = json.loads((run / "test.json").read_text())
+    for row in report["evaluations"]:
+        for share in ("accuracy", "sensitivity", "specificity"):
+            row[share]["value"] = 1.0
+    for row in report["head_evaluations"]:
+        for answer, share in row["by_class"].items():
+            share["value"] = 0.5 if answer == "not_chest" else 1.0
+    (run / "test.json").write_text(json.dumps(report))
+    command = ["publish", str(run), "--name", "tiny", "--version", "2.0.0"]
+    command += ["--probe", str(DATA / "frontal-0003.jpg"), "--store", str(tmp_path / "store")]
+    assert main(command) == 1
+    assert "chest, answer not_chest, on the held-out images is 50.00%, below 95%" in (
+        capsys.readouterr().err
+    )
 
 
 def test_a_resumed_run_ends_where_an_unbroken_one_does(tested: Path, tmp_path: Path) -> None:

@@ -2,14 +2,48 @@
 
 from __future__ import annotations
 
+from argparse import ArgumentTypeError
 from pathlib import Path
+
+from pydantic import TypeAdapter, ValidationError
+
+from model_store import ModelName, VersionNumber
 
 # Beside the checkout's own, which the package ships
 STORE = Path("models")
 
 
+_NAME, _VERSION = TypeAdapter[str](ModelName), TypeAdapter[str](VersionNumber)
+
+
 class PublishError(Exception):
     """The run must not become a model version."""
+
+
+def model_name(text: str) -> str:
+    """The name of a new version, as argparse takes a type.
+
+    Raises:
+        ArgumentTypeError: A card cannot have it.
+    """
+    try:
+        return _NAME.validate_python(text)
+    except ValidationError:
+        raise ArgumentTypeError(
+            f"{text!r} is no name: small letters, digits and hyphens, as swift"
+        ) from None
+
+
+def version_number(text: str) -> str:
+    """The number of a new version, as argparse takes a type.
+
+    Raises:
+        ArgumentTypeError: A card cannot have it.
+    """
+    try:
+        return _VERSION.validate_python(text)
+    except ValidationError:
+        raise ArgumentTypeError(f"{text!r} is no version: three numbers, as 1.0.0") from None
 
 
 def how_to_serve(reference: str, store: Path) -> str:

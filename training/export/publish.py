@@ -6,7 +6,7 @@ import logging
 import platform
 import warnings
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version as version_of
 from pathlib import Path
@@ -18,7 +18,7 @@ import onnxruntime
 import torch
 from torch import nn
 
-from model_store import DataSource, Evaluation, ModelCard, ModelVersion, PreprocessSpec, Store
+from model_store import DataSource, ModelCard, ModelVersion, PreprocessSpec, Proportion, Store
 from model_store.store import sha256
 from service.imaging import image_to_tensor
 from training.data.manifest import Row, read_images
@@ -64,7 +64,7 @@ LIMITATIONS_OF_HEADS = (
 
 
 # What the held-out images must show, or it is published only by force
-LEAST_ACCURACY, LEAST_OF_A_VIEW = 0.98, 0.95
+LEAST_ACCURACY, LEAST_OF_A_CLASS = 0.98, 0.95
 
 
 def publish(
@@ -92,7 +92,7 @@ def publish(
     except FileNotFoundError:
         raise PublishError(f"{run} was not tested; run `python -m training test` first") from None
     if not force:
-        _check_floors(report.evaluations)
+        _check_floors(report)
     finished = open_run(run, torch.device("cpu"))
     settings = finished.settings
     crossed = _crossings(crossing)
@@ -274,17 +274,23 @@ def _crossings(run: Path | None) -> tuple[TestReport, ...]:
     return tuple(TestReport.load(folder) for folder in folders)
 
 
-def _check_floors(evaluations: Sequence[Evaluation]) -> None:
+def _check_floors(report: TestReport) -> None:
     """Refuse a model that is not good enough to be used by mistake."""
-    for row in (each for each in evaluations if each.name == "test"):
-        figures = {"accuracy": (row.accuracy, LEAST_ACCURACY)} | {
-            name: (share, LEAST_OF_A_VIEW)
-            for name, share in (("sensitivity", row.sensitivity), ("specificity", row.specificity))
-            if share is not None
-        }
-        for name, (share, least) in figures.items():
-            if share.value < least:
-                raise PublishError(
-                    f"{name} on the held-out images is {share.value:.2%}, below {least:.0%}; "
-                    "--force publishes it all the same"
-                )
+    for name, share, least in _floors(report):
+        if share.value < least:
+            raise PublishError(
+                f"{name} on the held-out images is {share.value:.2%}, below {least:.0%}; "
+                "--force publishes it all the same"
+            )
+
+
+def _floors(report: TestReport) -> Iterator[tuple[str, Proportion, float]]:
+    """What is measured, its value, and the least that it may be."""
+    for row in (each for each in report.evaluations if each.name == "test"):
+        yield "accuracy", row.accuracy, LEAST_ACCURACY
+        for name, share in (("sensitivity", row.sensitivity), ("specificity", row.specificity)):
+            if share is not None:
+                yield name, share, LEAST_OF_A_CLASS
+    for of_head in (each for each in report.head_evaluations if each.name == "test"):
+        for answer, share in of_head.by_class.items():
+            yield f"{of_head.task}, answer {answer},", share, LEAST_OF_A_CLASS

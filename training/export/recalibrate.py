@@ -27,7 +27,7 @@ from model_store import (
     load_published,
 )
 from service.inference import open_network
-from training.data.manifest import Row, read_images, read_manifest, views_of
+from training.data.manifest import Row, labels_of, read_images, read_manifest, views_of
 from training.evaluate.calibration import (
     Doubles,
     refuse_unattainable,
@@ -49,7 +49,7 @@ from training.evaluate.metrics import (
     proportion,
 )
 from training.evaluate.onnx_predictors import heads_predictor
-from training.export.publication import STORE
+from training.export.publication import STORE, model_name, version_number
 from training.export.site_report import Reading, Site, describe, report_of
 
 FEWEST_IMAGES = 50  # below it, the cutoff is one patient's more or less
@@ -110,8 +110,9 @@ def calibrate(
     rows = views_of(given)
     _refuse_too_few(rows)
     refuse_unattainable(len(rows), error_bound, confidence)  # before all images are read
-    labelled = read_images(rows, images, parent.card.preprocess)
-    site = Site(rows, labelled.labels, pfi_of(parent, labelled.tensors))
+    tensors = read_images(given, images, parent.card.preprocess).tensors
+    has_view = [row.view != "not_chest" for row in given]
+    site = Site(rows, labels_of(rows), pfi_of(parent, tensors[has_view]))
     reading = _read(site, rule, error_bound, confidence)
     row = crossfitted_row(site, reading)
     heads, of_heads = _read_heads(parent, given, images)
@@ -172,8 +173,12 @@ def add_command(commands: Any) -> None:
     command.add_argument("model", metavar="NAME/VERSION", help="the published version")
     command.add_argument("--manifest", type=Path, required=True, help="CSV of labelled images")
     command.add_argument("--images", type=Path, required=True, help="zip or folder they lie in")
-    command.add_argument("--version", required=True, help="as 1.0.1; immutable once published")
-    command.add_argument("--name", help="of the new version; else that of the published one")
+    command.add_argument(
+        "--version", type=version_number, required=True, help="as 1.0.1; immutable once published"
+    )
+    command.add_argument(
+        "--name", type=model_name, help="of the new version; else that of the published one"
+    )
     command.add_argument("--rule", choices=get_args(Rule), default="middle")
     command.add_argument(
         "--error-bound",

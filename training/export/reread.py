@@ -16,7 +16,7 @@ from training.data.manifest import Row, read_images, read_manifest
 from training.evaluate.calibration import Doubles
 from training.evaluate.metrics import sources_of
 from training.evaluate.onnx_predictors import heads_predictor
-from training.export.publication import STORE
+from training.export.publication import STORE, version_number
 from training.export.recalibrate import pfi_of
 
 # Of a PFI. More, and the parent's figures are not those of the new version
@@ -120,7 +120,9 @@ def add_command(commands: Any) -> None:
     command.add_argument("--preprocess", type=int, choices=(1, 2), required=True)
     command.add_argument("--manifest", type=Path, required=True, help="CSV of ordinary radiographs")
     command.add_argument("--images", type=Path, required=True, help="zip or folder they lie in")
-    command.add_argument("--version", required=True, help="as 1.1.0; immutable once published")
+    command.add_argument(
+        "--version", type=version_number, required=True, help="as 1.1.0; immutable once published"
+    )
     command.add_argument(
         "--max-difference", type=float, default=MAX_DIFFERENCE, help="of any PFI, 0..1"
     )

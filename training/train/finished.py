@@ -12,9 +12,9 @@ from torch import nn
 from training.evaluate.heads import PredictHeads
 from training.evaluate.metrics import Predict
 from training.evaluate.torch_predictors import predict, predict_heads
-from training.networks import googlenet, swift
+from training.networks import swift
 from training.train import distil
-from training.train.fit import load_weights, network_of
+from training.train.fit import ARCHITECTURES, load_weights, network_of
 from training.train.settings import FitSettings
 
 
@@ -54,7 +54,5 @@ def open_run(run: Path, device: torch.device) -> FinishedRun:
         )
     settings = FitSettings.load(run)
     network = load_weights(network_of(settings), run, device)
-    architecture = {"googlenet": googlenet.ARCHITECTURE, "swift": swift.ARCHITECTURE}
-    return FinishedRun(
-        settings, network, architecture[settings.network], is_student=False, device=device
-    )
+    architecture = ARCHITECTURES[settings.network]
+    return FinishedRun(settings, network, architecture, is_student=False, device=device)

@@ -20,13 +20,14 @@ from training.evaluate.cutoff import HEADS_MARGIN, youden_plateau
 from training.evaluate.heads import HeadImages, fit_heads
 from training.evaluate.metrics import balanced_loss
 from training.evaluate.torch_predictors import forward, predict, predict_heads
+from training.networks import googlenet, swift
 from training.networks.googlenet import GoogLeNet, load_pretrained
 from training.networks.heads import NOT_ASKED, Head, HeadLayer, by_head, classes_of
 from training.networks.published import start_from
 from training.networks.swift import Swift
 from training.train import processes
 from training.train.chest_head import fit_chest
-from training.train.heads import after_variation, answers_of, loss_of_heads
+from training.train.heads import after_variation, answers_of, loss_of_heads, refuse_unanswerable
 from training.train.loop import BEST, CHECKPOINT, run_training
 from training.train.processes import pick_device
 from training.train.sampling import RandomBatches, augmentation_for
@@ -36,6 +37,7 @@ from training.train.trainer import Net, Recipe, Trainer, loss_of, save_whole
 AVERAGE_DECAY = 0.995  # the published weights are a running mean over about 200 steps
 CUTOFF, HEADS_CUTOFFS = "cutoff.json", "heads.json"
 JUDGED_AT_ONCE = 48  # images
+ARCHITECTURES = {"googlenet": googlenet.ARCHITECTURE, "swift": swift.ARCHITECTURE}  # for the card
 # Of the heads' losses, beside that of the view: 1
 HEAD_WEIGHTS: dict[Head, float] = {"chest": 0.5, "rotation": 0.5, "inverted": 0.25, "mirrored": 1.0}
 
@@ -50,6 +52,8 @@ def fit(settings: FitSettings, run: Path) -> None:
         ManifestError, ValueError: The data or the settings cannot be used.
     """
     settings.save(run)
+    for part in ("train", "validation") if settings.heads else ():
+        refuse_unanswerable(rows_of(settings, part), settings.heads, part)
     if not (run / CHECKPOINT).exists():  # a run that goes on has checked them
         _start_of(settings)
         read_and_check(
@@ -72,7 +76,7 @@ def _fit_heads(settings: FitSettings, trainer: Trainer[GoogLeNet | Swift], run: 
     judge = HeadsJudge.of(settings, device)
     run_training(trainer, judge.loss, run, settings.check_every)
     network = load_weights(network_of(settings), run, device)
-    if "chest" in heads and any(row.view == "not_chest" for row in rows_of(settings, "train")):
+    if "chest" in heads:
         fit_chest(network, settings, device)
         if processes.rank() == 0:
             save_whole(network.state_dict(), run / BEST)
@@ -125,11 +129,15 @@ def _start_of(settings: FitSettings) -> ModelVersion | None:
     """The version that a run begins with, if it does.
 
     Raises:
-        ValueError: It was trained on sources that are to test this run.
+        ValueError: It is of another network, or was trained on sources that are to test this run.
     """
     if settings.start is None:
         return None
     version = Store().load(settings.start)
+    of = [own for own, text in ARCHITECTURES.items() if version.card.architecture.startswith(text)]
+    if settings.network not in of:
+        other = f"; add --network {of[0]}" if of else ""
+        raise ValueError(f"{settings.start} is no {settings.network}{other}")
     known = {each.name for each in version.card.data if each.use == "fine-tuning"}
     tested = set(settings.left_out) or (
         known - set(settings.sources) if settings.sources else set()

@@ -9,11 +9,23 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from training.augmentation.augment import UNKNOWN, Varied
-from training.data.manifest import Row
+from training.data.manifest import ManifestError, Part, Row
 from training.networks.googlenet import Logits
-from training.networks.heads import NOT_ASKED, Head, by_head
+from training.networks.heads import CLASSES, NOT_ASKED, Head, by_head
 from training.train.trainer import AUXILIARY_WEIGHT, Loss
 
+# What images with an answer are, by head and label
+SHOWN: dict[tuple[Head, int], str] = {
+    ("view", 0): "lateral",
+    ("view", 1): "frontal",
+    ("chest", 0): "not_chest",
+    ("chest", 1): "of the chest",
+    ("rotation", 0): "upright",
+    ("inverted", 0): "upright",
+    ("mirrored", 0): "frontal and upright",
+    ("projection", 0): "PA",
+    ("projection", 1): "AP",
+}
 assert UNKNOWN == NOT_ASKED  # a rotation that is not known is not asked
 
 
@@ -39,6 +51,26 @@ def _answer(row: Row, head: Head) -> int:
         return NOT_ASKED
     # patients stand with either side to the detector, so that no lateral is mirrored
     return NOT_ASKED if head == "mirrored" and row.view == "lateral" else 0
+
+
+def refuse_unanswerable(rows: Sequence[Row], heads: Sequence[Head], part: Part) -> None:
+    """Refuse heads that these images cannot teach, or whose cutoff they cannot choose.
+
+    Raises:
+        ManifestError: With all such heads.
+    """
+    problems, labels = [], answers_of(rows, heads)
+    for column, head in enumerate(heads):
+        given = set(labels[:, column].tolist()) - {NOT_ASKED}
+        # What images show as they are; augmentation makes the other answers of these heads
+        needed = {0} if head in ("rotation", "inverted", "mirrored") else set(range(CLASSES[head]))
+        if missing := sorted(needed - given):
+            shown = " or ".join(SHOWN[head, answer] for answer in missing)
+            problems.append(
+                f"the head {head} needs {part} images that are {shown}, and there are none"
+            )
+    if problems:
+        raise ManifestError(*problems)
 
 
 def after_variation(upright: Tensor, varied: Varied, heads: Sequence[Head]) -> Tensor:

@@ -24,7 +24,7 @@ from model_store.store import sha256
 from service.imaging import image_to_tensor
 from training.evaluate.metrics import Pfi, as_table
 from training.evaluate.onnx_predictors import heads_predictor, predictor
-from training.export.publication import STORE, PublishError
+from training.export.publication import STORE, PublishError, model_name, version_number
 from training.export.publish import export
 from training.export.quantize.convert import (
     Form,
@@ -106,8 +106,10 @@ def add_command(commands: Any) -> None:
     command.add_argument("--form", choices=get_args(Form), required=True)
     command.add_argument("--run", type=Path, required=True, help="what it was published from")
     command.add_argument("--cross-source", type=Path, help="the run folder of `cross-source`")
-    command.add_argument("--name", required=True)
-    command.add_argument("--version", required=True, help="as 1.0.0; immutable once published")
+    command.add_argument("--name", type=model_name, required=True)
+    command.add_argument(
+        "--version", type=version_number, required=True, help="as 1.0.0; immutable once published"
+    )
     command.add_argument(
         "--limitation",
         action="append",
