@@ -250,6 +250,11 @@ class ModelCard(Frozen):
     evaluations: tuple[Evaluation, ...]
     data: tuple[DataSource, ...]
     training_command: str
+    split_seed: int | None = Field(
+        default=None,
+        description="of the split into train, validation and test by patient; null: the manifest "
+        "named the parts, or the card does not tell",
+    )
     publish_command: str
     software: dict[str, str]
     model_sha256: Sha256

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from model_store.card import ModelCard
 
 DEFAULT_ROOT = Path(__file__).parent
-DEFAULT_MODEL = "swift/2.2.0"
+DEFAULT_MODEL = "swift/2.3.0"
 
 MODEL_FILE, CARD_FILE, PROBE_FILE = "model.onnx", "card.json", "probe.png"
 

@@ -373,6 +373,7 @@ def test_the_figures_of_heads_are_listed(
         "swift/2.0.0",
         "swift/2.1.0",
         "swift/2.2.0",
+        "swift/2.3.0",
     }
 
 

@@ -18,7 +18,7 @@ from images import radiograph
 from labelled import write_labelled
 from resuming import assert_resumes_exactly
 
-from model_store import HeadEvaluation, Heads, Store
+from model_store import DEFAULT_MODEL, HeadEvaluation, Heads, Store
 from service.imaging import image_to_tensor
 from service.inference import open_network
 from training.__main__ import main
@@ -129,6 +129,7 @@ def test_a_published_run_gives_all_outputs_under_a_card_of_version_2(
     assert card.limitations == LIMITATIONS_OF_HEADS
     assert {row.task for row in card.head_evaluations} == set(TASKS)
     assert {source.name: source.not_chest for source in card.data}["hands"] == 8
+    assert card.split_seed == FitSettings.load(tested).seed
     session = onnxruntime.InferenceSession(version.model)
     names = [output.name for output in session.get_outputs()]
     assert names == ["pfi", *TASKS, "evidence"]
@@ -190,6 +191,26 @@ def test_what_trained_the_start_cannot_test(
     assert main(command) != 0
     assert "swift/1.1.0 was trained on clinic" in capsys.readouterr().err
     assert not (tmp_path / "run" / "settings.json").exists()
+
+
+def test_another_split_than_that_of_the_start_is_refused(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Some of the images that trained the start would test the run; not if the manifest splits."""
+    lines = (data / "manifest.csv").read_text().replace(",two", ",clinic").splitlines()
+    manifest, run = tmp_path / "manifest.csv", tmp_path / "run"
+    manifest.write_text("\n".join(lines) + "\n")
+    command = ["fit", str(run), *options(data), "--manifest", str(manifest)]
+    command += ["--start", DEFAULT_MODEL, "--size", "128"]
+    assert main([*command, "--seed", "3"]) == 1
+    error = capsys.readouterr().err
+    assert f"{DEFAULT_MODEL} was trained on images of clinic that would validate or test" in error
+    assert "use --seed 2, or name each image's part in the column `split`" in error
+    assert not (run / "settings.json").exists()
+    parts = ["split", *(("train", "validation", "test")[i // 6 % 3] for i in range(len(lines) - 1))]
+    named = (f"{line},{part}" for line, part in zip(lines, parts, strict=True))
+    manifest.write_text("\n".join(named) + "\n")
+    assert main([*command, "--seed", "3"]) == 0
 
 
 def test_a_start_of_another_network_is_refused(

@@ -38,7 +38,7 @@ class Chances(NamedTuple):
 
 USUAL = Chances()
 # Where turning and inversion are also asked of the network
-ASKED = Chances(free=0.2, quarter=0.5, inverted=0.3, half=0.12)
+ASKED = Chances(free=0.2, quarter=0.5, inverted=0.3, half=0.25)
 
 
 class Varied(NamedTuple):

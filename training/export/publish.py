@@ -126,6 +126,7 @@ def publish(
         evaluations=(*report.evaluations, *(row for each in crossed for row in each.evaluations)),
         data=data_sources(rows, _earlier_data(settings, {row.source for row in rows})),
         training_command=training_command,
+        split_seed=None if rows[0].part else settings.seed,
         publish_command=publish_command,
         **heads,
     )

@@ -21,7 +21,7 @@ from training.evaluate.torch_predictors import features
 from training.networks.googlenet import GoogLeNet
 from training.networks.heads import CLASSES, HeadLayer
 from training.networks.swift import Swift
-from training.train.sampling import sampling_weights
+from training.train.sampling import ONE_VIEW_SHARE_OF_HEADS, sampling_weights
 from training.train.settings import FitSettings, rows_of
 
 WAYS = 4  # Beside as it is, each image is shown in so many of the 15 other ways, drawn at random
@@ -51,7 +51,7 @@ def fit_chest(network: GoogLeNet | Swift, settings: FitSettings, device: torch.d
     given = np.concatenate((found, certainties), axis=1)
     is_chest = np.array([row.view != "not_chest" for row in rows])
     scaler = StandardScaler().fit(given)
-    drawn = sampling_weights(rows)[at]
+    drawn = sampling_weights(rows, ONE_VIEW_SHARE_OF_HEADS)[at]
     fitted = LogisticRegression(C=STRENGTH, max_iter=1000).fit(
         scaler.transform(given), is_chest[at], sample_weight=drawn / drawn.mean()
     )

@@ -129,7 +129,8 @@ def _start_of(settings: FitSettings) -> ModelVersion | None:
     """The version that a run begins with, if it does.
 
     Raises:
-        ValueError: It is of another network, or was trained on sources that are to test this run.
+        ValueError: It is of another network, or was trained on images that are to test this run or
+            to choose its cutoffs.
     """
     if settings.start is None:
         return None
@@ -146,6 +147,14 @@ def _start_of(settings: FitSettings) -> ModelVersion | None:
         raise ValueError(
             f"{settings.start} was trained on {', '.join(seen)}, which therefore cannot test what "
             "begins with it: use --weights, or train from scratch"
+        )
+    kept = rows_of(settings, "validation") + rows_of(settings, "test")
+    mixed = sorted(known & {row.source for row in kept if row.part is None})
+    seed = version.card.split_seed
+    if mixed and seed not in (None, settings.seed):
+        raise ValueError(
+            f"{settings.start} was trained on images of {', '.join(mixed)} that would validate or "
+            f"test this run: use --seed {seed}, or name each image's part in the column `split`"
         )
     return version
 

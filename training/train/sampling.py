@@ -17,23 +17,27 @@ from training.train.heads import after_variation, answers_of
 from training.train.trainer import step_seed
 
 ONE_VIEW_SHARE = 0.2  # of a batch, from sources that hold one view and so teach nothing about it
+ONE_VIEW_SHARE_OF_HEADS = 0.35  # the same where they teach how an image lies, too
 NEGATIVE_SHARE = 0.3  # of a batch, images that are no chest radiograph, where there are any
 
 
-def sampling_weights(rows: Sequence[Row]) -> npt.NDArray[np.float64]:
+def sampling_weights(
+    rows: Sequence[Row], one_view_share: float = ONE_VIEW_SHARE
+) -> npt.NDArray[np.float64]:
     """(N,) probabilities that balance the views within each source that holds both.
 
     Without this a network can score by recognising the source. Sources of one view share
-    ONE_VIEW_SHARE by the root of their size; the others share the rest equally. Images that are no
-    chest radiograph have NEGATIVE_SHARE of all, which their sources share equally.
+    `one_view_share` by the root of their size; the others share the rest equally. Images that are
+    no chest radiograph have NEGATIVE_SHARE of all, which their sources share equally.
     """
     sources = np.array([row.source for row in rows])
     negative = np.array([row.view == "not_chest" for row in rows])
     weights = np.zeros(len(rows))
     if not negative.any():
-        return _weights_of_views(rows, sources)
+        return _weights_of_views(rows, sources, one_view_share)
     radiographs = [row for row in rows if row.view != "not_chest"]
-    weights[~negative] = (1 - NEGATIVE_SHARE) * _weights_of_views(radiographs, sources[~negative])
+    of_views = _weights_of_views(radiographs, sources[~negative], one_view_share)
+    weights[~negative] = (1 - NEGATIVE_SHARE) * of_views
     names = np.unique(sources[negative])
     for name in names:
         own = negative & (sources == name)
@@ -42,7 +46,7 @@ def sampling_weights(rows: Sequence[Row]) -> npt.NDArray[np.float64]:
 
 
 def _weights_of_views(
-    rows: Sequence[Row], sources: npt.NDArray[np.str_]
+    rows: Sequence[Row], sources: npt.NDArray[np.str_], one_view_share: float
 ) -> npt.NDArray[np.float64]:
     frontal = np.array([row.view == "frontal" for row in rows])
     weights = np.zeros(len(rows))
@@ -55,10 +59,10 @@ def _weights_of_views(
         for group in (own & frontal, own & ~frontal):
             weights[group] = 0.5 / group.sum()
     if mixed:
-        weights *= (1 - ONE_VIEW_SHARE if single else 1) / len(mixed)
+        weights *= (1 - one_view_share if single else 1) / len(mixed)
     roots = sum(np.sqrt(own.sum()) for own in single)
     for own in single:
-        weights[own] = (ONE_VIEW_SHARE if mixed else 1) * np.sqrt(own.sum()) / roots / own.sum()
+        weights[own] = (one_view_share if mixed else 1) * np.sqrt(own.sum()) / roots / own.sum()
     return weights
 
 
@@ -87,7 +91,8 @@ class RandomBatches:
         self.heads = tuple(heads)
         self.tensors = torch.from_numpy(train.tensors)
         self.labels = answers_of(train.rows, heads) if heads else torch.from_numpy(train.labels)
-        self.weights = torch.from_numpy(sampling_weights(train.rows))
+        share = ONE_VIEW_SHARE_OF_HEADS if heads else ONE_VIEW_SHARE
+        self.weights = torch.from_numpy(sampling_weights(train.rows, share))
         self.augment = augmentation_for(self.heads, seed, size, device)
         self.count, self.seed, self.device = batch, seed, device
 
