@@ -19,7 +19,7 @@ Probability = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=0)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 ModelName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
-VersionNumber = Annotated[str, Field(pattern=r"^\d+\.\d+\.\d+$")]
+VersionNumber = Annotated[str, Field(pattern=r"^(0|[1-9][0-9]*)(\.(0|[1-9][0-9]*)){2}$")]
 
 
 class Frozen(BaseModel):

@@ -8,12 +8,18 @@ import sys
 from collections.abc import Sequence
 
 from model_store import StoreError
+from service.imaging import ImageError
 from service.inference import NetworkError
 from training.data import make_manifest, readers
 from training.data.manifest import ManifestError
 from training.export import recalibrate, reread
 from training.export.publication import PublishError
 
+# Faults of what was given, whose message is enough
+EXPECTED = (
+    *(ManifestError, ImageError, NetworkError, PublishError, StoreError),
+    *(FloatingPointError, ValueError, OSError),
+)
 # The extra `calibration` is enough for these
 WITHOUT_TORCH = {
     "manifest": make_manifest,
@@ -30,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options.command_line = shlex.join(["python", "-m", "training", *words])
     try:
         options.run_command(options)
-    except (ManifestError, NetworkError, PublishError, StoreError, ValueError, OSError) as error:
+    except EXPECTED as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

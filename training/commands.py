@@ -7,12 +7,17 @@ from pathlib import Path
 from typing import Any, get_args
 
 from model_store import Store
-from training.data.manifest import ManifestError
 from training.data.split import SHARES, By
 from training.evaluate.heads import as_heads_table
 from training.evaluate.metrics import as_table
 from training.export import gallery
-from training.export.publication import STORE, how_to_serve, model_name, version_number
+from training.export.publication import (
+    STORE,
+    how_to_serve,
+    model_name,
+    refuse_existing,
+    version_number,
+)
 from training.export.publish import publish
 from training.export.quantize import derive
 from training.export.test_report import cross_source, test_run
@@ -227,7 +232,7 @@ def _fit(options: argparse.Namespace) -> None:
     (options.run / COMMAND).write_text(options.command_line + "\n")
     try:
         fit(settings, options.run)
-    except (ManifestError, ValueError, OSError):
+    except Exception:
         if not begun and not (options.run / CHECKPOINT).exists():
             # It did not begin: the folder is free for other settings
             for name in (SETTINGS, COMMAND):
@@ -247,6 +252,7 @@ def _cross_source(options: argparse.Namespace) -> None:
 
 
 def _publish(options: argparse.Namespace) -> None:
+    refuse_existing(f"{options.name}/{options.version}", Store(options.store))
     version = publish(
         run=options.run,
         name=options.name,

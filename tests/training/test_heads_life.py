@@ -213,6 +213,41 @@ def test_another_split_than_that_of_the_start_is_refused(
     assert main([*command, "--seed", "3"]) == 0
 
 
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        (["--batch", "0", "--check-every", "0"], "batch is 0, below 1; check-every is 0, below 1"),
+        (["--steps", "0"], "steps is 0, below 1"),
+        (["--seed", "-1"], "seed is -1, below 0"),
+        (["--rate", "nan"], "rate is nan, not a positive number"),
+        (["--test-share", "1.5"], "test-share is 1.5, not 0 or more and below 1"),
+        (["--heads", "chest", "chest"], "a head is asked twice: view chest chest"),
+        (["--weights", "some.npz"], "swift has no pre-trained weights"),
+        (["--start", "swift/9.9.9"], "swift/9.9.9"),
+        (["--start", DEFAULT_MODEL], f"{DEFAULT_MODEL} takes images of 128 pixels: add --size 128"),
+    ],
+)
+def test_what_no_run_can_have_is_refused_at_once(
+    words: list[str], problem: str, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With what is wrong; and the folder stays free."""
+    assert main(["fit", str(tmp_path / "run"), *options(data), *words]) == 1
+    assert problem in capsys.readouterr().err
+    assert not (tmp_path / "run" / "settings.json").exists()
+
+
+def test_a_version_of_the_package_is_not_published_again(
+    tested: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its name would mean two networks; refused before the run is read."""
+    name, version = DEFAULT_MODEL.split("/")
+    command = ["publish", str(tested), "--name", name, "--version", version, "--force"]
+    command += ["--probe", "missing.png", "--store", str(tmp_path)]
+    (tmp_path / "missing.png").touch()
+    assert main([*command, "--probe", str(tmp_path / "missing.png")]) == 1
+    assert f"{DEFAULT_MODEL} is already published, in the package" in capsys.readouterr().err
+
+
 def test_a_start_of_another_network_is_refused(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -23,7 +23,7 @@ def reread(folder: Path, store: Path, *words: str) -> None:
     parser = argparse.ArgumentParser()
     add_command(parser.add_subparsers())
     given = ["reread", MODEL, "--manifest", str(folder / "manifest.csv"), "--images", str(folder)]
-    options = parser.parse_args([*given, "--version", "1.1.0", "--store", str(store), *words])
+    options = parser.parse_args([*given, "--version", "1.9.0", "--store", str(store), *words])
     options.command_line = "python -m training reread"
     options.run_command(options)
 
@@ -44,7 +44,7 @@ def test_weights_and_cutoffs_stay(tmp_path, capsys):
     """The new version serves, says what it comes from, and on which images nothing changed."""
     labelled(tmp_path, [radiograph(300, 260, seed=seed) for seed in range(3)])
     reread(tmp_path, tmp_path / "store", "--preprocess", "2")
-    old, new = Store().load(MODEL), Store(tmp_path / "store").load("swift/1.1.0")
+    old, new = Store().load(MODEL), Store(tmp_path / "store").load("swift/1.9.0")
     assert (new.model, new.probe) == (old.model, old.probe)
     open_network(new)  # replays the probe
     changed = {"version", "created", "preprocess", "limitations", "derived_from", "publish_command"}

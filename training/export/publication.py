@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
-from model_store import ModelName, VersionNumber
+from model_store import ModelExistsError, ModelName, Store, VersionNumber
 
 # Beside the checkout's own, which the package ships
 STORE = Path("models")
@@ -44,6 +44,19 @@ def version_number(text: str) -> str:
         return _VERSION.validate_python(text)
     except ValidationError:
         raise ArgumentTypeError(f"{text!r} is no version: three numbers, as 1.0.0") from None
+
+
+def refuse_existing(reference: str, store: Store) -> None:
+    """Before any work: versions never change, those of the package no more than a site's.
+
+    Raises:
+        ModelExistsError: `store` or the package has the version.
+    """
+    for each, where in ((store, f"{store.root}"), (Store(), "the package")):
+        if reference in each.list():
+            raise ModelExistsError(
+                f"{reference} is already published, in {where}: choose another name or version"
+            )
 
 
 def how_to_serve(reference: str, store: Path) -> str:

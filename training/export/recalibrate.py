@@ -49,7 +49,7 @@ from training.evaluate.metrics import (
     proportion,
 )
 from training.evaluate.onnx_predictors import heads_predictor
-from training.export.publication import STORE, model_name, version_number
+from training.export.publication import STORE, model_name, refuse_existing, version_number
 from training.export.site_report import Reading, Site, describe, report_of
 
 FEWEST_IMAGES = 50  # below it, the cutoff is one patient's more or less
@@ -200,9 +200,13 @@ def add_command(commands: Any) -> None:
 
 
 def _run(options: argparse.Namespace) -> None:
-    if options.report is not None and not options.report.parent.is_dir():
-        raise ValueError(f"--report: {options.report.parent} is no folder")
+    if options.report is not None:
+        if not options.report.parent.is_dir():
+            raise ValueError(f"--report: {options.report.parent} is no folder")
+        if options.report.is_dir():
+            raise ValueError(f"--report: {options.report} is a folder, not a file")
     store = Store(options.store)
+    refuse_existing(f"{options.name or options.model.split('/')[0]}/{options.version}", store)
     parent = load_published(options.model, store)
     found = calibrate(
         parent,

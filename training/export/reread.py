@@ -16,7 +16,7 @@ from training.data.manifest import Row, read_images, read_manifest
 from training.evaluate.calibration import Doubles
 from training.evaluate.metrics import sources_of
 from training.evaluate.onnx_predictors import heads_predictor
-from training.export.publication import STORE, version_number
+from training.export.publication import STORE, refuse_existing, version_number
 from training.export.recalibrate import pfi_of
 
 # Of a PFI. More, and the parent's figures are not those of the new version
@@ -132,6 +132,7 @@ def add_command(commands: Any) -> None:
 
 def _run(options: argparse.Namespace) -> None:
     store = Store(options.store)
+    refuse_existing(f"{options.model.split('/')[0]}/{options.version}", store)
     found = reread(
         load_published(options.model, store),
         options.preprocess,

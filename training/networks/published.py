@@ -8,20 +8,22 @@ from onnx import numpy_helper
 from torch import Tensor, nn
 
 from model_store import ModelVersion
+from training.networks.heads import HEADS, Head, HeadLayer, by_head
 
 PREFIX = "network."  # of the parameters' names in the graph
+HEADS_LAYER = ("fc.weight", "fc.bias")
 FRESH = ("aux", "hint", "fc.certainty")  # begin the names of what is not taken over
 
 
 def start_from(network: nn.Module, version: ModelVersion, sample: Tensor) -> None:
-    """Give a network the trunk and the heads of a published version; further heads stay fresh.
+    """Give a network the trunk and the heads of a published version; other heads stay fresh.
 
     Exported convolutions hold their batch normalisation. So that each normalisation can be trained
     again, it gets the mean and the spread that `sample` shows there, and undoes them: in evaluation
     the network answers as the version does.
 
     Args:
-        network: Of the version's architecture; `fc` may have more classes.
+        network: Of the version's architecture; its heads may be others, in any order.
         version: Of the model store.
         sample: (B, 1, S, S) of 0..255, such images as will train.
 
@@ -39,12 +41,28 @@ def start_from(network: nn.Module, version: ModelVersion, sample: Tensor) -> Non
         if name.startswith(FRESH) or name.rpartition(".")[0] in normalised:
             continue
         weight = found.get(name)
-        if weight is None or weight.shape[1:] != own.shape[1:] or len(weight) > len(own):
+        if name in HEADS_LAYER and weight is not None:
+            given = by_head(weight[None], _heads_of(graph))
+            for head, rows in by_head(own[None], heads_of(network)).items():
+                rows.copy_(given.get(head, rows))
+            continue
+        if weight is None or weight.shape != own.shape:
             raise ValueError(f"{version.reference} has no {name} of shape {tuple(own.shape)}")
-        own[: len(weight)] = weight
+        own.copy_(weight)
     network.load_state_dict(state)
     biases = {name: found[f"{convolution}.weight_bias"] for name, convolution in normalised.items()}
     _normalise_as(network, biases, sample)
+
+
+def heads_of(network: nn.Module) -> tuple[Head, ...]:
+    """The heads of a network in the order of its logits."""
+    return network.fc.heads if isinstance(network.fc, HeadLayer) else ("view",)
+
+
+def _heads_of(graph: onnx.GraphProto) -> tuple[Head, ...]:
+    """The same of a version: its outputs in the order of the logits, `pfi` that of the view."""
+    names = [output.name for output in graph.output]
+    return ("view", *(head for name in names for head in HEADS if head == name))
 
 
 def _normalised(network: nn.Module) -> dict[str, str]:

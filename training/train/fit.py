@@ -16,6 +16,7 @@ from torch.nn.functional import cross_entropy
 from model_store import ModelVersion, Plateau, Store
 from training.augmentation.augment import Augmentation
 from training.data.manifest import LabelledImages, read_and_check, read_images, views_of
+from training.data.split import SHARES
 from training.evaluate.cutoff import HEADS_MARGIN, youden_plateau
 from training.evaluate.heads import HeadImages, fit_heads
 from training.evaluate.metrics import balanced_loss
@@ -52,8 +53,8 @@ def fit(settings: FitSettings, run: Path) -> None:
         ManifestError, ValueError: The data or the settings cannot be used.
     """
     settings.save(run)
-    for part in ("train", "validation") if settings.heads else ():
-        refuse_unanswerable(rows_of(settings, part), settings.heads, part)
+    for part in ("train", "validation"):
+        refuse_unanswerable(rows_of(settings, part), settings.heads or ("view",), part)
     if not (run / CHECKPOINT).exists():  # a run that goes on has checked them
         _start_of(settings)
         read_and_check(
@@ -139,6 +140,9 @@ def _start_of(settings: FitSettings) -> ModelVersion | None:
     if settings.network not in of:
         other = f"; add --network {of[0]}" if of else ""
         raise ValueError(f"{settings.start} is no {settings.network}{other}")
+    size = version.card.preprocess.size
+    if settings.size != size:
+        raise ValueError(f"{settings.start} takes images of {size} pixels: add --size {size}")
     known = {each.name for each in version.card.data if each.use == "fine-tuning"}
     tested = set(settings.left_out) or (
         known - set(settings.sources) if settings.sources else set()
@@ -151,6 +155,11 @@ def _start_of(settings: FitSettings) -> ModelVersion | None:
     kept = rows_of(settings, "validation") + rows_of(settings, "test")
     mixed = sorted(known & {row.source for row in kept if row.part is None})
     seed = version.card.split_seed
+    if mixed and seed is not None and settings.test_share > SHARES["test"]:
+        raise ValueError(
+            f"--test-share {settings.test_share} would test this run on images of "
+            f"{', '.join(mixed)} that trained {settings.start}: {SHARES['test']} at most"
+        )
     if mixed and seed not in (None, settings.seed):
         raise ValueError(
             f"{settings.start} was trained on images of {', '.join(mixed)} that would validate or "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -38,6 +39,29 @@ class FitSettings:
     heads: tuple[Head, ...] = ()  # none: the view alone, as published; else `view` first
     left_out: tuple[str, ...] = ()  # sources that neither train nor validate; they are the test
     start: str | None = None  # a published version to begin with, as swift/1.1.0
+
+    def __post_init__(self) -> None:
+        """Refuse what no run can have.
+
+        Raises:
+            ValueError: With all such settings.
+        """
+        least = {"steps": 1, "batch": 1, "check_every": 1, "size": 32, "children": 0, "seed": 0}
+        problems = [
+            f"{name.replace('_', '-')} is {getattr(self, name)}, below {value}"
+            for name, value in least.items()
+            if getattr(self, name) < value
+        ]
+        if not 0 < self.rate < math.inf:
+            problems.append(f"rate is {self.rate}, not a positive number")
+        if not 0 <= self.test_share < 1:
+            problems.append(f"test-share is {self.test_share}, not 0 or more and below 1")
+        if len(set(self.heads)) < len(self.heads):
+            problems.append(f"a head is asked twice: {' '.join(self.heads)}")
+        if self.weights is not None and self.network == "swift":
+            problems.append("swift has no pre-trained weights: begin with --start, or from scratch")
+        if problems:
+            raise ValueError("; ".join(problems))
 
     @property
     def spec(self) -> PreprocessSpec:

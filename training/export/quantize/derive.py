@@ -24,7 +24,13 @@ from model_store.store import sha256
 from service.imaging import image_to_tensor
 from training.evaluate.metrics import Pfi, as_table
 from training.evaluate.onnx_predictors import heads_predictor, predictor
-from training.export.publication import STORE, PublishError, model_name, version_number
+from training.export.publication import (
+    STORE,
+    PublishError,
+    model_name,
+    refuse_existing,
+    version_number,
+)
 from training.export.publish import export
 from training.export.quantize.convert import (
     Form,
@@ -123,6 +129,7 @@ def add_command(commands: Any) -> None:
 
 def _run(options: argparse.Namespace) -> None:
     store = Store(options.store)
+    refuse_existing(f"{options.name}/{options.version}", store)
     parent = load_published(options.model, store)
     version = derive(
         parent,
