@@ -201,8 +201,9 @@ class Settings(BaseSettings):
     """The most images of a lane that wait or are worked on. Beyond: 503 with Retry-After."""
     drain_seconds: NonNegativeFloat = 0
     """How long requests are still answered after SIGTERM, while `/readyz` says 503. Then requests
-    in flight are finished, and the process exits with 0, at most 30 s later. A second SIGTERM
-    ends it at once. In Kubernetes, choose some seconds more than endpoints take to be updated.
+    in flight are finished, and the process exits with 0, at most 30 s later; connections that it
+    has not accepted yet are reset. A second SIGTERM ends it at once. In Kubernetes, choose some
+    seconds more than endpoints take to be updated.
     """
     latency_budget_seconds: PositiveFloat = 2
     """The latency budget of an interactive image. One that would take longer gets 503 with
