@@ -275,6 +275,20 @@ def test_a_head_that_nothing_can_teach_is_refused(
     assert not (tmp_path / "run" / "settings.json").exists()
 
 
+def test_problems_of_manifest_and_images_are_still_listed_together(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A manifest with errors is not refused before its images are read, whatever the heads lack."""
+    manifest = tmp_path / "manifest.csv"
+    lines = (data / "manifest.csv").read_text().replace("not_chest", "hand").splitlines()
+    manifest.write_text("\n".join([*lines, "missing.png,frontal,p99,one"]) + "\n")
+    command = ["fit", str(tmp_path / "run"), *options(data), "--manifest", str(manifest)]
+    assert main(command) == 1
+    error = capsys.readouterr().err
+    assert "view is 'hand', not frontal, lateral or not_chest" in error
+    assert "missing.png is missing" in error
+
+
 def test_poor_heads_are_published_only_by_force(
     tested: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -110,7 +110,12 @@ def read_manifest(path: Path, *, negatives: bool = False) -> list[Row]:
 
 
 def read_and_check(
-    path: Path, images: Path, spec: PreprocessSpec, *, negatives: bool = False
+    path: Path,
+    images: Path,
+    spec: PreprocessSpec,
+    *,
+    negatives: bool = False,
+    check: Callable[[], None] = lambda: None,
 ) -> LabelledImages:
     """Read a manifest and every image it names, so that a run never stops at a bad one later.
 
@@ -119,11 +124,15 @@ def read_and_check(
         images: Zip or folder that the manifest's files lie in.
         spec: How tensors are made of them.
         negatives: As in `read_manifest`.
+        check: Called before the images are read, if the manifest has no problem. It raises what it
+            finds; problems of a manifest come together with those of its images instead.
 
     Raises:
         ManifestError: With all problems of the manifest, and of the images of its sound lines.
     """
     rows, problems = _parse(path, negatives)
+    if not problems:
+        check()
     tensors = []
     try:
         for tensor, problem in _examine(rows, images, spec):

@@ -26,12 +26,7 @@ def model_name(text: str) -> str:
     Raises:
         ArgumentTypeError: A card cannot have it.
     """
-    try:
-        return _NAME.validate_python(text)
-    except ValidationError:
-        raise ArgumentTypeError(
-            f"{text!r} is no name: small letters, digits and hyphens, as swift"
-        ) from None
+    return _checked(text, _NAME, "no name: small letters, digits and hyphens, as swift")
 
 
 def version_number(text: str) -> str:
@@ -40,10 +35,14 @@ def version_number(text: str) -> str:
     Raises:
         ArgumentTypeError: A card cannot have it.
     """
+    return _checked(text, _VERSION, "no version: three numbers, as 1.0.0")
+
+
+def _checked(text: str, kind: TypeAdapter[str], problem: str) -> str:
     try:
-        return _VERSION.validate_python(text)
+        return kind.validate_python(text)
     except ValidationError:
-        raise ArgumentTypeError(f"{text!r} is no version: three numbers, as 1.0.0") from None
+        raise ArgumentTypeError(f"{text!r} is {problem}") from None
 
 
 def refuse_existing(reference: str, store: Store) -> None:

@@ -42,8 +42,8 @@ def start_from(network: nn.Module, version: ModelVersion, sample: Tensor) -> Non
             continue
         weight = found.get(name)
         if name in HEADS_LAYER and weight is not None:
-            given = by_head(weight[None], _heads_of(graph))
-            for head, rows in by_head(own[None], heads_of(network)).items():
+            given = by_head(weight[None], _heads_of_graph(graph))
+            for head, rows in by_head(own[None], _heads_of_network(network)).items():
                 rows.copy_(given.get(head, rows))
             continue
         if weight is None or weight.shape != own.shape:
@@ -54,12 +54,12 @@ def start_from(network: nn.Module, version: ModelVersion, sample: Tensor) -> Non
     _normalise_as(network, biases, sample)
 
 
-def heads_of(network: nn.Module) -> tuple[Head, ...]:
+def _heads_of_network(network: nn.Module) -> tuple[Head, ...]:
     """The heads of a network in the order of its logits."""
     return network.fc.heads if isinstance(network.fc, HeadLayer) else ("view",)
 
 
-def _heads_of(graph: onnx.GraphProto) -> tuple[Head, ...]:
+def _heads_of_graph(graph: onnx.GraphProto) -> tuple[Head, ...]:
     """The same of a version: its outputs in the order of the logits, `pfi` that of the view."""
     names = [output.name for output in graph.output]
     return ("view", *(head for name in names for head in HEADS if head == name))

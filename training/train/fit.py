@@ -53,12 +53,13 @@ def fit(settings: FitSettings, run: Path) -> None:
         ManifestError, ValueError: The data or the settings cannot be used.
     """
     settings.save(run)
-    for part in ("train", "validation"):
-        refuse_unanswerable(rows_of(settings, part), settings.heads or ("view",), part)
     if not (run / CHECKPOINT).exists():  # a run that goes on has checked them
-        _start_of(settings)
         read_and_check(
-            settings.manifest, settings.images, settings.spec, negatives=bool(settings.heads)
+            settings.manifest,
+            settings.images,
+            settings.spec,
+            negatives=bool(settings.heads),
+            check=partial(_check, settings),
         )
     train = read_images(rows_of(settings, "train"), settings.images, settings.double_spec)
     trainer = make_trainer(settings, train, pick_device())
@@ -119,37 +120,49 @@ def make_trainer(
         device=device,
         heads=settings.heads,
     )
-    if begin := _start_of(settings):
+    if settings.start is not None:
+        begin = Store().load(settings.start)
         sample, _ = batches.batch(0)
         start_from(network, begin, sample.cpu())
     loss = loss_of_heads(settings.heads, HEAD_WEIGHTS) if settings.heads else loss_of
     return Trainer(network, batches, recipe, device, loss)
 
 
-def _start_of(settings: FitSettings) -> ModelVersion | None:
-    """The version that a run begins with, if it does.
+def _check(settings: FitSettings) -> None:
+    """Refuse heads that the images cannot teach, and a start that does not suit.
+
+    Raises:
+        ManifestError: A head has no images.
+        ValueError: As `_check_start`.
+    """
+    for part in ("train", "validation"):
+        refuse_unanswerable(rows_of(settings, part), settings.heads or ("view",), part)
+    if settings.start is not None:
+        _check_start(settings, Store().load(settings.start))
+
+
+def _check_start(settings: FitSettings, version: ModelVersion) -> None:
+    """Refuse to begin with a version.
 
     Raises:
         ValueError: It is of another network, or was trained on images that are to test this run or
             to choose its cutoffs.
     """
-    if settings.start is None:
-        return None
-    version = Store().load(settings.start)
+    begin = version.reference
     of = [own for own, text in ARCHITECTURES.items() if version.card.architecture.startswith(text)]
     if settings.network not in of:
         other = f"; add --network {of[0]}" if of else ""
-        raise ValueError(f"{settings.start} is no {settings.network}{other}")
+        raise ValueError(f"{begin} is no {settings.network}{other}")
     size = version.card.preprocess.size
     if settings.size != size:
-        raise ValueError(f"{settings.start} takes images of {size} pixels: add --size {size}")
+        raise ValueError(f"{begin} takes images of {size} pixels: add --size {size}")
     known = {each.name for each in version.card.data if each.use == "fine-tuning"}
     tested = set(settings.left_out) or (
         known - set(settings.sources) if settings.sources else set()
     )
     if seen := sorted(known & tested):
         raise ValueError(
-            f"{settings.start} was trained on {', '.join(seen)}, which therefore cannot test what "
+            f"{begin} was trained on {', '.join(seen)}, which therefore cannot test what "
             "begins with it: use --weights, or train from scratch"
         )
     kept = rows_of(settings, "validation") + rows_of(settings, "test")
@@ -158,14 +171,13 @@ def _start_of(settings: FitSettings) -> ModelVersion | None:
     if mixed and seed is not None and settings.test_share > SHARES["test"]:
         raise ValueError(
             f"--test-share {settings.test_share} would test this run on images of "
-            f"{', '.join(mixed)} that trained {settings.start}: {SHARES['test']} at most"
+            f"{', '.join(mixed)} that trained {begin}: {SHARES['test']} at most"
         )
     if mixed and seed not in (None, settings.seed):
         raise ValueError(
-            f"{settings.start} was trained on images of {', '.join(mixed)} that would validate or "
+            f"{begin} was trained on images of {', '.join(mixed)} that would validate or "
             f"test this run: use --seed {seed}, or name each image's part in the column `split`"
         )
-    return version
 
 
 def network_of(settings: FitSettings) -> GoogLeNet | Swift:
